@@ -1,0 +1,18 @@
+//! What every part of the core shares: time as a value, identifiers, one random number generator, timers and maps
+//! that cannot be iterated by accident.
+//!
+//! This crate owns no rule of MQTT or of the cluster. Nothing here reads a clock, an environment or a file.
+
+mod ids;
+mod lookup;
+mod rng;
+mod slab;
+mod time;
+mod timer;
+
+pub use ids::{ConnId, Epoch, Incarnation, ListenerId, NodeId, OpId, Place, RequestId, ShardId};
+pub use lookup::{HashSeed, LookupMap, LookupTable};
+pub use rng::{Rng, SEED_BYTES};
+pub use slab::Slab;
+pub use time::{Instant, WallTime};
+pub use timer::TimerQueue;
