@@ -1,0 +1,3 @@
+//! The `newtmq` command.
+
+fn main() {}
