@@ -134,6 +134,17 @@ impl LookupTable {
         self.table.find(self.state.hash_one(key), |slot| key_of(*slot) == key).copied()
     }
 
+    /// As [`LookupTable::find`], for a key of several parts that `key_of` puts together from a slot.
+    pub fn find_by<Q: Hash + Eq>(&self, key: Q, key_of: impl Fn(u32) -> Q) -> Option<u32> {
+        self.table.find(self.state.hash_one(&key), |slot| key_of(*slot) == key).copied()
+    }
+
+    /// Adds a slot under a key of several parts. The caller knows that no slot with this key is present.
+    pub fn insert_unique_by<Q: Hash>(&mut self, key: Q, slot: u32, key_of: impl Fn(u32) -> Q) {
+        let state = self.state.clone();
+        self.table.insert_unique(state.hash_one(&key), slot, |other| state.hash_one(key_of(*other)));
+    }
+
     /// Adds a slot. The caller knows that no slot with this key is present.
     pub fn insert_unique<'k, Q: Hash + ?Sized + 'k>(&mut self, key: &Q, slot: u32, key_of: impl Fn(u32) -> &'k Q) {
         let state = self.state.clone();
