@@ -1,0 +1,234 @@
+//! Framing (2.1): whole packets out of a byte stream, and the parts of a PUBLISH without validation.
+
+use crate::wire::{Reader, Varint, varint};
+use crate::{DecodeError, ErrorKind, Packet, PacketId, PacketType, ProtocolVersion, QoS, Sender};
+
+/// Cuts a byte stream into packets.
+///
+/// What arrives whole is never copied. Of a packet that arrives in parts the parts are kept until it is complete; the
+/// decoder never holds more than it received, and less than one packet of the permitted size.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    /// The beginning of a packet; without capacity while there is none.
+    partial: Vec<u8>,
+    /// `partial` is a whole packet that was handed out: the next call lets it go.
+    complete: bool,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream. It owns no memory while it waits for no packet's rest.
+    #[must_use]
+    pub const fn new() -> Decoder {
+        Decoder { partial: Vec::new(), complete: false }
+    }
+
+    /// The next packet, taken off the front of `input`; `None` if `input` holds no more than a packet's beginning,
+    /// which the decoder then keeps, so that `input` is empty.
+    ///
+    /// A packet that is malformed in its first bytes, or announces more than `max_packet_size` bytes (counted as in
+    /// 3.1.2.11.4: header and all), is an error as soon as these bytes are there. After an error the stream is of no
+    /// further use.
+    #[inline]
+    pub fn next<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut &'i [u8],
+        max_packet_size: u32,
+    ) -> Result<Option<Frame<'s>>, DecodeError> {
+        if !self.partial.is_empty() {
+            if !self.complete {
+                return self.next_in_parts(input, max_packet_size);
+            }
+            self.release();
+        }
+        let data = *input;
+        if let Some(header) = Header::parse(data, max_packet_size)?
+            && let Some((bytes, rest)) = data.split_at_checked(header.packet_len)
+        {
+            *input = rest;
+            return Ok(Some(header.frame(bytes)));
+        }
+        if !data.is_empty() {
+            *input = &[];
+            self.partial.extend_from_slice(data);
+        }
+        Ok(None)
+    }
+
+    /// How many bytes of an incomplete packet are kept.
+    #[inline]
+    #[must_use]
+    pub const fn buffered(&self) -> usize {
+        if self.complete { 0 } else { self.partial.len() }
+    }
+
+    #[cold]
+    fn release(&mut self) {
+        self.partial = Vec::new();
+        self.complete = false;
+    }
+
+    /// Takes what completes the packet whose beginning is kept.
+    #[inline(never)]
+    fn next_in_parts(&mut self, input: &mut &[u8], max_packet_size: u32) -> Result<Option<Frame<'_>>, DecodeError> {
+        let header = loop {
+            if let Some(header) = Header::parse(&self.partial, max_packet_size)? {
+                break header;
+            }
+            let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
+            *input = rest;
+            self.partial.push(byte);
+        };
+        let missing = header.packet_len - self.partial.len();
+        let (bytes, rest) = input.split_at(missing.min(input.len()));
+        *input = rest;
+        self.keep(bytes, header.packet_len);
+        if bytes.len() < missing {
+            return Ok(None);
+        }
+        self.complete = true;
+        Ok(Some(header.frame(&self.partial)))
+    }
+
+    /// Appends with room to grow, but never beyond the packet nor by more than doubling what was received.
+    fn keep(&mut self, bytes: &[u8], packet_len: usize) {
+        let len = self.partial.len() + bytes.len();
+        if len > self.partial.capacity() {
+            let capacity = packet_len.min(2 * len);
+            self.partial.reserve_exact(capacity - self.partial.len());
+        }
+        self.partial.extend_from_slice(bytes);
+    }
+}
+
+/// A fixed header (2.1.1) that is complete and not wrong.
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    first: u8,
+    len: usize,
+    packet_len: usize,
+}
+
+impl Header {
+    #[inline]
+    fn parse(data: &[u8], max_packet_size: u32) -> Result<Option<Header>, DecodeError> {
+        let Some((&first, rest)) = data.split_first() else { return Ok(None) };
+        if FLAGS_ALLOWED[usize::from(first >> 4)] >> (first & 0x0F) & 1 == 0 {
+            return Err(wrong_first_byte(first));
+        }
+        match varint(rest) {
+            Varint::Value { value, len } => {
+                let header = Header { first, len: 1 + len, packet_len: 1 + len + value as usize };
+                if header.packet_len > max_packet_size as usize {
+                    return Err(DecodeError::new(ErrorKind::PacketTooLarge, "Remaining Length"));
+                }
+                Ok(Some(header))
+            }
+            Varint::Incomplete => Ok(None),
+            Varint::Malformed => Err(DecodeError::malformed("Remaining Length")),
+        }
+    }
+
+    #[inline]
+    fn frame(self, bytes: &[u8]) -> Frame<'_> {
+        Frame { first: self.first, body: &bytes[self.len..], bytes }
+    }
+}
+
+/// Per packet type, bit n: the flags may be n [MQTT-2.1.3-1]. Of PUBLISH all but QoS 3 [MQTT-3.3.1-4]; type 0 has none.
+const FLAGS_ALLOWED: [u16; 16] = {
+    let mut allowed = [1; 16];
+    allowed[0] = 0;
+    allowed[PacketType::Publish as usize] = 0b0011_1111_0011_1111;
+    allowed[PacketType::Pubrel as usize] = 1 << 2;
+    allowed[PacketType::Subscribe as usize] = 1 << 2;
+    allowed[PacketType::Unsubscribe as usize] = 1 << 2;
+    allowed
+};
+
+#[cold]
+fn wrong_first_byte(first: u8) -> DecodeError {
+    match PacketType::from_first_byte(first) {
+        None => DecodeError::malformed("control packet type 0"),
+        Some(PacketType::Publish) => DecodeError::malformed("PUBLISH with QoS 3"),
+        Some(_) => DecodeError::malformed("reserved flags of the fixed header"),
+    }
+}
+
+/// A whole packet whose fixed header was checked, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// The first byte: packet type and flags.
+    pub first: u8,
+    /// What follows the fixed header.
+    pub body: &'a [u8],
+    /// The whole packet.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// The packet's type.
+    ///
+    /// # Panics
+    /// If `first` names the reserved type 0, which no frame of a [`Decoder`] does.
+    #[inline]
+    #[must_use]
+    pub const fn packet_type(&self) -> PacketType {
+        PacketType::from_first_byte(self.first).expect("a Decoder refuses type 0")
+    }
+
+    /// Decodes and validates everything in it. `version` is that of the connection; a CONNECT brings its own.
+    pub fn decode(self, version: ProtocolVersion, sender: Sender) -> Result<Packet<'a>, DecodeError> {
+        Packet::decode(self, version, sender)
+    }
+
+    /// The parts of a PUBLISH (3.3). Topic and properties are not validated.
+    #[inline]
+    pub fn publish(self, version: ProtocolVersion) -> Result<RawPublish<'a>, DecodeError> {
+        let Some(qos) = QoS::from_bits(self.first >> 1 & 3) else { return Err(wrong_first_byte(self.first)) };
+        let dup = self.first & DUP != 0;
+        if self.first >> 4 != PacketType::Publish as u8 {
+            return Err(DecodeError::protocol("PUBLISH expected"));
+        }
+        // [MQTT-3.3.1-2]
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::malformed("DUP with QoS 0"));
+        }
+        let mut rest = Reader::new(self.body);
+        let topic = rest.binary("Topic Name")?;
+        let packet_id = if qos == QoS::AtMostOnce { None } else { Some(rest.packet_id()?) };
+        let properties = if version == ProtocolVersion::V5 { rest.property_block()? } else { &[] };
+        Ok(RawPublish {
+            dup,
+            qos,
+            retain: self.first & RETAIN != 0,
+            topic,
+            packet_id,
+            properties,
+            payload: rest.rest(),
+        })
+    }
+}
+
+/// The DUP flag of a PUBLISH's first byte (3.3.1.1).
+pub(crate) const DUP: u8 = 0x08;
+/// The RETAIN flag of a PUBLISH's first byte (3.3.1.3).
+pub(crate) const RETAIN: u8 = 0x01;
+
+/// The parts of a PUBLISH as they were received (3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawPublish<'a> {
+    /// DUP: it may be a re-delivery.
+    pub dup: bool,
+    /// QoS level.
+    pub qos: QoS,
+    /// RETAIN.
+    pub retain: bool,
+    /// Topic Name, not validated; may be empty in MQTT 5.0, where a Topic Alias can stand for it.
+    pub topic: &'a [u8],
+    /// Packet Identifier, exactly if the QoS is not 0 \[MQTT-2.2.1-2\].
+    pub packet_id: Option<PacketId>,
+    /// The property block without its length, not validated; empty before MQTT 5.0.
+    pub properties: &'a [u8],
+    /// The Application Message's content.
+    pub payload: &'a [u8],
+}
