@@ -1,2 +1,11 @@
 //! The NewtMQ broker: the shell around the core. It owns everything that touches the world: sockets, files, the
 //! clock, the command line. The rules of MQTT and of the cluster are in `core/`; none is decided here.
+
+pub mod banner;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod exit;
+pub mod limits;
+pub mod logging;
+pub mod run;

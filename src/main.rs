@@ -1,3 +1,7 @@
-//! The `newtmq` command.
+//! The `newtmq` command. Everything is in the library, so that tests and the simulator can use it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    newtmq::cli::main()
+}

@@ -1,0 +1,158 @@
+//! What `newtmq run` tells at its start: where it listens, what is insecure about that, and what to do next.
+
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::data::NodeIdentity;
+
+/// What the banner tells.
+#[derive(Debug, Clone)]
+pub struct BannerFacts {
+    /// Who started.
+    pub node: NodeIdentity,
+    /// What listens, at least one.
+    pub listeners: Vec<Listening>,
+    /// One line of JSON instead of text.
+    pub json: bool,
+}
+
+/// A listener that is open.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// `NAME` in `listener.tcp.NAME`.
+    pub name: String,
+    /// Where it listens in fact: never port 0.
+    pub address: SocketAddr,
+}
+
+/// Prints the banner on standard output. Nobody may be reading it, and that must not stop the broker: errors are
+/// passed over.
+pub fn print(facts: &BannerFacts) {
+    let mut out = io::stdout().lock();
+    let text = if facts.json { json(facts) } else { text(facts, out.is_terminal() && wants_colour()) };
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Whether the user lets a terminal have colours: <https://no-color.org>.
+pub(crate) fn wants_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn text(facts: &BannerFacts, colour: bool) -> String {
+    let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+    let label = |name: &str| paint(DIM, &format!("{name:<10}"));
+    let mut out = String::new();
+    let node = format!("node {:016x}, start {}", facts.node.node_id.0, facts.node.incarnation.0);
+    let _ = writeln!(out, "{} {VERSION}  {}\n", paint(BOLD, "NewtMQ"), paint(DIM, &node));
+    for listener in &facts.listeners {
+        let address = paint(BOLD, &format!("mqtt://{}", listener.address));
+        let _ = writeln!(out, "  {}{address}  ({})", label("listening"), listener.name);
+    }
+    let exposed = exposed(facts);
+    let security = if exposed.is_empty() {
+        "no authentication; reachable from this machine only".to_owned()
+    } else {
+        let names = exposed.join(", ");
+        let warning = format!("WARNING: no authentication, and {names} can be reached from other machines:");
+        format!("{}\n  {}anyone there may publish and subscribe to anything", paint(WARN, &warning), label(""))
+    };
+    let _ = writeln!(out, "  {}{security}", label("security"));
+    let _ = writeln!(out, "  {}sessions and retained messages are in memory; a restart forgets them", label("storage"));
+    if let Some((host, port)) = next(facts) {
+        let _ = writeln!(out, "\n  {}mosquitto_sub -h {host} -p {port} -t 'hello/#' -v", label("try it"));
+        let _ = writeln!(out, "  {}mosquitto_pub -h {host} -p {port} -t hello/world -m hi", label(""));
+    }
+    let _ = writeln!(out, "  {}Ctrl-C\n", label("stop"));
+    out
+}
+
+fn json(facts: &BannerFacts) -> String {
+    let listeners: Vec<_> = facts
+        .listeners
+        .iter()
+        .map(|l| serde_json::json!({ "name": l.name, "protocol": "mqtt", "address": l.address.to_string() }))
+        .collect();
+    let line = serde_json::json!({
+        "event": "started",
+        "version": VERSION,
+        // A string: many readers of JSON cut a number to 53 bits.
+        "node_id": format!("{:016x}", facts.node.node_id.0),
+        "incarnation": facts.node.incarnation.0,
+        "listeners": listeners,
+        "authentication": false,
+        "exposed": exposed(facts),
+    });
+    format!("{line}\n")
+}
+
+/// Listeners that other machines can reach.
+fn exposed(facts: &BannerFacts) -> Vec<&str> {
+    let reachable = |l: &&Listening| !l.address.ip().to_canonical().is_loopback();
+    facts.listeners.iter().filter(reachable).map(|l| l.name.as_str()).collect()
+}
+
+/// Where a client on this machine connects to.
+fn next(facts: &BannerFacts) -> Option<(IpAddr, u16)> {
+    let address = facts.listeners.first()?.address;
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Some((host, address.port()))
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const WARN: &str = "1;33";
+
+#[cfg(test)]
+mod tests {
+    use newtmq_base::{Incarnation, NodeId};
+
+    use super::*;
+
+    fn facts(addresses: &[&str]) -> BannerFacts {
+        let listening = |(at, address): (usize, &&str)| Listening {
+            name: ["external", "lan"][at].to_owned(),
+            address: address.parse().unwrap(),
+        };
+        BannerFacts {
+            node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },
+            listeners: addresses.iter().enumerate().map(listening).collect(),
+            json: false,
+        }
+    }
+
+    #[test]
+    fn on_loopback() {
+        insta::assert_snapshot!(text(&facts(&["127.0.0.1:1883"]), false));
+    }
+
+    #[test]
+    fn reachable_from_elsewhere() {
+        insta::assert_snapshot!(text(&facts(&["0.0.0.0:41883", "[::1]:1884"]), false));
+    }
+
+    #[test]
+    fn as_json() {
+        insta::assert_snapshot!(json(&facts(&["[::]:1883", "127.0.0.1:1884"])));
+    }
+
+    #[test]
+    fn colours_change_nothing_but_colour() {
+        let facts = facts(&["0.0.0.0:1883"]);
+        let mut coloured = text(&facts, true);
+        for code in [BOLD, DIM, WARN, "0"] {
+            coloured = coloured.replace(&format!("\x1b[{code}m"), "");
+        }
+        assert_eq!(coloured, text(&facts, false));
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_is_judged_as_what_it_is() {
+        assert!(exposed(&facts(&["[::ffff:127.0.0.1]:1883"])).is_empty());
+    }
+}

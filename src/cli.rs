@@ -1,0 +1,230 @@
+//! The command line: reads arguments, loads the configuration, opens the data directory and hands over to `run`.
+//! Errors go to standard error; what a command is asked for goes to standard output.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Given, Loaded, Origin, Setting, Sources};
+use crate::data::{DataDir, NodeIdentity};
+use crate::exit::Exit;
+use crate::run::RunOptions;
+use crate::{limits, logging};
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        // Help and version are "errors" to the parser, with their own code and stream.
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    let result = match arguments.command.unwrap_or(Command::Run(RunArguments::default())) {
+        Command::Run(arguments) => run(&arguments),
+        Command::CheckConfig { file } => check_config(&file),
+        Command::ConfigDocs { file } => config_docs(file.as_deref()),
+    };
+    match result {
+        Ok(()) => Exit::Success.into(),
+        Err(Failed { exit, error }) => {
+            eprintln!("newtmq: {error:#}");
+            exit.into()
+        }
+    }
+}
+
+/// NewtMQ, an MQTT broker.
+#[derive(Debug, Parser)]
+#[command(name = "newtmq", version, after_help = EXAMPLES, propagate_version = false)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker. Without a command this is what happens.
+    #[command(after_help = EXAMPLES)]
+    Run(RunArguments),
+    /// Check a configuration file and print what it sets, without starting anything.
+    CheckConfig {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Write the documentation of the configuration.
+    #[command(hide = true)]
+    ConfigDocs {
+        /// Where to; standard output if absent.
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Default, Args)]
+struct RunArguments {
+    /// Read this configuration file (TOML).
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one key, as in the file; may be repeated, and wins over the file and the environment.
+    #[arg(short, long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Keep the node's identity in this directory. Nothing is written without it.
+    #[arg(short, long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Threads that serve clients. This version runs one.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    shards: u16,
+    /// Log level: trace, debug, info, warn or error.
+    #[arg(short, long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Print the start message as one line of JSON, and log as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  newtmq                                         a broker on 127.0.0.1:1883
+  newtmq run --set listener.tcp.external=1883    on every interface (nobody is asked for a password)
+  newtmq run --config newtmq.toml --data data    with a file, keeping the node's identity
+  newtmq run --set listener.tcp.external.bind=127.0.0.1:0 --json
+                                                 on a free port, told as JSON
+  newtmq check-config newtmq.toml                is this file right?
+
+Exit codes:
+  0  done, or stopped by a signal
+  1  failed while running, or the data directory cannot be used
+  2  wrong arguments or configuration; nothing was started
+  3  an address is in use or cannot be listened on";
+
+/// Why a command ends with another code than 0.
+#[derive(Debug)]
+struct Failed {
+    exit: Exit,
+    error: anyhow::Error,
+}
+
+impl Failed {
+    fn usage(error: impl Into<anyhow::Error>) -> Failed {
+        Failed { exit: Exit::Usage, error: error.into() }
+    }
+
+    fn runtime(error: impl Into<anyhow::Error>) -> Failed {
+        Failed { exit: Exit::Failure, error: error.into() }
+    }
+
+    fn ended(error: impl Into<anyhow::Error>) -> Failed {
+        let error = error.into();
+        Failed { exit: Exit::of(&error), error }
+    }
+}
+
+fn run(arguments: &RunArguments) -> Result<(), Failed> {
+    if arguments.shards != 1 {
+        return Err(Failed::usage(anyhow::anyhow!("--shards {}: this version runs one shard", arguments.shards)));
+    }
+    let Loaded { config, notes, .. } = config::load(&sources(arguments)).map_err(Failed::usage)?;
+    logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
+    for note in notes {
+        tracing::warn!("{note}");
+    }
+    match limits::raise_open_files() {
+        Ok(limit) => tracing::info!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+    }
+    // The lock is held until `run` returns.
+    let (_data, node) = match &arguments.data {
+        Some(path) => DataDir::open(path).map(|(data, node)| (Some(data), node)).map_err(Failed::runtime)?,
+        None => (None, NodeIdentity::ephemeral().map_err(Failed::runtime)?),
+    };
+    let options = RunOptions { config, node, shards: arguments.shards, json: arguments.json };
+    crate::run::run(options).map_err(Failed::ended)
+}
+
+fn sources(arguments: &RunArguments) -> Sources {
+    let mut sets = arguments.sets.clone();
+    sets.extend(arguments.log.as_ref().map(|level| format!("log.level={level}")));
+    Sources { file: arguments.config.clone(), environment: environment(), sets }
+}
+
+/// Variables that are not text cannot be ours, or are no value of any key.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn check_config(file: &Path) -> Result<(), Failed> {
+    let sources = Sources { file: Some(file.to_owned()), environment: environment(), sets: Vec::new() };
+    let loaded = config::load(&sources).map_err(Failed::usage)?;
+    print(&report(file, &loaded)).map_err(Failed::runtime)
+}
+
+fn report(file: &Path, loaded: &Loaded) -> String {
+    let mut out = String::new();
+    for Setting { key, value, origin } in &loaded.settings {
+        let Given::Text(value) = value else { continue };
+        let _ = match origin {
+            Origin::Line(_, line) => writeln!(out, "{key} = {value}  (line {line})"),
+            Origin::Environment(_) | Origin::Set | Origin::File(_) => writeln!(out, "{key} = {value}  ({origin})"),
+        };
+    }
+    for note in &loaded.notes {
+        let _ = writeln!(out, "warning: {note}");
+    }
+    let _ = writeln!(out, "{}: no errors; every key that is not listed has its default", file.display());
+    out
+}
+
+fn config_docs(file: Option<&Path>) -> Result<(), Failed> {
+    let text = config::markdown();
+    match file {
+        Some(file) => std::fs::write(file, text).map_err(Failed::runtime),
+        None => print(&text).map_err(Failed::runtime),
+    }
+}
+
+/// A closed pipe, as in `newtmq check-config FILE | head`, is no failure.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn help() {
+        insta::assert_snapshot!(Arguments::command().render_long_help().to_string());
+    }
+
+    #[test]
+    fn more_than_one_shard_is_refused() {
+        let failed = run(&RunArguments { shards: 4, ..RunArguments::default() }).unwrap_err();
+        assert_eq!(failed.exit, Exit::Usage);
+        assert_eq!(failed.error.to_string(), "--shards 4: this version runs one shard");
+    }
+
+    #[test]
+    fn the_report_tells_what_is_set_and_where() {
+        let text = "log.level = \"warn\"\n[zone.internal]\nmax_inflight = 3\n";
+        let loaded = config::load_text("a.toml", text, &Sources::default()).unwrap();
+        insta::assert_snapshot!(report(Path::new("a.toml"), &loaded));
+    }
+}

@@ -1,0 +1,107 @@
+//! Writes `docs/configuration.md` from the table.
+
+use std::fmt::Write as _;
+
+use super::table::{self, Key};
+
+/// The documentation of every key, as Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = HEAD.to_owned();
+    let once = |section: &str| {
+        let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
+        table::ROOT.iter().filter(mine).collect::<Vec<_>>()
+    };
+    part(&mut out, "Listeners", LISTENERS, "listener.tcp.NAME.", table::LISTENER);
+    part(&mut out, "Zones", ZONES, "zone.NAME.", table::ZONE);
+    part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
+    part(&mut out, "Retained messages", RETAINED, "", once("retained"));
+    part(&mut out, "Routing", "", "", once("broker"));
+    part(&mut out, "Access", "", "", once(""));
+    part(&mut out, "Logging", LOGGING, "", once("log"));
+    out.push_str(FOOT);
+    out
+}
+
+fn part<'a, T: 'static>(
+    out: &mut String,
+    title: &str,
+    text: &str,
+    prefix: &str,
+    keys: impl IntoIterator<Item = &'a Key<T>>,
+) {
+    let _ = write!(out, "\n## {title}\n");
+    if !text.is_empty() {
+        let _ = write!(out, "\n{text}\n");
+    }
+    for key in keys {
+        let quote = if key.field.quoted() { "\"" } else { "" };
+        let _ = write!(out, "\n### `{prefix}{}`\n\n", key.name);
+        let _ = writeln!(out, "{}\n", key.doc);
+        let _ = writeln!(out, "- Value: {}", key.field.expected());
+        let _ = writeln!(out, "- Default: `{quote}{}{quote}`", key.default);
+    }
+}
+
+const HEAD: &str = "\
+# Configuration
+
+<!-- Written by `newtmq config-docs docs/configuration.md` from the table in src/config/table.rs. Change it there. -->
+
+Everything has a default: `newtmq run` without a file is a working broker on 127.0.0.1:1883. The key names are those of
+EMQ X 3; the file is [TOML](https://toml.io), so that keys may be written dotted or in sections:
+
+```toml
+listener.tcp.external = \"127.0.0.1:1883\"
+mqtt.max_packet_size = \"1MB\"
+
+[zone.external]
+max_inflight = 32
+idle_timeout = \"15s\"
+```
+
+Unlike in `emqx.conf`, a value that is not a number, `true` or `false` needs quotes, and a listener that has other keys
+writes its address as `listener.tcp.NAME.bind`.
+
+## Sources
+
+The later one wins:
+
+1. the file of `--config FILE`;
+2. environment variables: `EMQX_A__B__C` sets `a.b.c`, and `NEWTMQ_A__B__C` wins over it;
+3. `--set KEY=VALUE`, as often as needed; `--log LEVEL` is the same as `--set log.level=LEVEL`.
+
+A key that does not exist is an error, and so is a value that the key does not take; all of them are told at once, with
+file and line. A key that EMQ X has and this version does not support is an error too. `newtmq check-config FILE` checks
+without starting. Environment variables without `__` that name no key, such as those that Kubernetes sets for a service
+called `newtmq`, are ignored with a warning.
+
+## Values
+
+- Sizes: bytes, or a number with `B`, `KB`, `MB`, `GB`; each is 1024 of the one before.
+- Durations: a number with `ms`, `s`, `m`, `h`, `d` or `w`, or several with the larger first: `1h30m`.
+- Booleans: `true`, `false`, and in quotes `\"on\"`, `\"off\"`.
+";
+
+const LISTENERS: &str = "\
+`NAME` is yours to choose. Without any listener there is one called `external`; with one there are only those that you
+name. Only plain TCP exists in this version: no TLS, no WebSocket.";
+
+const ZONES: &str = "\
+A zone is what the clients of some listeners have in common. The zone `external` always exists; any other exists if one
+of its keys is set, or as an empty section `[zone.NAME]`.";
+
+const RETAINED: &str = "Retained messages are kept in memory: a restart forgets them.";
+
+const LOGGING: &str = "\
+Logs go to standard error. The environment variable `RUST_LOG` takes the place of `log.level`; it can choose a level
+for each module.";
+
+const FOOT: &str = "
+## Limits between keys
+
+- `zone.NAME.max_mqueue_len` and `zone.NAME.max_inflight` together are less than 65535, so that there is always a packet
+  identifier for each message that a session holds.
+- Two listeners cannot have the same address, unless the port is 0.
+- A listener's zone must exist.
+";

@@ -1,0 +1,257 @@
+//! Finding a key by its written path, and saying something useful about a path that is no key: a near name, another
+//! name, or that EMQ X has it and this version does not.
+
+use super::table::{self, Key};
+use super::types::{Config, DEFAULT_NAME, Listener, Zone};
+use super::value;
+
+/// What a path leads to.
+pub(super) enum Found<'a> {
+    /// A key of a listener, with the listener's name.
+    Listener(&'a str, &'static Key<Listener>),
+    /// A key of a zone, with the zone's name.
+    Zone(&'a str, &'static Key<Zone>),
+    /// A key that exists once.
+    Root(&'static Key<Config>),
+}
+
+/// Finds the key of a path such as `zone.external.max_inflight`.
+pub(super) fn find(path: &str) -> Option<Found<'_>> {
+    let parts: Vec<&str> = path.split('.').collect();
+    match parts[..] {
+        ["listener", "tcp", name] => listener(name, "bind"),
+        ["listener", "tcp", name, leaf] => listener(name, leaf),
+        ["zone", name, leaf] => {
+            let key = table::ZONE.iter().find(|key| key.name == leaf)?;
+            Some(Found::Zone(value::name(name)?, key))
+        }
+        _ => table::ROOT.iter().find(|key| key.name == path).map(Found::Root),
+    }
+}
+
+fn listener<'a>(name: &'a str, leaf: &str) -> Option<Found<'a>> {
+    let key = table::LISTENER.iter().find(|key| key.name == leaf)?;
+    Some(Found::Listener(value::name(name)?, key))
+}
+
+/// The full path of a key: the short form of a listener's address is written out.
+pub(super) fn canonical(path: &str) -> String {
+    match find(path) {
+        Some(Found::Listener(name, key)) => format!("{}.{name}.{}", table::LISTENER_SECTION, key.name),
+        _ => path.to_owned(),
+    }
+}
+
+/// Whether keys lie below this path, so that it is a section and not a misspelt key.
+pub(super) fn is_section(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('.').collect();
+    match parts[..] {
+        ["listener"] | ["listener", "tcp"] | ["zone"] => true,
+        ["listener", "tcp", name] | ["zone", name] => value::name(name).is_some(),
+        _ => table::ROOT.iter().any(|key| key.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))),
+    }
+}
+
+/// The key that somebody who wrote `path` most likely meant.
+pub(super) fn suggest(path: &str) -> Option<String> {
+    let candidates = candidates(path);
+    if let Some(near) = nearest(path, candidates.iter().map(String::as_str)) {
+        return Some(near.to_owned());
+    }
+    // The right name in the wrong section.
+    let leaf = leaf_of(path);
+    candidates.iter().find(|candidate| leaf_of(candidate) == leaf).cloned()
+}
+
+/// The candidate with the smallest edit distance, if it is small for its length.
+pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 4).clamp(1, DISTANCE_MAX))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Every key, with the names of listeners and zones as in `path` where it has them.
+fn candidates(path: &str) -> Vec<String> {
+    let parts: Vec<&str> = path.split('.').collect();
+    let name_at = |at: usize, length: usize| match parts.get(at) {
+        Some(name) if parts.len() == length && value::name(name).is_some() => name,
+        _ => DEFAULT_NAME,
+    };
+    let (listener, zone) = (name_at(2, 4), name_at(1, 3));
+    let listeners = table::LISTENER.iter().map(|key| format!("{}.{listener}.{}", table::LISTENER_SECTION, key.name));
+    let zones = table::ZONE.iter().map(|key| format!("{}.{zone}.{}", table::ZONE_SECTION, key.name));
+    listeners.chain(zones).chain(table::ROOT.iter().map(|key| key.name.to_owned())).collect()
+}
+
+fn leaf_of(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// The name here of a key that EMQ X has under another one.
+pub(super) fn renamed(path: &str) -> Option<String> {
+    let moved = format!("retained.{}", path.strip_prefix("retainer.")?);
+    find(&moved).is_some().then_some(moved)
+}
+
+/// Whether EMQ X 3.1 has this key and this version does not.
+pub(super) fn of_emqx(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('.').collect();
+    match *parts.as_slice() {
+        ["listener", "tcp", _, leaf] | ["listener", "tcp", _, leaf, _] => EMQX_LISTENER.contains(&leaf),
+        ["zone", _, leaf] | ["zone", _, leaf, _] => EMQX_ZONE.contains(&leaf),
+        ["log", leaf, ..] => EMQX_LOG.contains(&leaf),
+        _ => EMQX_ONCE.contains(&path) || EMQX_SECTIONS.iter().any(|section| path.starts_with(section)),
+    }
+}
+
+const DISTANCE_MAX: usize = 3;
+
+const EMQX_LISTENER: &[&str] = &[
+    "acceptors",
+    "max_conn_rate",
+    "access",
+    "rate_limit",
+    "proxy_protocol",
+    "proxy_protocol_timeout",
+    "peer_cert_as_username",
+    "send_timeout",
+    "send_timeout_close",
+    "recbuf",
+    "sndbuf",
+    "buffer",
+    "tune_buffer",
+    "reuseaddr",
+];
+
+const EMQX_ZONE: &[&str] = &[
+    "publish_limit",
+    "allow_anonymous",
+    "acl_nomatch",
+    "enable_acl",
+    "acl_deny_action",
+    "enable_ban",
+    "enable_stats",
+    "force_gc_policy",
+    "force_shutdown_policy",
+    "max_packet_size",
+    "max_clientid_len",
+    "max_topic_levels",
+    "max_qos_allowed",
+    "max_topic_alias",
+    "retain_available",
+    "wildcard_subscription",
+    "shared_subscription",
+    "ignore_loop_deliver",
+    "retry_interval",
+    "await_rel_timeout",
+    "enable_flapping_detect",
+    "flapping_threshold",
+    "flapping_banned_expiry_interval",
+    "mountpoint",
+    "use_username_as_clientid",
+    "strict_mode",
+];
+
+const EMQX_LOG: &[&str] = &[
+    "to",
+    "dir",
+    "file",
+    "chars_limit",
+    "rotation",
+    "primary",
+    "sync_mode_qlen",
+    "drop_mode_qlen",
+    "flush_qlen",
+    "overload_kill",
+    "overload_kill_qlen",
+    "overload_kill_mem_size",
+    "overload_kill_restart_after",
+    "burst_limit",
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+const EMQX_ONCE: &[&str] = &[
+    "acl_nomatch",
+    "acl_file",
+    "enable_acl_cache",
+    "acl_cache_max_size",
+    "acl_cache_ttl",
+    "acl_deny_action",
+    "flapping_clean_interval",
+    "loaded_plugins",
+    "broker.sys_interval",
+    "broker.sys_heartbeat",
+    "broker.enable_session_registry",
+    "broker.session_locking_strategy",
+    "broker.shared_dispatch_ack_enabled",
+    "broker.route_batch_clean",
+];
+
+const EMQX_SECTIONS: &[&str] = &[
+    "node.",
+    "cluster.",
+    "rpc.",
+    "plugins.",
+    "sysmon.",
+    "os_mon.",
+    "vm_mon.",
+    "bridge.",
+    "management.",
+    "dashboard.",
+    "auth.",
+    "rule_engine.",
+    "mqtt.sn.",
+    "coap.",
+    "lwm2m.",
+    "stomp.",
+    "retainer.",
+    "listener.ssl.",
+    "listener.ws.",
+    "listener.wss.",
+    "listener.api.",
+    "listener.dashboard.",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_are_suggested_and_far_ones_are_not() {
+        for (path, want) in [
+            ("zone.external.max_infligth", Some("zone.external.max_inflight")),
+            ("zone.internal.max_inflght", Some("zone.internal.max_inflight")),
+            ("zones.external.max_inflight", Some("zone.external.max_inflight")),
+            ("listener.tcp.lan.nodeley", Some("listener.tcp.lan.nodelay")),
+            ("listener.tpc.lan.bind", Some("listener.tcp.lan.bind")),
+            ("mqtt.max_packetsize", Some("mqtt.max_packet_size")),
+            ("mqtt.max_inflight", Some("zone.external.max_inflight")),
+            ("max_inflight", Some("zone.external.max_inflight")),
+            ("alow_anonymous", Some("allow_anonymous")),
+            ("log.lvl", Some("log.level")),
+            ("colour", None),
+            ("mqtt.colour", None),
+            ("", None),
+        ] {
+            assert_eq!(suggest(path).as_deref(), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_key_of_the_table_counts_as_unsupported() {
+        for path in candidates("") {
+            assert!(find(&path).is_some(), "{path}");
+            assert!(!of_emqx(&path), "{path}");
+            assert!(!is_section(&path), "{path}");
+        }
+    }
+}

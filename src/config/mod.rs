@@ -1,0 +1,246 @@
+//! The configuration: TOML with the key names of EMQ X, overridden by the environment and by `--set`.
+//!
+//! This module turns text into a [`Config`] that is checked as a whole, or into [`Problems`] that name every mistake at
+//! once. It never starts anything, and it never ignores a key: what is neither a key nor known from EMQ X is an error.
+
+mod docs;
+mod known;
+mod problem;
+mod source;
+mod table;
+mod types;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+pub use docs::markdown;
+pub use problem::{Fault, Origin, Problem, Problems};
+pub use source::{Given, Setting};
+pub use types::{
+    Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel, Mqtt, Retained, SharedStrategy, Zone,
+};
+
+use known::Found;
+use source::Read;
+use table::Key;
+use types::DEFAULT_NAME;
+
+/// Everything that can set a key, the weakest first.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file, if any.
+    pub file: Option<PathBuf>,
+    /// Environment variables; others than ours are passed over.
+    pub environment: Vec<(String, String)>,
+    /// `KEY=VALUE` of each `--set`, in order.
+    pub sets: Vec<String>,
+}
+
+/// A configuration that holds, and what led to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What the sources set, in their order; the last of a key counts.
+    pub settings: Vec<Setting>,
+    /// What is allowed but probably not meant, a sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Reads the sources and checks what they say.
+///
+/// # Errors
+/// Every problem of every source.
+pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
+    let mut read = Read::default();
+    if let Some(file) = &sources.file {
+        read.file(file);
+    }
+    finish(read, sources)
+}
+
+/// Like [`load`], with the text of the file; `name` stands for it in errors.
+///
+/// # Errors
+/// Every problem of every source.
+pub fn load_text(name: &str, text: &str, sources: &Sources) -> Result<Loaded, Problems> {
+    let mut read = Read::default();
+    read.toml(name, text);
+    finish(read, sources)
+}
+
+fn finish(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
+    read.environment(&sources.environment);
+    for set in &sources.sets {
+        read.set(set);
+    }
+    let mut build = Build::new(std::mem::take(&mut read.problems));
+    for setting in &read.settings {
+        build.apply(setting);
+    }
+    let config = if read.partial { None } else { build.check() };
+    match config {
+        Some(config) if build.problems.is_empty() => {
+            let notes = notes(&config, &read.ignored);
+            Ok(Loaded { config, settings: read.settings, notes })
+        }
+        _ => Err(Problems(build.problems)),
+    }
+}
+
+fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
+    let used: BTreeSet<&str> = config.listeners.iter().map(|listener| listener.zone.as_str()).collect();
+    let unused = config.zones.keys().filter(|zone| !used.contains(zone.as_str()));
+    let mut notes: Vec<String> = unused.map(|zone| format!("no listener has the zone {zone}")).collect();
+    if !ignored.is_empty() {
+        notes.push(format!("these environment variables name no key and are ignored: {}", ignored.join(", ")));
+    }
+    notes
+}
+
+/// The configuration while settings are applied to it.
+struct Build {
+    config: Config,
+    /// The last origin of each key, for problems between keys.
+    origins: BTreeMap<String, Origin>,
+    problems: Vec<Problem>,
+}
+
+impl Build {
+    fn new(problems: Vec<Problem>) -> Build {
+        let config = Config { listeners: Vec::new(), zones: BTreeMap::new(), ..Config::default() };
+        Build { config, origins: BTreeMap::new(), problems }
+    }
+
+    fn apply(&mut self, setting: &Setting) {
+        let Setting { key, value, origin } = setting;
+        if *value == Given::EmptySection {
+            return self.empty_section(key, origin);
+        }
+        let fault = match known::find(key) {
+            Some(Found::Listener(name, known)) => set(known, self.listener(name), key, value),
+            Some(Found::Zone(name, known)) => set(known, self.zone(name), key, value),
+            Some(Found::Root(known)) => set(known, &mut self.config, key, value),
+            None => Some(unknown(key)),
+        };
+        match fault {
+            Some(fault) => self.problem(Some(origin.clone()), fault),
+            None => drop(self.origins.insert(key.clone(), origin.clone())),
+        }
+    }
+
+    /// `[zone.internal]` with nothing below it is a zone with defaults.
+    fn empty_section(&mut self, key: &str, origin: &Origin) {
+        match key.split('.').collect::<Vec<_>>()[..] {
+            ["zone", name] if known::is_section(key) => drop(self.zone(name)),
+            // `listener.tcp.NAME` reads as the short form of its address.
+            ["listener", "tcp", name, "bind"] => drop(self.listener(name)),
+            _ if known::is_section(key) => {}
+            _ => self.problem(Some(origin.clone()), unknown(key)),
+        }
+    }
+
+    fn listener(&mut self, name: &str) -> &mut Listener {
+        let listeners = &mut self.config.listeners;
+        let at = listeners.iter().position(|listener| listener.name == name).unwrap_or_else(|| {
+            listeners.push(Listener::named(name));
+            listeners.len() - 1
+        });
+        &mut listeners[at]
+    }
+
+    fn zone(&mut self, name: &str) -> &mut Zone {
+        self.config.zones.entry(name.to_owned()).or_default()
+    }
+
+    fn problem(&mut self, origin: Option<Origin>, fault: Fault) {
+        self.problems.push(Problem { origin, fault });
+    }
+
+    fn origin(&self, keys: &[String]) -> Option<Origin> {
+        keys.iter().find_map(|key| self.origins.get(key)).cloned()
+    }
+
+    /// Checks what holds between keys, and fills in what exists without being named.
+    fn check(&mut self) -> Option<Config> {
+        if self.config.listeners.is_empty() {
+            self.config.listeners.push(Listener::named(DEFAULT_NAME));
+        }
+        if self.config.listeners.iter().any(|listener| listener.zone == DEFAULT_NAME) {
+            self.zone(DEFAULT_NAME);
+        }
+        let config = self.config.clone();
+        self.check_listeners(&config);
+        for (name, zone) in &config.zones {
+            if u32::from(zone.max_mqueue_len) + u32::from(zone.max_inflight) >= PACKET_IDENTIFIERS {
+                let key = |leaf: &str| format!("{}.{name}.{leaf}", table::ZONE_SECTION);
+                let origin = self.origin(&[key("max_mqueue_len"), key("max_inflight")]);
+                let (queue, inflight) = (zone.max_mqueue_len, zone.max_inflight);
+                self.problem(origin, Fault::TooManyIdentifiers { zone: name.clone(), queue, inflight });
+            }
+        }
+        if !config.allow_anonymous {
+            self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);
+        }
+        Some(config)
+    }
+
+    fn check_listeners(&mut self, config: &Config) {
+        for (at, listener) in config.listeners.iter().enumerate() {
+            let key = |leaf: &str| format!("{}.{}.{leaf}", table::LISTENER_SECTION, listener.name);
+            let bind = self.origin(&[key("bind")]);
+            // A bad address has been told already.
+            if bind.is_none() && listener.name != DEFAULT_NAME && self.problems.is_empty() {
+                self.problem(None, Fault::NoAddress { listener: listener.name.clone() });
+                continue;
+            }
+            let same = |other: &&Listener| other.bind == listener.bind && listener.bind.port() != 0;
+            if let Some(first) = config.listeners[..at].iter().find(same) {
+                let (first, second) = (first.name.clone(), listener.name.clone());
+                self.problem(bind, Fault::SameAddress { first, second, address: listener.bind.to_string() });
+            }
+            if !config.zones.contains_key(&listener.zone) {
+                let zone = listener.zone.clone();
+                let suggestion = known::nearest(&zone, config.zones.keys().map(String::as_str)).map(str::to_owned);
+                let origin = self.origin(&[key("zone")]);
+                self.problem(origin, Fault::NoZone { listener: listener.name.clone(), zone, suggestion });
+            }
+        }
+    }
+}
+
+fn set<T>(known: &Key<T>, target: &mut T, key: &str, value: &Given) -> Option<Fault> {
+    let (found, suggestion) = match value {
+        Given::Text(text) => {
+            if known.field.set(target, text).is_some() {
+                return None;
+            }
+            let near = known::nearest(&text.to_ascii_lowercase(), known.field.words().iter().copied());
+            (format!("`{text}`"), near.map(str::to_owned))
+        }
+        Given::Other(what) => ((*what).to_owned(), None),
+        Given::EmptySection => ("a section".to_owned(), None),
+    };
+    Some(Fault::BadValue { key: key.to_owned(), found, expected: known.field.expected(), suggestion })
+}
+
+fn unknown(key: &str) -> Fault {
+    let key = key.to_owned();
+    if let Some(name) = known::renamed(&key) {
+        Fault::Renamed { key, name }
+    } else if known::of_emqx(&key) {
+        Fault::Unsupported { key }
+    } else if known::is_section(&key) {
+        Fault::Section { key }
+    } else {
+        let suggestion = known::suggest(&key);
+        Fault::UnknownKey { key, suggestion }
+    }
+}
+
+/// Packet identifiers are 1 to 65535; a session needs one for each message that waits or is in flight.
+const PACKET_IDENTIFIERS: u32 = 65_535;

@@ -1,0 +1,181 @@
+//! What is wrong with a configuration. All problems of all sources are collected; each names where it is, which key,
+//! and what would be right. Whose fault: always the person who wrote it; nothing has been changed or started.
+
+use std::fmt;
+
+/// Where a setting comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A line of the file.
+    Line(String, usize),
+    /// The file as a whole.
+    File(String),
+    /// `--set`.
+    Set,
+    /// An environment variable.
+    Environment(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Line(file, line) => write!(f, "{file}:{line}"),
+            Origin::File(file) => f.write_str(file),
+            Origin::Set => f.write_str("--set"),
+            Origin::Environment(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Unreadable(String),
+    /// The file is not TOML.
+    #[error("not valid TOML: {message}{}", in_brackets(.hint.as_deref()))]
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// What to do about it, if that can be guessed.
+        hint: Option<String>,
+    },
+    /// No such key.
+    #[error("{key}: unknown key{}", did_you_mean(.suggestion.as_deref()))]
+    UnknownKey {
+        /// As written.
+        key: String,
+        /// The key that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// A key that EMQ X has and this version does not.
+    #[error("{key}: known key of EMQ X, not supported by this version")]
+    Unsupported {
+        /// As written.
+        key: String,
+    },
+    /// A key that has another name here.
+    #[error("{key}: this key of EMQ X is called `{name}` here")]
+    Renamed {
+        /// As written.
+        key: String,
+        /// The name here.
+        name: String,
+    },
+    /// A value where keys belong.
+    #[error("{key}: this is a section; its keys are written `{key}.KEY = VALUE`")]
+    Section {
+        /// The section.
+        key: String,
+    },
+    /// A value that the key does not take.
+    #[error("{key}: {found} is not valid; it must be {expected}{}", did_you_mean(.suggestion.as_deref()))]
+    BadValue {
+        /// The key.
+        key: String,
+        /// The value, in backquotes, or what it is.
+        found: String,
+        /// What the key takes.
+        expected: String,
+        /// The word that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// The same key twice in one file.
+    #[error("{key}: set twice; the first is on line {first}")]
+    Twice {
+        /// The key.
+        key: String,
+        /// Its first line.
+        first: usize,
+    },
+    /// `--set` without an equals sign.
+    #[error("`{text}` must be KEY=VALUE")]
+    NoEquals {
+        /// As written.
+        text: String,
+    },
+    /// A listener without an address.
+    #[error("listener.tcp.{listener}.bind: not set, and only the listener `external` has a default")]
+    NoAddress {
+        /// Its name.
+        listener: String,
+    },
+    /// Two listeners on one address.
+    #[error("listener.tcp.{second}.bind: {address} is also the address of listener.tcp.{first}")]
+    SameAddress {
+        /// The listener that was there first.
+        first: String,
+        /// The listener that comes second.
+        second: String,
+        /// The address.
+        address: String,
+    },
+    /// A listener whose zone has no key.
+    #[error("listener.tcp.{listener}.zone: no key of zone.{zone} is set{}", did_you_mean(.suggestion.as_deref()))]
+    NoZone {
+        /// The listener.
+        listener: String,
+        /// The zone.
+        zone: String,
+        /// The zone that was probably meant.
+        suggestion: Option<String>,
+    },
+    /// More packet identifiers would be needed than there are.
+    #[error(
+        "zone.{zone}.max_mqueue_len: {queue} and zone.{zone}.max_inflight, {inflight}, must be less than 65535 \
+         together, the number of packet identifiers"
+    )]
+    TooManyIdentifiers {
+        /// The zone.
+        zone: String,
+        /// `max_mqueue_len`.
+        queue: u16,
+        /// `max_inflight`.
+        inflight: u16,
+    },
+    /// `allow_anonymous = false`.
+    #[error("allow_anonymous: false is refused: this version has no authentication, so nobody could connect")]
+    NoAuthenticator,
+}
+
+/// A fault and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where; nothing for what no source says.
+    pub origin: Option<Origin>,
+    /// What.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.origin {
+            Some(origin) => write!(f, "{origin}: {}", self.fault),
+            None => self.fault.fmt(f),
+        }
+    }
+}
+
+/// Everything that is wrong, at least one problem, in the order of the sources.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "1 error in the configuration")?,
+            n => write!(f, "{n} errors in the configuration")?,
+        }
+        self.0.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+fn did_you_mean(suggestion: Option<&str>) -> String {
+    suggestion.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
+}
+
+fn in_brackets(text: Option<&str>) -> String {
+    text.map(|text| format!(" ({text})")).unwrap_or_default()
+}

@@ -1,0 +1,181 @@
+//! Where settings come from: the TOML file, environment variables, `--set`. All become one list of paths with text
+//! values and their origin; what they mean is decided elsewhere, in the same way for each source.
+
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::known;
+use super::problem::{Fault, Origin, Problem};
+
+/// A path that was given a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The full path, as in `listener.tcp.external.bind`.
+    pub key: String,
+    /// The value.
+    pub value: Given,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// What was written for a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given {
+    /// A string, number or boolean, as text.
+    Text(String),
+    /// Something that no key takes: an array, a date.
+    Other(&'static str),
+    /// A section without keys.
+    EmptySection,
+}
+
+/// The settings that were read and the problems met.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    pub(super) settings: Vec<Setting>,
+    pub(super) problems: Vec<Problem>,
+    /// Environment variables with our prefix that name no key.
+    pub(super) ignored: Vec<String>,
+    /// The file could be read only in part, so that what is missing from it means nothing.
+    pub(super) partial: bool,
+}
+
+impl Read {
+    fn problem(&mut self, origin: Origin, fault: Fault) {
+        self.problems.push(Problem { origin: Some(origin), fault });
+    }
+
+    /// Reads a file.
+    pub(super) fn file(&mut self, path: &Path) {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.toml(&name, &text),
+            Err(error) => {
+                self.partial = true;
+                self.problem(Origin::File(name), Fault::Unreadable(error.to_string()));
+            }
+        }
+    }
+
+    /// Reads the text of a file.
+    pub(super) fn toml(&mut self, name: &str, text: &str) {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let line = line_of(text, error.span().map_or(0, |span| span.start));
+            let hint = hint(error.message(), text.lines().nth(line - 1).unwrap_or_default());
+            let fault = Fault::Syntax { message: error.message().replace('\n', ", "), hint };
+            // Recovery can stumble over the same line several times; the first message is the one that helps.
+            let same_line =
+                |p: &Problem| matches!(&p.origin, Some(Origin::Line(file, at)) if file == name && *at == line);
+            if !self.problems.iter().any(same_line) {
+                self.problem(Origin::Line(name.to_owned(), line), fault);
+            }
+        }
+        if errors.is_empty() {
+            let mut lines = Vec::new();
+            self.table(name, text, "", table.get_ref(), &mut lines);
+            // The parser keeps tables in alphabetical order; problems are told in the order of the file.
+            lines.sort_by_key(|(at, _)| *at);
+            self.unique(lines.into_iter().map(|(_, setting)| setting));
+        } else {
+            self.partial = true;
+        }
+    }
+
+    fn table(&mut self, file: &str, text: &str, prefix: &str, table: &DeTable<'_>, into: &mut Vec<(usize, Setting)>) {
+        for (key, value) in table {
+            let path =
+                if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
+            let at = key.span().start;
+            let value = match value.get_ref() {
+                DeValue::Table(inner) if !inner.is_empty() => {
+                    self.table(file, text, &path, inner, into);
+                    continue;
+                }
+                DeValue::Table(_) => Given::EmptySection,
+                DeValue::String(string) => Given::Text(string.to_string()),
+                DeValue::Integer(number) if number.radix() == 10 => Given::Text(number.as_str().to_owned()),
+                DeValue::Integer(_) => Given::Other("a number that is not decimal"),
+                DeValue::Float(number) => Given::Text(number.as_str().to_owned()),
+                DeValue::Boolean(flag) => Given::Text(flag.to_string()),
+                DeValue::Array(_) => Given::Other("an array"),
+                DeValue::Datetime(_) => Given::Other("a date or time"),
+            };
+            let origin = Origin::Line(file.to_owned(), line_of(text, at));
+            into.push((at, Setting { key: known::canonical(&path), value, origin }));
+        }
+    }
+
+    /// TOML refuses a key that comes twice, but not two ways to write one key.
+    fn unique(&mut self, settings: impl Iterator<Item = Setting>) {
+        for setting in settings {
+            let earlier = self.settings.iter().find(|known| known.key == setting.key);
+            match earlier.map(|known| &known.origin) {
+                Some(Origin::Line(_, first)) => {
+                    let fault = Fault::Twice { key: setting.key, first: *first };
+                    self.problem(setting.origin, fault);
+                }
+                _ => self.settings.push(setting),
+            }
+        }
+    }
+
+    /// Reads environment variables: `EMQX_A__B` sets `a.b`, and `NEWTMQ_A__B` wins over it.
+    pub(super) fn environment(&mut self, variables: &[(String, String)]) {
+        for prefix in ["EMQX_", "NEWTMQ_"] {
+            let mut ours: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with(prefix)).collect();
+            ours.sort();
+            for (name, value) in ours {
+                let path = name[prefix.len()..].to_ascii_lowercase().replace("__", ".");
+                // A container orchestrator sets variables such as NEWTMQ_PORT_1883_TCP_ADDR for a service of that
+                // name. A key without a section has one word, so anything that is not nearly one is not for us.
+                let for_us = path.contains('.')
+                    || known::find(&path).is_some()
+                    || known::of_emqx(&path)
+                    || known::suggest(&path).is_some();
+                if !for_us {
+                    self.ignored.push(name.clone());
+                    continue;
+                }
+                let key = known::canonical(&path);
+                self.settings.push(Setting {
+                    key,
+                    value: Given::Text(value.clone()),
+                    origin: Origin::Environment(name.clone()),
+                });
+            }
+        }
+    }
+
+    /// Reads one `--set`.
+    pub(super) fn set(&mut self, text: &str) {
+        let Some((path, value)) = text.split_once('=') else {
+            return self.problem(Origin::Set, Fault::NoEquals { text: text.to_owned() });
+        };
+        let value = value.trim();
+        // Quotes that a file needs do no harm here.
+        let bare = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+        self.settings.push(Setting {
+            key: known::canonical(path.trim()),
+            value: Given::Text(bare.to_owned()),
+            origin: Origin::Set,
+        });
+    }
+}
+
+/// What somebody who knows `emqx.conf` trips over.
+fn hint(message: &str, line: &str) -> Option<String> {
+    let (key, value) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
+    if message.contains("non-table") {
+        return Some("write the address as listener.tcp.NAME.bind if the listener has other keys".to_owned());
+    }
+    let quoted = value.starts_with(['"', '\'', '[', '{']);
+    (!quoted && !value.is_empty())
+        .then(|| format!("a value that is not a number, true or false needs quotes: {key} = \"{value}\""))
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    let at = at.min(text.len());
+    1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count()
+}

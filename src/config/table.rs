@@ -1,0 +1,358 @@
+//! The table of keys: each key once, with its kind, range, default and meaning. Reading, errors and
+//! `docs/configuration.md` all come from here.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::types::{Config, DefaultPriority, Listener, LogFormat, LogLevel, SharedStrategy, Zone};
+use super::value;
+
+/// One key. `T` is what it is a key of: a listener, a zone or the whole configuration.
+pub(super) struct Key<T: 'static> {
+    /// The last part for a listener or a zone; the whole key otherwise.
+    pub(super) name: &'static str,
+    /// What its values are, and where they go.
+    pub(super) field: Field<T>,
+    /// The default, written as in a file.
+    pub(super) default: &'static str,
+    /// One line for the documentation.
+    pub(super) doc: &'static str,
+}
+
+/// The kind of a key's values with its range, and the setter that takes them.
+pub(super) enum Field<T: 'static> {
+    /// `true`, `false`, `on`, `off`.
+    Flag(fn(&mut T, bool)),
+    /// A whole number.
+    Count(u64, u64, fn(&mut T, u64)),
+    /// Bytes.
+    Size(u64, u64, fn(&mut T, u64)),
+    /// A duration; the range is in milliseconds.
+    Time(u64, u64, fn(&mut T, Duration)),
+    /// `none`, or a duration of 1 to 65535 whole seconds, which may come as a bare number.
+    KeepAlive(fn(&mut T, Option<Duration>)),
+    /// A fraction.
+    Ratio(f64, f64, fn(&mut T, f64)),
+    /// One of some words, by position.
+    Word(&'static [&'static str], fn(&mut T, usize)),
+    /// `ADDRESS:PORT`.
+    Address(fn(&mut T, SocketAddr)),
+    /// The name of a zone.
+    Name(fn(&mut T, &str)),
+    /// `topic=priority,…` or `none`.
+    Priorities(fn(&mut T, Vec<(String, u8)>)),
+}
+
+impl<T> Field<T> {
+    /// Reads `text` and sets it; `None` leaves the target as it was.
+    pub(super) fn set(&self, target: &mut T, text: &str) -> Option<()> {
+        match self {
+            Field::Flag(set) => set(target, value::flag(text)?),
+            Field::Count(min, max, set) => set(target, value::count(text).filter(|n| (min..=max).contains(&n))?),
+            Field::Size(min, max, set) => set(target, value::size(text).filter(|n| (min..=max).contains(&n))?),
+            Field::Time(min, max, set) => {
+                let range = Duration::from_millis(*min)..=Duration::from_millis(*max);
+                set(target, value::duration(text).filter(|t| range.contains(t))?);
+            }
+            Field::KeepAlive(set) => set(target, keep_alive(text)?),
+            Field::Ratio(min, max, set) => set(target, value::ratio(text).filter(|r| (min..=max).contains(&r))?),
+            Field::Word(words, set) => set(target, words.iter().position(|word| *word == text)?),
+            Field::Address(set) => set(target, value::address(text)?),
+            Field::Name(set) => set(target, value::name(text)?),
+            Field::Priorities(set) => set(target, value::priorities(text)?),
+        }
+        Some(())
+    }
+
+    /// What a value must be, to follow "must be".
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Field::Flag(_) => "true or false".to_owned(),
+            Field::Count(min, max, _) => format!("a whole number from {min} to {max}"),
+            Field::Size(min, max, _) => {
+                format!("a size from {} to {}, such as 512KB", value::show_size(*min), value::show_size(*max))
+            }
+            Field::Time(min, max, _) => {
+                let show = |millis| value::show_duration(Duration::from_millis(millis));
+                format!("a duration with its unit from {} to {}, such as 15s or 1h30m", show(*min), show(*max))
+            }
+            Field::KeepAlive(_) => "none, or whole seconds from 1s to 65535s".to_owned(),
+            Field::Ratio(min, max, _) => format!("a number from {min} to {max}"),
+            Field::Word(words, _) => format!("one of {}", words.join(", ")),
+            Field::Address(_) => {
+                "an IP address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\", or a port".to_owned()
+            }
+            Field::Name(_) => "a name of at most 64 letters, digits, _ and -".to_owned(),
+            Field::Priorities(_) => {
+                "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
+            }
+        }
+    }
+
+    /// The words that it takes, for a suggestion.
+    pub(super) fn words(&self) -> &'static [&'static str] {
+        match self {
+            Field::Word(words, _) => words,
+            Field::Flag(_) => &["true", "false"],
+            _ => &[],
+        }
+    }
+
+    /// Whether a default is written with quotes in a file.
+    pub(super) fn quoted(&self) -> bool {
+        !matches!(self, Field::Flag(_) | Field::Count(..) | Field::Ratio(..))
+    }
+}
+
+fn keep_alive(text: &str) -> Option<Option<Duration>> {
+    if text == "none" {
+        return Some(None);
+    }
+    let time = value::count(text).map(Duration::from_secs).or_else(|| value::duration(text))?;
+    let fits = time.subsec_nanos() == 0 && (1..=u64::from(u16::MAX)).contains(&time.as_secs());
+    fits.then_some(Some(time))
+}
+
+/// Fills `target` with the defaults of its keys.
+pub(super) fn with_defaults<T>(keys: &[Key<T>], mut target: T) -> T {
+    for key in keys {
+        key.field.set(&mut target, key.default).expect("a default is a value of its key; a test sets each");
+    }
+    target
+}
+
+/// A number that the table's range has already made fit.
+fn fit<N: TryFrom<u64>>(number: u64) -> N {
+    N::try_from(number).ok().expect("the key's range lies within its field's type; a test sets both ends")
+}
+
+const fn key<T>(name: &'static str, field: Field<T>, default: &'static str, doc: &'static str) -> Key<T> {
+    Key { name, field, default, doc }
+}
+
+/// `listener.tcp.NAME.`
+pub(super) const LISTENER: &[Key<Listener>] = &[
+    key(
+        "bind",
+        Field::Address(|l, v| l.bind = v),
+        "127.0.0.1:1883",
+        "Where it listens. A bare port means every IPv4 interface; port 0 is any free port. `listener.tcp.NAME = …` is \
+         short for this key. Only the listener `external` has the default; any other must say.",
+    ),
+    key("zone", Field::Name(|l, v| v.clone_into(&mut l.zone)), "external", "The zone of its clients."),
+    key(
+        "max_connections",
+        Field::Count(1, 10_000_000, |l, v| l.max_connections = fit(v)),
+        "1024000",
+        "Connections at a time; a further one is closed at once. The limit of open files may be reached before.",
+    ),
+    key(
+        "backlog",
+        Field::Count(1, 65_535, |l, v| l.backlog = fit(v)),
+        "1024",
+        "Connections that wait to be accepted. The operating system may have a lower limit.",
+    ),
+    key("nodelay", Field::Flag(|l, v| l.nodelay = v), "true", "Small packets are sent at once (TCP_NODELAY)."),
+];
+
+/// `zone.NAME.`
+pub(super) const ZONE: &[Key<Zone>] = &[
+    key(
+        "idle_timeout",
+        Field::Time(10, DAY, |z, v| z.idle_timeout = v),
+        "15s",
+        "From the connection to its CONNECT; then it is closed.",
+    ),
+    key(
+        "keepalive_backoff",
+        Field::Ratio(0.5, 10.0, |z, v| z.keepalive_backoff = v),
+        "0.75",
+        "A client that is silent for Keep Alive × this × 2 is disconnected. MQTT asks for 0.75.",
+    ),
+    key(
+        "server_keepalive",
+        Field::KeepAlive(|z, v| z.server_keepalive = v),
+        "none",
+        "Replaces the Keep Alive that clients ask for. A bare number is seconds.",
+    ),
+    key(
+        "max_inflight",
+        Field::Count(1, 65_533, |z, v| z.max_inflight = fit(v)),
+        "32",
+        "QoS 1 and 2 messages sent to a client and not yet acknowledged; further ones wait in its queue.",
+    ),
+    key(
+        "max_awaiting_rel",
+        Field::Count(1, 65_535, |z, v| z.max_awaiting_rel = fit(v)),
+        "100",
+        "QoS 2 messages received from a client and not yet released.",
+    ),
+    key(
+        "session_expiry_interval",
+        Field::Time(0, 3650 * DAY, |z, v| z.session_expiry_interval = v),
+        "2h",
+        "How long the session of an MQTT 3.1 or 3.1.1 client with Clean Session 0 is kept while it is away. An MQTT 5 \
+         client says so itself.",
+    ),
+    key(
+        "max_mqueue_len",
+        Field::Count(1, 65_533, |z, v| z.max_mqueue_len = fit(v)),
+        "1000",
+        "Messages that wait for a client; at the limit the oldest is dropped. Together with max_inflight below 65535.",
+    ),
+    key(
+        "mqueue_priorities",
+        Field::Priorities(|z, v| z.mqueue_priorities = v),
+        "none",
+        "Priorities of topics in a client's queue, as in `t=10,u=8`; the higher is sent first.",
+    ),
+    key(
+        "mqueue_default_priority",
+        Field::Word(DefaultPriority::WORDS, |z, v| z.mqueue_default_priority = DefaultPriority::ALL[v]),
+        "highest",
+        "Where topics without a priority go if some have one.",
+    ),
+    key(
+        "mqueue_store_qos0",
+        Field::Flag(|z, v| z.mqueue_store_qos0 = v),
+        "true",
+        "QoS 0 messages are queued for a client that is away.",
+    ),
+    key(
+        "max_subscriptions",
+        Field::Count(0, 10_000_000, |z, v| z.max_subscriptions = fit(v)),
+        "0",
+        "Subscriptions of a client; 0 is no limit.",
+    ),
+    key(
+        "upgrade_qos",
+        Field::Flag(|z, v| z.upgrade_qos = v),
+        "off",
+        "A message goes out with the subscription's QoS even where it was published with less.",
+    ),
+    key(
+        "slow_consumer_timeout",
+        Field::Time(10, HOUR, |z, v| z.slow_consumer_timeout = v),
+        "1s",
+        "A connected client whose full socket takes nothing for this long holds no publisher any more; QoS 0 messages \
+         to it are dropped.",
+    ),
+    key(
+        "max_publisher_hold",
+        Field::Time(10, HOUR, |z, v| z.max_publisher_hold = v),
+        "10s",
+        "How long a publisher is held for slow clients at most.",
+    ),
+];
+
+/// Keys that exist once.
+pub(super) const ROOT: &[Key<Config>] = &[
+    key(
+        "mqtt.max_packet_size",
+        Field::Size(64, 256 * MB, |c, v| c.mqtt.max_packet_size = fit(v)),
+        "1MB",
+        "The largest packet that a client may send. In a file a bare number is bytes.",
+    ),
+    key(
+        "mqtt.max_clientid_len",
+        Field::Count(23, 65_535, |c, v| c.mqtt.max_clientid_len = fit(v)),
+        "65535",
+        "Bytes of a Client Identifier.",
+    ),
+    key(
+        "mqtt.max_topic_levels",
+        Field::Count(0, 65_535, |c, v| c.mqtt.max_topic_levels = fit(v)),
+        "0",
+        "Levels of a topic name or filter; 0 is no limit.",
+    ),
+    key(
+        "mqtt.max_qos_allowed",
+        Field::Count(0, 2, |c, v| c.mqtt.max_qos_allowed = fit(v)),
+        "2",
+        "The highest QoS that clients may use.",
+    ),
+    key(
+        "mqtt.max_topic_alias",
+        Field::Count(0, 65_535, |c, v| c.mqtt.max_topic_alias = fit(v)),
+        "32",
+        "Topic aliases that an MQTT 5 client may use. (EMQ X: 0.)",
+    ),
+    key(
+        "mqtt.retain_available",
+        Field::Flag(|c, v| c.mqtt.retain_available = v),
+        "true",
+        "Retained messages are allowed.",
+    ),
+    key(
+        "mqtt.wildcard_subscription",
+        Field::Flag(|c, v| c.mqtt.wildcard_subscription = v),
+        "true",
+        "Filters with `+` and `#` are allowed.",
+    ),
+    key(
+        "mqtt.shared_subscription",
+        Field::Flag(|c, v| c.mqtt.shared_subscription = v),
+        "true",
+        "`$share/GROUP/FILTER` is allowed.",
+    ),
+    key(
+        "mqtt.ignore_loop_deliver",
+        Field::Flag(|c, v| c.mqtt.ignore_loop_deliver = v),
+        "false",
+        "A client does not get what it publishes itself; an MQTT 5 client can ask for this per subscription (No Local).",
+    ),
+    key(
+        "retained.max_retained_messages",
+        Field::Count(0, 1_000_000_000, |c, v| c.retained.max_retained_messages = v),
+        "0",
+        "Topics with a retained message; 0 is no limit. At the limit a new topic's message is delivered but not retained.",
+    ),
+    key(
+        "retained.max_payload_size",
+        Field::Size(1, 256 * MB, |c, v| c.retained.max_payload_size = fit(v)),
+        "1MB",
+        "The largest payload that is retained; a larger one is delivered but not retained.",
+    ),
+    key(
+        "retained.expiry_interval",
+        Field::Time(0, 3650 * DAY, |c, v| c.retained.expiry_interval = v),
+        "0s",
+        "After this a retained message is deleted; 0s is never. A message's own expiry counts if it is shorter.",
+    ),
+    key(
+        "broker.shared_subscription_strategy",
+        Field::Word(SharedStrategy::WORDS, |c, v| c.broker.shared_subscription_strategy = SharedStrategy::ALL[v]),
+        "random",
+        "Which member of a share group gets a message: any, one after the other, the same one until it leaves, or by the \
+         publisher's Client Identifier.",
+    ),
+    key(
+        ALLOW_ANONYMOUS,
+        Field::Flag(|c, v| c.allow_anonymous = v),
+        "true",
+        "Everybody may connect. `false` is refused: this version has no authentication.",
+    ),
+    key(
+        "log.level",
+        Field::Word(LogLevel::WORDS, |c, v| c.log.level = LogLevel::ALL[v]),
+        "info",
+        "The least severe level that is logged.",
+    ),
+    key(
+        "log.format",
+        Field::Word(LogFormat::WORDS, |c, v| c.log.format = LogFormat::ALL[v]),
+        "auto",
+        "The shape of log lines; auto is pretty on a terminal and json otherwise.",
+    ),
+];
+
+/// The key whose value `false` is refused.
+pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
+/// What a listener's keys begin with, before its name.
+pub(super) const LISTENER_SECTION: &str = "listener.tcp";
+/// What a zone's keys begin with, before its name.
+pub(super) const ZONE_SECTION: &str = "zone";
+
+const MB: u64 = 1 << 20;
+const HOUR: u64 = 3_600_000;
+const DAY: u64 = 24 * HOUR;

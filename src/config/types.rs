@@ -1,0 +1,277 @@
+//! The configuration as the rest of the broker sees it: plain typed values, already checked. The defaults are not
+//! here but in the table, so that the documentation cannot differ from them.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::table;
+
+/// A whole configuration. It exists only if every value and every relation between values holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What accepts connections, in the order of the configuration; at least one.
+    pub listeners: Vec<Listener>,
+    /// Limits and features of the protocol, the same for every client.
+    pub mqtt: Mqtt,
+    /// What clients of a listener get; every listener's zone is here.
+    pub zones: BTreeMap<String, Zone>,
+    /// Retained messages.
+    pub retained: Retained,
+    /// Routing.
+    pub broker: Broker,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Clients may connect without a user name. Always true in this version.
+    pub allow_anonymous: bool,
+}
+
+/// A TCP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// `NAME` in `listener.tcp.NAME`.
+    pub name: String,
+    /// Where it listens. Port 0 lets the operating system choose.
+    pub bind: SocketAddr,
+    /// Key of [`Config::zones`].
+    pub zone: String,
+    /// Connections at a time.
+    pub max_connections: u32,
+    /// Connections that the operating system completes before they are accepted.
+    pub backlog: u32,
+    /// Small packets are sent at once (TCP_NODELAY).
+    pub nodelay: bool,
+}
+
+/// `mqtt.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Maximum Packet Size, in bytes.
+    pub max_packet_size: u32,
+    /// Longest Client Identifier, in bytes.
+    pub max_clientid_len: u16,
+    /// Levels of a topic; 0 is no limit.
+    pub max_topic_levels: u16,
+    /// Maximum QoS.
+    pub max_qos_allowed: u8,
+    /// Topic Alias Maximum.
+    pub max_topic_alias: u16,
+    /// Retain Available.
+    pub retain_available: bool,
+    /// Wildcard Subscription Available.
+    pub wildcard_subscription: bool,
+    /// Shared Subscription Available.
+    pub shared_subscription: bool,
+    /// A client never gets its own publishes, whatever it asks for.
+    pub ignore_loop_deliver: bool,
+}
+
+/// `zone.NAME.*`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Zone {
+    /// From the connection to its CONNECT.
+    pub idle_timeout: Duration,
+    /// A client is cut after Keep Alive × this × 2 of silence.
+    pub keepalive_backoff: f64,
+    /// Server Keep Alive, whole seconds; none leaves the client's value.
+    pub server_keepalive: Option<Duration>,
+    /// QoS 1 and 2 messages sent and not yet acknowledged.
+    pub max_inflight: u16,
+    /// QoS 2 messages received and not yet released.
+    pub max_awaiting_rel: u16,
+    /// Session Expiry Interval of MQTT 3.1 and 3.1.1 clients with Clean Session 0.
+    pub session_expiry_interval: Duration,
+    /// Messages that wait for a client.
+    pub max_mqueue_len: u16,
+    /// Priorities of topics in that queue; the higher is sent first. Empty: one queue in order.
+    pub mqueue_priorities: Vec<(String, u8)>,
+    /// Where a topic without a priority goes.
+    pub mqueue_default_priority: DefaultPriority,
+    /// QoS 0 messages are queued for a client that is away.
+    pub mqueue_store_qos0: bool,
+    /// Subscriptions of a client; 0 is no limit.
+    pub max_subscriptions: u32,
+    /// A message goes out with the subscription's QoS even where it was published with less.
+    pub upgrade_qos: bool,
+    /// How long a full socket that takes nothing still holds publishers.
+    pub slow_consumer_timeout: Duration,
+    /// How long a publisher is held at most.
+    pub max_publisher_hold: Duration,
+}
+
+/// `retained.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retained {
+    /// Topics with a retained message; 0 is no limit.
+    pub max_retained_messages: u64,
+    /// Largest payload that is retained, in bytes.
+    pub max_payload_size: u32,
+    /// After this a retained message is deleted; zero is never.
+    pub expiry_interval: Duration,
+}
+
+/// `broker.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Which member of a share group gets a message.
+    pub shared_subscription_strategy: SharedStrategy,
+}
+
+/// `log.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// The shape of a line.
+    pub format: LogFormat,
+}
+
+/// Values that are words: each type lists them in the order of its variants.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            pub(super) const WORDS: &'static [&'static str] = &[$($word,)+];
+            pub(super) const ALL: &'static [$name] = &[$($name::$variant,)+];
+
+            /// The word in the configuration.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self { $($name::$variant => $word,)+ }
+            }
+        }
+    };
+}
+
+words! {
+    /// Where a topic without a priority of its own goes in a client's queue.
+    DefaultPriority {
+        /// Before every topic that has one.
+        Highest = "highest",
+        /// After every topic that has one.
+        Lowest = "lowest",
+    }
+}
+
+words! {
+    /// Which member of a share group gets a message.
+    SharedStrategy {
+        /// Any, with equal chance.
+        Random = "random",
+        /// One after the other.
+        RoundRobin = "round_robin",
+        /// The same one until it leaves.
+        Sticky = "sticky",
+        /// By the publisher's Client Identifier.
+        Hash = "hash",
+    }
+}
+
+words! {
+    /// Log levels, the most detailed first.
+    LogLevel {
+        /// Every packet.
+        Trace = "trace",
+        /// Every connection.
+        Debug = "debug",
+        /// Start, stop and what changes.
+        Info = "info",
+        /// What somebody should look at.
+        Warn = "warn",
+        /// What failed.
+        Error = "error",
+    }
+}
+
+words! {
+    /// The shape of a log line.
+    LogFormat {
+        /// Pretty on a terminal, JSON otherwise.
+        Auto = "auto",
+        /// For people.
+        Pretty = "pretty",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+impl Default for Config {
+    /// One listener `external` on 127.0.0.1:1883 with the zone `external`, and the table's defaults.
+    fn default() -> Config {
+        Config {
+            listeners: vec![Listener::named(DEFAULT_NAME)],
+            zones: BTreeMap::from([(DEFAULT_NAME.to_owned(), Zone::default())]),
+            ..table::with_defaults(table::ROOT, Config::BLANK)
+        }
+    }
+}
+
+impl Default for Zone {
+    fn default() -> Zone {
+        table::with_defaults(table::ZONE, Zone::BLANK)
+    }
+}
+
+impl Listener {
+    /// A listener with the table's defaults.
+    #[must_use]
+    pub fn named(name: &str) -> Listener {
+        let blank = Listener {
+            name: name.to_owned(),
+            bind: SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+            zone: String::new(),
+            max_connections: 0,
+            backlog: 0,
+            nodelay: false,
+        };
+        table::with_defaults(table::LISTENER, blank)
+    }
+}
+
+// The blanks only give the table something to fill; a test checks that it fills every field that matters.
+impl Config {
+    const BLANK: Config = Config {
+        listeners: Vec::new(),
+        mqtt: Mqtt {
+            max_packet_size: 0,
+            max_clientid_len: 0,
+            max_topic_levels: 0,
+            max_qos_allowed: 0,
+            max_topic_alias: 0,
+            retain_available: false,
+            wildcard_subscription: false,
+            shared_subscription: false,
+            ignore_loop_deliver: false,
+        },
+        zones: BTreeMap::new(),
+        retained: Retained { max_retained_messages: 0, max_payload_size: 0, expiry_interval: Duration::ZERO },
+        broker: Broker { shared_subscription_strategy: SharedStrategy::Random },
+        log: Log { level: LogLevel::Info, format: LogFormat::Auto },
+        allow_anonymous: false,
+    };
+}
+
+impl Zone {
+    const BLANK: Zone = Zone {
+        idle_timeout: Duration::ZERO,
+        keepalive_backoff: 0.0,
+        server_keepalive: None,
+        max_inflight: 0,
+        max_awaiting_rel: 0,
+        session_expiry_interval: Duration::ZERO,
+        max_mqueue_len: 0,
+        mqueue_priorities: Vec::new(),
+        mqueue_default_priority: DefaultPriority::Highest,
+        mqueue_store_qos0: false,
+        max_subscriptions: 0,
+        upgrade_qos: false,
+        slow_consumer_timeout: Duration::ZERO,
+        max_publisher_hold: Duration::ZERO,
+    };
+}
+
+/// The listener and the zone that exist without a configuration.
+pub(super) const DEFAULT_NAME: &str = "external";

@@ -1,0 +1,275 @@
+//! How values are written: flags, sizes, durations, ratios, addresses and queue priorities. Every function here reads
+//! text and knows no key; the ranges are in the table.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+const SIZE_UNITS: [(&str, u64); 4] = [("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
+
+/// Largest first: a duration names its parts in this order.
+const TIME_UNITS: [(&str, u64); 6] =
+    [("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// `true`, `false`, `on`, `off`.
+pub(super) fn flag(text: &str) -> Option<bool> {
+    match text {
+        "true" | "on" => Some(true),
+        "false" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A whole number in decimal digits.
+pub(super) fn count(text: &str) -> Option<u64> {
+    // `u64::from_str` takes a leading plus sign, which no key means.
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Bytes, or a number with B, KB, MB or GB, each 1024 of the one before, as in EMQ X.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    for (unit, bytes) in SIZE_UNITS {
+        if let Some(number) = lower.strip_suffix(unit) {
+            return count(number)?.checked_mul(bytes);
+        }
+    }
+    count(&lower)
+}
+
+/// `300ms`, `15s`, `1m`, `2h`, `1d`, `1w`, or several with the larger unit first: `1h30m`. Zero needs no unit.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    let mut units = TIME_UNITS.iter();
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let letters = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (name, tail) = tail.split_at(letters);
+        // The iterator goes on from the last unit found, so a unit that repeats or rises is not found.
+        let (_, factor) = units.find(|(unit, _)| *unit == name)?;
+        total = total.checked_add(count(number)?.checked_mul(*factor)?)?;
+        rest = tail;
+    }
+    if text.is_empty() { None } else { Some(Duration::from_millis(total)) }
+}
+
+/// A number such as `0.75`; never infinite, never "not a number".
+pub(super) fn ratio(text: &str) -> Option<f64> {
+    if !text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// `ADDRESS:PORT`, or a bare port, which means every IPv4 interface, as in EMQ X.
+pub(super) fn address(text: &str) -> Option<SocketAddr> {
+    if let Ok(port) = text.parse::<u16>() {
+        return Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    }
+    text.parse().ok()
+}
+
+/// What names a listener or a zone: letters, digits, `_` and `-`, at most 64.
+pub(super) fn name(text: &str) -> Option<&str> {
+    let fits = (1..=NAME_LENGTH_MAX).contains(&text.len());
+    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    (fits && plain).then_some(text)
+}
+
+/// `t=10,u=8` or `none`. A topic is compared word for word, so a wildcard is refused.
+pub(super) fn priorities(text: &str) -> Option<Vec<(String, u8)>> {
+    let mut found: Vec<(String, u8)> = Vec::new();
+    if text == "none" {
+        return Some(found);
+    }
+    for part in text.split(',') {
+        // The last `=` ends the topic: a topic may contain one.
+        let (topic, priority) = part.trim().rsplit_once('=')?;
+        let priority = u8::try_from(count(priority.trim())?).ok().filter(|p| *p >= 1)?;
+        let topic = topic.trim_end();
+        if topic.is_empty() || topic.contains(['+', '#']) || found.iter().any(|(known, _)| known == topic) {
+            return None;
+        }
+        found.push((topic.to_owned(), priority));
+    }
+    Some(found)
+}
+
+/// A size as short as it can be written exactly.
+pub(super) fn show_size(bytes: u64) -> String {
+    for (unit, factor) in SIZE_UNITS {
+        if bytes >= factor && bytes.is_multiple_of(factor) {
+            return format!("{}{}", bytes / factor, unit.to_ascii_uppercase());
+        }
+    }
+    bytes.to_string()
+}
+
+/// A duration in the largest unit that writes it exactly.
+pub(super) fn show_duration(time: Duration) -> String {
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    for (unit, factor) in TIME_UNITS {
+        // Weeks are read but not written: 365d says more than 521w does.
+        if unit != "w" && millis >= factor && millis.is_multiple_of(factor) {
+            return format!("{}{unit}", millis / factor);
+        }
+    }
+    "0s".to_owned()
+}
+
+const NAME_LENGTH_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags() {
+        for (text, want) in [
+            ("true", Some(true)),
+            ("on", Some(true)),
+            ("false", Some(false)),
+            ("off", Some(false)),
+            ("yes", None),
+            ("True", None),
+            ("", None),
+        ] {
+            assert_eq!(flag(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("65535", Some(65_535)),
+            ("+1", None),
+            ("-1", None),
+            ("1_000", None),
+            ("", None),
+            (" 1", None),
+            ("99999999999999999999", None),
+        ] {
+            assert_eq!(count(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("1048576", Some(1 << 20)),
+            ("1MB", Some(1 << 20)),
+            ("1mb", Some(1 << 20)),
+            ("512KB", Some(512 << 10)),
+            ("100B", Some(100)),
+            ("2GB", Some(2 << 30)),
+            ("1 MB", None),
+            ("1.5MB", None),
+            ("MB", None),
+            ("1M", None),
+            ("-1KB", None),
+            ("99999999999999999GB", None),
+        ] {
+            assert_eq!(size(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, want) in [
+            ("15s", Some(15_000)),
+            ("2h", Some(7_200_000)),
+            ("300ms", Some(300)),
+            ("1m", Some(60_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1d", Some(86_400_000)),
+            ("1w", Some(604_800_000)),
+            ("1m500ms", Some(60_500)),
+            ("0", Some(0)),
+            ("0s", Some(0)),
+            ("15", None),
+            ("", None),
+            ("s", None),
+            ("1.5h", None),
+            ("-1s", None),
+            ("1s1s", None),
+            ("30m1h", None),
+            ("1h 30m", None),
+            ("1y", None),
+            ("99999999999999999w", None),
+        ] {
+            assert_eq!(duration(text), want.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn ratios() {
+        for (text, want) in [
+            ("0.75", Some(0.75)),
+            ("1", Some(1.0)),
+            ("inf", None),
+            ("NaN", None),
+            ("1e3", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            assert_eq!(ratio(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        for (text, want) in [
+            ("127.0.0.1:1883", Some("127.0.0.1:1883")),
+            ("[::1]:1883", Some("[::1]:1883")),
+            ("1883", Some("0.0.0.0:1883")),
+            ("0", Some("0.0.0.0:0")),
+            ("localhost:1883", None),
+            ("127.0.0.1", None),
+            ("70000", None),
+            ("", None),
+        ] {
+            assert_eq!(address(text), want.map(|a| a.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(name("external"), Some("external"));
+        assert_eq!(name("a-b_1"), Some("a-b_1"));
+        for bad in ["", "a b", "ä", "a.b", &"x".repeat(65)] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn queue_priorities() {
+        let pair = |topic: &str, priority| (topic.to_owned(), priority);
+        assert_eq!(priorities("none"), Some(vec![]));
+        assert_eq!(priorities("t=10,u=8"), Some(vec![pair("t", 10), pair("u", 8)]));
+        assert_eq!(priorities("a=b=1, c = 255"), Some(vec![pair("a=b", 1), pair("c", 255)]));
+        for bad in ["", "t", "t=", "=1", "t=0", "t=256", "t=1,", "t/#=1", "+=1", "t=1,t=2"] {
+            assert_eq!(priorities(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_durations_are_written_as_they_are_read() {
+        for text in ["64B", "1KB", "1MB", "256MB", "3GB"] {
+            assert_eq!(show_size(size(text).unwrap()), text);
+        }
+        for text in ["0s", "10ms", "15s", "90s", "2h", "1d", "3650d"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        assert_eq!(show_size(0), "0");
+        assert_eq!(show_duration(Duration::from_millis(60_500)), "60500ms");
+    }
+}

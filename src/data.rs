@@ -1,0 +1,178 @@
+//! The data directory: who this node is, kept across restarts.
+//!
+//! It holds a lock, so that two brokers never share a directory, and `node.toml` with the node's id and incarnation.
+//! The incarnation has risen on disk before anything else happens, so no two starts ever have the same one. Sessions
+//! and messages are not here.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use newtmq_base::{Incarnation, NodeId};
+use toml::de::{DeTable, DeValue};
+
+/// What identifies a node to others, and this start of it to earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeIdentity {
+    /// Minted once for a data directory; random without one.
+    pub node_id: NodeId,
+    /// Rises with each start; 1 without a data directory.
+    pub incarnation: Incarnation,
+}
+
+impl NodeIdentity {
+    /// The identity of a node without a data directory.
+    ///
+    /// # Errors
+    /// The operating system gives no random bytes.
+    pub fn ephemeral() -> Result<NodeIdentity, DataError> {
+        Ok(NodeIdentity { node_id: mint()?, incarnation: Incarnation(1) })
+    }
+}
+
+/// A data directory that this process holds until the value is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// The lock goes with the open file, so the operating system frees it however the process ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Creates the directory if need be, takes its lock and raises the incarnation.
+    ///
+    /// # Errors
+    /// Another broker holds it, it is damaged, or it cannot be read or written.
+    pub fn open(path: &Path) -> Result<(DataDir, NodeIdentity), DataError> {
+        let at = |step| move |source| DataError::Io { step, path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(at("create"))?;
+        let lock_path = path.join(LOCK_FILE);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(at("open"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => return Err(at("lock")(source)),
+        }
+        let file = path.join(NODE_FILE);
+        let before = match fs::read_to_string(&file) {
+            Ok(text) => Some(parse(&file, &text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(DataError::Damaged { file, line: 1, what: "not text".to_owned() });
+            }
+            Err(source) => return Err(DataError::Io { step: "read", path: file, source }),
+        };
+        let identity = match before {
+            Some(NodeIdentity { node_id, incarnation }) => {
+                NodeIdentity { node_id, incarnation: Incarnation(incarnation.0 + 1) }
+            }
+            None => NodeIdentity::ephemeral()?,
+        };
+        replace(path, NODE_FILE, &render(identity)).map_err(at("write"))?;
+        // What is on the disk is what counts: a broken disk shows here and not after the next start.
+        let stored = fs::read_to_string(&file).map_err(at("read back"))?;
+        assert_eq!(parse(&file, &stored)?, identity, "node.toml reads back as written");
+        Ok((DataDir { path: path.to_owned(), _lock: lock }, identity))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// The user's: a second broker on one directory. Nothing was changed.
+    #[error("{path}: another broker is using this data directory", path = .path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The environment's: the file is not as this program writes it. Nothing was changed.
+    #[error(
+        "{file}:{line}: {what}; restore the file from a backup, or move it away to start as a new node",
+        file = .file.display()
+    )]
+    Damaged {
+        /// `node.toml`.
+        file: PathBuf,
+        /// The line.
+        line: usize,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The environment's.
+    #[error("cannot {step} the data directory {path}: {source}", path = .path.display())]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// The directory or file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// The environment's.
+    #[error("the operating system gives no random bytes: {0}")]
+    NoRandom(String),
+}
+
+fn mint() -> Result<NodeId, DataError> {
+    getrandom::u64().map(NodeId).map_err(|error| DataError::NoRandom(error.to_string()))
+}
+
+fn render(identity: NodeIdentity) -> String {
+    let NodeIdentity { node_id: NodeId(id), incarnation: Incarnation(incarnation) } = identity;
+    format!(
+        "# Who this node is. Written at each start; never edit or copy it.\n\
+         format = {FORMAT}\nnode_id = \"{id:016x}\"\nincarnation = {incarnation}\n"
+    )
+}
+
+fn parse(file: &Path, text: &str) -> Result<NodeIdentity, DataError> {
+    let line_at = |at: usize| 1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    let damaged = |line: usize, what: String| DataError::Damaged { file: file.to_owned(), line, what };
+    let table = DeTable::parse(text).map_err(|error| {
+        damaged(line_at(error.span().map_or(0, |span| span.start)), format!("not valid TOML: {}", error.message()))
+    })?;
+    let known = ["format", "node_id", "incarnation"];
+    if let Some(key) = table.get_ref().keys().find(|key| !known.contains(&key.get_ref().as_ref())) {
+        return Err(damaged(line_at(key.span().start), format!("unknown key `{}`", key.get_ref())));
+    }
+    let read = |name: &'static str, valid: &dyn Fn(&DeValue<'_>) -> Option<u64>, expected: &str| {
+        let Some(value) = table.get_ref().get(name) else {
+            return Err(damaged(text.lines().count().max(1), format!("the key `{name}` is missing")));
+        };
+        valid(value.get_ref())
+            .ok_or_else(|| damaged(line_at(value.span().start), format!("`{name}` must be {expected}")))
+    };
+    let decimal = |value: &DeValue<'_>| value.as_integer().filter(|n| n.radix() == 10)?.as_str().parse::<u64>().ok();
+    let hexadecimal = |value: &DeValue<'_>| {
+        let digits = value.as_str().filter(|s| s.len() == 16 && s.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        u64::from_str_radix(digits, 16).ok()
+    };
+    read("format", &|v| decimal(v).filter(|n| *n == FORMAT), "1, the only format that this version reads")?;
+    let node_id = read("node_id", &hexadecimal, "16 hexadecimal digits in quotes")?;
+    let countable = 1..INCARNATION_MAX;
+    let incarnation = read("incarnation", &|v| decimal(v).filter(|n| countable.contains(n)), "a number from 1")?;
+    Ok(NodeIdentity { node_id: NodeId(node_id), incarnation: Incarnation(incarnation) })
+}
+
+/// Replaces a file so that after a crash there is the old text or the new one, and never half of either.
+fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+    let temporary = dir.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, dir.join(name))?;
+    // The rename itself is in the directory.
+    File::open(dir)?.sync_all()
+}
+
+const LOCK_FILE: &str = "lock";
+const NODE_FILE: &str = "node.toml";
+const FORMAT: u64 = 1;
+/// TOML's numbers have 63 bits.
+const INCARNATION_MAX: u64 = i64::MAX as u64;
