@@ -93,7 +93,7 @@ pub enum DataError {
     },
     /// The environment's: the file is not as this program writes it. Nothing was changed.
     #[error(
-        "{file}:{line}: {what}; restore the file from a backup, or move it away to start as a new node",
+        "{file}:{line}: {what}; move the file away to start as a new node",
         file = .file.display()
     )]
     Damaged {
@@ -176,3 +176,128 @@ const NODE_FILE: &str = "node.toml";
 const FORMAT: u64 = 1;
 /// TOML's numbers have 63 bits.
 const INCARNATION_MAX: u64 = i64::MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own for a test, gone afterwards.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("newtmq-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Scratch(path)
+        }
+
+        fn start(&self) -> NodeIdentity {
+            DataDir::open(&self.0).unwrap().1
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_id_stays_and_the_incarnation_rises() {
+        let scratch = Scratch::new("identity");
+        let first = scratch.start();
+        let second = scratch.start();
+        assert_eq!((first.incarnation, second.incarnation), (Incarnation(1), Incarnation(2)));
+        assert_eq!(first.node_id, second.node_id);
+        assert_ne!(first.node_id, NodeIdentity::ephemeral().unwrap().node_id);
+        let mut files: Vec<_> = fs::read_dir(&scratch.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, [LOCK_FILE, NODE_FILE]);
+    }
+
+    #[test]
+    fn a_second_broker_on_the_directory_is_refused() {
+        let scratch = Scratch::new("lock");
+        let (held, identity) = DataDir::open(&scratch.0).unwrap();
+        let error = DataDir::open(held.path()).unwrap_err();
+        assert!(matches!(&error, DataError::InUse { path } if *path == scratch.0));
+        assert!(error.to_string().ends_with(": another broker is using this data directory"), "{error}");
+        drop(held);
+        assert_eq!(scratch.start().incarnation.0, identity.incarnation.0 + 1, "the refused start does not count");
+    }
+
+    #[test]
+    fn a_crash_before_the_rename_leaves_the_old_file() {
+        let scratch = Scratch::new("crash");
+        let first = scratch.start();
+        fs::write(scratch.0.join("node.toml.new"), "format = 1\nnode_").unwrap();
+        let second = scratch.start();
+        assert_eq!((second.node_id, second.incarnation), (first.node_id, Incarnation(2)));
+    }
+
+    #[test]
+    fn a_file_where_the_directory_should_be() {
+        let scratch = Scratch::new("file");
+        fs::write(&scratch.0, "").unwrap();
+        assert!(matches!(DataDir::open(&scratch.0), Err(DataError::Io { step: "create", .. })));
+        fs::remove_file(&scratch.0).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        for (node_id, incarnation) in [(0, 1), (u64::MAX, INCARNATION_MAX - 1), (0xfeed, 7)] {
+            let identity = NodeIdentity { node_id: NodeId(node_id), incarnation: Incarnation(incarnation) };
+            assert_eq!(parse(Path::new(NODE_FILE), &render(identity)).unwrap(), identity);
+        }
+    }
+
+    #[test]
+    fn damage_is_told_with_its_line() {
+        let sound = "format = 1\nnode_id = \"000000000000feed\"\nincarnation = 7\n";
+        let mut told = Vec::new();
+        for (from, to) in [
+            ("format = 1", "format = 2"),
+            ("000000000000feed", "feed"),
+            ("000000000000feed", "000000000000feeg"),
+            ("\"000000000000feed\"", "65261"),
+            ("incarnation = 7", "incarnation = 0"),
+            ("incarnation = 7", "incarnation = -7"),
+            ("incarnation = 7", "incarnation = 9223372036854775807"),
+            ("incarnation = 7\n", ""),
+            ("incarnation", "incarnatiom"),
+            ("incarnation = 7", "incarnat"),
+            (sound, ""),
+            (sound, "\0\0\0\0"),
+        ] {
+            let text = sound.replace(from, to);
+            assert_ne!(text, sound);
+            told.push(parse(Path::new(NODE_FILE), &text).unwrap_err().to_string());
+        }
+        insta::assert_snapshot!(told.join("\n"), @r"
+        node.toml:1: `format` must be 1, the only format that this version reads; move the file away to start as a new node
+        node.toml:2: `node_id` must be 16 hexadecimal digits in quotes; move the file away to start as a new node
+        node.toml:2: `node_id` must be 16 hexadecimal digits in quotes; move the file away to start as a new node
+        node.toml:2: `node_id` must be 16 hexadecimal digits in quotes; move the file away to start as a new node
+        node.toml:3: `incarnation` must be a number from 1; move the file away to start as a new node
+        node.toml:3: `incarnation` must be a number from 1; move the file away to start as a new node
+        node.toml:3: `incarnation` must be a number from 1; move the file away to start as a new node
+        node.toml:2: the key `incarnation` is missing; move the file away to start as a new node
+        node.toml:3: unknown key `incarnatiom`; move the file away to start as a new node
+        node.toml:3: not valid TOML: key with no value, expected `=`; move the file away to start as a new node
+        node.toml:1: the key `format` is missing; move the file away to start as a new node
+        node.toml:1: not valid TOML: key with no value, expected `=`; move the file away to start as a new node
+        ");
+    }
+
+    #[test]
+    fn damage_stops_the_start_and_changes_nothing() {
+        let scratch = Scratch::new("damage");
+        scratch.start();
+        let file = scratch.0.join(NODE_FILE);
+        for damage in [&b"format = 1\n"[..], &[0xff, 0xfe, 0x00]] {
+            fs::write(&file, damage).unwrap();
+            assert!(matches!(DataDir::open(&scratch.0), Err(DataError::Damaged { .. })));
+            assert_eq!(fs::read(&file).unwrap(), damage);
+        }
+    }
+}

@@ -88,8 +88,8 @@ const LISTENERS: &str = "\
 name. Only plain TCP exists in this version: no TLS, no WebSocket.";
 
 const ZONES: &str = "\
-A zone is what the clients of some listeners have in common. The zone `external` always exists; any other exists if one
-of its keys is set, or as an empty section `[zone.NAME]`.";
+A zone is what the clients of some listeners have in common. A listener may always name the zone
+`external`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
 
 const RETAINED: &str = "Retained messages are kept in memory: a restart forgets them.";
 

@@ -107,13 +107,15 @@ struct Build {
     config: Config,
     /// The last origin of each key, for problems between keys.
     origins: BTreeMap<String, Origin>,
+    /// Keys whose value was refused: what holds between them and others cannot be judged.
+    refused: BTreeSet<String>,
     problems: Vec<Problem>,
 }
 
 impl Build {
     fn new(problems: Vec<Problem>) -> Build {
         let config = Config { listeners: Vec::new(), zones: BTreeMap::new(), ..Config::default() };
-        Build { config, origins: BTreeMap::new(), problems }
+        Build { config, origins: BTreeMap::new(), refused: BTreeSet::new(), problems }
     }
 
     fn apply(&mut self, setting: &Setting) {
@@ -128,7 +130,10 @@ impl Build {
             None => Some(unknown(key)),
         };
         match fault {
-            Some(fault) => self.problem(Some(origin.clone()), fault),
+            Some(fault) => {
+                self.refused.insert(key.clone());
+                self.problem(Some(origin.clone()), fault);
+            }
             None => drop(self.origins.insert(key.clone(), origin.clone())),
         }
     }
@@ -176,10 +181,11 @@ impl Build {
         let config = self.config.clone();
         self.check_listeners(&config);
         for (name, zone) in &config.zones {
-            if u32::from(zone.max_mqueue_len) + u32::from(zone.max_inflight) >= PACKET_IDENTIFIERS {
-                let key = |leaf: &str| format!("{}.{name}.{leaf}", table::ZONE_SECTION);
-                let origin = self.origin(&[key("max_mqueue_len"), key("max_inflight")]);
-                let (queue, inflight) = (zone.max_mqueue_len, zone.max_inflight);
+            let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
+            let readable = keys.iter().all(|key| !self.refused.contains(key));
+            let (queue, inflight) = (zone.max_mqueue_len, zone.max_inflight);
+            if readable && u32::from(queue) + u32::from(inflight) >= PACKET_IDENTIFIERS {
+                let origin = self.origin(&keys);
                 self.problem(origin, Fault::TooManyIdentifiers { zone: name.clone(), queue, inflight });
             }
         }
@@ -190,27 +196,38 @@ impl Build {
     }
 
     fn check_listeners(&mut self, config: &Config) {
-        for (at, listener) in config.listeners.iter().enumerate() {
-            let key = |leaf: &str| format!("{}.{}.{leaf}", table::LISTENER_SECTION, listener.name);
-            let bind = self.origin(&[key("bind")]);
-            // A bad address has been told already.
-            if bind.is_none() && listener.name != DEFAULT_NAME && self.problems.is_empty() {
-                self.problem(None, Fault::NoAddress { listener: listener.name.clone() });
-                continue;
-            }
-            let same = |other: &&Listener| other.bind == listener.bind && listener.bind.port() != 0;
-            if let Some(first) = config.listeners[..at].iter().find(same) {
-                let (first, second) = (first.name.clone(), listener.name.clone());
-                self.problem(bind, Fault::SameAddress { first, second, address: listener.bind.to_string() });
-            }
+        let mut addressed = Vec::new();
+        for listener in &config.listeners {
+            self.check_address(listener, &mut addressed);
             if !config.zones.contains_key(&listener.zone) {
                 let zone = listener.zone.clone();
                 let suggestion = known::nearest(&zone, config.zones.keys().map(String::as_str)).map(str::to_owned);
-                let origin = self.origin(&[key("zone")]);
+                let origin = self.origin(&[listener_key(listener, "zone")]);
                 self.problem(origin, Fault::NoZone { listener: listener.name.clone(), zone, suggestion });
             }
         }
     }
+
+    fn check_address<'a>(&mut self, listener: &'a Listener, addressed: &mut Vec<&'a Listener>) {
+        let key = listener_key(listener, "bind");
+        if self.refused.contains(&key) {
+            return;
+        }
+        let origin = self.origin(&[key]);
+        if origin.is_none() && listener.name != DEFAULT_NAME {
+            return self.problem(None, Fault::NoAddress { listener: listener.name.clone() });
+        }
+        let same = |other: &&&Listener| other.bind == listener.bind && listener.bind.port() != 0;
+        if let Some(first) = addressed.iter().find(same) {
+            let (first, second) = (first.name.clone(), listener.name.clone());
+            self.problem(origin, Fault::SameAddress { first, second, address: listener.bind.to_string() });
+        }
+        addressed.push(listener);
+    }
+}
+
+fn listener_key(listener: &Listener, leaf: &str) -> String {
+    format!("{}.{}.{leaf}", table::LISTENER_SECTION, listener.name)
 }
 
 fn set<T>(known: &Key<T>, target: &mut T, key: &str, value: &Given) -> Option<Fault> {

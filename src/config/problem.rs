@@ -35,12 +35,10 @@ pub enum Fault {
     #[error("cannot be read: {0}")]
     Unreadable(String),
     /// The file is not TOML.
-    #[error("not valid TOML: {message}{}", in_brackets(.hint.as_deref()))]
+    #[error("not valid TOML: {message}")]
     Syntax {
-        /// What the parser says.
+        /// What is wrong with it.
         message: String,
-        /// What to do about it, if that can be guessed.
-        hint: Option<String>,
     },
     /// No such key.
     #[error("{key}: unknown key{}", did_you_mean(.suggestion.as_deref()))]
@@ -174,8 +172,4 @@ impl fmt::Display for Problems {
 
 fn did_you_mean(suggestion: Option<&str>) -> String {
     suggestion.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
-}
-
-fn in_brackets(text: Option<&str>) -> String {
-    text.map(|text| format!(" ({text})")).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! Where settings come from: the TOML file, environment variables, `--set`. All become one list of paths with text
 //! values and their origin; what they mean is decided elsewhere, in the same way for each source.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -61,16 +62,15 @@ impl Read {
     /// Reads the text of a file.
     pub(super) fn toml(&mut self, name: &str, text: &str) {
         let (table, errors) = DeTable::parse_recoverable(text);
+        let mut faults = BTreeMap::new();
         for error in &errors {
             let line = line_of(text, error.span().map_or(0, |span| span.start));
-            let hint = hint(error.message(), text.lines().nth(line - 1).unwrap_or_default());
-            let fault = Fault::Syntax { message: error.message().replace('\n', ", "), hint };
             // Recovery can stumble over the same line several times; the first message is the one that helps.
-            let same_line =
-                |p: &Problem| matches!(&p.origin, Some(Origin::Line(file, at)) if file == name && *at == line);
-            if !self.problems.iter().any(same_line) {
-                self.problem(Origin::Line(name.to_owned(), line), fault);
-            }
+            let message = || explain(error.message(), text.lines().nth(line - 1).unwrap_or_default());
+            faults.entry(line).or_insert_with(message);
+        }
+        for (line, message) in faults {
+            self.problem(Origin::Line(name.to_owned(), line), Fault::Syntax { message });
         }
         if errors.is_empty() {
             let mut lines = Vec::new();
@@ -164,15 +164,21 @@ impl Read {
     }
 }
 
-/// What somebody who knows `emqx.conf` trips over.
-fn hint(message: &str, line: &str) -> Option<String> {
-    let (key, value) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
-    if message.contains("non-table") {
-        return Some("write the address as listener.tcp.NAME.bind if the listener has other keys".to_owned());
+/// The parser's message, or what helps somebody who knows `emqx.conf` more than that.
+fn explain(message: &str, line: &str) -> String {
+    if message.contains("cannot extend value") {
+        return format!("{message}; write listener.tcp.NAME.bind = ADDRESS for a listener that has other keys");
     }
-    let quoted = value.starts_with(['"', '\'', '[', '{']);
-    (!quoted && !value.is_empty())
-        .then(|| format!("a value that is not a number, true or false needs quotes: {key} = \"{value}\""))
+    let assignment = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()));
+    match assignment {
+        Some((key, value))
+            if value.starts_with(|c: char| c.is_alphanumeric() || c == '/') && !message.contains("key") =>
+        {
+            let value = value.split('#').next().unwrap_or(value).trim();
+            format!("a value that is not a number, true or false needs quotes: {key} = \"{value}\"")
+        }
+        _ => message.replace('\n', ", "),
+    }
 }
 
 fn line_of(text: &str, at: usize) -> usize {

@@ -275,7 +275,7 @@ pub(super) const ROOT: &[Key<Config>] = &[
         "mqtt.max_topic_alias",
         Field::Count(0, 65_535, |c, v| c.mqtt.max_topic_alias = fit(v)),
         "32",
-        "Topic aliases that an MQTT 5 client may use. (EMQ X: 0.)",
+        "Topic aliases that an MQTT 5 client may use (EMQ X: 0).",
     ),
     key(
         "mqtt.retain_available",
