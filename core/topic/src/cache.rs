@@ -31,15 +31,11 @@ pub struct Matched {
 pub struct Memo {
     /// The slot of the cache plus one; 0 means nothing.
     slot_plus_one: u32,
-    /// Keeps the size at 8 bytes, should a memo need to hold more.
-    reserved: u32,
 }
-
-const _: () = assert!(size_of::<Memo>() == 8);
 
 impl Memo {
     pub(crate) fn of(slot: u32) -> Memo {
-        Memo { slot_plus_one: slot + 1, reserved: 0 }
+        Memo { slot_plus_one: slot + 1 }
     }
 }
 
@@ -216,4 +212,86 @@ fn weight(entry: &Entry) -> usize {
 
 fn topic_at(entries: &Slab<Entry>, slot: u32) -> &str {
     &entries.get(slot).expect("the index holds slots that are taken").topic
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use newtmq_base::{HashSeed, Rng};
+    use newtmq_mqtt::QoS;
+
+    use super::{Cache, CacheLimits, Matched, Memo};
+    use crate::{SubscriberId, Subscription};
+
+    fn cache(entries_max: usize, weight_max: usize) -> Cache {
+        Cache::new(HashSeed::new(1), CacheLimits { entries_max, weight_max })
+    }
+
+    fn matched(subscriptions: u32) -> Arc<Matched> {
+        let one = |i| Subscription::new(SubscriberId(i), QoS::AtMostOnce, false, false, None);
+        Arc::new(Matched { subscriptions: (0..subscriptions).map(one).collect(), groups: Box::default() })
+    }
+
+    fn is_consistent(cache: &Cache) -> bool {
+        let weight: usize = cache.entries.iter().map(|(_, entry)| super::weight(entry)).sum();
+        let found = cache.entries.iter().all(|(slot, entry)| {
+            cache.index.find(&*entry.topic, |slot| super::topic_at(&cache.entries, slot)) == Some(slot)
+        });
+        found && weight == cache.weight && cache.entries.len() == cache.index.len()
+    }
+
+    #[test]
+    fn both_limits_hold_whatever_comes() {
+        let mut cache = cache(50, 400);
+        let mut rng = Rng::from_number(1);
+        for _ in 0..20_000 {
+            let topic = format!("{}/{}", rng.below(5), "x".repeat(rng.below(70) as usize));
+            let size = if rng.below(50) == 0 { 300 } else { rng.below(20) as u32 };
+            match (rng.below(9), cache.find(&topic)) {
+                (0, _) => cache.exact_changed(&topic),
+                (1, _) => cache.wildcard_changed(&format!("{topic}/#")),
+                (2, _) if rng.below(20) == 0 => cache.wildcard_changed("#"),
+                (_, Some((slot, false))) => cache.refresh(slot, matched(size)),
+                (_, Some((_, true))) => {}
+                (_, None) => {
+                    let slot = cache.insert(&topic, matched(size));
+                    assert_eq!(cache.get(slot).subscriptions.len(), size as usize);
+                }
+            }
+            assert!(cache.index.len() <= 50 && cache.weight <= 400 && is_consistent(&cache));
+        }
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_too_heavy_stays_alone() {
+        let mut cache = cache(10, 1_000);
+        for i in 0..100 {
+            cache.insert(&format!("new/{i}"), matched(1));
+            if i > 0 {
+                assert!(cache.find("new/0").is_some());
+            }
+        }
+        assert_eq!(cache.index.len(), 10);
+        let slot = cache.insert("heavy", matched(2_000));
+        assert_eq!((cache.index.len(), cache.find("heavy")), (1, Some((slot, true))));
+        cache.insert("light", matched(1));
+        assert!(cache.find("heavy").is_none() && is_consistent(&cache));
+    }
+
+    #[test]
+    fn a_memo_of_another_topic_or_time_recalls_nothing() {
+        let mut cache = cache(10, 1_000);
+        let memo = Memo::of(cache.insert("a/b", matched(1)));
+        assert!(cache.recall(memo, b"a/b").is_some());
+        assert!(cache.recall(memo, b"a/c").is_none());
+        assert!(cache.recall(Memo::default(), b"a/b").is_none());
+        cache.wildcard_changed("b/#");
+        assert!(cache.recall(memo, b"a/b").is_some());
+        cache.wildcard_changed("a/+");
+        assert!(cache.recall(memo, b"a/b").is_none());
+        cache.exact_changed("a/b");
+        assert_eq!(Memo::of(cache.insert("c", matched(2))), memo);
+        assert!(cache.recall(memo, b"a/b").is_none());
+    }
 }

@@ -45,8 +45,6 @@ pub enum Fit {
 pub struct SharedGroup {
     /// The whole text, with the share prefix.
     text: OwnedTopicFilter,
-    filter_start: u16,
-    name: Box<str>,
     members: Crowd,
     /// The position that Round Robin asks next.
     turn: u32,
@@ -59,13 +57,13 @@ impl SharedGroup {
     /// The ShareName (section 4.8.2).
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.text.as_filter().share_group().expect("only shared subscriptions make groups")
     }
 
     /// The filter without the share prefix.
     #[must_use]
     pub fn filter(&self) -> &str {
-        &self.text.as_str()[usize::from(self.filter_start)..]
+        self.text.as_filter().filter()
     }
 
     /// Number of members.
@@ -177,21 +175,10 @@ impl Groups {
 
     /// Adds a group without members. The caller knows that there is none of this name and filter.
     pub(crate) fn insert(&mut self, key: GroupKey, text: &OwnedTopicFilter, position: u32) {
-        let parsed = text.as_filter();
-        let name = parsed.share_group().expect("only shared subscriptions make groups");
-        let filter_start = filter_start(text);
-        let group = SharedGroup {
-            text: text.clone(),
-            filter_start,
-            name: name.into(),
-            members: Crowd::Empty,
-            turn: 0,
-            stuck: None,
-            position,
-        };
+        let group = SharedGroup { text: text.clone(), members: Crowd::Empty, turn: 0, stuck: None, position };
         self.by_key.insert(key, group);
         let by_key = &self.by_key;
-        self.by_name.insert_unique_by((name, parsed.filter()), key.0, |key| names(by_key, key));
+        self.by_name.insert_unique_by(names(by_key, key.0), key.0, |key| names(by_key, key));
     }
 
     pub(crate) fn join(&mut self, key: GroupKey, member: Subscription) -> Option<Subscription> {

@@ -131,11 +131,12 @@ impl<M: RetainedValue> RetainedIndex<M> {
                 }
                 *budget -= 1;
                 match judge(filter, topic) {
-                    Verdict::Match if visit(value).is_break() => {
+                    Verdict::Match(_) if visit(value).is_break() => {
                         topic.clone_into(&mut cursor.from);
                         return false;
                     }
-                    Verdict::Match | Verdict::Next => {}
+                    Verdict::Match(Some(ahead)) => ahead.write(topic, &mut cursor.from),
+                    Verdict::Match(None) | Verdict::Next => {}
                     Verdict::Seek(ahead) => ahead.write(topic, &mut cursor.from),
                     Verdict::End => {
                         cursor.finished = true;
@@ -210,7 +211,8 @@ impl RetainedCursor {
 /// What a topic says about itself and those after it, in the order of bytes.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict<'f> {
-    Match,
+    /// Matches; if there is a text, nothing else does before that.
+    Match(Option<Ahead<'f>>),
     /// Does not match; the one after it may.
     Next,
     /// Does not match, nor does any before that.
@@ -233,6 +235,11 @@ const PAST_SLASH: &str = "0";
 const PAST_DOLLAR: &str = "%";
 
 impl Ahead<'_> {
+    /// Behind all below the level that ends at `keep`.
+    fn past(keep: usize) -> Self {
+        Ahead { keep, level: "", tail: PAST_SLASH }
+    }
+
     fn write(&self, topic: &str, into: &mut String) {
         into.clear();
         into.push_str(&topic[..self.keep]);
@@ -255,7 +262,7 @@ fn judge<'f>(filter: &'f str, topic: &str) -> Verdict<'f> {
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
         if level == "#" {
-            return Verdict::Match;
+            return Verdict::Match(None);
         }
         let Some(begin) = rest else {
             // The topic is too short. Below a literal level comes what is longer; a `+` may stand for many between.
@@ -274,7 +281,8 @@ fn judge<'f>(filter: &'f str, topic: &str) -> Verdict<'f> {
         }
     }
     match rest {
-        None => Verdict::Match,
+        None if after_plus => Verdict::Match(None),
+        None => Verdict::Match(plus_end.map(Ahead::past)),
         Some(_) => past(plus_end),
     }
 }
@@ -295,8 +303,5 @@ fn differs<'f>(topic: &str, begin: usize, level: &'f str, more_levels: bool, plu
 
 /// Nothing more under what the last `+` stands for.
 fn past<'f>(plus_end: Option<usize>) -> Verdict<'f> {
-    match plus_end {
-        Some(end) => Verdict::Seek(Ahead { keep: end, level: "", tail: PAST_SLASH }),
-        None => Verdict::End,
-    }
+    plus_end.map_or(Verdict::End, |end| Verdict::Seek(Ahead::past(end)))
 }

@@ -17,7 +17,8 @@ const SCRATCH_KEPT_MAX: usize = 16_384;
 
 /// Subscriptions by topic filter. Filters without wildcards are in a hash table, the others in a trie.
 ///
-/// A filter costs memory in proportion to its levels, about 40 bytes each: whoever accepts filters limits their levels.
+/// A filter with wildcards costs memory in proportion to its levels, about 40 bytes each and again as much for a text that
+/// no other filter has at a level: whoever accepts filters limits their levels.
 #[derive(Debug)]
 pub struct SubscriptionTable {
     seed: HashSeed,
@@ -50,16 +51,12 @@ impl SubscriptionTable {
     /// An empty table; `seed` keeps clients from choosing filters that collide.
     #[must_use]
     pub fn new(seed: HashSeed) -> SubscriptionTable {
-        SubscriptionTable::with_limits(seed, CacheLimits::default())
-    }
-
-    pub(crate) fn with_limits(seed: HashSeed, limits: CacheLimits) -> SubscriptionTable {
         SubscriptionTable {
             seed,
             exact: Exact::new(seed),
             trie: Trie::new(seed),
             groups: Groups::new(seed),
-            cache: Cache::new(seed, limits),
+            cache: Cache::new(seed, CacheLimits::default()),
             subscriptions: 0,
             plain_filters: 0,
             nobody: Arc::new(Matched::default()),

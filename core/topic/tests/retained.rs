@@ -101,7 +101,7 @@ fn a_cursor_leaps_over_subtrees() {
         ("dev/042/state", 1, 1),
         ("dev/042/#", 101, 102),
         ("dev/+/state", 100, 201),
-        ("dev/+/value/7", 100, 401),
+        ("dev/+/value/7", 100, 301),
         ("+/+/state", 100, 1_200),
         ("+/042/state", 1, 5),
         ("none/#", 0, 1),
