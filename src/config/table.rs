@@ -29,6 +29,8 @@ pub(super) enum Field<T: 'static> {
     Size(u64, u64, fn(&mut T, u64)),
     /// A duration; the range is in milliseconds.
     Time(u64, u64, fn(&mut T, Duration)),
+    /// A duration of whole seconds, as MQTT counts; the range is in seconds.
+    Seconds(u64, u64, fn(&mut T, Duration)),
     /// `none`, or a duration of 1 to 65535 whole seconds, which may come as a bare number.
     KeepAlive(fn(&mut T, Option<Duration>)),
     /// A fraction.
@@ -54,6 +56,10 @@ impl<T> Field<T> {
                 let range = Duration::from_millis(*min)..=Duration::from_millis(*max);
                 set(target, value::duration(text).filter(|t| range.contains(t))?);
             }
+            Field::Seconds(min, max, set) => {
+                let fits = |t: &Duration| t.subsec_nanos() == 0 && (*min..=*max).contains(&t.as_secs());
+                set(target, value::duration(text).filter(fits)?);
+            }
             Field::KeepAlive(set) => set(target, keep_alive(text)?),
             Field::Ratio(min, max, set) => set(target, value::ratio(text).filter(|r| (min..=max).contains(&r))?),
             Field::Word(words, set) => set(target, words.iter().position(|word| *word == text)?),
@@ -75,6 +81,10 @@ impl<T> Field<T> {
             Field::Time(min, max, _) => {
                 let show = |millis| value::show_duration(Duration::from_millis(millis));
                 format!("a duration with its unit from {} to {}, such as 15s or 1h30m", show(*min), show(*max))
+            }
+            Field::Seconds(min, max, _) => {
+                let show = |seconds| value::show_duration(Duration::from_secs(seconds));
+                format!("a duration of whole seconds from {} to {}, such as 30s or 1h30m", show(*min), show(*max))
             }
             Field::KeepAlive(_) => "none, or whole seconds from 1s to 65535s".to_owned(),
             Field::Ratio(min, max, _) => format!("a number from {min} to {max}"),
@@ -189,7 +199,7 @@ pub(super) const ZONE: &[Key<Zone>] = &[
     ),
     key(
         "session_expiry_interval",
-        Field::Time(0, 3650 * DAY, |z, v| z.session_expiry_interval = v),
+        Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.session_expiry_interval = v),
         "2h",
         "How long the session of an MQTT 3.1 or 3.1.1 client with Clean Session 0 is kept while it is away. An MQTT 5 \
          client says so itself.",
@@ -311,7 +321,7 @@ pub(super) const ROOT: &[Key<Config>] = &[
         "retained.max_payload_size",
         Field::Size(1, 256 * MB, |c, v| c.retained.max_payload_size = fit(v)),
         "1MB",
-        "The largest payload that is retained; a larger one is delivered but not retained.",
+        "The largest payload that is retained; a larger one is delivered but not retained, and the one before it is forgotten.",
     ),
     key(
         "retained.expiry_interval",

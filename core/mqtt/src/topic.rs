@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::{DecodeError, ErrorKind};
+use crate::{DecodeError, ErrorKind, ProtocolVersion};
 
 /// Why a text is no Topic Name or no Topic Filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -52,6 +52,18 @@ impl InvalidTopic {
             | InvalidTopic::MultiLevelNotLast
             | InvalidTopic::BadShare => DecodeError::new(ErrorKind::TopicNameInvalid, what),
         }
+    }
+}
+
+/// Whether a packet may hold the text as a Topic Filter. An empty one is malformed \[MQTT-4.7.3-1\]. Of the others that
+/// are no filter MQTT 5.0 refuses just the one, with Topic Filter invalid; before, they are malformed too, but for those
+/// that only a shared subscription forbids, which is no part of MQTT 3.1.1.
+pub(crate) fn check_filter_text(text: &str, version: ProtocolVersion) -> Result<(), DecodeError> {
+    match TopicFilter::new(text) {
+        Err(InvalidTopic::Empty) => Err(DecodeError::malformed("empty Topic Filter")),
+        Ok(_) | Err(InvalidTopic::BadShare) => Ok(()),
+        Err(_) if version == ProtocolVersion::V5 => Ok(()),
+        Err(_) => Err(DecodeError::malformed("Topic Filter")),
     }
 }
 
@@ -212,6 +224,12 @@ impl OwnedTopicFilter {
     }
 }
 
+impl core::borrow::Borrow<str> for OwnedTopicFilter {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<TopicFilter<'_>> for OwnedTopicFilter {
     fn from(filter: TopicFilter<'_>) -> OwnedTopicFilter {
         OwnedTopicFilter(filter.0.into())
@@ -235,3 +253,107 @@ fn split_share(text: &str) -> (Option<&str>, &str) {
 }
 
 const LEN_MAX: usize = u16::MAX as usize;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names() {
+        let long = "a".repeat(LEN_MAX + 1);
+        let rows: &[(&str, &[u8], Result<(), InvalidTopic>)] = &[
+            ("plain", b"sport/tennis", Ok(())),
+            ("[MQTT-4.7.3-1]", b"", Err(InvalidTopic::Empty)),
+            ("[MQTT-4.7.3-2]", b"a\0b", Err(InvalidTopic::NulCharacter)),
+            ("[MQTT-4.7.3-3]", long.as_bytes(), Err(InvalidTopic::TooLong)),
+            ("[MQTT-4.7.3-3] the longest", &long.as_bytes()[1..], Ok(())),
+            ("[MQTT-3.3.2-2] +", b"a/+", Err(InvalidTopic::WildcardInName)),
+            ("[MQTT-3.3.2-2] #", b"#", Err(InvalidTopic::WildcardInName)),
+            ("[MQTT-1.5.4-1] surrogate", b"a\xED\xA0\x80", Err(InvalidTopic::NotUtf8)),
+            ("[MQTT-1.5.4-1] overlong", b"\xC0\xAF", Err(InvalidTopic::NotUtf8)),
+            ("[MQTT-1.5.4-3] U+FEFF is kept", "\u{FEFF}a".as_bytes(), Ok(())),
+            ("4.7.3 control characters are taken", b"\x01\x7F\xC2\x9F", Ok(())),
+            ("4.7.3 only a /", b"/", Ok(())),
+        ];
+        for (name, bytes, expected) in rows {
+            assert_eq!(TopicName::from_bytes(bytes).map(|_| ()), *expected, "{name}");
+        }
+        assert_eq!(TopicName::new("/a//b").unwrap().levels().collect::<Vec<_>>(), ["", "a", "", "b"]);
+        assert_eq!(TopicName::new("\u{FEFF}").unwrap().as_str(), "\u{FEFF}", "[MQTT-1.5.4-3]");
+    }
+
+    #[test]
+    fn topic_filters() {
+        use InvalidTopic::{BadShare, Empty, MultiLevelNotLast, NulCharacter, TooLong, WildcardNotAlone};
+        let long = "a".repeat(LEN_MAX + 1);
+        let rows: &[(&str, &str, Result<(Option<&str>, &str, bool), InvalidTopic>)] = &[
+            ("plain", "a/b", Ok((None, "a/b", false))),
+            ("[MQTT-4.7.1-1] alone", "#", Ok((None, "#", true))),
+            ("[MQTT-4.7.1-1] after /", "a/#", Ok((None, "a/#", true))),
+            ("[MQTT-4.7.1-1] not alone", "a#", Err(WildcardNotAlone)),
+            ("[MQTT-4.7.1-1] not last", "a/#/b", Err(MultiLevelNotLast)),
+            ("[MQTT-4.7.1-1] trailing /", "#/", Err(MultiLevelNotLast)),
+            ("[MQTT-4.7.1-1] twice", "##", Err(WildcardNotAlone)),
+            ("[MQTT-4.7.1-2] any level", "+/a/+/+", Ok((None, "+/a/+/+", true))),
+            ("[MQTT-4.7.1-2] not alone", "a/b+", Err(WildcardNotAlone)),
+            ("[MQTT-4.7.1-2] with #", "+#", Err(WildcardNotAlone)),
+            ("[MQTT-4.7.3-1]", "", Err(Empty)),
+            ("[MQTT-4.7.3-2]", "\0", Err(NulCharacter)),
+            ("[MQTT-4.7.3-3]", &long, Err(TooLong)),
+            ("[MQTT-4.8.2-1]", "$share/g/a/+", Ok((Some("g"), "a/+", true))),
+            ("[MQTT-4.8.2-1] no group", "$share//a", Err(BadShare)),
+            ("[MQTT-4.8.2-2] + in the group", "$share/g+/a", Err(BadShare)),
+            ("[MQTT-4.8.2-2] # as the group", "$share/#/a", Err(BadShare)),
+            ("[MQTT-4.8.2-2] no filter", "$share/g", Err(BadShare)),
+            ("[MQTT-4.8.2-2] empty filter", "$share/g/", Err(BadShare)),
+            ("4.8.2 only a / as filter", "$share/g//", Ok((Some("g"), "/", false))),
+            ("4.8.2 the filter is validated", "$share/g/a#", Err(WildcardNotAlone)),
+            ("4.8.2 the prefix is exact", "$shared/g/a", Ok((None, "$shared/g/a", false))),
+            ("4.8.2 without a /", "$share", Ok((None, "$share", false))),
+            ("$queue", "$queue/a/#", Ok((Some("$queue"), "a/#", true))),
+            ("$queue without filter", "$queue/", Err(BadShare)),
+        ];
+        for (name, text, expected) in rows {
+            let parts = TopicFilter::new(text).map(|f| (f.share_group(), f.filter(), f.has_wildcards()));
+            assert_eq!(parts, *expected, "{name}: {text}");
+        }
+    }
+
+    #[test]
+    fn matching() {
+        let rows: &[(&str, &str, &str, bool)] = &[
+            ("4.7.1.2", "sport/tennis/player1/#", "sport/tennis/player1", true),
+            ("4.7.1.2", "sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            ("4.7.1.2", "sport/#", "sport", true),
+            ("4.7.1.2", "sport/#", "sports", false),
+            ("4.7.1.2", "#", "/a", true),
+            ("4.7.1.3", "sport/tennis/+", "sport/tennis/player1", true),
+            ("4.7.1.3", "sport/tennis/+", "sport/tennis/player1/ranking", false),
+            ("4.7.1.3", "sport/+", "sport", false),
+            ("4.7.1.3", "sport/+", "sport/", true),
+            ("4.7.1.3", "+/+", "/finance", true),
+            ("4.7.1.3", "/+", "/finance", true),
+            ("4.7.1.3", "+", "/finance", false),
+            ("[MQTT-4.7.2-1]", "#", "$SYS/a", false),
+            ("[MQTT-4.7.2-1]", "+/monitor/Clients", "$SYS/monitor/Clients", false),
+            ("[MQTT-4.7.2-1]", "$SYS/#", "$SYS/a", true),
+            ("[MQTT-4.7.2-1]", "$SYS/monitor/+", "$SYS/monitor/Clients", true),
+            ("[MQTT-4.7.2-1] in a share", "$share/g/#", "$SYS/a", false),
+            ("4.7.3 case", "ACCOUNTS", "Accounts", false),
+            ("4.7.3 leading /", "/finance", "finance", false),
+            ("[MQTT-4.7.3-4] no normalization", "\u{E9}", "e\u{301}", false),
+            ("4.8.2", "$share/consumer/sport/+", "sport/a", true),
+        ];
+        for (name, filter, topic, expected) in rows {
+            let filter = TopicFilter::new(filter).unwrap();
+            assert_eq!(filter.matches(TopicName::new(topic).unwrap()), *expected, "{name}: {filter:?} {topic}");
+        }
+    }
+
+    #[test]
+    fn an_owned_filter_is_the_filter() {
+        let filter = TopicFilter::new("$share/g/a/+").unwrap();
+        let owned = OwnedTopicFilter::from(filter);
+        assert_eq!((owned.as_filter(), owned.as_str(), owned.clone()), (filter, "$share/g/a/+", owned.clone()));
+    }
+}

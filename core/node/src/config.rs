@@ -1,0 +1,173 @@
+//! What a shard is told at its start. Names are those of the configuration keys.
+
+use core::time::Duration;
+
+use newtmq_mqtt::QoS;
+use newtmq_session::SessionLimits;
+use newtmq_topic::PickStrategy;
+
+use crate::hooks::HookSet;
+
+/// Everything configurable about a shard.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Listeners, by [`newtmq_base::ListenerId`].
+    pub listeners: Vec<ListenerConfig>,
+    /// Zones, referred to by index.
+    pub zones: Vec<ZoneConfig>,
+    /// `mqtt.*`
+    pub mqtt: MqttConfig,
+    /// `retained.*`
+    pub retained: RetainedConfig,
+    /// `broker.shared_subscription_strategy`
+    pub shared_strategy: PickStrategy,
+    /// Which hooks are listened to; nobody pays for the others.
+    pub hooks: HookSet,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        ShardConfig {
+            listeners: vec![ListenerConfig::default()],
+            zones: vec![ZoneConfig::default()],
+            mqtt: MqttConfig::default(),
+            retained: RetainedConfig::default(),
+            shared_strategy: PickStrategy::Random,
+            hooks: HookSet::default(),
+        }
+    }
+}
+
+/// `listener.*`
+#[derive(Debug, Clone)]
+pub struct ListenerConfig {
+    /// Index of its zone.
+    pub zone: u16,
+    /// Connections above it are closed at once.
+    pub max_connections: u32,
+}
+
+impl Default for ListenerConfig {
+    fn default() -> Self {
+        ListenerConfig { zone: 0, max_connections: 1_024_000 }
+    }
+}
+
+/// `mqtt.*`
+#[derive(Debug, Clone)]
+pub struct MqttConfig {
+    /// Largest packet accepted, in bytes (Maximum Packet Size).
+    pub max_packet_size: u32,
+    /// Longest Client Identifier, in bytes.
+    pub max_clientid_len: usize,
+    /// Most levels of a topic; 0 for no limit.
+    pub max_topic_levels: usize,
+    /// Maximum QoS.
+    pub max_qos_allowed: QoS,
+    /// Topic Alias Maximum that clients may use.
+    pub max_topic_alias: u16,
+    /// Retain Available.
+    pub retain_available: bool,
+    /// Wildcard Subscription Available.
+    pub wildcard_subscription: bool,
+    /// Shared Subscription Available.
+    pub shared_subscription: bool,
+    /// Never deliver a client's own messages to it, also before MQTT 5.
+    pub ignore_loop_deliver: bool,
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        MqttConfig {
+            max_packet_size: 1 << 20,
+            max_clientid_len: 65_535,
+            max_topic_levels: 0,
+            max_qos_allowed: QoS::ExactlyOnce,
+            max_topic_alias: 32,
+            retain_available: true,
+            wildcard_subscription: true,
+            shared_subscription: true,
+            ignore_loop_deliver: false,
+        }
+    }
+}
+
+/// `zone.NAME.*`
+#[derive(Debug, Clone)]
+pub struct ZoneConfig {
+    /// Time from the opened connection to a complete CONNECT.
+    pub idle_timeout: Duration,
+    /// A client is given up after Keep Alive × this × 2, in percent (75 is the 1.5 of [MQTT-3.1.2-22]).
+    pub keepalive_backoff_percent: u32,
+    /// Server Keep Alive, in seconds, that replaces the client's.
+    pub server_keepalive: Option<u16>,
+    /// `max_mqueue_len` and `max_inflight`.
+    pub session: SessionLimits,
+    /// QoS 2 identifiers a client may have in use; with the withheld acknowledgements, its Receive Maximum.
+    pub max_awaiting_rel: u16,
+    /// Session Expiry Interval of clients before MQTT 5 that ask for a session, in seconds.
+    pub session_expiry_interval: u32,
+    /// Topic → priority of the queue, higher first.
+    pub mqueue_priorities: Vec<(String, u8)>,
+    /// Priority of topics that are not listed.
+    pub mqueue_default_priority: u8,
+    /// Whether QoS 0 messages wait for an absent client.
+    pub mqueue_store_qos0: bool,
+    /// Most subscriptions of a session; 0 for no limit.
+    pub max_subscriptions: usize,
+    /// Deliver with the subscription's QoS even if the publish had a lower one.
+    pub upgrade_qos: bool,
+    /// A target whose output has not moved for this long holds no publisher any more.
+    pub slow_consumer_timeout: Duration,
+    /// Longest time that a publisher is held without a break.
+    pub max_publisher_hold: Duration,
+}
+
+impl Default for ZoneConfig {
+    fn default() -> Self {
+        ZoneConfig {
+            idle_timeout: Duration::from_secs(15),
+            keepalive_backoff_percent: 75,
+            server_keepalive: None,
+            session: SessionLimits { max_mqueue_len: 1000, max_inflight: 32 },
+            max_awaiting_rel: 100,
+            session_expiry_interval: 2 * 3600,
+            mqueue_priorities: Vec::new(),
+            mqueue_default_priority: u8::MAX,
+            mqueue_store_qos0: true,
+            max_subscriptions: 0,
+            upgrade_qos: false,
+            slow_consumer_timeout: Duration::from_secs(1),
+            max_publisher_hold: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ZoneConfig {
+    /// Priority of a topic in the queue.
+    #[must_use]
+    pub fn priority(&self, topic: &[u8]) -> u8 {
+        if self.mqueue_priorities.is_empty() {
+            return 0;
+        }
+        let listed = self.mqueue_priorities.iter().find(|(name, _)| name.as_bytes() == topic);
+        listed.map_or(self.mqueue_default_priority, |(_, priority)| *priority)
+    }
+}
+
+/// `retained.*`
+#[derive(Debug, Clone)]
+pub struct RetainedConfig {
+    /// Most retained messages; 0 for no limit. Above it a new topic is not retained.
+    pub max_retained_messages: usize,
+    /// Largest payload retained, in bytes; 0 for no limit.
+    pub max_payload_size: usize,
+    /// Retained messages go after this time; zero for never.
+    pub expiry_interval: Duration,
+}
+
+impl Default for RetainedConfig {
+    fn default() -> Self {
+        RetainedConfig { max_retained_messages: 0, max_payload_size: 1 << 20, expiry_interval: Duration::ZERO }
+    }
+}

@@ -1,0 +1,158 @@
+//! One network connection as the shard sees it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use newtmq_base::{ConnId, Instant, RequestId};
+use newtmq_mqtt::{Decoder, PacketId, PacketType, ProtocolVersion, ReasonCode};
+use newtmq_topic::Memo;
+
+use crate::io::Peer;
+use crate::outbuf::OutBuf;
+
+/// No session, no connection.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing but CONNECT may come [MQTT-3.1.0-1].
+    AwaitConnect,
+    /// A CONNECT waits for a verdict, or for the client's next AUTH (section 4.12).
+    Authenticating,
+    /// CONNACK was sent.
+    Open,
+    /// The shard asked the driver to close; input is ignored.
+    Closing,
+}
+
+/// Kept small: a node has very many of them, nearly all idle. What few have is in [`Rare`].
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) generation: u32,
+    /// Session slab key, or [`NONE`].
+    pub(crate) session: u32,
+    pub(crate) phase: Phase,
+    pub(crate) version: ProtocolVersion,
+    /// `Ready` was pushed and `fill` has not drained the output since.
+    pub(crate) ready: bool,
+    /// Its output is above the limit and has not moved for slow_consumer_timeout.
+    pub(crate) stalled: bool,
+    /// The driver was told to keep the input until [`crate::Output::Resume`].
+    pub(crate) held: bool,
+    /// Reason strings and user properties may be sent in answers (section 3.1.2.11.7).
+    pub(crate) problem_information: bool,
+    pub(crate) listener: u16,
+    pub(crate) zone: u16,
+    /// Keep Alive in seconds; 0 for none.
+    pub(crate) keep_alive: u16,
+    /// The client's Receive Maximum, within max_inflight.
+    pub(crate) receive_maximum: u16,
+    /// The client's Maximum Packet Size.
+    pub(crate) max_packet_size: u32,
+    /// Last byte from the client.
+    pub(crate) heard: Instant,
+    /// When its timer is armed; [`Instant::NEVER`] for not.
+    pub(crate) timer: Instant,
+    pub(crate) decoder: Decoder,
+    pub(crate) out: OutBuf,
+    /// What its last publish matched.
+    pub(crate) memo: Memo,
+    pub(crate) rare: Option<Box<Rare>>,
+    pub(crate) peer: Peer,
+}
+
+/// What only some connections have.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Topic Alias → Topic Name, from the client. Index is alias - 1.
+    pub(crate) aliases_in: Vec<Option<Box<[u8]>>>,
+    /// Topic Name → Topic Alias, toward the client.
+    pub(crate) aliases_out: BTreeMap<Box<[u8]>, u16>,
+    /// The client's Topic Alias Maximum.
+    pub(crate) alias_maximum: u16,
+    /// Publishers that wait for this connection's output to drain.
+    pub(crate) waiters: Vec<ConnId>,
+    /// Targets that this publisher waits for.
+    pub(crate) waits: u32,
+    /// Acknowledgements withheld meanwhile, in order [MQTT-4.6.0-2].
+    pub(crate) withheld: VecDeque<(PacketType, PacketId, ReasonCode)>,
+    /// When the wait began.
+    pub(crate) wait_since: Instant,
+    /// A packet that waits for a verdict.
+    pub(crate) pending: Option<Pending>,
+    /// Its fan-out is not finished; what to acknowledge then.
+    pub(crate) fan_out: bool,
+    /// Authentication Method of this connection (section 4.12).
+    pub(crate) method: Option<Box<str>>,
+    /// The CONNECT of an authentication that needs several steps.
+    pub(crate) connect: Option<Box<[u8]>>,
+    /// User Name.
+    pub(crate) username: Option<Box<str>>,
+}
+
+/// A packet put aside until a hook has decided.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) request: RequestId,
+    pub(crate) stage: Stage,
+    pub(crate) packet: Box<[u8]>,
+}
+
+/// Which question is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// `client.authenticate` of a CONNECT.
+    Authenticate,
+    /// The same of an AUTH on an open connection (section 4.12.1).
+    Reauthenticate,
+    /// `client.check_acl` of a PUBLISH or SUBSCRIBE.
+    CheckAcl,
+    /// `message.publish`.
+    Publish,
+    /// `client.subscribe`.
+    Subscribe,
+}
+
+impl Conn {
+    pub(crate) fn new(generation: u32, listener: u16, zone: u16, peer: Peer, now: Instant) -> Conn {
+        Conn {
+            generation,
+            session: NONE,
+            phase: Phase::AwaitConnect,
+            version: ProtocolVersion::V311,
+            ready: false,
+            stalled: false,
+            held: false,
+            problem_information: true,
+            listener,
+            zone,
+            keep_alive: 0,
+            receive_maximum: u16::MAX,
+            max_packet_size: u32::MAX,
+            heard: now,
+            timer: Instant::NEVER,
+            decoder: Decoder::new(),
+            out: OutBuf::default(),
+            memo: Memo::default(),
+            rare: None,
+            peer,
+        }
+    }
+
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Whether its publishes wait for a target's output.
+    pub(crate) fn waits(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.waits > 0)
+    }
+
+    pub(crate) fn withholds(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.withheld.is_empty())
+    }
+
+    pub(crate) fn alias_maximum(&self) -> u16 {
+        self.rare.as_ref().map_or(0, |rare| rare.alias_maximum)
+    }
+}

@@ -1,0 +1,216 @@
+//! Hook points, named as EMQ X users know them. Some tell ([`Event`]), some decide ([`Question`] and [`Verdict`]);
+//! only those in the [`HookSet`] cost anything.
+
+use newtmq_base::ConnId;
+use newtmq_mqtt::ReasonCode;
+
+/// A hook point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Hook {
+    /// `client.connected`: tells.
+    ClientConnected,
+    /// `client.disconnected`: tells.
+    ClientDisconnected,
+    /// `client.authenticate`: decides.
+    ClientAuthenticate,
+    /// `client.check_acl`: decides.
+    ClientCheckAcl,
+    /// `client.subscribe`: decides.
+    ClientSubscribe,
+    /// `client.unsubscribe`: tells.
+    ClientUnsubscribe,
+    /// `session.created`: tells.
+    SessionCreated,
+    /// `session.resumed`: tells.
+    SessionResumed,
+    /// `session.subscribed`: tells.
+    SessionSubscribed,
+    /// `session.unsubscribed`: tells.
+    SessionUnsubscribed,
+    /// `session.terminated`: tells.
+    SessionTerminated,
+    /// `message.publish`: decides.
+    MessagePublish,
+    /// `message.deliver`: tells.
+    MessageDeliver,
+    /// `message.acked`: tells.
+    MessageAcked,
+    /// `message.dropped`: tells.
+    MessageDropped,
+}
+
+impl Hook {
+    /// Every hook point, in order.
+    pub const ALL: [Hook; 15] = [
+        Hook::ClientConnected,
+        Hook::ClientDisconnected,
+        Hook::ClientAuthenticate,
+        Hook::ClientCheckAcl,
+        Hook::ClientSubscribe,
+        Hook::ClientUnsubscribe,
+        Hook::SessionCreated,
+        Hook::SessionResumed,
+        Hook::SessionSubscribed,
+        Hook::SessionUnsubscribed,
+        Hook::SessionTerminated,
+        Hook::MessagePublish,
+        Hook::MessageDeliver,
+        Hook::MessageAcked,
+        Hook::MessageDropped,
+    ];
+
+    /// Its name in configuration and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Hook::ClientConnected => "client.connected",
+            Hook::ClientDisconnected => "client.disconnected",
+            Hook::ClientAuthenticate => "client.authenticate",
+            Hook::ClientCheckAcl => "client.check_acl",
+            Hook::ClientSubscribe => "client.subscribe",
+            Hook::ClientUnsubscribe => "client.unsubscribe",
+            Hook::SessionCreated => "session.created",
+            Hook::SessionResumed => "session.resumed",
+            Hook::SessionSubscribed => "session.subscribed",
+            Hook::SessionUnsubscribed => "session.unsubscribed",
+            Hook::SessionTerminated => "session.terminated",
+            Hook::MessagePublish => "message.publish",
+            Hook::MessageDeliver => "message.deliver",
+            Hook::MessageAcked => "message.acked",
+            Hook::MessageDropped => "message.dropped",
+        }
+    }
+}
+
+/// A set of hook points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HookSet(u16);
+
+impl HookSet {
+    /// This set with `hook`.
+    #[must_use]
+    pub fn with(self, hook: Hook) -> HookSet {
+        HookSet(self.0 | 1 << hook as u8)
+    }
+
+    /// Whether `hook` is in it.
+    #[must_use]
+    #[inline]
+    pub fn has(self, hook: Hook) -> bool {
+        self.0 & (1 << hook as u8) != 0
+    }
+}
+
+/// Something happened at a hook point that tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Which hook point.
+    pub hook: Hook,
+    /// The connection, where one is concerned.
+    pub conn: Option<ConnId>,
+    /// Client Identifier; empty for a message without one (a server's own).
+    pub client: Box<str>,
+    /// Topic Name or Topic Filter, where one is concerned.
+    pub topic: Option<Box<str>>,
+    /// Why, where there is a reason.
+    pub reason: ReasonCode,
+}
+
+/// What a client wants to do with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AclAction {
+    /// PUBLISH.
+    Publish,
+    /// SUBSCRIBE.
+    Subscribe,
+}
+
+/// A question to a hook that decides. Secrets in it are for the one who answers, never for a log: no `Debug` shows them.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Question {
+    /// May this client connect, or how does its authentication exchange go on (section 4.12)?
+    Authenticate {
+        /// Client Identifier.
+        client: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
+        /// Password.
+        password: Option<Box<[u8]>>,
+        /// Authentication Method; none for plain user name and password.
+        method: Option<Box<str>>,
+        /// Authentication Data of this step.
+        data: Option<Box<[u8]>>,
+    },
+    /// May this client do that with these topics?
+    CheckAcl {
+        /// Client Identifier.
+        client: Box<str>,
+        /// What it wants to do.
+        action: AclAction,
+        /// One Topic Name, or the Topic Filters of a SUBSCRIBE.
+        topics: Vec<Box<str>>,
+    },
+    /// `client.subscribe`: may these subscriptions be made?
+    Subscribe {
+        /// Client Identifier.
+        client: Box<str>,
+        /// Topic Filters.
+        topics: Vec<Box<str>>,
+    },
+    /// `message.publish`: may this message be published?
+    Publish {
+        /// Client Identifier.
+        client: Box<str>,
+        /// Topic Name.
+        topic: Box<str>,
+        /// Payload.
+        payload: Box<[u8]>,
+    },
+}
+
+impl core::fmt::Debug for Question {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Question::Authenticate { client, username, method, .. } => {
+                write!(f, "Authenticate {{ client: {client:?}, username: {username:?}, method: {method:?} }}")
+            }
+            Question::CheckAcl { client, action, topics } => {
+                write!(f, "CheckAcl {{ client: {client:?}, action: {action:?}, topics: {topics:?} }}")
+            }
+            Question::Subscribe { client, topics } => {
+                write!(f, "Subscribe {{ client: {client:?}, topics: {topics:?} }}")
+            }
+            Question::Publish { client, topic, payload } => {
+                write!(f, "Publish {{ client: {client:?}, topic: {topic:?}, payload: {} B }}", payload.len())
+            }
+        }
+    }
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes. `data` is Authentication Data to send along, for [`Question::Authenticate`] with a method.
+    Allow {
+        /// Authentication Data for CONNACK or AUTH.
+        data: Option<Box<[u8]>>,
+    },
+    /// No, with the reason to answer.
+    Deny(ReasonCode),
+    /// The authentication exchange goes on with this challenge.
+    Continue(Box<[u8]>),
+    /// One reason per topic of the question; an error refuses that topic.
+    Each(Vec<ReasonCode>),
+}
+
+impl core::fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Verdict::Allow { .. } => f.write_str("Allow"),
+            Verdict::Deny(reason) => write!(f, "Deny({reason})"),
+            Verdict::Continue(_) => f.write_str("Continue"),
+            Verdict::Each(reasons) => write!(f, "Each({reasons:?})"),
+        }
+    }
+}

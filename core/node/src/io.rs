@@ -1,0 +1,161 @@
+//! Inputs and outputs of a shard.
+
+use std::net::SocketAddr;
+
+use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
+use newtmq_mqtt::ReasonCode;
+
+use crate::hooks::{Event, Question, Verdict};
+
+/// What a shard starts from.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// Monotonic time at the start.
+    pub now: Instant,
+    /// Wall-clock time at the same moment, for what is shown to people.
+    pub wall: WallTime,
+    /// Seed of all randomness.
+    pub seed: [u8; SEED_BYTES],
+    /// The node.
+    pub node: NodeId,
+    /// The start of the node.
+    pub incarnation: Incarnation,
+    /// The shard of the node.
+    pub shard: ShardId,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Remote address.
+    pub address: SocketAddr,
+}
+
+/// Everything that can happen to a shard.
+#[derive(Debug)]
+pub enum ShardInput<'a> {
+    /// Time has passed; work that was left may go on.
+    Tick,
+    /// A network connection was accepted.
+    Opened {
+        /// The driver's name for it.
+        conn: ConnId,
+        /// Where it came in.
+        listener: ListenerId,
+        /// Who it is.
+        peer: Peer,
+    },
+    /// Bytes arrived.
+    Bytes {
+        /// Where.
+        conn: ConnId,
+        /// What, in any chunking.
+        data: &'a [u8],
+    },
+    /// The network connection is gone.
+    Closed {
+        /// Which.
+        conn: ConnId,
+        /// Why.
+        cause: CloseCause,
+    },
+    /// A hook answered.
+    Decided {
+        /// The question's number.
+        request: RequestId,
+        /// The answer.
+        verdict: Verdict,
+    },
+    /// An operator or the driver wants something.
+    Admin(AdminCommand),
+}
+
+/// Why a network connection is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseCause {
+    /// The client closed it.
+    Peer,
+    /// Reading or writing failed.
+    Error,
+    /// The shard asked for it.
+    Asked,
+}
+
+/// What an operator or the driver wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminCommand {
+    /// The node stops: wills that are due are published, then every client is sent away (MQTT 5: 0x8B).
+    Shutdown,
+}
+
+/// How much of [`ShardInput::Bytes`] was taken. Of other inputs there is nothing to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// Bytes that the shard has no more need of.
+    pub bytes: usize,
+    /// The driver keeps the rest, does not read, and goes on at [`Output::Resume`].
+    pub hold: bool,
+}
+
+/// Whether [`crate::Shard::fill`] has more to give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Fill {
+    /// Nothing is left; [`Output::Ready`] comes before there is more.
+    Drained,
+    /// Call again when the socket can take bytes.
+    More,
+}
+
+/// What a shard asks of its driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// There is output for this connection: call [`crate::Shard::fill`] until it is drained.
+    Ready(ConnId),
+    /// The hold of this connection is over: pass on what was kept, then read again.
+    Resume(ConnId),
+    /// Write what `fill` still gives, close the connection, and answer with [`ShardInput::Closed`].
+    Close {
+        /// Which.
+        conn: ConnId,
+        /// Why, for logs.
+        reason: ReasonCode,
+    },
+    /// Close the connection at once; it had its time to take what was left.
+    Abort(ConnId),
+    /// A hook has to decide; the connection is held until [`ShardInput::Decided`].
+    Decide {
+        /// Number of the question.
+        request: RequestId,
+        /// The question.
+        question: Box<Question>,
+    },
+    /// A hook is told.
+    Event(Box<Event>),
+}
+
+/// Where a shard pushes its outputs; the driver empties it after each call.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    outputs: Vec<Output>,
+}
+
+impl Outbox {
+    /// Adds one.
+    #[inline]
+    pub fn push(&mut self, output: Output) {
+        self.outputs.push(output);
+    }
+
+    /// Takes all of them out, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Output> {
+        self.outputs.drain(..)
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+}

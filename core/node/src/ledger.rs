@@ -1,0 +1,86 @@
+//! The account of messages: what came in must have gone somewhere.
+
+/// Why a matched message was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum DropReason {
+    /// The session's queue was at max_mqueue_len; its oldest message went.
+    QueueFull,
+    /// QoS 0 to a connected client whose output is full and does not move (or is its own publisher).
+    SlowConsumer,
+    /// Message Expiry Interval passed.
+    Expired,
+    /// QoS 0 to an absent client with `mqueue_store_qos0 = false`.
+    OfflineQos0,
+    /// The packet would exceed the client's Maximum Packet Size [MQTT-3.1.2-25].
+    PacketTooLarge,
+    /// The session ended with the message in its queue or in flight.
+    SessionEnded,
+    /// The client answered PUBREC with an error.
+    Refused,
+}
+
+/// Number of reasons.
+pub(crate) const DROP_REASONS: usize = 7;
+
+impl DropReason {
+    /// Every reason, in order.
+    pub const ALL: [DropReason; DROP_REASONS] = [
+        DropReason::QueueFull,
+        DropReason::SlowConsumer,
+        DropReason::Expired,
+        DropReason::OfflineQos0,
+        DropReason::PacketTooLarge,
+        DropReason::SessionEnded,
+        DropReason::Refused,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::QueueFull => "queue_full",
+            DropReason::SlowConsumer => "slow_consumer",
+            DropReason::Expired => "expired",
+            DropReason::OfflineQos0 => "offline_qos0",
+            DropReason::PacketTooLarge => "packet_too_large",
+            DropReason::SessionEnded => "session_ended",
+            DropReason::Refused => "refused",
+        }
+    }
+}
+
+/// Counters since the start. At any time `matched = delivered + queued + dropped`, where queued is what sits in
+/// sessions' queues and windows (checked in [`crate::ShardView::ledger_balance`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ledger {
+    /// PUBLISH packets accepted from clients, and wills.
+    pub accepted: u64,
+    /// Accepted ones that no subscription matched.
+    pub unmatched: u64,
+    /// Deliveries owed: one per accepted message and matching session or shared group.
+    pub matched: u64,
+    /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.
+    pub delivered: u64,
+    /// Retained messages sent to new subscriptions; not part of the balance.
+    pub retained_sent: u64,
+    dropped: [u64; DROP_REASONS],
+}
+
+impl Ledger {
+    pub(crate) fn drop(&mut self, reason: DropReason, count: u64) {
+        self.dropped[reason as usize] += count;
+    }
+
+    /// Deliveries given up for this reason.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.dropped[reason as usize]
+    }
+
+    /// Deliveries given up.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+}

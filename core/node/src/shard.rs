@@ -1,0 +1,284 @@
+//! A core thread's share of a node: connections, their sessions, subscriptions, retained messages, timers.
+//!
+//! This file owns the state and turns inputs into calls; the rules are in the modules below, one per concern.
+
+mod acks;
+mod auth;
+mod connect;
+mod deliver;
+mod disconnect;
+mod fan;
+mod packets;
+mod pressure;
+mod publish;
+mod retain;
+mod subscribe;
+mod timers;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue};
+use newtmq_mqtt::ClientId;
+use newtmq_session::Session;
+use newtmq_topic::{RetainedIndex, SubscriptionTable};
+
+use crate::config::ShardConfig;
+use crate::conn::{Conn, NONE, Phase};
+use crate::hooks::{Event, Hook, Question};
+use crate::io::{AdminCommand, Boot, Outbox, Output, ShardInput, Taken};
+use crate::ledger::Ledger;
+use crate::outbuf::BufferPool;
+use deliver::FanOut;
+use retain::{Pouring, Retained};
+
+/// The data plane of one core. See the crate's documentation and docs/adr/0001.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) config: ShardConfig,
+    pub(crate) rng: Rng,
+    pub(crate) conns: Vec<Option<Conn>>,
+    pub(crate) open_conns: u32,
+    pub(crate) sessions: Slab<SessionSlot>,
+    /// Client Identifier → session.
+    pub(crate) clients: LookupTable,
+    pub(crate) topics: SubscriptionTable,
+    pub(crate) retained: RetainedIndex<Retained>,
+    /// Rises with each change of a retained message.
+    pub(crate) retained_version: u64,
+    pub(crate) timers: TimerQueue<TimerKind>,
+    pub(crate) ledger: Ledger,
+    pub(crate) pool: BufferPool,
+    pub(crate) scratch: Scratch,
+    /// Fan-outs that were too large for one call.
+    pub(crate) jobs: VecDeque<FanOut>,
+    pub(crate) requests: BTreeMap<RequestId, ConnId>,
+    next_request: u64,
+    /// Numbers sessions, so that a slab key used again is noticed.
+    next_born: u64,
+}
+
+/// Buffers that calls build things in; empty between calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// A message's block.
+    pub(crate) block: Vec<u8>,
+    /// Properties to pass on.
+    pub(crate) forwardable: Vec<u8>,
+    /// Outgoing frames of a publish, by kind.
+    pub(crate) frames: fan::Frames,
+}
+
+/// A session and what the shard knows of it.
+#[derive(Debug)]
+pub(crate) struct SessionSlot {
+    pub(crate) session: Session,
+    /// Slot of its connection, or [`NONE`].
+    pub(crate) conn: u32,
+    pub(crate) zone: u16,
+    pub(crate) born: u64,
+    /// What is due while the client is away.
+    pub(crate) away: Option<Box<Away>>,
+    /// Retained messages on their way to new subscriptions.
+    pub(crate) pouring: Option<Box<VecDeque<Pouring>>>,
+}
+
+/// Deadlines of a session without a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Away {
+    /// End of the session.
+    pub(crate) expires: Instant,
+    /// Publication of its will.
+    pub(crate) will: Instant,
+}
+
+impl Away {
+    pub(crate) fn deadline(&self) -> Instant {
+        self.expires.min(self.will)
+    }
+}
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimerKind {
+    /// Work that was left over from an earlier call.
+    Work,
+    /// CONNECT timeout, Keep Alive, or the time to take what is left before a close; by connection slot.
+    Conn(u32),
+    /// A slow target's output must have moved by then; by connection slot.
+    Stall(u32),
+    /// A publisher is held no longer; by connection slot.
+    Hold(u32),
+    /// Retained messages are looked for further; by connection slot.
+    Pour(u32),
+    /// Session expiry or Will Delay; by session key.
+    Session(u32),
+}
+
+/// What follows a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The next packet.
+    Go,
+    /// Nothing until the connection is resumed.
+    Hold,
+    /// Nothing any more: the connection is being closed.
+    Stop,
+}
+
+impl Shard {
+    /// A shard without connections.
+    ///
+    /// # Panics
+    /// If the configuration breaks a relation that [`newtmq_session::SessionLimits::assert_valid`] names, or a listener
+    /// names a zone that does not exist.
+    #[must_use]
+    pub fn new(config: ShardConfig, boot: Boot) -> Shard {
+        for zone in &config.zones {
+            zone.session.assert_valid();
+        }
+        assert!(config.listeners.iter().all(|listener| usize::from(listener.zone) < config.zones.len()));
+        let mut rng = Rng::from_seed(boot.seed);
+        let seed = HashSeed::new(rng.next_u64());
+        Shard {
+            config,
+            conns: Vec::new(),
+            open_conns: 0,
+            sessions: Slab::default(),
+            clients: LookupTable::new(seed),
+            topics: SubscriptionTable::new(seed),
+            retained: RetainedIndex::default(),
+            retained_version: 0,
+            timers: TimerQueue::default(),
+            ledger: Ledger::default(),
+            pool: BufferPool::default(),
+            scratch: Scratch::default(),
+            jobs: VecDeque::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            next_born: 0,
+            rng,
+        }
+    }
+
+    /// Takes one input in; what is to be done about it is pushed to `out`.
+    ///
+    /// # Panics
+    /// If the driver breaks the contract of docs/adr/0001 (a slot opened twice); never because of what a client sends.
+    pub fn handle(&mut self, now: Instant, input: ShardInput<'_>, out: &mut Outbox) -> Taken {
+        match input {
+            ShardInput::Bytes { conn, data } => return self.on_bytes(now, conn, data, out),
+            ShardInput::Tick => self.on_tick(now, out),
+            ShardInput::Opened { conn, listener, peer } => self.on_opened(now, conn, listener, peer, out),
+            ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
+            ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
+            ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
+        }
+        Taken::default()
+    }
+
+    /// When the shard wants a Tick, and what for. A late one or one too many does no harm.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
+        if !self.jobs.is_empty() {
+            return Some((Instant::START, TimerKind::Work));
+        }
+        self.timers.next()
+    }
+
+    /// Session by Client Identifier.
+    pub(crate) fn find_session(&self, client: &str) -> Option<u32> {
+        let sessions = &self.sessions;
+        self.clients.find(client, |key| client_of(sessions, key))
+    }
+
+    pub(crate) fn add_session(&mut self, client: ClientId, zone: u16, expiry_interval: u32) -> u32 {
+        let born = self.next_born;
+        self.next_born += 1;
+        let session = Session::new(client, expiry_interval);
+        let key = self.sessions.insert(SessionSlot { session, conn: NONE, zone, born, away: None, pouring: None });
+        let sessions = &self.sessions;
+        self.clients.insert_unique(client_of(sessions, key), key, |key| client_of(sessions, key));
+        key
+    }
+
+    pub(crate) fn next_born(&self) -> u64 {
+        self.next_born
+    }
+
+    /// The connection, if this is still the one in its slot.
+    pub(crate) fn conn(&self, conn: ConnId) -> Option<&Conn> {
+        self.conns.get(conn.slot as usize)?.as_ref().filter(|c| c.generation == conn.generation)
+    }
+
+    pub(crate) fn conn_mut(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(conn.slot as usize)?.as_mut().filter(|c| c.generation == conn.generation)
+    }
+
+    /// A connection that the shard is working on.
+    pub(crate) fn live(&mut self, conn: ConnId) -> &mut Conn {
+        self.conn_mut(conn).expect("the caller has just looked this connection up")
+    }
+
+    /// The session of an open connection.
+    pub(crate) fn slot(&mut self, key: u32) -> &mut SessionSlot {
+        self.sessions.get_mut(key).expect("an open connection has a session")
+    }
+
+    /// Arms the connection's timer, instead of the deadline it had.
+    pub(crate) fn arm_conn(&mut self, conn: ConnId, deadline: Instant) {
+        let c = self.live(conn);
+        let old = core::mem::replace(&mut c.timer, deadline);
+        self.timers.cancel(old, TimerKind::Conn(conn.slot));
+        self.timers.arm(deadline, TimerKind::Conn(conn.slot));
+    }
+
+    /// Pushes `Ready` on the edge from no output to some.
+    pub(crate) fn mark_ready(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        ready(now, self.live(conn), conn.slot, out);
+    }
+
+    /// Asks a hook; the answer comes as [`ShardInput::Decided`].
+    pub(crate) fn ask(&mut self, conn: ConnId, question: Question, out: &mut Outbox) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request += 1;
+        self.requests.insert(request, conn);
+        out.push(Output::Decide { request, question: Box::new(question) });
+        request
+    }
+
+    /// Tells a hook about a session, if anybody listens.
+    pub(crate) fn tell(&self, hook: Hook, key: u32, topic: Option<&str>, reason: newtmq_mqtt::ReasonCode, out: &mut Outbox) {
+        if !self.config.hooks.has(hook) {
+            return;
+        }
+        let Some(slot) = self.sessions.get(key) else { return };
+        let conn = self.conns.get(slot.conn as usize).and_then(Option::as_ref);
+        out.push(Output::Event(Box::new(Event {
+            hook,
+            conn: conn.map(|c| ConnId { slot: slot.conn, generation: c.generation }),
+            client: slot.session.client().as_str().into(),
+            topic: topic.map(Into::into),
+            reason,
+        })));
+    }
+}
+
+fn client_of(sessions: &Slab<SessionSlot>, key: u32) -> &str {
+    sessions.get(key).expect("the index holds live sessions only").session.client().as_str()
+}
+
+/// Pushes `Ready` on the edge from no output to some.
+#[inline]
+pub(crate) fn ready(now: Instant, conn: &mut Conn, slot: u32, out: &mut Outbox) {
+    if !conn.ready {
+        conn.ready = true;
+        conn.out.start(now);
+        out.push(Output::Ready(ConnId { slot, generation: conn.generation }));
+    }
+}
+
+/// Whether output may still be added to a connection.
+#[inline]
+pub(crate) fn is_open(conn: &Conn) -> bool {
+    conn.phase == Phase::Open
+}

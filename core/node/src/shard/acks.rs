@@ -1,0 +1,88 @@
+//! Acknowledgements, both ways (section 4.3).
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{Ack, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_ack};
+use newtmq_session::{AckKind, Applied, Op};
+
+use super::{Next, Shard, ready};
+use crate::hooks::Hook;
+use crate::io::Outbox;
+use crate::ledger::DropReason;
+
+impl Shard {
+    /// Sends PUBACK, PUBREC, PUBREL or PUBCOMP. PUBACK and PUBREC wait in line while earlier ones are withheld
+    /// [MQTT-4.6.0-2].
+    pub(crate) fn send_ack(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        kind: PacketType,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) {
+        let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
+        let version = c.version;
+        if c.rare.is_some() && matches!(kind, PacketType::Puback | PacketType::Pubrec) && (c.waits() || c.withholds()) {
+            c.rare().withheld.push_back((kind, packet_id, reason));
+            return;
+        }
+        c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
+        ready(now, c, conn.slot, out);
+    }
+
+    pub(crate) fn on_puback(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+        self.on_final_ack(now, conn, ack.packet_id, AckKind::Puback, out)
+    }
+
+    pub(crate) fn on_pubcomp(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+        self.on_final_ack(now, conn, ack.packet_id, AckKind::Pubcomp, out)
+    }
+
+    /// PUBREC: PUBREL follows, or with an error the delivery is over [MQTT-4.3.3-4], [MQTT-4.3.3-5].
+    pub(crate) fn on_pubrec(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+        if ack.reason_code.is_error() {
+            return self.on_final_ack(now, conn, ack.packet_id, AckKind::PubrecError, out);
+        }
+        let known = self.apply(conn, Op::PubrecOut { packet_id: ack.packet_id }) == Applied::Done;
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.send_ack(now, conn, PacketType::Pubrel, ack.packet_id, reason, out);
+        Next::Go
+    }
+
+    /// PUBREL: the identifier is free, PUBCOMP answers [MQTT-4.3.3-11].
+    pub(crate) fn on_pubrel(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+        let known = self.apply(conn, Op::Qos2Rel { packet_id: ack.packet_id }) == Applied::Done;
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.send_ack(now, conn, PacketType::Pubcomp, ack.packet_id, reason, out);
+        Next::Go
+    }
+
+    fn on_final_ack(&mut self, now: Instant, conn: ConnId, packet_id: PacketId, kind: AckKind, out: &mut Outbox) -> Next {
+        if self.apply(conn, Op::Ack { packet_id, kind }) != Applied::Done {
+            // Of nothing: perhaps a late one of a message that was given up. It is passed over.
+            return Next::Go;
+        }
+        match kind {
+            AckKind::Puback | AckKind::Pubcomp => self.ledger.delivered += 1,
+            AckKind::PubrecError => self.ledger.drop(DropReason::Refused, 1),
+        }
+        let key = self.live(conn).session;
+        self.tell(Hook::MessageAcked, key, None, ReasonCode::Success, out);
+        self.pump(now, conn, out);
+        Next::Go
+    }
+
+    /// Applies an operation to the connection's session.
+    pub(crate) fn apply(&mut self, conn: ConnId, op: Op<'_>) -> Applied {
+        let c = self.live(conn);
+        let (key, zone) = (c.session, usize::from(c.zone));
+        let limits = self.config.zones[zone].session;
+        self.slot(key).session.apply(op, &limits)
+    }
+
+    /// Whether the connection speaks MQTT 5.
+    pub(crate) fn is_v5(&mut self, conn: ConnId) -> bool {
+        self.live(conn).version == ProtocolVersion::V5
+    }
+}

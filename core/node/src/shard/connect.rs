@@ -1,0 +1,262 @@
+//! CONNECT: checks, authentication, the claim of a session, CONNACK (sections 3.1 and 3.2).
+
+use core::time::Duration;
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{
+    ClientId, Connack, ConnackProperties, Connect, Frame, Packet, ProtocolVersion, QoS, ReasonCode, Sender,
+    connack_return_code_v3,
+};
+use newtmq_session::{MessageParts, Op, Will};
+
+use super::{Next, Shard, TimerKind};
+use crate::conn::{NONE, Pending, Phase, Stage};
+use crate::hooks::{Hook, Question};
+use crate::io::Outbox;
+
+/// Random part of a Client Identifier that the server assigns: 16 hexadecimal digits.
+const ASSIGNED_PREFIX: &str = "newtmq-";
+
+impl Shard {
+    pub(crate) fn on_connect(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
+        // The version argument does not matter: CONNECT carries its own.
+        let connect = match frame.decode(ProtocolVersion::V5, Sender::Client) {
+            Ok(Packet::Connect(connect)) => connect,
+            Ok(_) => return self.reject_connect(now, conn, ReasonCode::ProtocolError, out),
+            Err(error) => return self.on_decode_error(now, conn, &error, out),
+        };
+        self.live(conn).version = connect.version;
+        if let Err(reason) = self.check_connect(&connect) {
+            return self.reject_connect(now, conn, reason, out);
+        }
+        if self.config.hooks.has(Hook::ClientAuthenticate) {
+            return self.ask_about_connect(conn, &connect, frame, out);
+        }
+        if connect.properties.authentication_method.is_some() {
+            // Nobody here knows any method (section 4.12).
+            return self.reject_connect(now, conn, ReasonCode::BadAuthenticationMethod, out);
+        }
+        self.open(now, conn, &connect, None, out)
+    }
+
+    /// What the configuration does not allow.
+    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        if connect.client_id.len() > self.config.mqtt.max_clientid_len {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        // Before MQTT 5 an empty identifier needs Clean Session [MQTT-3.1.3-8 of 3.1.1]; MQTT 3.1 allows none.
+        let may_be_empty = match connect.version {
+            ProtocolVersion::V31 => false,
+            ProtocolVersion::V311 => connect.clean_start,
+            ProtocolVersion::V5 => true,
+        };
+        if connect.client_id.is_empty() && !may_be_empty {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        if let Some(will) = &connect.will {
+            if will.qos > self.config.mqtt.max_qos_allowed {
+                return Err(ReasonCode::QoSNotSupported);
+            }
+            if will.retain && !self.config.mqtt.retain_available {
+                return Err(ReasonCode::RetainNotSupported);
+            }
+            let is_text = will.properties.payload_format_indicator != Some(true);
+            if !is_text && core::str::from_utf8(will.payload).is_err() {
+                return Err(ReasonCode::PayloadFormatInvalid);
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_about_connect(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, out: &mut Outbox) -> Next {
+        let question = Question::Authenticate {
+            client: connect.client_id.into(),
+            username: connect.username.map(Into::into),
+            password: connect.password.map(Into::into),
+            method: connect.properties.authentication_method.map(Into::into),
+            data: connect.properties.authentication_data.map(Into::into),
+        };
+        let request = self.ask(conn, question, out);
+        let c = self.live(conn);
+        c.phase = Phase::Authenticating;
+        let rare = c.rare();
+        rare.method = connect.properties.authentication_method.map(Into::into);
+        rare.pending = Some(Pending { request, stage: Stage::Authenticate, packet: frame.bytes.into() });
+        Next::Hold
+    }
+
+    /// The client may connect: its session is claimed, CONNACK goes out.
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        authentication_data: Option<&[u8]>,
+        out: &mut Outbox,
+    ) -> Next {
+        let assigned = if connect.client_id.is_empty() { Some(self.assign_client_id()) } else { None };
+        let text = assigned.as_deref().unwrap_or(connect.client_id);
+        let Ok(client) = ClientId::new(text) else {
+            return self.reject_connect(now, conn, ReasonCode::ClientIdentifierNotValid, out);
+        };
+        self.set_up(now, conn, connect);
+        let zone = self.live(conn).zone;
+        let expiry_interval = self.expiry_interval_of(connect, zone);
+        let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);
+        self.live(conn).session = key;
+        self.slot(key).conn = conn.slot;
+        let will = connect.will.as_ref().map(|will| Box::new(self.will_of(will)));
+        self.apply(conn, Op::Claim { expiry_interval });
+        self.apply(conn, Op::Will { will });
+        self.live(conn).phase = Phase::Open;
+        self.send_connack(now, conn, connect, present, assigned.as_deref(), authentication_data, out);
+        let hook = if present { Hook::SessionResumed } else { Hook::SessionCreated };
+        self.tell(hook, key, None, ReasonCode::Success, out);
+        self.tell(Hook::ClientConnected, key, None, ReasonCode::Success, out);
+        self.pump(now, conn, out);
+        Next::Go
+    }
+
+    fn assign_client_id(&mut self) -> String {
+        format!("{ASSIGNED_PREFIX}{:016x}", self.rng.next_u64())
+    }
+
+    /// Takes over what CONNECT says of the connection.
+    fn set_up(&mut self, now: Instant, conn: ConnId, connect: &Connect<'_>) {
+        let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
+        let keep_alive = match zone.server_keepalive {
+            Some(server) => server,
+            None => connect.keep_alive,
+        };
+        let max_inflight = u16::try_from(zone.session.max_inflight).unwrap_or(u16::MAX);
+        let percent = zone.keepalive_backoff_percent;
+        let c = self.live(conn);
+        c.keep_alive = keep_alive;
+        c.problem_information = connect.properties.request_problem_information;
+        c.receive_maximum = connect.properties.receive_maximum.get().min(max_inflight);
+        c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        if connect.properties.topic_alias_maximum > 0 {
+            c.rare().alias_maximum = connect.properties.topic_alias_maximum;
+        }
+        if let Some(username) = connect.username {
+            c.rare().username = Some(username.into());
+        }
+        let deadline = if keep_alive == 0 { Instant::NEVER } else { now + keep_alive_limit(keep_alive, percent) };
+        self.arm_conn(conn, deadline);
+    }
+
+    /// Session Expiry Interval in seconds: MQTT 5 says it, before it is 0 or the zone's.
+    fn expiry_interval_of(&self, connect: &Connect<'_>, zone: u16) -> u32 {
+        match (connect.version, connect.clean_start) {
+            (ProtocolVersion::V5, _) => connect.properties.session_expiry_interval,
+            (_, true) => 0,
+            (_, false) => self.config.zones[usize::from(zone)].session_expiry_interval,
+        }
+    }
+
+    fn will_of(&mut self, will: &newtmq_mqtt::Will<'_>) -> Will {
+        let mut forwardable = core::mem::take(&mut self.scratch.forwardable);
+        forwardable.clear();
+        will.properties.write_forwardable(&mut forwardable);
+        let parts = MessageParts {
+            topic: will.topic.as_str().as_bytes(),
+            forwardable: &forwardable,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            expires: Instant::NEVER,
+        };
+        let message = newtmq_session::Message::new(&parts, &mut self.scratch.block);
+        self.scratch.forwardable = forwardable;
+        Will {
+            message,
+            message_expiry_interval: will.properties.message_expiry_interval,
+            delay_interval: will.properties.delay_interval,
+        }
+    }
+
+    /// Gives the session of a client to its new connection. With one shard there is nobody to ask: an old connection is
+    /// fenced in the same step [MQTT-3.1.4-3]. Returns the session and whether it was there (Session Present).
+    fn claim(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        zone: u16,
+        clean_start: bool,
+        expiry_interval: u32,
+        out: &mut Outbox,
+    ) -> (u32, bool) {
+        if let Some(key) = self.find_session(client.as_str()) {
+            let old = self.slot(key).conn;
+            if old != NONE {
+                self.fence(now, old, out);
+            }
+        }
+        // The session may have ended with its connection.
+        match self.find_session(client.as_str()) {
+            Some(key) if !clean_start => {
+                self.stop_waiting(key);
+                // A resumed session's delayed will is not published [MQTT-3.1.3-9].
+                self.slot(key).session.take_will();
+                self.slot(key).zone = zone;
+                (key, true)
+            }
+            found => {
+                if let Some(key) = found {
+                    self.end_session(now, key, out);
+                }
+                (self.add_session(client, zone, expiry_interval), false)
+            }
+        }
+    }
+
+    fn fence(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get(slot as usize) else { return };
+        let old = ConnId { slot, generation: c.generation };
+        self.reject(now, old, ReasonCode::SessionTakenOver, out);
+    }
+
+    /// Cancels the deadlines of a session whose client is back.
+    pub(crate) fn stop_waiting(&mut self, key: u32) {
+        if let Some(away) = self.slot(key).away.take() {
+            self.timers.cancel(away.deadline(), TimerKind::Session(key));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // everything that CONNACK tells
+    fn send_connack(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        session_present: bool,
+        assigned: Option<&str>,
+        authentication_data: Option<&[u8]>,
+        out: &mut Outbox,
+    ) {
+        debug_assert_eq!(connack_return_code_v3(ReasonCode::Success), 0);
+        let mqtt = &self.config.mqtt;
+        let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
+        let mut properties = ConnackProperties::default();
+        if connect.version == ProtocolVersion::V5 {
+            properties.receive_maximum = core::num::NonZeroU16::new(zone.max_awaiting_rel);
+            properties.maximum_qos = (mqtt.max_qos_allowed < QoS::ExactlyOnce).then_some(mqtt.max_qos_allowed);
+            properties.retain_available = (!mqtt.retain_available).then_some(false);
+            properties.maximum_packet_size = Some(mqtt.max_packet_size);
+            properties.assigned_client_identifier = assigned;
+            properties.topic_alias_maximum = (mqtt.max_topic_alias > 0).then_some(mqtt.max_topic_alias);
+            properties.wildcard_subscription_available = (!mqtt.wildcard_subscription).then_some(false);
+            properties.shared_subscription_available = (!mqtt.shared_subscription).then_some(false);
+            properties.server_keep_alive = zone.server_keepalive;
+            properties.authentication_method = connect.properties.authentication_method;
+            properties.authentication_data = authentication_data;
+        }
+        let connack = Connack { session_present, reason_code: ReasonCode::Success, properties };
+        self.send(now, conn, &Packet::Connack(connack), out);
+    }
+}
+
+/// Keep Alive × backoff × 2: with the usual 75 % the one and a half times of [MQTT-3.1.2-22].
+pub(crate) fn keep_alive_limit(keep_alive: u16, backoff_percent: u32) -> Duration {
+    Duration::from_millis(u64::from(keep_alive) * u64::from(backoff_percent) * 20)
+}

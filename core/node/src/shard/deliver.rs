@@ -1,0 +1,218 @@
+//! From a message to everybody who gets it: subscriptions, shared groups, fan-outs that take several calls.
+
+use std::sync::Arc;
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
+use newtmq_session::Message;
+use newtmq_topic::{Fit, GroupKey, Matched, Memo};
+
+use super::Shard;
+use super::fan::{Fan, Publishing};
+use crate::conn::NONE;
+use crate::io::{Outbox, Output};
+use crate::outbuf::OUTPUT_HIGH_BYTES;
+
+/// Most subscriptions that one call delivers to; the rest waits for the next Tick, so that no client has to wait long
+/// for another one's fan-out.
+pub(crate) const FAN_OUT_STEP: usize = 4096;
+
+/// A fan-out that goes on at the next Tick.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    message: Message,
+    matched: Arc<Matched>,
+    next: usize,
+    publisher: u32,
+    born_before: u64,
+    /// The publisher's connection, held until the end, and what it gets then.
+    conn: Option<ConnId>,
+    ack: Option<Acknowledgement>,
+}
+
+/// An acknowledgement that is owed.
+pub(crate) type Acknowledgement = (PacketType, PacketId, ReasonCode);
+
+/// What a publish came to.
+pub(crate) struct Delivered {
+    /// Whether anybody was subscribed.
+    pub(crate) matched: bool,
+    /// Whether the rest of the fan-out is left for later.
+    pub(crate) unfinished: bool,
+    /// Slots of connections whose output is above the limit.
+    pub(crate) congested: Vec<u32>,
+}
+
+impl Shard {
+    /// Delivers to all that match. `topic` is valid or, with a memo of the same topic, was valid then.
+    pub(crate) fn deliver(
+        &mut self,
+        now: Instant,
+        publishing: Publishing<'_>,
+        memo: &mut Memo,
+        conn: Option<ConnId>,
+        ack: Option<Acknowledgement>,
+        out: &mut Outbox,
+    ) -> Delivered {
+        self.ledger.accepted += 1;
+        let born_before = self.next_born();
+        if self.topics.recall(*memo, publishing.topic).is_none() {
+            let topic = TopicName::from_bytes(publishing.topic).expect("the caller validated it");
+            self.topics.matches(topic, memo);
+        }
+        let Shard { topics, sessions, conns, ledger, pool, scratch, config, .. } = self;
+        let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
+        let count = matched.subscriptions.len();
+        let step = count.min(FAN_OUT_STEP);
+        let mut fan = Fan {
+            now,
+            config,
+            sessions,
+            conns,
+            ledger,
+            pool,
+            block: &mut scratch.block,
+            frames: &mut scratch.frames,
+            out,
+            publishing,
+            message: None,
+            congested: Vec::new(),
+            born_before,
+        };
+        fan.run(&matched.subscriptions[..step]);
+        let (congested, message) = (fan.congested, fan.message);
+        let mut delivered = Delivered { matched: count > 0, unfinished: step < count, congested };
+        // Group members and what is left need the table again; plain fan-outs go without counting references.
+        if !matched.groups.is_empty() || delivered.unfinished {
+            let matched = Arc::clone(matched);
+            delivered.matched = true;
+            if delivered.unfinished {
+                let message = message.unwrap_or_else(|| publishing.to_message(&mut scratch.block));
+                let publisher = publishing.publisher;
+                let next = step;
+                self.jobs.push_back(FanOut {
+                    message,
+                    matched: Arc::clone(&matched),
+                    next,
+                    publisher,
+                    born_before,
+                    conn,
+                    ack,
+                });
+            }
+            self.deliver_to_groups(now, publishing, &matched.groups, &mut delivered.congested, out);
+        }
+        if !delivered.matched {
+            self.ledger.unmatched += 1;
+        }
+        delivered
+    }
+
+    /// Each shared group gets one copy (section 4.8.2).
+    fn deliver_to_groups(
+        &mut self,
+        now: Instant,
+        publishing: Publishing<'_>,
+        groups: &[GroupKey],
+        congested: &mut Vec<u32>,
+        out: &mut Outbox,
+    ) {
+        let born_before = self.next_born();
+        for group in groups {
+            let Shard { topics, sessions, conns, ledger, pool, scratch, config, rng, .. } = self;
+            let publisher_hash = u64::from(publishing.publisher);
+            let picked = topics.pick(*group, config.shared_strategy, rng, publisher_hash, |subscriber| {
+                let Some(slot) = sessions.get(subscriber.0) else { return Fit::Offline };
+                let Some(Some(c)) = conns.get(slot.conn as usize) else { return Fit::Offline };
+                let busy = c.stalled
+                    || c.out.len() >= OUTPUT_HIGH_BYTES
+                    || slot.session.outstanding() >= usize::from(c.receive_maximum);
+                if busy { Fit::Busy } else { Fit::Ready }
+            });
+            let Some(subscription) = picked else { continue };
+            let mut fan = Fan {
+                now,
+                config,
+                sessions,
+                conns,
+                ledger,
+                pool,
+                block: &mut scratch.block,
+                frames: &mut scratch.frames,
+                out: &mut *out,
+                publishing,
+                message: None,
+                congested: core::mem::take(congested),
+                born_before,
+            };
+            fan.run(core::slice::from_ref(&subscription));
+            *congested = fan.congested;
+        }
+    }
+
+    /// One step of each unfinished fan-out; at the end of one its publisher goes on.
+    pub(crate) fn work(&mut self, now: Instant, out: &mut Outbox) {
+        for _ in 0..self.jobs.len() {
+            let Some(mut job) = self.jobs.pop_front() else { return };
+            let step = (job.matched.subscriptions.len() - job.next).min(FAN_OUT_STEP);
+            let Shard { sessions, conns, ledger, pool, scratch, config, .. } = self;
+            let mut fan = Fan {
+                now,
+                config,
+                sessions,
+                conns,
+                ledger,
+                pool,
+                block: &mut scratch.block,
+                frames: &mut scratch.frames,
+                out: &mut *out,
+                publishing: Publishing::of_message(&job.message, job.publisher),
+                message: Some(job.message.clone()),
+                congested: Vec::new(),
+                born_before: job.born_before,
+            };
+            fan.run(&job.matched.subscriptions[job.next..job.next + step]);
+            let congested = fan.congested;
+            if let Some(conn) = job.conn {
+                self.wait_for(now, conn, &congested);
+            }
+            job.next += step;
+            if job.next < job.matched.subscriptions.len() {
+                self.jobs.push_back(job);
+            } else if let Some(conn) = job.conn {
+                self.fan_out_done(now, conn, job.ack, out);
+            }
+        }
+    }
+
+    fn fan_out_done(&mut self, now: Instant, conn: ConnId, ack: Option<Acknowledgement>, out: &mut Outbox) {
+        let Some(c) = self.conn_mut(conn) else { return };
+        c.rare().fan_out = false;
+        if let Some((kind, packet_id, reason)) = ack {
+            self.send_ack(now, conn, kind, packet_id, reason, out);
+        }
+        self.resume(now, conn, out);
+    }
+
+    /// Lets a held connection go on, unless something else still holds it.
+    pub(crate) fn resume(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let Some(c) = self.conn_mut(conn) else { return };
+        let waits = c.waits();
+        let blocked = c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some());
+        if c.held && !waits && !blocked {
+            c.held = false;
+            c.heard = now;
+            out.push(Output::Resume(conn));
+        }
+    }
+
+    /// Publishes a message that no connection waits for: a will.
+    pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, out: &mut Outbox) {
+        if message.retain() {
+            self.retain(now, &Publishing::of_message(message, NONE));
+        }
+        let publishing = Publishing::of_message(message, NONE);
+        // Nobody is held for a will: what does not fit is dropped or queued as usual.
+        let _ = self.deliver(now, publishing, &mut Memo::default(), None, None, out);
+    }
+}

@@ -1,0 +1,226 @@
+//! The end of connections and sessions, and wills (sections 3.1.2.5, 3.14 and 4.1).
+
+use core::time::Duration;
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{Disconnect, ReasonCode};
+use newtmq_session::{Message, MessageParts, Op, Will};
+
+use super::{Away, Next, Shard, TimerKind};
+use crate::conn::{NONE, Phase};
+use crate::hooks::Hook;
+use crate::io::{CloseCause, Outbox, Output};
+use crate::ledger::DropReason;
+
+/// Time that a client has to take what is left before its connection is cut.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// DISCONNECT from the client: without an error the will is dropped [MQTT-3.14.4-3].
+    pub(crate) fn on_disconnect(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        disconnect: &Disconnect<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        let key = self.live(conn).session;
+        if let Some(interval) = disconnect.properties.session_expiry_interval {
+            let session = &mut self.slot(key).session;
+            if session.expiry_interval() == 0 && interval > 0 {
+                // An ended session cannot be kept after all (3.14.2.2.2).
+                return self.reject(now, conn, ReasonCode::ProtocolError, out);
+            }
+            self.apply(conn, Op::Detach { expiry_interval: interval });
+        }
+        if disconnect.reason_code != ReasonCode::DisconnectWithWillMessage && !disconnect.reason_code.is_error() {
+            self.apply(conn, Op::Will { will: None });
+        }
+        self.close(now, conn, disconnect.reason_code, out);
+        Next::Stop
+    }
+
+    /// Parts a connection from its session and asks the driver to close it.
+    pub(crate) fn close(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {
+        self.part(now, conn, reason, out);
+        let c = self.live(conn);
+        c.phase = Phase::Closing;
+        self.arm_conn(conn, now + CLOSE_TIMEOUT);
+        self.push_close(conn, reason, out);
+    }
+
+    /// The network connection is gone.
+    pub(crate) fn on_closed(&mut self, now: Instant, conn: ConnId, cause: CloseCause, out: &mut Outbox) {
+        if self.conn(conn).is_none() {
+            return;
+        }
+        let reason = match cause {
+            CloseCause::Peer | CloseCause::Asked => ReasonCode::Success,
+            CloseCause::Error => ReasonCode::UnspecifiedError,
+        };
+        self.part(now, conn, reason, out);
+        self.arm_conn(conn, Instant::NEVER);
+        if let Some(pending) = self.live(conn).rare.as_mut().and_then(|rare| rare.pending.take()) {
+            self.requests.remove(&pending.request);
+        }
+        self.conns[conn.slot as usize] = None;
+        self.open_conns -= 1;
+    }
+
+    /// Takes the session away from its connection: those who waited for it go on, the will's rules apply, the session
+    /// ends or waits.
+    fn part(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {
+        self.release_waiters(now, conn.slot, out);
+        let c = self.live(conn);
+        let key = core::mem::replace(&mut c.session, NONE);
+        if key == NONE {
+            return;
+        }
+        if c.waits() {
+            self.on_hold_timer(now, conn.slot, out);
+        }
+        self.tell(Hook::ClientDisconnected, key, None, reason, out);
+        self.slot(key).conn = NONE;
+        self.detach(now, key, out);
+    }
+
+    /// The session has no connection: it ends now or later, its will is due now, later or never.
+    fn detach(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        let zone = usize::from(self.slot(key).zone);
+        let limits = self.config.zones[zone].session;
+        let slot = self.slot(key);
+        let expiry_interval = slot.session.expiry_interval();
+        slot.session.apply(Op::Detach { expiry_interval }, &limits);
+        if expiry_interval == 0 {
+            self.end_session(now, key, out);
+            return;
+        }
+        let delay = slot.session.will().map(|will| will.delay_interval);
+        if delay == Some(0) {
+            self.fire_will(now, key, out);
+        }
+        let expires = match expiry_interval {
+            u32::MAX => Instant::NEVER,
+            seconds => now + Duration::from_secs(u64::from(seconds)),
+        };
+        let will = match delay {
+            Some(seconds) if seconds > 0 => now + Duration::from_secs(u64::from(seconds)),
+            Some(_) | None => Instant::NEVER,
+        };
+        let away = Away { expires, will };
+        self.slot(key).away = Some(Box::new(away));
+        self.timers.arm(away.deadline(), TimerKind::Session(key));
+    }
+
+    /// A deadline of a session without a connection.
+    pub(crate) fn on_session_timer(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        let Some(slot) = self.sessions.get_mut(key) else { return };
+        let Some(away) = &mut slot.away else { return };
+        if away.deadline() > now {
+            return;
+        }
+        if away.expires <= now {
+            slot.away = None;
+            self.end_session(now, key, out);
+            return;
+        }
+        away.will = Instant::NEVER;
+        let deadline = away.deadline();
+        self.timers.arm(deadline, TimerKind::Session(key));
+        self.fire_will(now, key, out);
+    }
+
+    /// The session is over; its will, if it has one left, is due [MQTT-3.1.2-8].
+    pub(crate) fn end_session(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        self.stop_waiting(key);
+        self.fire_will(now, key, out);
+        self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
+        let Some(slot) = self.sessions.remove(key) else { return };
+        let session = slot.session;
+        self.clients.remove(session.client().as_str(), key);
+        for (filter, _) in session.subscriptions().iter() {
+            self.topics.unsubscribe(filter.as_filter(), newtmq_topic::SubscriberId(key));
+        }
+        let left = session.queue_len() + session.inflight_len();
+        self.ledger.drop(DropReason::SessionEnded, left as u64);
+    }
+
+    fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        let Some(will) = self.slot(key).session.take_will() else { return };
+        let message = due(&will, now, &mut self.scratch.block);
+        self.publish_message(now, &message, out);
+    }
+
+    /// The node stops: wills first, while there are connections to take them, then everybody is sent away with 0x8B.
+    pub(crate) fn on_shutdown(&mut self, now: Instant, out: &mut Outbox) {
+        let open: Vec<ConnId> = self
+            .conns
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, c)| c.as_ref().map(|c| ConnId { slot: slot as u32, generation: c.generation }))
+            .collect();
+        for conn in &open {
+            let key = self.live(*conn).session;
+            // A delayed will has no time left to wait: with its session in memory, the session ends here.
+            if key != NONE {
+                self.fire_will(now, key, out);
+            }
+        }
+        while !self.jobs.is_empty() {
+            self.work(now, out);
+        }
+        for conn in open {
+            match self.live(conn).phase {
+                Phase::Open => {
+                    self.reject(now, conn, ReasonCode::ServerShuttingDown, out);
+                }
+                Phase::AwaitConnect | Phase::Authenticating => {
+                    self.close(now, conn, ReasonCode::ServerShuttingDown, out);
+                }
+                Phase::Closing => {}
+            }
+        }
+    }
+
+    /// CONNECT did not come, nothing was heard for too long, or what was left could not be sent.
+    pub(crate) fn on_conn_timer(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get_mut(slot as usize) else { return };
+        let conn = ConnId { slot, generation: c.generation };
+        if c.timer > now {
+            return;
+        }
+        c.timer = Instant::NEVER;
+        match c.phase {
+            Phase::AwaitConnect | Phase::Authenticating => self.close(now, conn, ReasonCode::MaximumConnectTime, out),
+            Phase::Closing => out.push(Output::Abort(conn)),
+            Phase::Open => {
+                let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;
+                let limit = super::connect::keep_alive_limit(c.keep_alive, percent);
+                // Suspended while the broker itself does not read.
+                let since = if c.held { now } else { c.heard };
+                if since + limit > now {
+                    let key = c.session;
+                    self.arm_conn(conn, since + limit);
+                    self.slot(key).session.release();
+                } else {
+                    self.reject(now, conn, ReasonCode::KeepAliveTimeout, out);
+                }
+            }
+        }
+    }
+}
+
+/// The will as a message whose Message Expiry Interval starts to count.
+fn due(will: &Will, now: Instant, scratch: &mut Vec<u8>) -> Message {
+    let Some(seconds) = will.message_expiry_interval else { return will.message.clone() };
+    let message = &will.message;
+    let parts = MessageParts {
+        topic: message.topic(),
+        forwardable: message.forwardable(),
+        payload: message.payload(),
+        qos: message.qos(),
+        retain: message.retain(),
+        expires: now + Duration::from_secs(u64::from(seconds)),
+    };
+    Message::new(&parts, scratch)
+}

@@ -1,0 +1,422 @@
+//! Fan-out of one message to the sessions that it matched. The hot path: an outgoing frame is encoded once per kind and
+//! copied, and what came in already in that form is not encoded at all.
+
+use newtmq_base::{Instant, Slab};
+use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS};
+use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op};
+use newtmq_topic::Subscription;
+
+use super::{SessionSlot, ready};
+use crate::config::ShardConfig;
+use crate::conn::{Conn, NONE};
+use crate::hooks::{Event, Hook};
+use crate::io::{Outbox, Output};
+use crate::ledger::{DropReason, Ledger};
+use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, SHARE_PAYLOAD_BYTES};
+
+/// A message being published, borrowed from where it came from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Publishing<'a> {
+    pub(crate) topic: &'a [u8],
+    pub(crate) forwardable: &'a [u8],
+    pub(crate) payload: &'a [u8],
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    /// When it expires; [`Instant::NEVER`] without an interval.
+    pub(crate) expires: Instant,
+    /// The incoming packet and its version, if a QoS 0 delivery without RETAIN looks the same.
+    pub(crate) verbatim: Option<(&'a [u8], ProtocolVersion)>,
+    /// Session key of its publisher, or [`NONE`].
+    pub(crate) publisher: u32,
+}
+
+impl<'a> Publishing<'a> {
+    pub(crate) fn of_message(message: &'a Message, publisher: u32) -> Publishing<'a> {
+        Publishing {
+            topic: message.topic(),
+            forwardable: message.forwardable(),
+            payload: message.payload(),
+            qos: message.qos(),
+            retain: message.retain(),
+            expires: message.expires(),
+            verbatim: None,
+            publisher,
+        }
+    }
+
+    pub(crate) fn to_message(self, scratch: &mut Vec<u8>) -> Message {
+        let Publishing { topic, forwardable, payload, qos, retain, expires, .. } = self;
+        Message::new(&MessageParts { topic, forwardable, payload, qos, retain, expires }, scratch)
+    }
+
+    fn remaining_expiry(&self, now: Instant) -> Option<u32> {
+        if self.expires == Instant::NEVER {
+            return None;
+        }
+        let left = (self.expires - now).as_nanos().div_ceil(1_000_000_000);
+        Some(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+}
+
+/// Outgoing QoS 0 frames of one publish without Subscription Identifiers and aliases, encoded on first use.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    bytes: Vec<u8>,
+    /// Start and end in `bytes`: before MQTT 5, MQTT 5; each without and with RETAIN.
+    ranges: [Option<(u32, u32)>; 4],
+}
+
+impl Frames {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ranges = [None; 4];
+    }
+
+    /// The frame of a kind; without its payload if that is to be shared.
+    fn get(&mut self, publishing: &Publishing<'_>, v5: bool, retain: bool, head_only: bool, now: Instant) -> &[u8] {
+        let kind = usize::from(v5) * 2 + usize::from(retain);
+        let (start, end) = *self.ranges[kind].get_or_insert_with(|| {
+            let start = self.bytes.len() as u32;
+            let frame = PublishOut {
+                dup: false,
+                qos: QoS::AtMostOnce,
+                retain,
+                topic: publishing.topic,
+                packet_id: None,
+                topic_alias: None,
+                message_expiry_interval: publishing.remaining_expiry(now),
+                subscription_identifiers: &[],
+                forwardable: publishing.forwardable,
+                payload: publishing.payload,
+            };
+            let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
+            if head_only {
+                frame.encode_head(version, &mut self.bytes);
+            } else {
+                frame.encode(version, &mut self.bytes);
+            }
+            (start, self.bytes.len() as u32)
+        });
+        &self.bytes[start as usize..end as usize]
+    }
+}
+
+/// The parts of a shard that a fan-out works on, and what it works with.
+pub(crate) struct Fan<'a> {
+    pub(crate) now: Instant,
+    pub(crate) config: &'a ShardConfig,
+    pub(crate) sessions: &'a mut Slab<SessionSlot>,
+    pub(crate) conns: &'a mut [Option<Conn>],
+    pub(crate) ledger: &'a mut Ledger,
+    pub(crate) pool: &'a mut BufferPool,
+    pub(crate) block: &'a mut Vec<u8>,
+    pub(crate) frames: &'a mut Frames,
+    pub(crate) out: &'a mut Outbox,
+    pub(crate) publishing: Publishing<'a>,
+    /// Made when the first target needs it.
+    pub(crate) message: Option<Message>,
+    /// Slots of connections whose output is above the limit.
+    pub(crate) congested: Vec<u32>,
+    /// Sessions younger than this did not exist when the message was matched.
+    pub(crate) born_before: u64,
+}
+
+/// How one session gets a message: its overlapping subscriptions taken together [MQTT-3.3.4-2].
+struct Target<'a> {
+    subscriber: u32,
+    qos: QoS,
+    retain_as_published: bool,
+    identifiers: &'a [u32],
+}
+
+impl Fan<'_> {
+    /// Delivers to subscriptions that are sorted by subscriber.
+    pub(crate) fn run(&mut self, subscriptions: &[Subscription]) {
+        self.frames.clear();
+        let mut rest = subscriptions;
+        while let Some((first, more)) = rest.split_first() {
+            let same = more.iter().take_while(|other| other.subscriber == first.subscriber).count();
+            if same == 0 {
+                self.one(first);
+            } else {
+                self.several(&rest[..=same]);
+            }
+            rest = &more[same..];
+        }
+    }
+
+    /// The usual case: one matching subscription of this session.
+    #[inline]
+    fn one(&mut self, subscription: &Subscription) {
+        if self.is_own(subscription) {
+            return;
+        }
+        let identifier = subscription.identifier;
+        self.deliver(&Target {
+            subscriber: subscription.subscriber.0,
+            qos: subscription.qos(),
+            retain_as_published: subscription.retain_as_published(),
+            identifiers: if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) },
+        });
+    }
+
+    /// Overlapping subscriptions: one copy with the highest QoS and all identifiers [MQTT-3.3.4-3].
+    fn several(&mut self, subscriptions: &[Subscription]) {
+        let mut identifiers = Vec::new();
+        let mut qos = None;
+        let mut retain_as_published = false;
+        for subscription in subscriptions.iter().filter(|subscription| !self.is_own(subscription)) {
+            qos = qos.max(Some(subscription.qos()));
+            retain_as_published |= subscription.retain_as_published();
+            if subscription.identifier != 0 {
+                identifiers.push(subscription.identifier);
+            }
+        }
+        let Some(qos) = qos else { return };
+        let subscriber = subscriptions[0].subscriber.0;
+        self.deliver(&Target { subscriber, qos, retain_as_published, identifiers: &identifiers });
+    }
+
+    /// Whether No Local keeps the message from its own publisher [MQTT-3.8.3-3].
+    #[inline]
+    fn is_own(&self, subscription: &Subscription) -> bool {
+        subscription.subscriber.0 == self.publishing.publisher
+            && (subscription.no_local() || self.config.mqtt.ignore_loop_deliver)
+    }
+
+    /// One session gets the message.
+    #[inline]
+    fn deliver(&mut self, target: &Target<'_>) {
+        let Some(slot) = self.sessions.get(target.subscriber) else { return };
+        if slot.born >= self.born_before {
+            return;
+        }
+        self.ledger.matched += 1;
+        let upgrade = self.config.zones[usize::from(slot.zone)].upgrade_qos;
+        let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
+        if qos == QoS::AtMostOnce && slot.conn != NONE && !slot.session.has_queued_qos0() {
+            let conn = slot.conn;
+            self.write_qos0(conn, target);
+        } else {
+            self.enqueue(target, qos);
+        }
+        if self.config.hooks.has(Hook::MessageDeliver) {
+            self.tell_deliver(target.subscriber);
+        }
+    }
+
+    /// QoS 0 to a connected client goes straight into its output.
+    #[inline]
+    fn write_qos0(&mut self, conn: u32, target: &Target<'_>) {
+        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        if c.out.len() >= OUTPUT_HIGH_BYTES && (c.stalled || target.subscriber == self.publishing.publisher) {
+            self.ledger.drop(DropReason::SlowConsumer, 1);
+            return;
+        }
+        let v5 = c.version == ProtocolVersion::V5;
+        let retain = target.retain_as_published && self.publishing.retain;
+        let plain = target.identifiers.is_empty() && (!v5 || c.alias_maximum() == 0);
+        let head_only = self.publishing.payload.len() >= SHARE_PAYLOAD_BYTES;
+        if !plain {
+            self.write_special(conn, target, retain);
+        } else if let Some(frame) = same_kind(&self.publishing, v5, retain, head_only) {
+            if frame.len() as u64 > u64::from(c.max_packet_size) {
+                self.ledger.drop(DropReason::PacketTooLarge, 1);
+                return;
+            }
+            c.out.extend(frame, self.pool);
+            self.ledger.delivered += 1;
+        } else {
+            let frame = self.frames.get(&self.publishing, v5, retain, head_only, self.now);
+            let shared = if head_only { self.publishing.payload.len() } else { 0 };
+            if (frame.len() + shared) as u64 > u64::from(c.max_packet_size) {
+                self.ledger.drop(DropReason::PacketTooLarge, 1);
+                return;
+            }
+            c.out.extend(frame, self.pool);
+            if head_only {
+                let block = &mut *self.block;
+                let publishing = self.publishing;
+                c.out.push_payload(self.message.get_or_insert_with(|| publishing.to_message(block)));
+            }
+            self.ledger.delivered += 1;
+        }
+        self.wrote(conn, target.subscriber);
+    }
+
+    /// After output was added.
+    #[inline]
+    fn wrote(&mut self, conn: u32, subscriber: u32) {
+        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        if c.out.is_empty() {
+            return;
+        }
+        ready(self.now, c, conn, self.out);
+        if c.out.len() >= OUTPUT_HIGH_BYTES && !c.stalled && subscriber != self.publishing.publisher {
+            self.congested.push(conn);
+        }
+    }
+
+    /// QoS 0 with what differs from target to target: Subscription Identifiers, Topic Alias.
+    fn write_special(&mut self, conn: u32, target: &Target<'_>, retain: bool) {
+        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        let frame = PublishOut {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain,
+            topic: self.publishing.topic,
+            packet_id: None,
+            topic_alias: None,
+            message_expiry_interval: self.publishing.remaining_expiry(self.now),
+            subscription_identifiers: target.identifiers,
+            forwardable: self.publishing.forwardable,
+            payload: self.publishing.payload,
+        };
+        if write_publish(c, frame, None, self.pool) {
+            self.ledger.delivered += 1;
+        } else {
+            self.ledger.drop(DropReason::PacketTooLarge, 1);
+        }
+    }
+
+    /// QoS 1 and 2, and what has to wait: through the session.
+    fn enqueue(&mut self, target: &Target<'_>, qos: QoS) {
+        let publishing = self.publishing;
+        let slot = self.sessions.get_mut(target.subscriber).expect("looked up by the caller");
+        let zone = &self.config.zones[usize::from(slot.zone)];
+        if qos == QoS::AtMostOnce && slot.conn == NONE && !zone.mqueue_store_qos0 {
+            self.ledger.drop(DropReason::OfflineQos0, 1);
+            return;
+        }
+        let block = &mut *self.block;
+        let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
+        let op = Op::Enqueue {
+            message,
+            qos,
+            retain: target.retain_as_published && publishing.retain,
+            identifiers: Identifiers::from_slice(target.identifiers),
+            priority: zone.priority(publishing.topic),
+        };
+        if let Applied::Dropped(Dropped { full, .. }) = slot.session.apply(op, &zone.session) {
+            self.ledger.drop(DropReason::QueueFull, u64::from(full));
+        }
+        if slot.conn != NONE {
+            let conn = slot.conn;
+            let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+            pump(self.now, slot, c, self.ledger, self.pool);
+            self.wrote(conn, target.subscriber);
+        }
+    }
+
+    fn tell_deliver(&mut self, subscriber: u32) {
+        let Some(slot) = self.sessions.get(subscriber) else { return };
+        self.out.push(Output::Event(Box::new(Event {
+            hook: Hook::MessageDeliver,
+            conn: None,
+            client: slot.session.client().as_str().into(),
+            topic: core::str::from_utf8(self.publishing.topic).ok().map(Into::into),
+            reason: newtmq_mqtt::ReasonCode::Success,
+        })));
+    }
+}
+
+/// The incoming packet, if this target gets exactly the same bytes.
+#[inline]
+fn same_kind<'a>(publishing: &Publishing<'a>, v5: bool, retain: bool, head_only: bool) -> Option<&'a [u8]> {
+    match publishing.verbatim {
+        Some((frame, version)) if !retain && !head_only && (version == ProtocolVersion::V5) == v5 => Some(frame),
+        _ => None,
+    }
+}
+
+/// Moves what the session has to send into the connection's output, within the client's window.
+pub(crate) fn pump(now: Instant, slot: &mut SessionSlot, c: &mut Conn, ledger: &mut Ledger, pool: &mut BufferPool) {
+    while c.out.len() < OUTPUT_HIGH_BYTES {
+        let mut expired = 0;
+        let next = slot.session.next_send(now, usize::from(c.receive_maximum), &mut expired);
+        ledger.drop(DropReason::Expired, u64::from(expired));
+        let Some(outgoing) = next else { return };
+        let delivery = outgoing.delivery;
+        let dup = match outgoing.kind {
+            newtmq_session::OutgoingKind::Publish { dup } => dup,
+            newtmq_session::OutgoingKind::Pubrel => {
+                let packet_id = delivery.packet_id.expect("PUBREL belongs to QoS 2");
+                let (kind, reason) = (newtmq_mqtt::PacketType::Pubrel, newtmq_mqtt::ReasonCode::Success);
+                c.out.encode(pool, |bytes| newtmq_mqtt::encode_ack(kind, packet_id, reason, c.version, bytes));
+                continue;
+            }
+        };
+        let message = &delivery.message;
+        let frame = PublishOut {
+            dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: message.topic(),
+            packet_id: delivery.packet_id,
+            topic_alias: None,
+            message_expiry_interval: message.remaining_expiry(now),
+            subscription_identifiers: delivery.identifiers.as_slice(),
+            forwardable: message.forwardable(),
+            payload: message.payload(),
+        };
+        let written = write_publish(c, frame, Some(message), pool);
+        let packet_id = delivery.packet_id;
+        match (written, packet_id) {
+            (true, None) => ledger.delivered += 1,
+            (true, Some(_)) => {}
+            (false, None) => ledger.drop(DropReason::PacketTooLarge, 1),
+            // Discarded without sending, and as if it had been completed [MQTT-3.1.2-25].
+            (false, Some(packet_id)) => {
+                slot.session.discard(packet_id);
+                ledger.drop(DropReason::PacketTooLarge, 1);
+            }
+        }
+    }
+}
+
+/// Encodes a PUBLISH for this client: its Topic Aliases are used, its Maximum Packet Size is kept. A large payload of
+/// `message` is shared. Says whether it was written.
+pub(crate) fn write_publish(
+    c: &mut Conn,
+    mut frame: PublishOut<'_>,
+    message: Option<&Message>,
+    pool: &mut BufferPool,
+) -> bool {
+    if c.version == ProtocolVersion::V5 && c.alias_maximum() > 0 {
+        // Sized without the alias first: an alias must not be set by a packet that is not sent.
+        if frame.encoded_len(c.version) + 3 > c.max_packet_size as usize {
+            return false;
+        }
+        let known;
+        (frame.topic_alias, known) = alias_for(c, frame.topic);
+        if known {
+            frame.topic = &[];
+        }
+    } else if frame.encoded_len(c.version) as u64 > u64::from(c.max_packet_size) {
+        return false;
+    }
+    let version = c.version;
+    match message {
+        Some(message) if frame.payload.len() >= SHARE_PAYLOAD_BYTES => {
+            c.out.encode(pool, |bytes| frame.encode_head(version, bytes));
+            c.out.push_payload(message);
+        }
+        _ => c.out.encode(pool, |bytes| frame.encode(version, bytes)),
+    }
+    true
+}
+
+/// The alias of a topic toward this client, and whether the client knows it already. The first topics get the aliases
+/// (section 3.3.2.3.4).
+fn alias_for(c: &mut Conn, topic: &[u8]) -> (Option<core::num::NonZeroU16>, bool) {
+    let rare = c.rare();
+    if let Some(alias) = rare.aliases_out.get(topic) {
+        return (core::num::NonZeroU16::new(*alias), true);
+    }
+    let next = rare.aliases_out.len() + 1;
+    if next > usize::from(rare.alias_maximum) {
+        return (None, false);
+    }
+    rare.aliases_out.insert(topic.into(), next as u16);
+    (core::num::NonZeroU16::new(next as u16), false)
+}

@@ -1,0 +1,201 @@
+//! From bytes to packets, and which packet goes to which rule.
+
+use newtmq_base::{ConnId, Instant, ListenerId};
+use newtmq_mqtt::{
+    Connack, DecodeError, Decoder, Disconnect, ErrorKind, Frame, Packet, PacketType, ProtocolVersion, ReasonCode, Sender,
+};
+
+use super::{Next, Shard};
+use crate::conn::{Conn, Phase};
+use crate::io::{Outbox, Output, Peer, Taken};
+
+impl Shard {
+    pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
+        let at = conn.slot as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        assert!(self.conns[at].is_none(), "the driver opened slot {} twice", conn.slot);
+        let facts = &self.config.listeners[usize::from(listener.0)];
+        let (zone, max_connections) = (facts.zone, facts.max_connections);
+        self.conns[at] = Some(Conn::new(conn.generation, listener.0, zone, peer, now));
+        self.open_conns += 1;
+        if self.open_conns > max_connections {
+            // Before CONNECT there is nobody to answer to in a known version.
+            self.close(now, conn, ReasonCode::QuotaExceeded, out);
+            return;
+        }
+        let idle_timeout = self.config.zones[usize::from(zone)].idle_timeout;
+        self.arm_conn(conn, now + idle_timeout);
+    }
+
+    pub(crate) fn on_bytes(&mut self, now: Instant, conn: ConnId, data: &[u8], out: &mut Outbox) -> Taken {
+        let all = Taken { bytes: data.len(), hold: false };
+        let Some(c) = self.conn_mut(conn) else { return all };
+        if c.phase == Phase::Closing {
+            return all;
+        }
+        c.heard = now;
+        // Taken out while packets borrow from it, so that they can be handled with `&mut self`.
+        let mut decoder = core::mem::replace(&mut c.decoder, Decoder::new());
+        let max_packet_size = self.config.mqtt.max_packet_size;
+        let mut rest = data;
+        let next = loop {
+            match decoder.next(&mut rest, max_packet_size) {
+                Ok(Some(frame)) => match self.on_frame(now, conn, frame, out) {
+                    Next::Go => {}
+                    stop => break stop,
+                },
+                Ok(None) => break Next::Go,
+                Err(error) => break self.on_decode_error(now, conn, &error, out),
+            }
+        };
+        let Some(c) = self.conn_mut(conn) else { return all };
+        match next {
+            Next::Stop => return all,
+            Next::Hold => c.held = true,
+            Next::Go => {}
+        }
+        c.decoder = decoder;
+        Taken { bytes: data.len() - rest.len(), hold: next == Next::Hold }
+    }
+
+    /// One packet. PUBLISH and the acknowledgements come first: they are nearly all of the traffic.
+    pub(crate) fn on_frame(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
+        let (phase, version) = {
+            let c = self.live(conn);
+            (c.phase, c.version)
+        };
+        let kind = frame.packet_type();
+        if phase != Phase::Open {
+            return self.on_early_frame(now, conn, phase, frame, out);
+        }
+        if kind == PacketType::Publish {
+            return match frame.publish(version) {
+                Ok(publish) => self.on_publish(now, conn, frame, &publish, out),
+                Err(error) => self.on_decode_error(now, conn, &error, out),
+            };
+        }
+        match frame.decode(version, Sender::Client) {
+            Ok(packet) => self.on_packet(now, conn, frame, &packet, out),
+            Err(error) => self.on_decode_error(now, conn, &error, out),
+        }
+    }
+
+    fn on_packet(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, packet: &Packet<'_>, out: &mut Outbox) -> Next {
+        match packet {
+            Packet::Puback(ack) => self.on_puback(now, conn, ack, out),
+            Packet::Pubrec(ack) => self.on_pubrec(now, conn, ack, out),
+            Packet::Pubrel(ack) => self.on_pubrel(now, conn, ack, out),
+            Packet::Pubcomp(ack) => self.on_pubcomp(now, conn, ack, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(now, conn, frame, subscribe, out),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, conn, unsubscribe, out),
+            Packet::Pingreq => self.on_pingreq(now, conn, out),
+            Packet::Disconnect(disconnect) => self.on_disconnect(now, conn, disconnect, out),
+            Packet::Auth(auth) => self.on_auth(now, conn, auth, out),
+            // A second CONNECT [MQTT-3.1.0-2], or packets that only a server sends.
+            Packet::Connect(_)
+            | Packet::Connack(_)
+            | Packet::Publish(_)
+            | Packet::Suback(_)
+            | Packet::Unsuback(_)
+            | Packet::Pingresp => self.reject(now, conn, ReasonCode::ProtocolError, out),
+        }
+    }
+
+    /// Before the session is open: CONNECT, and AUTH while one authenticates [MQTT-3.1.0-1].
+    fn on_early_frame(&mut self, now: Instant, conn: ConnId, phase: Phase, frame: Frame<'_>, out: &mut Outbox) -> Next {
+        let kind = frame.packet_type();
+        match phase {
+            Phase::AwaitConnect if kind == PacketType::Connect => self.on_connect(now, conn, frame, out),
+            Phase::Authenticating if kind == PacketType::Auth => {
+                match frame.decode(ProtocolVersion::V5, Sender::Client) {
+                    Ok(Packet::Auth(auth)) => self.on_auth(now, conn, &auth, out),
+                    Ok(_) => self.reject_connect(now, conn, ReasonCode::ProtocolError, out),
+                    Err(error) => self.reject_connect(now, conn, error.reason, out),
+                }
+            }
+            // A client that gives up while it authenticates.
+            Phase::Authenticating if kind == PacketType::Disconnect => {
+                self.close(now, conn, ReasonCode::Success, out);
+                Next::Stop
+            }
+            Phase::AwaitConnect | Phase::Authenticating | Phase::Open | Phase::Closing => {
+                self.close(now, conn, ReasonCode::ProtocolError, out);
+                Next::Stop
+            }
+        }
+    }
+
+    /// What a packet gets that cannot be understood [MQTT-4.13.1-1].
+    pub(crate) fn on_decode_error(&mut self, now: Instant, conn: ConnId, error: &DecodeError, out: &mut Outbox) -> Next {
+        let c = self.live(conn);
+        if c.phase == Phase::AwaitConnect {
+            // MQTT 5 may answer with a CONNACK; before, the connection is just closed (3.1.1, 3.1.0).
+            match (error.version, error.kind) {
+                (_, ErrorKind::UnsupportedVersion) => {
+                    return self.refuse_version(now, conn, error, out);
+                }
+                (Some(ProtocolVersion::V5), _) => {
+                    c.version = ProtocolVersion::V5;
+                    return self.reject_connect(now, conn, error.reason, out);
+                }
+                _ => {
+                    self.close(now, conn, error.reason, out);
+                    return Next::Stop;
+                }
+            }
+        }
+        tracing::debug!(%conn, %error, "refused a packet");
+        self.reject(now, conn, error.reason, out)
+    }
+
+    /// CONNACK 0x01 before MQTT 5, 0x84 from it on [MQTT-3.1.2-2].
+    fn refuse_version(&mut self, now: Instant, conn: ConnId, error: &DecodeError, out: &mut Outbox) -> Next {
+        self.live(conn).version = error.version.unwrap_or(ProtocolVersion::V311);
+        self.reject_connect(now, conn, ReasonCode::UnsupportedProtocolVersion, out)
+    }
+
+    /// Answers a refused CONNECT, then closes [MQTT-3.1.4-1].
+    pub(crate) fn reject_connect(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
+        let connack =
+            Connack { session_present: false, reason_code: reason, properties: newtmq_mqtt::ConnackProperties::default() };
+        self.send(now, conn, &Packet::Connack(connack), out);
+        self.close(now, conn, reason, out);
+        Next::Stop
+    }
+
+    /// Sends an MQTT 5 client a DISCONNECT with the reason, then closes; others are just closed [MQTT-4.13.1-1].
+    pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
+        let c = self.live(conn);
+        if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
+            let disconnect =
+                Disconnect { reason_code: reason, properties: newtmq_mqtt::DisconnectProperties::default() };
+            self.send(now, conn, &Packet::Disconnect(disconnect), out);
+        }
+        self.close(now, conn, reason, out);
+        Next::Stop
+    }
+
+    /// Encodes a packet into the connection's output.
+    pub(crate) fn send(&mut self, now: Instant, conn: ConnId, packet: &Packet<'_>, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
+        let version = c.version;
+        c.out.encode(&mut self.pool, |bytes| {
+            packet.encode(version, bytes).expect("answers of the broker are small");
+        });
+        super::ready(now, c, conn.slot, out);
+    }
+
+    fn on_pingreq(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> Next {
+        let key = self.live(conn).session;
+        // A pinging client is an idle one: a good time to give memory back.
+        self.slot(key).session.release();
+        self.send(now, conn, &Packet::Pingresp, out);
+        Next::Go
+    }
+
+    pub(crate) fn push_close(&mut self, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {
+        out.push(Output::Close { conn, reason });
+    }
+}

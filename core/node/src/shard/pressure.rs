@@ -1,0 +1,118 @@
+//! Back-pressure, the one rule: missing acknowledgements and absent clients never hold a publisher. A publisher is held
+//! only while the *output* of a connected target, never its own, is above 1 MiB and has moved within
+//! `slow_consumer_timeout`; after that QoS 0 to that target is dropped, counted.
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::encode_ack;
+
+use super::{Shard, TimerKind, is_open, ready};
+use crate::batch::WriteBatch;
+use crate::io::{Fill, Outbox};
+use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES};
+
+impl Shard {
+    /// Makes a publisher wait for targets whose output is above the limit.
+    pub(crate) fn wait_for(&mut self, now: Instant, publisher: ConnId, targets: &[u32]) {
+        let Some(c) = self.conn_mut(publisher) else { return };
+        let zone = usize::from(c.zone);
+        let first_wait = !c.waits();
+        if first_wait {
+            c.rare().wait_since = now;
+        }
+        for target in targets {
+            let Some(Some(t)) = self.conns.get_mut(*target as usize) else { continue };
+            if t.rare().waiters.contains(&publisher) {
+                continue;
+            }
+            t.rare().waiters.push(publisher);
+            let timeout = self.config.zones[usize::from(t.zone)].slow_consumer_timeout;
+            self.timers.arm(t.out.moved() + timeout, TimerKind::Stall(*target));
+            self.live(publisher).rare().waits += 1;
+        }
+        if first_wait && self.live(publisher).waits() {
+            let limit = now + self.config.zones[zone].max_publisher_hold;
+            self.timers.arm(limit, TimerKind::Hold(publisher.slot));
+        }
+    }
+
+    /// A target has drained, stalled or gone: those who waited for it go on.
+    pub(crate) fn release_waiters(&mut self, now: Instant, target: u32, out: &mut Outbox) {
+        let Some(Some(t)) = self.conns.get_mut(target as usize) else { return };
+        let Some(rare) = &mut t.rare else { return };
+        for publisher in core::mem::take(&mut rare.waiters) {
+            let Some(c) = self.conn_mut(publisher) else { continue };
+            c.rare().waits -= 1;
+            if !c.waits() {
+                self.end_wait(now, publisher, out);
+            }
+        }
+    }
+
+    fn end_wait(&mut self, now: Instant, publisher: ConnId, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get_mut(publisher.slot as usize) else { return };
+        let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        self.timers.cancel(limit, TimerKind::Hold(publisher.slot));
+        let version = c.version;
+        for (kind, packet_id, reason) in core::mem::take(&mut c.rare().withheld) {
+            c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
+            ready(now, c, publisher.slot, out);
+        }
+        self.resume(now, publisher, out);
+    }
+
+    /// A target's output must have moved by now, or it holds nobody any more.
+    pub(crate) fn on_stall_timer(&mut self, now: Instant, target: u32, out: &mut Outbox) {
+        let Some(Some(t)) = self.conns.get_mut(target as usize) else { return };
+        if t.rare.as_ref().is_none_or(|rare| rare.waiters.is_empty()) {
+            return;
+        }
+        let deadline = t.out.moved() + self.config.zones[usize::from(t.zone)].slow_consumer_timeout;
+        if deadline > now {
+            self.timers.arm(deadline, TimerKind::Stall(target));
+            return;
+        }
+        t.stalled = true;
+        tracing::debug!(slot = target, "output has not moved: QoS 0 to this client is dropped until it does");
+        self.release_waiters(now, target, out);
+    }
+
+    /// A publisher was held long enough.
+    pub(crate) fn on_hold_timer(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get_mut(slot as usize) else { return };
+        if !c.waits() {
+            return;
+        }
+        let publisher = ConnId { slot, generation: c.generation };
+        c.rare().waits = 0;
+        for target in self.conns.iter_mut().flatten() {
+            if let Some(rare) = &mut target.rare {
+                rare.waiters.retain(|waiter| *waiter != publisher);
+            }
+        }
+        self.end_wait(now, publisher, out);
+    }
+
+    /// Gives a connection's output to the driver. What the session has to send follows while there is room.
+    pub fn fill(&mut self, now: Instant, conn: ConnId, batch: &mut WriteBatch, out: &mut Outbox) -> Fill {
+        for buffer in batch.take_spare() {
+            self.pool.put(buffer);
+        }
+        let Some(c) = self.conn_mut(conn) else { return Fill::Drained };
+        c.out.fill(now, batch);
+        c.stalled = false;
+        if c.out.len() < OUTPUT_LOW_BYTES {
+            if is_open(c) {
+                self.refill(now, conn);
+                self.live(conn).out.fill(now, batch);
+            }
+            self.release_waiters(now, conn.slot, out);
+        }
+        let c = self.live(conn);
+        assert!(c.out.len() < OUTPUT_HIGH_BYTES * 512, "output is bounded by the publishers that were let through");
+        if c.out.is_empty() {
+            c.ready = false;
+            return Fill::Drained;
+        }
+        Fill::More
+    }
+}

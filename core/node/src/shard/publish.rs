@@ -1,0 +1,290 @@
+//! A PUBLISH from a client: checks, aliases, QoS 2, retained copy, fan-out, acknowledgement (section 3.3).
+
+use core::time::Duration;
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{
+    DecodeError, ErrorKind, Frame, PacketId, PacketType, ProtocolVersion, PublishProperties, QoS, RawPublish, ReasonCode, Sender, TopicName,
+};
+use newtmq_session::{Applied, Op};
+use newtmq_topic::Memo;
+
+use super::fan::Publishing;
+use super::{Next, Shard};
+use crate::conn::{Pending, Stage};
+use crate::hooks::{AclAction, Hook, Question};
+use crate::io::Outbox;
+
+impl Shard {
+    /// Checks what does not need a verdict, then asks or goes on.
+    pub(crate) fn on_publish(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        publish: &RawPublish<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        let c = self.live(conn);
+        let (version, memo, key, zone) = (c.version, c.memo, c.session, usize::from(c.zone));
+        if publish.qos > self.config.mqtt.max_qos_allowed {
+            return self.reject(now, conn, ReasonCode::QoSNotSupported, out);
+        }
+        if publish.retain && !self.config.mqtt.retain_available {
+            return self.reject(now, conn, ReasonCode::RetainNotSupported, out);
+        }
+        if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
+            // Seen before: not handed on again [MQTT-4.3.3-10].
+            if self.slot(key).session.is_awaiting_rel(packet_id) {
+                self.send_ack(now, conn, PacketType::Pubrec, packet_id, ReasonCode::Success, out);
+                return Next::Go;
+            }
+        }
+        if publish.qos > QoS::AtMostOnce && !self.within_receive_maximum(conn, key, zone) {
+            return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
+        }
+        let plain = publish.properties.is_empty() && self.topics.recall(memo, publish.topic).is_some();
+        let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
+        if plain && !asks {
+            let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
+            let publishing = Publishing {
+                topic: publish.topic,
+                forwardable: &[],
+                payload: publish.payload,
+                qos: publish.qos,
+                retain: publish.retain,
+                expires: Instant::NEVER,
+                verbatim: same.then_some((frame.bytes, version)),
+                publisher: key,
+            };
+            return self.accept(now, conn, publishing, memo, publish.packet_id, out);
+        }
+        self.on_other_publish(now, conn, frame, publish, None, out)
+    }
+
+    /// QoS 1 and 2 publishes that are not acknowledged yet are limited [MQTT-3.3.4-7].
+    fn within_receive_maximum(&mut self, conn: ConnId, key: u32, zone: usize) -> bool {
+        let withheld = self.live(conn).rare.as_ref().map_or(0, |rare| rare.withheld.len());
+        let awaiting = self.slot(key).session.awaiting_rel_len();
+        withheld + awaiting < usize::from(self.config.zones[zone].max_awaiting_rel)
+    }
+
+    /// The ways that are not the hot one: a topic not met before, properties, hooks. `asked` is the last question that
+    /// was answered with yes.
+    pub(crate) fn on_other_publish(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        publish: &RawPublish<'_>,
+        asked: Option<Stage>,
+        out: &mut Outbox,
+    ) -> Next {
+        let version = self.live(conn).version;
+        let properties = match PublishProperties::decode(publish.properties, Sender::Client) {
+            Ok(properties) => properties,
+            Err(error) => return self.on_decode_error(now, conn, &error, out),
+        };
+        if properties.payload_format_indicator == Some(true) && core::str::from_utf8(publish.payload).is_err() {
+            return self.refuse_publish(now, conn, publish, ReasonCode::PayloadFormatInvalid, out);
+        }
+        let topic = match self.resolve_alias(conn, publish.topic, &properties) {
+            Ok(topic) => topic,
+            Err(reason) => return self.reject(now, conn, reason, out),
+        };
+        let topic: &[u8] = topic.as_deref().unwrap_or(publish.topic);
+        let name = match self.check_topic(topic) {
+            Ok(name) => name,
+            Err(error) => return self.on_decode_error(now, conn, &error, out),
+        };
+        if let Some(alias) = properties.topic_alias {
+            self.learn_alias(conn, alias.get(), topic);
+        }
+        if name.as_str().starts_with("$SYS/") {
+            // Only the server speaks there (4.7.2).
+            return self.refuse_publish(now, conn, publish, ReasonCode::NotAuthorized, out);
+        }
+        if let Some(next) = self.ask_about_publish(conn, frame, name, publish.payload, asked, out) {
+            return next;
+        }
+        let mut forwardable = core::mem::take(&mut self.scratch.forwardable);
+        forwardable.clear();
+        properties.write_forwardable(&mut forwardable);
+        let expires = match properties.message_expiry_interval {
+            Some(seconds) => now + Duration::from_secs(u64::from(seconds)),
+            None => Instant::NEVER,
+        };
+        let same = publish.qos == QoS::AtMostOnce
+            && !publish.retain
+            && !publish.dup
+            && !publish.topic.is_empty()
+            && properties.is_forwardable_verbatim()
+            && (version == ProtocolVersion::V5 || publish.properties.is_empty());
+        let c = self.live(conn);
+        let (memo, publisher) = (c.memo, c.session);
+        let publishing = Publishing {
+            topic,
+            forwardable: &forwardable,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            expires,
+            verbatim: same.then_some((frame.bytes, version)),
+            publisher,
+        };
+        let next = self.accept(now, conn, publishing, memo, publish.packet_id, out);
+        self.scratch.forwardable = forwardable;
+        next
+    }
+
+    /// The publish is accepted: QoS 2 identifier, retained copy, fan-out, acknowledgement, hold.
+    fn accept(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        publishing: Publishing<'_>,
+        mut memo: Memo,
+        packet_id: Option<PacketId>,
+        out: &mut Outbox,
+    ) -> Next {
+        if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
+            assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
+        }
+        if publishing.retain {
+            self.retain(now, &publishing);
+        }
+        let kind = if publishing.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+        let owed = packet_id.map(|packet_id| (kind, packet_id, ReasonCode::Success));
+        let delivered = self.deliver(now, publishing, &mut memo, Some(conn), owed, out);
+        self.live(conn).memo = memo;
+        if !delivered.congested.is_empty() {
+            self.wait_for(now, conn, &delivered.congested);
+        }
+        if delivered.unfinished {
+            self.live(conn).rare().fan_out = true;
+            return Next::Hold;
+        }
+        if let Some((kind, packet_id, _)) = owed {
+            let reason =
+                if delivered.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+            self.send_ack(now, conn, kind, packet_id, reason, out);
+        }
+        let c = self.live(conn);
+        // MQTT 5 with QoS is held by its acknowledgements; everybody else by not being read.
+        if c.waits() && (publishing.qos == QoS::AtMostOnce || c.version != ProtocolVersion::V5) {
+            return Next::Hold;
+        }
+        Next::Go
+    }
+
+    /// Says no to one publish: MQTT 5 answers with the reason; before, there is no way to say it, so QoS 0 is dropped
+    /// and others are acknowledged and dropped [MQTT-3.3.5-2].
+    fn refuse_publish(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        publish: &RawPublish<'_>,
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) -> Next {
+        let key = self.live(conn).session;
+        let topic = core::str::from_utf8(publish.topic).ok();
+        self.tell(Hook::MessageDropped, key, topic, reason, out);
+        if let Some(packet_id) = publish.packet_id {
+            let kind = if publish.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+            if kind == PacketType::Pubrec && self.live(conn).version != ProtocolVersion::V5 {
+                self.apply(conn, Op::Qos2In { packet_id });
+            }
+            self.send_ack(now, conn, kind, packet_id, reason, out);
+        }
+        Next::Go
+    }
+
+    /// The topic that an alias stands for; `None` if the packet has its own (section 3.3.2.3.4).
+    fn resolve_alias(
+        &mut self,
+        conn: ConnId,
+        topic: &[u8],
+        properties: &PublishProperties<'_>,
+    ) -> Result<Option<Box<[u8]>>, ReasonCode> {
+        let maximum = self.config.mqtt.max_topic_alias;
+        let Some(alias) = properties.topic_alias else {
+            return if topic.is_empty() { Err(ReasonCode::ProtocolError) } else { Ok(None) };
+        };
+        if alias.get() > maximum {
+            return Err(ReasonCode::TopicAliasInvalid);
+        }
+        if !topic.is_empty() {
+            return Ok(None);
+        }
+        let rare = self.live(conn).rare();
+        match rare.aliases_in.get(usize::from(alias.get()) - 1) {
+            Some(Some(known)) => Ok(Some(known.clone())),
+            Some(None) | None => Err(ReasonCode::TopicAliasInvalid),
+        }
+    }
+
+    fn learn_alias(&mut self, conn: ConnId, alias: u16, topic: &[u8]) {
+        let rare = self.live(conn).rare();
+        let at = usize::from(alias) - 1;
+        if rare.aliases_in.len() <= at {
+            rare.aliases_in.resize(at + 1, None);
+        }
+        if rare.aliases_in[at].as_deref() != Some(topic) {
+            rare.aliases_in[at] = Some(topic.into());
+        }
+    }
+
+    fn check_topic<'a>(&self, topic: &'a [u8]) -> Result<TopicName<'a>, DecodeError> {
+        let name = TopicName::from_bytes(topic).map_err(|invalid| invalid.in_topic_name("topic name of PUBLISH"))?;
+        let limit = self.config.mqtt.max_topic_levels;
+        if limit > 0 && name.levels().count() > limit {
+            return Err(DecodeError::new(ErrorKind::TopicNameInvalid, "more topic levels than max_topic_levels"));
+        }
+        Ok(name)
+    }
+
+    /// The next question that a hook wants to answer. The packet is put aside meanwhile.
+    fn ask_about_publish(
+        &mut self,
+        conn: ConnId,
+        frame: Frame<'_>,
+        topic: TopicName<'_>,
+        payload: &[u8],
+        asked: Option<Stage>,
+        out: &mut Outbox,
+    ) -> Option<Next> {
+        let hooks = self.config.hooks;
+        let key = self.live(conn).session;
+        let client: Box<str> = if hooks.has(Hook::ClientCheckAcl) || hooks.has(Hook::MessagePublish) {
+            self.slot(key).session.client().as_str().into()
+        } else {
+            return None;
+        };
+        let (stage, question) = match asked {
+            None if hooks.has(Hook::ClientCheckAcl) => (
+                Stage::CheckAcl,
+                Question::CheckAcl { client, action: AclAction::Publish, topics: vec![topic.as_str().into()] },
+            ),
+            None | Some(Stage::CheckAcl) if hooks.has(Hook::MessagePublish) => {
+                (Stage::Publish, Question::Publish { client, topic: topic.as_str().into(), payload: payload.into() })
+            }
+            _ => return None,
+        };
+        let request = self.ask(conn, question, out);
+        self.live(conn).rare().pending = Some(Pending { request, stage, packet: frame.bytes.into() });
+        Some(Next::Hold)
+    }
+
+    /// A hook said no to a publish.
+    pub(crate) fn on_publish_denied(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        publish: &RawPublish<'_>,
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) -> Next {
+        self.refuse_publish(now, conn, publish, reason, out)
+    }
+}

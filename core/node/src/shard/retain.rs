@@ -1,0 +1,189 @@
+//! Retained messages: one per topic (section 3.3.1.3), and their way to new subscriptions.
+
+use core::ops::ControlFlow;
+use std::collections::VecDeque;
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{OwnedTopicFilter, PublishOut, QoS};
+use newtmq_session::{Identifiers, Message, Op};
+use newtmq_topic::{RetainedCursor, RetainedIndex, RetainedValue};
+
+use super::fan::{Publishing, pump, write_publish};
+use super::{SessionSlot, Shard, TimerKind, ready};
+use crate::config::RetainedConfig;
+use crate::conn::Conn;
+use crate::io::Outbox;
+use crate::ledger::{DropReason, Ledger};
+use crate::outbuf::{BufferPool, OUTPUT_LOW_BYTES};
+
+/// The retained message of a topic.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    pub(crate) message: Message,
+    /// Order of changes. A subscription gets by its cursor only what was there before it, the rest live.
+    pub(crate) version: u64,
+}
+
+impl RetainedValue for Retained {
+    fn topic(&self) -> &str {
+        self.message.topic_str()
+    }
+}
+
+/// Retained messages on their way to one new subscription.
+#[derive(Debug)]
+pub(crate) struct Pouring {
+    cursor: RetainedCursor,
+    /// Only versions below.
+    before: u64,
+    qos: QoS,
+    identifier: u32,
+}
+
+/// Most entries that one `fill` looks at.
+const POUR_STEP: usize = 2048;
+
+impl Shard {
+    /// Sets, replaces or clears the retained message of a topic [MQTT-3.3.1-5], [MQTT-3.3.1-6].
+    pub(crate) fn retain(&mut self, now: Instant, publishing: &Publishing<'_>) {
+        let topic = core::str::from_utf8(publishing.topic).expect("validated by the caller");
+        self.retained_version += 1;
+        if publishing.payload.is_empty() {
+            self.retained.remove(topic);
+            return;
+        }
+        let RetainedConfig { max_retained_messages, max_payload_size, expiry_interval } = self.config.retained;
+        let too_large = max_payload_size > 0 && publishing.payload.len() > max_payload_size;
+        let full = max_retained_messages > 0 && self.retained.len() >= max_retained_messages;
+        if too_large || (full && self.retained.get(topic).is_none()) {
+            // The old value is no longer the last one, so it must not stay either.
+            self.retained.remove(topic);
+            tracing::debug!(topic, too_large, full, "not retained");
+            return;
+        }
+        let mut kept = *publishing;
+        if !expiry_interval.is_zero() {
+            kept.expires = kept.expires.min(now + expiry_interval);
+        }
+        let message = kept.to_message(&mut self.scratch.block);
+        self.retained.set(Retained { message, version: self.retained_version });
+    }
+
+    /// Starts to send the retained messages of a new subscription.
+    pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, qos: QoS, identifier: u32) {
+        if self.retained.is_empty() {
+            return;
+        }
+        let before = self.retained_version + 1;
+        let pouring = Pouring { cursor: RetainedCursor::new(filter), before, qos, identifier };
+        let slot = self.slot(key);
+        slot.pouring.get_or_insert_default().push_back(pouring);
+    }
+
+    /// Lets the session send: first what is in flight and queued, then retained messages.
+    pub(crate) fn pump(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        self.refill(now, conn);
+        let Some(c) = self.conn_mut(conn) else { return };
+        if !c.out.is_empty() {
+            ready(now, c, conn.slot, out);
+        }
+    }
+
+    /// The same, without telling the driver.
+    pub(crate) fn refill(&mut self, now: Instant, conn: ConnId) {
+        let Shard { sessions, conns, ledger, pool, retained, config, timers, .. } = self;
+        let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return };
+        let Some(slot) = sessions.get_mut(c.session) else { return };
+        pump(now, slot, c, ledger, pool);
+        let mut budget = POUR_STEP;
+        while budget > 0 && slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES {
+            let limits = config.zones[usize::from(slot.zone)].session;
+            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits };
+            if !pourer.step(retained, &mut budget) {
+                break;
+            }
+        }
+        if budget == 0 && c.out.is_empty() && slot.pouring.is_some() {
+            // Nothing matched in this step, so the driver has no reason to call again; the next Tick has.
+            timers.arm(now, TimerKind::Pour(conn.slot));
+        }
+    }
+}
+
+/// One session's retained messages going out.
+struct Pourer<'a> {
+    now: Instant,
+    slot: &'a mut SessionSlot,
+    conn: &'a mut Conn,
+    ledger: &'a mut Ledger,
+    pool: &'a mut BufferPool,
+    limits: newtmq_session::SessionLimits,
+}
+
+impl Pourer<'_> {
+    /// Goes on with the oldest subscription. Says whether it is worth going on.
+    fn step(&mut self, retained: &RetainedIndex<Retained>, budget: &mut usize) -> bool {
+        let Some(mut list) = self.slot.pouring.take() else { return false };
+        let Some(mut pouring) = list.pop_front() else { return false };
+        let (before, qos, identifier) = (pouring.before, pouring.qos, pouring.identifier);
+        let mut blocked = false;
+        let finished = retained.drain(&mut pouring.cursor, budget, |entry| {
+            if entry.version >= before || entry.message.is_expired(self.now) {
+                return ControlFlow::Continue(());
+            }
+            if self.conn.out.len() >= OUTPUT_LOW_BYTES || !self.pour_one(&entry.message, qos, identifier) {
+                blocked = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        if !finished {
+            list.push_front(pouring);
+        }
+        self.slot.pouring = keep(list);
+        !blocked
+    }
+
+    /// Sends one. Says whether there was room; QoS 1 and 2 need a place in the client's window.
+    fn pour_one(&mut self, message: &Message, qos: QoS, identifier: u32) -> bool {
+        let qos = qos.min(message.qos());
+        if qos == QoS::AtMostOnce {
+            let frame = PublishOut {
+                dup: false,
+                qos,
+                retain: true,
+                topic: message.topic(),
+                packet_id: None,
+                topic_alias: None,
+                message_expiry_interval: message.remaining_expiry(self.now),
+                subscription_identifiers: if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) },
+                forwardable: message.forwardable(),
+                payload: message.payload(),
+            };
+            if write_publish(self.conn, frame, Some(message), self.pool) {
+                self.ledger.retained_sent += 1;
+            }
+            return true;
+        }
+        if self.slot.session.outstanding() >= usize::from(self.conn.receive_maximum)
+            || self.slot.session.queue_len() > 0
+        {
+            return false;
+        }
+        let identifiers = if identifier == 0 { Identifiers::None } else { Identifiers::One(identifier) };
+        let op = Op::Enqueue { message: message.clone(), qos, retain: true, identifiers, priority: 0 };
+        // It enters the ledger like any other delivery that is waited for.
+        self.ledger.matched += 1;
+        self.ledger.retained_sent += 1;
+        let applied = self.slot.session.apply(op, &self.limits);
+        if let newtmq_session::Applied::Dropped(dropped) = applied {
+            self.ledger.drop(DropReason::QueueFull, u64::from(dropped.full));
+        }
+        pump(self.now, self.slot, self.conn, self.ledger, self.pool);
+        true
+    }
+}
+
+fn keep(list: Box<VecDeque<Pouring>>) -> Option<Box<VecDeque<Pouring>>> {
+    if list.is_empty() { None } else { Some(list) }
+}

@@ -1,0 +1,232 @@
+//! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11).
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{
+    Frame, InvalidTopic, OwnedTopicFilter, Packet, PacketId, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
+    SubscribeOptions, TopicFilter, Unsuback, Unsubscribe,
+};
+use newtmq_session::{Applied, Op};
+use newtmq_topic::{SubscriberId, Subscription};
+
+use super::{Next, Shard};
+use crate::conn::{Pending, Stage};
+use crate::hooks::{AclAction, Hook, Question, Verdict};
+use crate::io::Outbox;
+
+impl Shard {
+    pub(crate) fn on_subscribe(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        subscribe: &Subscribe<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        if let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, None, out) {
+            return next;
+        }
+        self.subscribe_all(now, conn, subscribe, &[], out)
+    }
+
+    /// The next question that a hook wants to answer. The packet is put aside meanwhile.
+    pub(crate) fn ask_about_subscribe(
+        &mut self,
+        conn: ConnId,
+        frame: Frame<'_>,
+        subscribe: &Subscribe<'_>,
+        asked: Option<Stage>,
+        out: &mut Outbox,
+    ) -> Option<Next> {
+        let hooks = self.config.hooks;
+        let stage = match asked {
+            None if hooks.has(Hook::ClientCheckAcl) => Stage::CheckAcl,
+            None | Some(Stage::CheckAcl) if hooks.has(Hook::ClientSubscribe) => Stage::Subscribe,
+            _ => return None,
+        };
+        let key = self.live(conn).session;
+        let client: Box<str> = self.slot(key).session.client().as_str().into();
+        let text = |filter: Result<TopicFilter<'_>, InvalidTopic>| filter.map_or("", |filter| filter.filter()).into();
+        let topics = subscribe.filters().map(|(filter, _)| text(filter)).collect();
+        let question = if stage == Stage::CheckAcl {
+            Question::CheckAcl { client, action: AclAction::Subscribe, topics }
+        } else {
+            Question::Subscribe { client, topics }
+        };
+        let request = self.ask(conn, question, out);
+        self.live(conn).rare().pending = Some(Pending { request, stage, packet: frame.bytes.into() });
+        Some(Next::Hold)
+    }
+
+    /// Makes the subscriptions, answers, then sends retained messages. `refused` has a reason per filter from the hooks;
+    /// missing ones are fine.
+    pub(crate) fn subscribe_all(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        subscribe: &Subscribe<'_>,
+        refused: &[ReasonCode],
+        out: &mut Outbox,
+    ) -> Next {
+        let mut reasons = Vec::new();
+        let mut granted = Vec::new();
+        for (at, (filter, options)) in subscribe.filters().enumerate() {
+            let hook = refused.get(at).copied().filter(|reason| reason.is_error());
+            let reason = match (hook, filter) {
+                (Some(reason), _) => reason,
+                (None, Err(_)) => ReasonCode::TopicFilterInvalid,
+                (None, Ok(filter)) => match self.check_filter(conn, filter, options) {
+                    Ok(qos) => {
+                        let options = SubscribeOptions { qos, ..options };
+                        let filter = OwnedTopicFilter::from(filter);
+                        let new = self.subscribe_one(conn, filter.clone(), options, subscribe, out);
+                        granted.push((filter, options, new));
+                        granted_code(qos)
+                    }
+                    // Shared and No Local together are a Protocol Error [MQTT-3.8.3-4].
+                    Err(ReasonCode::ProtocolError) => return self.reject(now, conn, ReasonCode::ProtocolError, out),
+                    Err(reason) => reason,
+                },
+            };
+            reasons.push(reason);
+        }
+        self.send_suback(now, conn, subscribe.packet_id, &reasons, out);
+        let identifier = subscribe.subscription_identifier.map_or(0, core::num::NonZeroU32::get);
+        let key = self.live(conn).session;
+        for (filter, options, new) in granted {
+            let wanted = match options.retain_handling {
+                RetainHandling::SendAtSubscribe => true,
+                RetainHandling::SendIfNew => new,
+                RetainHandling::DoNotSend => false,
+            };
+            // Never for a shared subscription (section 4.8.2).
+            if wanted && filter.as_filter().share_group().is_none() {
+                self.pour(key, filter, options.qos, identifier);
+            }
+        }
+        self.pump(now, conn, out);
+        Next::Go
+    }
+
+    fn send_suback(&mut self, now: Instant, conn: ConnId, packet_id: PacketId, reasons: &[ReasonCode], out: &mut Outbox) {
+        let suback = Suback { packet_id, properties: Default::default(), reason_codes: ReasonCodes::new(reasons) };
+        self.send(now, conn, &Packet::Suback(suback), out);
+    }
+
+    /// What the configuration does not allow; else the QoS that is granted.
+    fn check_filter(
+        &mut self,
+        conn: ConnId,
+        filter: TopicFilter<'_>,
+        options: SubscribeOptions,
+    ) -> Result<QoS, ReasonCode> {
+        let mqtt = &self.config.mqtt;
+        let shared = filter.share_group().is_some();
+        if shared && options.no_local {
+            return Err(ReasonCode::ProtocolError);
+        }
+        if shared && !mqtt.shared_subscription {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        if filter.has_wildcards() && !mqtt.wildcard_subscription {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if mqtt.max_topic_levels > 0 && filter.filter().split('/').count() > mqtt.max_topic_levels {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        let granted = options.qos.min(mqtt.max_qos_allowed);
+        let c = self.live(conn);
+        let (key, zone) = (c.session, usize::from(c.zone));
+        let limit = self.config.zones[zone].max_subscriptions;
+        let subscriptions = self.slot(key).session.subscriptions();
+        if limit > 0 && subscriptions.len() >= limit && subscriptions.get(filter.as_str()).is_none() {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        Ok(granted)
+    }
+
+    /// Says whether the subscription is new.
+    fn subscribe_one(
+        &mut self,
+        conn: ConnId,
+        filter: OwnedTopicFilter,
+        options: SubscribeOptions,
+        subscribe: &Subscribe<'_>,
+        out: &mut Outbox,
+    ) -> bool {
+        let key = self.live(conn).session;
+        let identifier = subscribe.subscription_identifier;
+        let SubscribeOptions { qos, no_local, retain_as_published, .. } = options;
+        let subscription = Subscription::new(SubscriberId(key), qos, no_local, retain_as_published, identifier);
+        self.topics.subscribe(&filter, subscription);
+        self.tell(Hook::SessionSubscribed, key, Some(filter.as_str()), granted_code(qos), out);
+        self.apply(conn, Op::Subscribe { filter, options, identifier }) == Applied::Done
+    }
+
+    pub(crate) fn on_unsubscribe(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        unsubscribe: &Unsubscribe<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        let key = self.live(conn).session;
+        let mut reasons = Vec::new();
+        for filter in unsubscribe.filters() {
+            let Ok(filter) = filter else {
+                reasons.push(ReasonCode::TopicFilterInvalid);
+                continue;
+            };
+            self.tell(Hook::ClientUnsubscribe, key, Some(filter.as_str()), ReasonCode::Success, out);
+            self.topics.unsubscribe(filter, SubscriberId(key));
+            let known = self.apply(conn, Op::Unsubscribe { filter }) == Applied::Done;
+            if known {
+                self.tell(Hook::SessionUnsubscribed, key, Some(filter.as_str()), ReasonCode::Success, out);
+            }
+            reasons.push(if known { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
+        }
+        let unsuback = Unsuback {
+            packet_id: unsubscribe.packet_id,
+            properties: Default::default(),
+            reason_codes: ReasonCodes::new(&reasons),
+        };
+        self.send(now, conn, &Packet::Unsuback(unsuback), out);
+        Next::Go
+    }
+
+    /// A hook has answered about a SUBSCRIBE that was put aside.
+    pub(crate) fn on_subscribe_verdict(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        subscribe: &Subscribe<'_>,
+        asked: Stage,
+        verdict: Verdict,
+        out: &mut Outbox,
+    ) -> Next {
+        let refused = match verdict {
+            Verdict::Allow { .. } | Verdict::Continue(_) => Vec::new(),
+            Verdict::Deny(reason) => vec![reason; subscribe.filters().count()],
+            Verdict::Each(reasons) => reasons,
+        };
+        let all_refused = !refused.is_empty() && refused.iter().all(|reason| reason.is_error());
+        if refused.is_empty() || (!all_refused && asked == Stage::CheckAcl) {
+            // A partial refusal by the ACL is final; the subscribe hook is asked only about what is allowed whole.
+            if refused.is_empty() {
+                if let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, Some(asked), out) {
+                    return next;
+                }
+            }
+        }
+        self.subscribe_all(now, conn, subscribe, &refused, out)
+    }
+}
+
+/// The reason code of a granted subscription (section 3.9.3).
+fn granted_code(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::GRANTED_QOS_0,
+        QoS::AtLeastOnce => ReasonCode::GrantedQoS1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
+    }
+}

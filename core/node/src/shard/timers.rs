@@ -1,0 +1,32 @@
+//! What happens because time has passed.
+
+use newtmq_base::{ConnId, Instant};
+
+use super::{Shard, TimerKind};
+use crate::io::Outbox;
+
+impl Shard {
+    pub(crate) fn on_tick(&mut self, now: Instant, out: &mut Outbox) {
+        self.work(now, out);
+        while let Some(kind) = self.timers.pop_due(now) {
+            match kind {
+                // Never armed: unfinished work is looked up where it is.
+                TimerKind::Work => {}
+                TimerKind::Conn(slot) => self.on_conn_timer(now, slot, out),
+                TimerKind::Stall(slot) => self.on_stall_timer(now, slot, out),
+                TimerKind::Hold(slot) => self.on_hold_timer(now, slot, out),
+                TimerKind::Session(key) => self.on_session_timer(now, key, out),
+                TimerKind::Pour(slot) => {
+                    if let Some(Some(c)) = self.conns.get(slot as usize) {
+                        let conn = ConnId { slot, generation: c.generation };
+                        self.pump(now, conn, out);
+                        if self.timers.next().is_some_and(|(_, next)| next == kind) {
+                            // Another step at the next Tick, so that one filter cannot keep the shard.
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

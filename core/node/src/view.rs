@@ -1,0 +1,147 @@
+//! A read-only look into a shard, for checkers and administration.
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{PacketId, ProtocolVersion};
+
+use crate::conn::NONE;
+use crate::io::Peer;
+use crate::ledger::Ledger;
+use crate::shard::Shard;
+
+/// What can be seen of a shard.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardView<'a> {
+    shard: &'a Shard,
+}
+
+/// What can be seen of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnView<'a> {
+    /// The connection.
+    pub conn: ConnId,
+    /// Who it is.
+    pub peer: Peer,
+    /// Protocol version of its CONNECT.
+    pub version: ProtocolVersion,
+    /// Client Identifier; none before CONNACK.
+    pub client: Option<&'a str>,
+    /// Bytes of output that wait.
+    pub output_bytes: usize,
+    /// Whether its input is held.
+    pub held: bool,
+    /// Whether its output does not move.
+    pub stalled: bool,
+    /// Last byte from the client.
+    pub heard: Instant,
+}
+
+impl Shard {
+    /// A look inside.
+    #[must_use]
+    pub fn view(&self) -> ShardView<'_> {
+        ShardView { shard: self }
+    }
+}
+
+impl<'a> ShardView<'a> {
+    /// Connections, by slot.
+    pub fn connections(&self) -> impl Iterator<Item = ConnView<'a>> {
+        let shard = self.shard;
+        shard.conns.iter().enumerate().filter_map(move |(slot, c)| {
+            let c = c.as_ref()?;
+            Some(ConnView {
+                conn: ConnId { slot: slot as u32, generation: c.generation },
+                peer: c.peer,
+                version: c.version,
+                client: shard.sessions.get(c.session).map(|slot| slot.session.client().as_str()),
+                output_bytes: c.out.len(),
+                held: c.held,
+                stalled: c.stalled,
+                heard: c.heard,
+            })
+        })
+    }
+
+    /// Number of open connections.
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.shard.open_conns as usize
+    }
+
+    /// Number of sessions, connected or waiting.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.shard.sessions.len()
+    }
+
+    /// Number of subscriptions.
+    #[must_use]
+    pub fn subscription_count(&self) -> usize {
+        self.shard.topics.len()
+    }
+
+    /// Number of retained messages.
+    #[must_use]
+    pub fn retained_count(&self) -> usize {
+        self.shard.retained.len()
+    }
+
+    /// Number of armed timers.
+    #[must_use]
+    pub fn timer_count(&self) -> usize {
+        self.shard.timers.len()
+    }
+
+    /// Whether a client's session exists, and whether it is connected.
+    #[must_use]
+    pub fn session_is_connected(&self, client: &str) -> Option<bool> {
+        let key = self.shard.find_session(client)?;
+        self.shard.sessions.get(key).map(|slot| slot.conn != NONE)
+    }
+
+    /// Messages in queues and windows.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        let held = |slot: &crate::shard::SessionSlot| slot.session.queue_len() + slot.session.inflight_len();
+        self.shard.sessions.iter().map(|(_, slot)| held(slot) as u64).sum()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.shard.ledger
+    }
+
+    /// What the ledger is off by: 0, always.
+    #[must_use]
+    pub fn ledger_balance(&self) -> i128 {
+        let ledger = &self.shard.ledger;
+        let out = ledger.delivered + ledger.dropped_total() + self.queued();
+        i128::from(ledger.matched) - i128::from(out)
+    }
+
+    /// Checks what must always hold.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn assert_consistent(&self) {
+        assert_eq!(self.ledger_balance(), 0, "{:?}, queued {}", self.shard.ledger, self.queued());
+        for (key, slot) in self.shard.sessions.iter() {
+            let mut ids: Vec<PacketId> = slot.session.packet_ids().collect();
+            let count = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), count, "a Packet Identifier is used twice [MQTT-2.2.1-4]");
+            if slot.conn != NONE {
+                let c = self.shard.conns[slot.conn as usize].as_ref().expect("a session's connection exists");
+                assert_eq!(c.session, key);
+                assert!(slot.session.outstanding() <= usize::from(c.receive_maximum), "the window is exceeded");
+            }
+            let limits = self.shard.config.zones[usize::from(slot.zone)].session;
+            assert!(slot.session.queue_len() <= limits.max_mqueue_len.max(1));
+        }
+        let subscriptions: usize =
+            self.shard.sessions.iter().map(|(_, slot)| slot.session.subscriptions().len()).sum();
+        assert_eq!(self.shard.topics.len(), subscriptions, "the topic table and the sessions agree");
+    }
+}

@@ -1,0 +1,259 @@
+//! The two-way message flow of a session: what is in flight to the client, what waits, and which QoS 2 identifiers the
+//! client has in use. Allocated for sessions that have any of it.
+
+use std::collections::VecDeque;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{PacketId, QoS};
+
+use crate::op::AckKind;
+use crate::queue::{Delivery, Identifiers, Queue};
+use crate::session::SessionLimits;
+use crate::{Dropped, Message};
+
+/// Packet Identifiers are 1..=65,535.
+pub(crate) const PACKET_IDS: u64 = 65_535;
+
+#[derive(Debug)]
+struct InFlight {
+    delivery: Delivery,
+    /// PUBREC has arrived: PUBREL is what is sent.
+    released: bool,
+    /// Sent on an earlier connection: DUP is set when it is sent again [MQTT-3.3.1-1].
+    sent_before: bool,
+}
+
+/// What to write to the connection next.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Which packet.
+    pub kind: OutgoingKind,
+    /// The delivery it belongs to.
+    pub delivery: &'a Delivery,
+}
+
+/// Which packet to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutgoingKind {
+    /// PUBLISH; `dup` if it went out on an earlier connection.
+    Publish {
+        /// The DUP flag.
+        dup: bool,
+    },
+    /// PUBREL of a delivery whose PUBREC came on an earlier connection.
+    Pubrel,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    next_dseq: u64,
+    /// No live delivery has a lower dseq.
+    oldest_dseq: u64,
+    /// Sent and not acknowledged, in the order of first sending [MQTT-4.6.0-1].
+    inflight: VecDeque<InFlight>,
+    /// The first `sent` of `inflight` were sent on this connection.
+    sent: usize,
+    /// A QoS 0 message on its way out; it needs a place to be borrowed from.
+    qos0: Option<Delivery>,
+    queue: Queue,
+    /// QoS 2 identifiers received and not yet released, sorted.
+    qos2_in: Vec<u16>,
+}
+
+impl Flow {
+    pub(crate) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn inflight_len(&self) -> usize {
+        self.inflight.len()
+    }
+
+    /// Deliveries that wait for acknowledgement on this connection.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub(crate) fn has_queued_qos0(&self) -> bool {
+        self.queue.has_qos0()
+    }
+
+    /// Starts over on a new connection: everything in flight is to be sent again.
+    pub(crate) fn rewind(&mut self) {
+        for entry in self.inflight.iter_mut().take(self.sent) {
+            entry.sent_before = true;
+        }
+        self.sent = 0;
+    }
+
+    pub(crate) fn enqueue(
+        &mut self,
+        message: Message,
+        qos: QoS,
+        retain: bool,
+        identifiers: Identifiers,
+        priority: u8,
+        limits: &SessionLimits,
+    ) -> Dropped {
+        let mut dropped = Dropped::default();
+        while self.queue.len() >= limits.max_mqueue_len.max(1) {
+            self.queue.pop_oldest();
+            dropped.full += 1;
+        }
+        let (dseq, packet_id) = if qos == QoS::AtMostOnce { (0, None) } else { self.assign() };
+        self.queue.push(priority, Delivery { message, identifiers, dseq, packet_id, qos, retain });
+        dropped
+    }
+
+    /// The next dseq whose Packet Identifier is free [MQTT-2.2.1-4].
+    fn assign(&mut self) -> (u64, Option<PacketId>) {
+        loop {
+            let dseq = self.next_dseq;
+            self.next_dseq += 1;
+            let packet_id = PacketId::new((dseq % PACKET_IDS) as u16 + 1).expect("1..=65,535");
+            // Less than a round of identifiers since the oldest live one: this one cannot be in use.
+            if dseq - self.oldest_dseq >= PACKET_IDS {
+                self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(dseq);
+            }
+            let reused = dseq - self.oldest_dseq >= PACKET_IDS && self.in_use(packet_id);
+            if !reused {
+                return (dseq, Some(packet_id));
+            }
+        }
+    }
+
+    /// Deliveries that hold a Packet Identifier.
+    fn live(&self) -> impl Iterator<Item = &Delivery> {
+        let inflight = self.inflight.iter().map(|entry| &entry.delivery);
+        inflight.chain(self.queue.iter().filter(|delivery| delivery.packet_id.is_some()))
+    }
+
+    fn in_use(&self, packet_id: PacketId) -> bool {
+        self.live().any(|delivery| delivery.packet_id == Some(packet_id))
+    }
+
+    /// Hands out the next packet, within `receive_maximum` unacknowledged ones on this connection [MQTT-3.3.4-9].
+    pub(crate) fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
+        let window_open = self.sent < receive_maximum;
+        if self.sent < self.inflight.len() {
+            if !window_open {
+                return None;
+            }
+            let entry = &self.inflight[self.sent];
+            let kind =
+                if entry.released { OutgoingKind::Pubrel } else { OutgoingKind::Publish { dup: entry.sent_before } };
+            self.sent += 1;
+            return Some(Outgoing { kind, delivery: &self.inflight[self.sent - 1].delivery });
+        }
+        let delivery = loop {
+            let delivery = self.queue.pop(window_open)?;
+            if !delivery.message.is_expired(now) {
+                break delivery;
+            }
+            *expired += 1;
+        };
+        if delivery.qos == QoS::AtMostOnce {
+            return Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: self.qos0.insert(delivery) });
+        }
+        self.sent += 1;
+        self.inflight.push_back(InFlight { delivery, released: false, sent_before: false });
+        let entry = self.inflight.back().expect("pushed above");
+        Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: &entry.delivery })
+    }
+
+    /// Where an identifier is in flight. Acknowledgements come in order [MQTT-4.6.0-2], so it is the front one unless
+    /// the client is odd; then the window is searched.
+    fn position(&self, packet_id: PacketId) -> Option<usize> {
+        self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id))
+    }
+
+    pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> bool {
+        let Some(at) = self.position(packet_id) else { return false };
+        let entry = &self.inflight[at];
+        let fits = match kind {
+            AckKind::Puback => entry.delivery.qos == QoS::AtLeastOnce,
+            AckKind::Pubcomp => entry.released,
+            AckKind::PubrecError => entry.delivery.qos == QoS::ExactlyOnce && !entry.released,
+        };
+        // What was not sent on this connection may still be acknowledged by it: the client knows it from the last one.
+        if !fits {
+            return false;
+        }
+        self.remove(at);
+        true
+    }
+
+    pub(crate) fn discard(&mut self, packet_id: PacketId) {
+        if let Some(at) = self.position(packet_id) {
+            self.remove(at);
+        }
+    }
+
+    fn remove(&mut self, at: usize) {
+        if at == 0 {
+            self.inflight.pop_front();
+        } else {
+            self.inflight.remove(at);
+        }
+        self.sent -= usize::from(at < self.sent);
+    }
+
+    pub(crate) fn pubrec(&mut self, packet_id: PacketId) -> bool {
+        let Some(at) = self.position(packet_id) else { return false };
+        let entry = &mut self.inflight[at];
+        if entry.delivery.qos != QoS::ExactlyOnce {
+            return false;
+        }
+        entry.released = true;
+        true
+    }
+
+    pub(crate) fn qos2_in(&mut self, packet_id: PacketId) -> bool {
+        match self.qos2_in.binary_search(&packet_id.get()) {
+            Ok(_) => false,
+            Err(at) => {
+                self.qos2_in.insert(at, packet_id.get());
+                true
+            }
+        }
+    }
+
+    pub(crate) fn qos2_in_len(&self) -> usize {
+        self.qos2_in.len()
+    }
+
+    pub(crate) fn has_qos2_in(&self, packet_id: PacketId) -> bool {
+        self.qos2_in.binary_search(&packet_id.get()).is_ok()
+    }
+
+    pub(crate) fn qos2_rel(&mut self, packet_id: PacketId) -> bool {
+        match self.qos2_in.binary_search(&packet_id.get()) {
+            Ok(at) => {
+                self.qos2_in.remove(at);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    pub(crate) fn expire(&mut self, now: Instant) -> u32 {
+        self.queue.remove_expired(now)
+    }
+
+    /// Packet Identifiers in use toward the client, for checkers.
+    pub(crate) fn packet_ids(&self) -> impl Iterator<Item = PacketId> {
+        self.live().filter_map(|delivery| delivery.packet_id)
+    }
+
+    /// Gives memory back while nothing is in flight.
+    pub(crate) fn release(&mut self) {
+        self.queue.release();
+        if self.inflight.is_empty() {
+            self.inflight = VecDeque::new();
+        }
+        if self.qos2_in.is_empty() {
+            self.qos2_in = Vec::new();
+        }
+        self.qos0 = None;
+    }
+}

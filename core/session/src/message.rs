@@ -1,0 +1,163 @@
+//! An application message that outlives the packet it came in.
+
+use std::sync::Arc;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::QoS;
+
+/// A published message as one reference-counted block, so that a publish costs one allocation however many sessions
+/// queue it, and a retained message costs 16 bytes beside its block.
+///
+/// The block: a fixed head, then topic, forwardable properties (as encoded on the wire) and payload.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message(Arc<[u8]>);
+
+/// What a [`Message`] is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct MessageParts<'a> {
+    /// Topic Name, valid.
+    pub topic: &'a [u8],
+    /// MQTT 5 properties that a server passes on unaltered, encoded, without a length in front.
+    pub forwardable: &'a [u8],
+    /// Application payload.
+    pub payload: &'a [u8],
+    /// QoS of the publish.
+    pub qos: QoS,
+    /// RETAIN flag of the publish.
+    pub retain: bool,
+    /// When the Message Expiry Interval has passed; [`Instant::NEVER`] without one.
+    pub expires: Instant,
+}
+
+// Layout of the head, little endian.
+const EXPIRES: usize = 0;
+const FORWARDABLE_LEN: usize = 8;
+const TOPIC_LEN: usize = 12;
+const FLAGS: usize = 14;
+const HEAD_LEN: usize = 15;
+const FLAG_RETAIN: u8 = 0x80;
+
+impl Message {
+    /// Makes the block. `scratch` is any buffer to build it in; its content is replaced.
+    #[must_use]
+    pub fn new(parts: &MessageParts<'_>, scratch: &mut Vec<u8>) -> Message {
+        scratch.clear();
+        scratch.reserve(HEAD_LEN + parts.topic.len() + parts.forwardable.len() + parts.payload.len());
+        scratch.extend_from_slice(&parts.expires.as_nanos().to_le_bytes());
+        let forwardable_len = u32::try_from(parts.forwardable.len()).expect("a packet is below 256 MiB");
+        scratch.extend_from_slice(&forwardable_len.to_le_bytes());
+        let topic_len = u16::try_from(parts.topic.len()).expect("a Topic Name is at most 65,535 bytes");
+        scratch.extend_from_slice(&topic_len.to_le_bytes());
+        scratch.push(parts.qos as u8 | if parts.retain { FLAG_RETAIN } else { 0 });
+        scratch.extend_from_slice(parts.topic);
+        scratch.extend_from_slice(parts.forwardable);
+        scratch.extend_from_slice(parts.payload);
+        Message(Arc::from(&scratch[..]))
+    }
+
+    fn word<const N: usize>(&self, at: usize) -> [u8; N] {
+        self.0[at..at + N].try_into().expect("the head is in every block")
+    }
+
+    fn topic_len(&self) -> usize {
+        usize::from(u16::from_le_bytes(self.word(TOPIC_LEN)))
+    }
+
+    fn forwardable_len(&self) -> usize {
+        u32::from_le_bytes(self.word(FORWARDABLE_LEN)) as usize
+    }
+
+    /// Topic Name as bytes.
+    #[must_use]
+    pub fn topic(&self) -> &[u8] {
+        &self.0[HEAD_LEN..HEAD_LEN + self.topic_len()]
+    }
+
+    /// Topic Name as text.
+    #[must_use]
+    pub fn topic_str(&self) -> &str {
+        core::str::from_utf8(self.topic()).expect("a message is made with a valid Topic Name")
+    }
+
+    /// MQTT 5 properties to pass on, encoded.
+    #[must_use]
+    pub fn forwardable(&self) -> &[u8] {
+        let start = HEAD_LEN + self.topic_len();
+        &self.0[start..start + self.forwardable_len()]
+    }
+
+    /// Application payload.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.0[HEAD_LEN + self.topic_len() + self.forwardable_len()..]
+    }
+
+    /// QoS of the publish.
+    #[must_use]
+    pub fn qos(&self) -> QoS {
+        QoS::from_bits(self.0[FLAGS] & !FLAG_RETAIN).expect("made from a QoS")
+    }
+
+    /// RETAIN flag of the publish.
+    #[must_use]
+    pub fn retain(&self) -> bool {
+        self.0[FLAGS] & FLAG_RETAIN != 0
+    }
+
+    /// When the message expires.
+    #[must_use]
+    pub fn expires(&self) -> Instant {
+        Instant::from_nanos(u64::from_le_bytes(self.word(EXPIRES)))
+    }
+
+    /// Whether the Message Expiry Interval has passed [MQTT-3.3.2-5].
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        self.expires() <= now
+    }
+
+    /// The received interval minus the time the message waited, in seconds, rounded up [MQTT-3.3.2-6].
+    #[must_use]
+    pub fn remaining_expiry(&self, now: Instant) -> Option<u32> {
+        let expires = self.expires();
+        if expires == Instant::NEVER {
+            return None;
+        }
+        Some(u32::try_from((expires - now).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
+    }
+
+    /// Bytes of the block, for accounts of memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl core::fmt::Debug for Message {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Message({:?}, {:?}, {} B)", self.topic_str(), self.qos(), self.payload().len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back() {
+        let parts = MessageParts {
+            topic: b"a/b",
+            forwardable: &[1, 1],
+            payload: b"hello",
+            qos: QoS::ExactlyOnce,
+            retain: true,
+            expires: Instant::from_millis(2500),
+        };
+        let message = Message::new(&parts, &mut Vec::new());
+        assert_eq!((message.topic_str(), message.forwardable(), message.payload()), ("a/b", &[1, 1][..], &b"hello"[..]));
+        assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
+        assert_eq!(message.remaining_expiry(Instant::from_millis(1000)), Some(2));
+        assert!(!message.is_expired(Instant::from_millis(2499)));
+        assert!(message.is_expired(Instant::from_millis(2500)));
+    }
+}

@@ -1,0 +1,189 @@
+//! The session itself: identity, limits, subscriptions, will; its message flow is in [`crate::flow`].
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{ClientId, PacketId};
+
+use crate::flow::{Flow, Outgoing, PACKET_IDS};
+use crate::op::{Applied, Dropped, Op};
+use crate::subscriptions::{SubscriptionEntry, Subscriptions};
+use crate::Message;
+
+/// Limits of a session; the same for all sessions of a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Messages that wait; the oldest is dropped above it.
+    pub max_mqueue_len: usize,
+    /// Unacknowledged deliveries, together with the client's Receive Maximum.
+    pub max_inflight: usize,
+}
+
+impl SessionLimits {
+    /// # Panics
+    /// If the two together could use up all Packet Identifiers.
+    pub fn assert_valid(&self) {
+        assert!(
+            ((self.max_mqueue_len + self.max_inflight) as u64) < PACKET_IDS,
+            "max_mqueue_len + max_inflight must be below {PACKET_IDS}"
+        );
+    }
+}
+
+/// A Will Message (section 3.1.2.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Will {
+    /// The message; its expiry counts from its publication, so the block holds none.
+    pub message: Message,
+    /// Message Expiry Interval in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// Will Delay Interval in seconds (section 3.1.3.2.2).
+    pub delay_interval: u32,
+}
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    client: ClientId,
+    subscriptions: Subscriptions,
+    flow: Option<Box<Flow>>,
+    will: Option<Box<Will>>,
+    expiry_interval: u32,
+}
+
+impl Session {
+    /// A new session, without anything.
+    #[must_use]
+    pub fn new(client: ClientId, expiry_interval: u32) -> Session {
+        Session { client, subscriptions: Subscriptions::default(), flow: None, will: None, expiry_interval }
+    }
+
+    /// Client Identifier.
+    #[must_use]
+    pub fn client(&self) -> &ClientId {
+        &self.client
+    }
+
+    /// Session Expiry Interval in seconds; `u32::MAX` never expires.
+    #[must_use]
+    pub fn expiry_interval(&self) -> u32 {
+        self.expiry_interval
+    }
+
+    /// The subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
+    /// The Will Message, while there is one.
+    #[must_use]
+    pub fn will(&self) -> Option<&Will> {
+        self.will.as_deref()
+    }
+
+    /// Messages that wait for the window or the client.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.queue_len())
+    }
+
+    /// Deliveries that wait for an acknowledgement.
+    #[must_use]
+    pub fn inflight_len(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.inflight_len())
+    }
+
+    /// Those of them that were sent on this connection.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.sent())
+    }
+
+    /// Whether a QoS 0 message must queue to keep its place behind others.
+    #[must_use]
+    pub fn has_queued_qos0(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.has_queued_qos0())
+    }
+
+    /// QoS 2 identifiers that the client has in use.
+    #[must_use]
+    pub fn awaiting_rel_len(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.qos2_in_len())
+    }
+
+    /// Whether the client has this QoS 2 identifier in use.
+    #[must_use]
+    pub fn is_awaiting_rel(&self, packet_id: PacketId) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.has_qos2_in(packet_id))
+    }
+
+    /// Packet Identifiers in use toward the client, for checkers.
+    pub fn packet_ids(&self) -> impl Iterator<Item = PacketId> {
+        self.flow.iter().flat_map(|flow| flow.packet_ids())
+    }
+
+    /// Applies one durable change.
+    pub fn apply(&mut self, op: Op<'_>, limits: &SessionLimits) -> Applied {
+        match op {
+            Op::Claim { expiry_interval } | Op::Detach { expiry_interval } => {
+                self.expiry_interval = expiry_interval;
+                if let Some(flow) = &mut self.flow {
+                    flow.rewind();
+                }
+                Applied::Done
+            }
+            Op::Subscribe { filter, options, identifier } => {
+                match self.subscriptions.insert(filter, SubscriptionEntry { options, identifier }) {
+                    Some(_) => Applied::Nothing,
+                    None => Applied::Done,
+                }
+            }
+            Op::Unsubscribe { filter } => done(self.subscriptions.remove(filter.as_str()).is_some()),
+            Op::Enqueue { message, qos, retain, identifiers, priority } => {
+                let flow = self.flow.get_or_insert_default();
+                let dropped = flow.enqueue(message, qos, retain, identifiers, priority, limits);
+                if dropped == Dropped::default() { Applied::Done } else { Applied::Dropped(dropped) }
+            }
+            Op::Ack { packet_id, kind } => done(self.flow.as_mut().is_some_and(|flow| flow.ack(packet_id, kind))),
+            Op::PubrecOut { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.pubrec(packet_id))),
+            Op::Qos2In { packet_id } => done(self.flow.get_or_insert_default().qos2_in(packet_id)),
+            Op::Qos2Rel { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.qos2_rel(packet_id))),
+            Op::Will { will } => {
+                self.will = will;
+                Applied::Done
+            }
+            Op::Expire { now } => match self.flow.as_mut().map_or(0, |flow| flow.expire(now)) {
+                0 => Applied::Nothing,
+                expired => Applied::Dropped(Dropped { full: 0, expired }),
+            },
+        }
+    }
+
+    /// Hands out the next packet to write, at most `receive_maximum` of them unacknowledged. `expired` counts messages
+    /// that were given up on the way.
+    pub fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
+        self.flow.as_mut()?.next_send(now, receive_maximum, expired)
+    }
+
+    /// Gives up a delivery that cannot be sent to this client, as if it had been completed [MQTT-3.1.2-25].
+    pub fn discard(&mut self, packet_id: PacketId) {
+        if let Some(flow) = &mut self.flow {
+            flow.discard(packet_id);
+        }
+    }
+
+    /// Takes the will away, to publish it.
+    pub fn take_will(&mut self) -> Option<Box<Will>> {
+        self.will.take()
+    }
+
+    /// Gives memory back that nothing needs at the moment. Changes nothing else.
+    pub fn release(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.release();
+        }
+    }
+}
+
+fn done(changed: bool) -> Applied {
+    if changed { Applied::Done } else { Applied::Nothing }
+}

@@ -1,0 +1,360 @@
+//! The driver of one shard: a future that owns the core, its connections and one timer.
+//!
+//! Each round reads what is ready through one buffer, hands it to the shard, and then writes once to each connection
+//! that has output. Generic over the stream, so that TCP, TLS, WebSocket and simulated connections run the same code.
+//! It decides nothing about MQTT.
+
+mod ready;
+mod slot;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use newtmq_base::{ConnId, Instant, ListenerId};
+use newtmq_mqtt::ReasonCode;
+use newtmq_node::{AdminCommand, CloseCause, Fill, Outbox, Output, Peer, Shard, ShardInput, WriteBatch};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::rt::Clock;
+use ready::ReadyList;
+use slot::{Slot, Slots, Wrote, write};
+
+/// Largest read.
+const READ_BYTES: usize = 64 << 10;
+/// Most connections opened in a round.
+const OPEN_MAX: usize = 256;
+/// Most `fill`s of one connection in a round; then the others have their turn.
+const FILL_MAX: usize = 4;
+
+/// A connection that was just accepted.
+#[derive(Debug)]
+pub struct Accepted<S> {
+    /// Its stream.
+    pub stream: S,
+    /// Remote address.
+    pub address: SocketAddr,
+    /// Where it came in.
+    pub listener: ListenerId,
+}
+
+/// Drives a shard until it is told to stop and every connection is closed.
+#[derive(Debug)]
+pub struct Driver<S> {
+    shard: Shard,
+    clock: Clock,
+    now: Instant,
+    accepted: mpsc::Receiver<Accepted<S>>,
+    commands: mpsc::Receiver<AdminCommand>,
+    slots: Slots<S>,
+    ready: ReadyList,
+    /// Slots that have something to do in this round.
+    woken: Vec<u32>,
+    /// Slots with output.
+    dirty: Vec<u32>,
+    buffer: Box<[u8]>,
+    batch: WriteBatch,
+    out: Outbox,
+    outputs: Vec<Output>,
+    sleep: Pin<Box<Sleep>>,
+    /// What `sleep` is set to.
+    wake_at: Instant,
+    stopping: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    /// A driver for a shard. It ends when [`AdminCommand::Shutdown`] came and all connections are closed.
+    #[must_use]
+    pub fn new(
+        shard: Shard,
+        clock: Clock,
+        accepted: mpsc::Receiver<Accepted<S>>,
+        commands: mpsc::Receiver<AdminCommand>,
+    ) -> Driver<S> {
+        Driver {
+            shard,
+            clock,
+            now: clock.now(),
+            accepted,
+            commands,
+            slots: Slots::default(),
+            ready: ReadyList::default(),
+            woken: Vec::new(),
+            dirty: Vec::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            batch: WriteBatch::default(),
+            out: Outbox::default(),
+            outputs: Vec::new(),
+            sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            wake_at: Instant::START,
+            stopping: false,
+        }
+    }
+
+    /// Reads what the connection has, within a budget.
+    fn read(&mut self, slot: u32) {
+        loop {
+            let Some(s) = self.slots.get(slot) else { return };
+            if s.held {
+                return;
+            }
+            let mut buffer = ReadBuf::new(&mut self.buffer);
+            let mut context = Context::from_waker(&s.waker);
+            match Pin::new(&mut s.stream).poll_read(&mut context, &mut buffer) {
+                Poll::Pending => return,
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return self.gone(slot, CloseCause::Peer),
+                Poll::Ready(Err(error)) => {
+                    tracing::debug!(slot, %error, "read");
+                    return self.gone(slot, CloseCause::Error);
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            let count = buffer.filled().len();
+            // A connection that is being closed is only read to see its end.
+            if !s.closing {
+                let conn = ConnId { slot, generation: s.generation };
+                let data = &self.buffer[..count];
+                let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data }, &mut self.out);
+                if taken.hold {
+                    s.held = true;
+                    s.kept = Some(Box::new(data[taken.bytes..].to_vec()));
+                }
+                self.take_outputs();
+            }
+            if count == READ_BYTES {
+                // There may be more; the others first.
+                self.ready.push(slot);
+                return;
+            }
+        }
+    }
+
+    /// The hold of a connection is over: first what was kept, then the socket.
+    fn resume(&mut self, conn: ConnId) {
+        let Some(s) = self.slots.live(conn) else { return };
+        s.held = false;
+        let kept = s.kept.take().unwrap_or_default();
+        if !s.closing && !kept.is_empty() {
+            let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data: &kept }, &mut self.out);
+            if taken.hold
+                && let Some(s) = self.slots.live(conn)
+            {
+                s.held = true;
+                s.kept = Some(Box::new(kept[taken.bytes..].to_vec()));
+            }
+        }
+        self.ready.push(conn.slot);
+    }
+
+    /// Does what the shard asks for. Inputs that this leads to may ask for more, so it goes on until nothing is left.
+    fn take_outputs(&mut self) {
+        while !self.out.is_empty() {
+            let mut outputs = std::mem::take(&mut self.outputs);
+            outputs.extend(self.out.drain());
+            for output in outputs.drain(..) {
+                match output {
+                    Output::Ready(conn) => self.mark_dirty(conn),
+                    Output::Resume(conn) => self.resume(conn),
+                    Output::Close { conn, reason } => self.start_close(conn, reason),
+                    Output::Abort(conn) => {
+                        if self.slots.live(conn).is_some() {
+                            self.gone(conn.slot, CloseCause::Asked);
+                        }
+                    }
+                    // Nobody decides in this version, so the shard is not configured to ask.
+                    Output::Decide { .. } => {}
+                    Output::Event(event) => tracing::debug!(
+                        hook = event.hook.name(),
+                        client = %event.client,
+                        topic = event.topic.as_deref(),
+                        reason = %event.reason,
+                    ),
+                }
+            }
+            self.outputs = outputs;
+        }
+    }
+
+    fn mark_dirty(&mut self, conn: ConnId) {
+        if let Some(s) = self.slots.live(conn) {
+            s.has_output = true;
+            if !s.dirty {
+                s.dirty = true;
+                self.dirty.push(conn.slot);
+            }
+        }
+    }
+
+    fn start_close(&mut self, conn: ConnId, reason: ReasonCode) {
+        let Some(s) = self.slots.live(conn) else { return };
+        tracing::debug!(%conn, %reason, "closing");
+        s.closing = true;
+        s.held = false;
+        s.kept = None;
+        if !s.dirty {
+            s.dirty = true;
+            self.dirty.push(conn.slot);
+        }
+    }
+
+    /// Writes what the shard has for a connection until it is drained or the socket is full.
+    fn flush(&mut self, slot: u32) {
+        for _ in 0..FILL_MAX {
+            let Some(s) = self.slots.get(slot) else { return };
+            if let Some(pending) = &mut s.pending {
+                match write(&mut s.stream, &s.waker, pending) {
+                    Wrote::All => s.pending = None,
+                    Wrote::Blocked => return,
+                    Wrote::Failed => return self.gone(slot, CloseCause::Error),
+                }
+            }
+            if !s.has_output {
+                return self.end_close(slot);
+            }
+            let conn = ConnId { slot, generation: s.generation };
+            s.has_output = self.shard.fill(self.now, conn, &mut self.batch, &mut self.out) == Fill::More;
+            match write(&mut s.stream, &s.waker, &mut self.batch) {
+                Wrote::All => {}
+                Wrote::Blocked => {
+                    s.pending = Some(Box::new(self.batch.split_off()));
+                    return;
+                }
+                Wrote::Failed => {
+                    let _ = self.batch.split_off();
+                    return self.gone(slot, CloseCause::Error);
+                }
+            }
+        }
+        let Some(s) = self.slots.get(slot) else { return };
+        if s.has_output || s.closing {
+            s.dirty = true;
+            self.dirty.push(slot);
+            self.ready.wake();
+        }
+    }
+
+    /// Everything is written to a connection that is to be closed: say so to the peer, then wait for its end, so that
+    /// the last packet is not lost to a reset.
+    fn end_close(&mut self, slot: u32) {
+        let Some(s) = self.slots.get(slot) else { return };
+        if !s.closing || s.shut_down {
+            return;
+        }
+        let mut context = Context::from_waker(&s.waker);
+        match Pin::new(&mut s.stream).poll_shutdown(&mut context) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => {
+                s.shut_down = true;
+                self.ready.push(slot);
+            }
+            Poll::Ready(Err(_)) => self.gone(slot, CloseCause::Asked),
+        }
+    }
+
+    fn gone(&mut self, slot: u32, cause: CloseCause) {
+        if let Some(s) = self.slots.remove(slot) {
+            let conn = ConnId { slot, generation: s.generation };
+            self.shard.handle(self.now, ShardInput::Closed { conn, cause }, &mut self.out);
+            self.take_outputs();
+        }
+    }
+
+    fn open(&mut self, accepted: Accepted<S>) {
+        let Accepted { stream, address, listener } = accepted;
+        let ready = &self.ready;
+        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, ready.waker(slot)));
+        let input = ShardInput::Opened { conn, listener, peer: Peer { address } };
+        self.shard.handle(self.now, input, &mut self.out);
+        self.take_outputs();
+        self.ready.push(conn.slot);
+    }
+
+    fn poll_inputs(&mut self, context: &mut Context<'_>) {
+        for _ in 0..OPEN_MAX {
+            match self.accepted.poll_recv(context) {
+                Poll::Ready(Some(accepted)) if self.stopping => drop(accepted),
+                Poll::Ready(Some(accepted)) => self.open(accepted),
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        while let Poll::Ready(Some(command)) = self.commands.poll_recv(context) {
+            match command {
+                AdminCommand::Shutdown => self.stopping = true,
+            }
+            self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
+            self.take_outputs();
+        }
+    }
+
+    /// Gives the shard a Tick when it wants one, and sets the timer to the next time.
+    fn poll_timer(&mut self, context: &mut Context<'_>) {
+        if self.shard.next_deadline().is_some_and(|(at, _)| at <= self.now) {
+            self.shard.handle(self.now, ShardInput::Tick, &mut self.out);
+            self.take_outputs();
+        }
+        let wanted = self.shard.next_deadline().map_or(Instant::NEVER, |(at, _)| at);
+        if wanted <= self.now {
+            // Work is left: let the sockets have their turn, then go on.
+            context.waker().wake_by_ref();
+            return;
+        }
+        if wanted != self.wake_at {
+            self.wake_at = wanted;
+            if wanted != Instant::NEVER {
+                self.sleep.as_mut().reset(self.clock.at(wanted));
+            }
+        }
+        if wanted != Instant::NEVER && self.sleep.as_mut().poll(context).is_ready() {
+            self.wake_at = Instant::START;
+            context.waker().wake_by_ref();
+        }
+    }
+
+    fn round(&mut self, context: &mut Context<'_>) {
+        self.now = self.clock.now();
+        self.poll_inputs(context);
+        let mut woken = std::mem::take(&mut self.woken);
+        self.ready.take(&mut woken);
+        for slot in woken.drain(..) {
+            if self.slots.get(slot).is_some_and(|s| s.pending.is_some() || s.closing) {
+                self.flush(slot);
+            }
+            self.read(slot);
+        }
+        self.woken = woken;
+        self.poll_timer(context);
+        // Writing may resume publishers, whose packets make more output: one more pass each, the rest next round.
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            if let Some(s) = self.slots.get(slot) {
+                s.dirty = false;
+                if s.pending.is_none() {
+                    self.flush(slot);
+                }
+            }
+        }
+        self.take_outputs();
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        } else {
+            self.ready.wake();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        this.ready.set_parent(context.waker());
+        this.round(context);
+        if this.stopping && this.slots.is_empty() {
+            return Poll::Ready(());
+        }
+        Poll::Pending
+    }
+}

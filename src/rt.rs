@@ -1,0 +1,143 @@
+//! The only place that names what differs between production (tokio) and the simulator's madsim tier: listening,
+//! accepting, signals, random bytes. Everything else uses what both have.
+
+use std::io;
+use std::net::SocketAddr;
+
+use newtmq_base::{Instant, SEED_BYTES, WallTime};
+pub use tokio::net::{TcpListener, TcpStream};
+
+/// The monotonic clock of a node, as the core's time.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    start: tokio::time::Instant,
+}
+
+impl Clock {
+    /// A clock that starts at zero.
+    #[must_use]
+    pub fn start() -> Clock {
+        Clock { start: tokio::time::Instant::now() }
+    }
+
+    /// Time since the start.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        Instant::START + self.start.elapsed()
+    }
+
+    /// A time of the core as one that can be slept until.
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> tokio::time::Instant {
+        self.start + (instant - Instant::START)
+    }
+}
+
+/// Wall-clock time, for what is shown to people.
+#[must_use]
+pub fn wall_time() -> WallTime {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    WallTime(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(not(madsim))]
+mod imp {
+    use socket2::{Domain, Protocol, Socket, Type};
+
+    use super::{SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+
+    /// Listens on `address`. Port 0 picks a free one.
+    ///
+    /// # Errors
+    /// The operating system's, for example that the address is in use.
+    #[allow(clippy::unused_async)] // asynchronous in the simulator
+    pub async fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A restart must not wait for old connections to leave TIME_WAIT; two listeners are still refused.
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        TcpListener::from_std(socket.into())
+    }
+
+    /// Sends small packets at once.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)
+    }
+
+    /// Random bytes from the operating system.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn seed() -> io::Result<[u8; SEED_BYTES]> {
+        let mut seed = [0; SEED_BYTES];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(seed)
+    }
+
+    /// Waits for SIGTERM or SIGINT; repeatable.
+    #[derive(Debug)]
+    pub struct StopSignals {
+        terminate: tokio::signal::unix::Signal,
+        interrupt: tokio::signal::unix::Signal,
+    }
+
+    impl StopSignals {
+        /// Listens for them from here on.
+        ///
+        /// # Errors
+        /// The operating system's.
+        pub fn new() -> io::Result<StopSignals> {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        }
+
+        /// The next one's name.
+        pub async fn next(&mut self) -> &'static str {
+            tokio::select! {
+                biased;
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+            }
+        }
+    }
+}
+
+#[cfg(madsim)]
+mod imp {
+    use super::{SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+
+    /// Listens on `address` of the simulated node.
+    ///
+    /// # Errors
+    /// The simulator's.
+    pub async fn listen(address: SocketAddr, _backlog: u32) -> io::Result<TcpListener> {
+        TcpListener::bind(address).await
+    }
+
+    /// Nothing is delayed here.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_nodelay(_stream: &TcpStream) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// From the simulation's seed.
+    ///
+    /// # Errors
+    /// None.
+    pub fn seed() -> io::Result<[u8; SEED_BYTES]> {
+        use madsim::rand::Rng as _;
+        Ok(madsim::rand::thread_rng().r#gen())
+    }
+}
+
+pub use imp::*;

@@ -1,0 +1,71 @@
+//! From the configuration to what a shard is told.
+
+use newtmq_mqtt::QoS;
+use newtmq_node::{HookSet, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
+use newtmq_session::SessionLimits;
+use newtmq_topic::PickStrategy;
+
+use crate::config::{Config, DefaultPriority, SharedStrategy, Zone};
+
+/// The shard's part of a configuration. Listeners keep their order, so [`newtmq_base::ListenerId`] is their index.
+#[must_use]
+pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
+    let zone_index =
+        |name: &str| config.zones.keys().position(|zone| zone == name).expect("every listener's zone is there");
+    let listeners = config.listeners.iter().map(|listener| ListenerConfig {
+        zone: u16::try_from(zone_index(&listener.zone)).expect("a configuration has few zones"),
+        max_connections: listener.max_connections,
+    });
+    let mqtt = &config.mqtt;
+    ShardConfig {
+        listeners: listeners.collect(),
+        zones: config.zones.values().map(zone).collect(),
+        mqtt: MqttConfig {
+            max_packet_size: mqtt.max_packet_size,
+            max_clientid_len: usize::from(mqtt.max_clientid_len),
+            max_topic_levels: usize::from(mqtt.max_topic_levels),
+            max_qos_allowed: QoS::from_bits(mqtt.max_qos_allowed).expect("checked when it was read"),
+            max_topic_alias: mqtt.max_topic_alias,
+            retain_available: mqtt.retain_available,
+            wildcard_subscription: mqtt.wildcard_subscription,
+            shared_subscription: mqtt.shared_subscription,
+            ignore_loop_deliver: mqtt.ignore_loop_deliver,
+        },
+        retained: RetainedConfig {
+            max_retained_messages: usize::try_from(config.retained.max_retained_messages).unwrap_or(usize::MAX),
+            max_payload_size: config.retained.max_payload_size as usize,
+            expiry_interval: config.retained.expiry_interval,
+        },
+        shared_strategy: match config.broker.shared_subscription_strategy {
+            SharedStrategy::Random => PickStrategy::Random,
+            SharedStrategy::RoundRobin => PickStrategy::RoundRobin,
+            SharedStrategy::Sticky => PickStrategy::Sticky,
+            SharedStrategy::Hash => PickStrategy::Hash,
+        },
+        hooks,
+    }
+}
+
+fn zone(zone: &Zone) -> ZoneConfig {
+    ZoneConfig {
+        idle_timeout: zone.idle_timeout,
+        keepalive_backoff_percent: (zone.keepalive_backoff * 100.0).round() as u32,
+        server_keepalive: zone.server_keepalive.map(|time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX)),
+        session: SessionLimits {
+            max_mqueue_len: usize::from(zone.max_mqueue_len),
+            max_inflight: usize::from(zone.max_inflight),
+        },
+        max_awaiting_rel: zone.max_awaiting_rel,
+        session_expiry_interval: u32::try_from(zone.session_expiry_interval.as_secs()).unwrap_or(u32::MAX),
+        mqueue_priorities: zone.mqueue_priorities.clone(),
+        mqueue_default_priority: match zone.mqueue_default_priority {
+            DefaultPriority::Highest => u8::MAX,
+            DefaultPriority::Lowest => 0,
+        },
+        mqueue_store_qos0: zone.mqueue_store_qos0,
+        max_subscriptions: zone.max_subscriptions as usize,
+        upgrade_qos: zone.upgrade_qos,
+        slow_consumer_timeout: zone.slow_consumer_timeout,
+        max_publisher_hold: zone.max_publisher_hold,
+    }
+}
