@@ -25,7 +25,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
         }
     };
-    let result = match arguments.command.unwrap_or(Command::Run(RunArguments::default())) {
+    let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
         Command::CheckConfig { file } => check_config(&file),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
@@ -41,15 +41,18 @@ pub fn main() -> ExitCode {
 
 /// NewtMQ, an MQTT broker.
 #[derive(Debug, Parser)]
-#[command(name = "newtmq", version, after_help = EXAMPLES, propagate_version = false)]
+#[command(name = "newtmq", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+    /// Without a command, those of `run`.
+    #[command(flatten)]
+    run: RunArguments,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the broker. Without a command this is what happens.
+    /// Run the broker. This is what happens without a command, too.
     #[command(after_help = EXAMPLES)]
     Run(RunArguments),
     /// Check a configuration file and print what it sets, without starting anything.
@@ -65,7 +68,7 @@ enum Command {
     },
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Args)]
 struct RunArguments {
     /// Read this configuration file (TOML).
     #[arg(short, long, value_name = "FILE")]
@@ -97,7 +100,7 @@ Examples:
   newtmq check-config newtmq.toml                is this file right?
 
 Exit codes:
-  0  done, or stopped by a signal
+  0  done, or stopped by a signal (a second signal stops at once, with code 1)
   1  failed while running, or the data directory cannot be used
   2  wrong arguments or configuration; nothing was started
   3  an address is in use or cannot be listened on";
@@ -134,7 +137,7 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         tracing::warn!("{note}");
     }
     match limits::raise_open_files() {
-        Ok(limit) => tracing::info!(limit, "open files"),
+        Ok(limit) => tracing::info!(limit, "limit of open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
     // The lock is held until `run` returns.
@@ -215,8 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn no_command_is_run() {
+        let bare = Arguments::parse_from(["newtmq"]);
+        assert!(bare.command.is_none());
+        assert_eq!((bare.run.shards, bare.run.config, bare.run.data), (1, None, None));
+        let words = ["newtmq", "-s", "a=1", "--set", "b=2", "--log", "warn"];
+        assert_eq!(sources(&Arguments::parse_from(words).run).sets, ["a=1", "b=2", "log.level=warn"]);
+    }
+
+    #[test]
     fn more_than_one_shard_is_refused() {
-        let failed = run(&RunArguments { shards: 4, ..RunArguments::default() }).unwrap_err();
+        let failed = run(&Arguments::parse_from(["newtmq", "--shards", "4"]).run).unwrap_err();
         assert_eq!(failed.exit, Exit::Usage);
         assert_eq!(failed.error.to_string(), "--shards 4: this version runs one shard");
     }

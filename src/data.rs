@@ -105,7 +105,7 @@ pub enum DataError {
         what: String,
     },
     /// The environment's.
-    #[error("cannot {step} the data directory {path}: {source}", path = .path.display())]
+    #[error("cannot {step} the data directory {path}", path = .path.display())]
     Io {
         /// What was tried.
         step: &'static str,

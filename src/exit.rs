@@ -26,7 +26,7 @@ impl From<Exit> for ExitCode {
 
 /// An address cannot be listened on. The environment's fault; nothing was started.
 #[derive(Debug, thiserror::Error)]
-#[error("listener.tcp.{listener} cannot listen on {address}: {source}{}", advice(.source))]
+#[error("listener.tcp.{listener} cannot listen on {address}{}", advice(.source))]
 pub struct CannotListen {
     /// The listener's name.
     pub listener: String,
@@ -51,9 +51,9 @@ impl Exit {
 
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
-        io::ErrorKind::AddrInUse => "; stop the process that has it, or set another port",
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need a privilege",
+        io::ErrorKind::AddrInUse => " (stop the process that has it, or set another port)",
+        io::ErrorKind::AddrNotAvailable => " (this machine has no such address)",
+        io::ErrorKind::PermissionDenied => " (ports below 1024 need a privilege)",
         _ => "",
     }
 }
@@ -78,6 +78,6 @@ mod tests {
 
     #[test]
     fn it_says_what_to_do() {
-        insta::assert_snapshot!(in_use().to_string(), @"listener.tcp.external cannot listen on 127.0.0.1:1883: address in use; stop the process that has it, or set another port");
+        insta::assert_snapshot!(format!("{:#}", anyhow::Error::from(in_use())), @"listener.tcp.external cannot listen on 127.0.0.1:1883 (stop the process that has it, or set another port): address in use");
     }
 }
