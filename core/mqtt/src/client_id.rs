@@ -56,3 +56,24 @@ impl fmt::Display for ClientId {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_identifiers() {
+        let long = "a".repeat(65_536);
+        let rows: &[(&str, &str, Result<(), InvalidClientId>)] = &[
+            ("[MQTT-3.1.3-5]", "abcXYZ0123456789abcXYZ0", Ok(())),
+            ("3.1.3.1 more than that is taken", "a b/+#\u{1F600}", Ok(())),
+            ("3.1.3.1 the longest", &long[1..], Ok(())),
+            ("1.5.4", &long, Err(InvalidClientId::TooLong)),
+            ("[MQTT-1.5.4-2]", "a\0", Err(InvalidClientId::NulCharacter)),
+            ("[MQTT-3.1.3-6] the server assigns one", "", Err(InvalidClientId::Empty)),
+        ];
+        for (name, text, expected) in rows {
+            assert_eq!(ClientId::new(text).map(|_| ()), *expected, "{name}");
+        }
+    }
+}

@@ -232,3 +232,112 @@ pub struct RawPublish<'a> {
     /// The Application Message's content.
     pub payload: &'a [u8],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReasonCode;
+
+    const MAX: u32 = 1_000;
+
+    #[test]
+    fn fixed_headers() {
+        let rows: &[(&str, &[u8], ReasonCode)] = &[
+            ("2.1.2 type 0", &[0x00], ReasonCode::MalformedPacket),
+            ("[MQTT-2.1.3-1] CONNECT", &[0x11], ReasonCode::MalformedPacket),
+            ("[MQTT-2.1.3-1] PUBACK", &[0x42], ReasonCode::MalformedPacket),
+            ("[MQTT-3.6.1-1] PUBREL", &[0x60], ReasonCode::MalformedPacket),
+            ("[MQTT-3.8.1-1] SUBSCRIBE", &[0x80], ReasonCode::MalformedPacket),
+            ("[MQTT-3.10.1-1] UNSUBSCRIBE", &[0xA3], ReasonCode::MalformedPacket),
+            ("[MQTT-3.14.1-1] DISCONNECT", &[0xE1], ReasonCode::MalformedPacket),
+            ("[MQTT-3.15.1-1] AUTH", &[0xF8], ReasonCode::MalformedPacket),
+            ("[MQTT-3.3.1-4] QoS 3", &[0x36], ReasonCode::MalformedPacket),
+            ("1.5.5 five bytes", &[0xC0, 0x80, 0x80, 0x80, 0x80], ReasonCode::MalformedPacket),
+            ("[MQTT-1.5.5-1]", &[0xC0, 0x80, 0x00], ReasonCode::MalformedPacket),
+            ("[MQTT-3.2.2-15]", &[0x30, 0xE6, 0x07], ReasonCode::PacketTooLarge),
+        ];
+        for (name, bytes, reason) in rows {
+            let mut input = *bytes;
+            assert_eq!(Decoder::new().next(&mut input, MAX).unwrap_err().reason, *reason, "{name}: whole");
+            let (last, before) = bytes.split_last().unwrap();
+            let mut decoder = Decoder::new();
+            for byte in before {
+                assert_eq!(decoder.next(&mut core::slice::from_ref(byte), MAX), Ok(None), "{name}: not yet wrong");
+            }
+            let mut input = core::slice::from_ref(last);
+            assert_eq!(decoder.next(&mut input, MAX).unwrap_err().reason, *reason, "{name}: as soon as it is wrong");
+        }
+        let allowed: u32 = FLAGS_ALLOWED.iter().map(|flags| flags.count_ones()).sum();
+        assert_eq!(allowed, 14 + 12, "each type has one value of its flags, but PUBLISH 12");
+    }
+
+    #[test]
+    fn whole_packets_are_not_copied() {
+        let stream = [0xC0, 0x00, 0x40, 0x02, 0x00, 0x01, 0xE0];
+        let mut input = &stream[..];
+        let mut decoder = Decoder::new();
+        let frame = decoder.next(&mut input, MAX).unwrap().unwrap();
+        assert_eq!((frame.packet_type(), frame.body, frame.bytes), (PacketType::Pingreq, &[][..], &stream[..2]));
+        let frame = decoder.next(&mut input, MAX).unwrap().unwrap();
+        assert_eq!((frame.packet_type(), frame.body, frame.bytes), (PacketType::Puback, &[0, 1][..], &stream[2..6]));
+        assert_eq!(frame.bytes.as_ptr(), stream[2..].as_ptr());
+        assert_eq!(decoder.partial.capacity(), 0);
+        assert_eq!(decoder.next(&mut input, MAX), Ok(None));
+        assert_eq!((input, decoder.buffered()), (&[][..], 1));
+    }
+
+    #[test]
+    fn memory_follows_what_was_received() {
+        let mut decoder = Decoder::new();
+        let announced = [0x30, 0xFF, 0xFF, 0xFF, 0x7F];
+        assert_eq!(decoder.next(&mut &announced[..], u32::MAX), Ok(None));
+        for len in (announced.len()..5_000).step_by(7) {
+            assert_eq!(decoder.buffered(), len);
+            assert!(decoder.partial.capacity() <= 2 * len, "{} for {len}", decoder.partial.capacity());
+            assert_eq!(decoder.next(&mut &[0; 7][..], u32::MAX), Ok(None));
+        }
+    }
+
+    #[test]
+    fn the_buffer_is_released_with_the_packet() {
+        assert!(size_of::<Decoder>() <= 32);
+        let mut decoder = Decoder::new();
+        assert_eq!(decoder.next(&mut &[0x40, 0x02, 0x00][..], MAX), Ok(None));
+        let mut input = &[0x07, 0xC0, 0x00][..];
+        let frame = decoder.next(&mut input, MAX).unwrap().unwrap();
+        assert_eq!(frame.bytes, [0x40, 0x02, 0x00, 0x07]);
+        assert_eq!((input, decoder.buffered()), (&[0xC0, 0x00][..], 0));
+        assert_eq!(decoder.next(&mut input, MAX).unwrap().unwrap().packet_type(), PacketType::Pingreq);
+        assert_eq!(decoder.next(&mut input, MAX), Ok(None));
+        assert_eq!(decoder.partial.capacity(), 0);
+    }
+
+    #[test]
+    fn parts_of_a_publish() {
+        use ProtocolVersion::{V5, V311};
+        let ok = |bytes: &'static [u8], version| {
+            let mut input = bytes;
+            let frame = Decoder::new().next(&mut input, MAX).unwrap().map(|f| (f.first, f.body.len()));
+            let (first, len) = frame.unwrap();
+            Frame { first, body: &bytes[bytes.len() - len..], bytes }.publish(version)
+        };
+        let raw = ok(b"\x3D\x0A\0\x03a/b\x12\x34xyz", V311).unwrap();
+        assert_eq!((raw.dup, raw.qos, raw.retain), (true, QoS::ExactlyOnce, true));
+        assert_eq!((raw.topic, raw.packet_id), (&b"a/b"[..], PacketId::new(0x1234)));
+        assert_eq!((raw.properties, raw.payload), (&b""[..], &b"xyz"[..]));
+        let raw = ok(b"\x30\x08\0\x01a\x02\x01\x01xy", V5).unwrap();
+        assert_eq!((raw.packet_id, raw.properties, raw.payload), (None, &b"\x01\x01"[..], &b"xy"[..]));
+        let rows: &[(&str, &[u8], ProtocolVersion, ReasonCode)] = &[
+            ("[MQTT-3.3.1-2] DUP with QoS 0", b"\x38\x03\0\x01a", V311, ReasonCode::MalformedPacket),
+            ("[MQTT-2.2.1-3] identifier 0", b"\x32\x05\0\x01a\0\0", V311, ReasonCode::ProtocolError),
+            ("identifier cut off", b"\x32\x04\0\x01a\0", V311, ReasonCode::MalformedPacket),
+            ("topic cut off", b"\x30\x02\0\x01", V311, ReasonCode::MalformedPacket),
+            ("no Property Length", b"\x30\x03\0\x01a", V5, ReasonCode::MalformedPacket),
+            ("properties cut off", b"\x30\x05\0\x01a\x02\x01", V5, ReasonCode::MalformedPacket),
+            ("no PUBLISH", b"\xC0\x00", V5, ReasonCode::ProtocolError),
+        ];
+        for (name, bytes, version, reason) in rows {
+            assert_eq!(ok(bytes, *version).unwrap_err().reason, *reason, "{name}");
+        }
+    }
+}

@@ -10,6 +10,9 @@ pub(crate) mod suback;
 pub(crate) mod subscribe;
 pub(crate) mod unsubscribe;
 
+#[cfg(test)]
+mod tests;
+
 use core::fmt;
 
 use crate::wire::{Reader, put_varint, varint_len, with_length};

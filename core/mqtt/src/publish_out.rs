@@ -160,3 +160,103 @@ pub fn encode_ack(
         out.extend_from_slice(&[first, 3, high, low, reason_code.code()]);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: PublishOut<'static> = PublishOut {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: b"a/b",
+        packet_id: None,
+        topic_alias: None,
+        message_expiry_interval: None,
+        subscription_identifiers: &[],
+        forwardable: &[],
+        payload: b"xy",
+    };
+
+    #[test]
+    fn publishes() {
+        use ProtocolVersion::{V5, V31, V311};
+        let full = PublishOut {
+            dup: true,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            packet_id: PacketId::new(0x0102),
+            topic_alias: NonZeroU16::new(3),
+            message_expiry_interval: Some(4),
+            subscription_identifiers: &[5, 300],
+            forwardable: b"\x01\x01",
+            ..PLAIN
+        };
+        let rows: &[(&str, PublishOut<'_>, ProtocolVersion, &[u8])] = &[
+            ("QoS 0", PLAIN, V311, b"\x30\x07\0\x03a/bxy"),
+            ("QoS 0", PLAIN, V31, b"\x30\x07\0\x03a/bxy"),
+            ("QoS 0 with empty properties", PLAIN, V5, b"\x30\x08\0\x03a/b\0xy"),
+            ("no properties before MQTT 5.0", full, V311, b"\x3B\x09\0\x03a/b\x01\x02xy"),
+            (
+                "everything",
+                full,
+                V5,
+                b"\x3B\x19\0\x03a/b\x01\x02\x0F\x02\0\0\0\x04\x23\0\x03\x0B\x05\x0B\xAC\x02\x01\x01xy",
+            ),
+        ];
+        for (name, publish, version, expected) in rows {
+            let mut out = b"before".to_vec();
+            publish.encode(*version, &mut out);
+            assert_eq!(&out[6..], *expected, "{name} {version:?}");
+            assert_eq!(publish.encoded_len(*version), expected.len(), "{name} {version:?}");
+            let mut head = Vec::new();
+            publish.encode_head(*version, &mut head);
+            assert_eq!([&head, publish.payload].concat(), *expected, "{name} {version:?}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_more_than_a_byte() {
+        for len in [0x70, 0x7A, 0x7B, 0x80, 0x3FF9, 0x3FFA, 0x3FFB, 0x4000, 0x20_0000] {
+            let payload = vec![7; len];
+            let publish = PublishOut { payload: &payload, ..PLAIN };
+            let mut out = Vec::new();
+            publish.encode(ProtocolVersion::V5, &mut out);
+            assert_eq!(out.len(), publish.encoded_len(ProtocolVersion::V5));
+            let mut input = &*out;
+            let mut decoder = crate::Decoder::new();
+            let raw = decoder.next(&mut input, u32::MAX).unwrap().unwrap().publish(ProtocolVersion::V5).unwrap();
+            assert_eq!((raw.payload.len(), input), (len, &[][..]));
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_remaining_length_is_not_written() {
+        let payload = vec![0; MAX_REMAINING_LENGTH - 4];
+        let publish = PublishOut { payload: &payload, ..PLAIN };
+        let mut out = Vec::new();
+        publish.encode_head(ProtocolVersion::V311, &mut out);
+        assert!(out.is_empty());
+        assert!(publish.encoded_len(ProtocolVersion::V311) > MAX_REMAINING_LENGTH);
+        PublishOut { payload: &payload[1..], ..PLAIN }.encode_head(ProtocolVersion::V311, &mut out);
+        assert_eq!(out, b"\x30\xFF\xFF\xFF\x7F\0\x03a/b");
+    }
+
+    #[test]
+    fn acknowledgements() {
+        use ProtocolVersion::{V5, V311};
+        let not_found = ReasonCode::PacketIdentifierNotFound;
+        let rows: &[(PacketType, ReasonCode, ProtocolVersion, &[u8])] = &[
+            (PacketType::Puback, ReasonCode::Success, V311, b"\x40\x02\x01\x02"),
+            (PacketType::Pubrec, ReasonCode::Success, V5, b"\x50\x02\x01\x02"),
+            (PacketType::Pubrel, ReasonCode::Success, V5, b"\x62\x02\x01\x02"),
+            (PacketType::Pubcomp, not_found, V5, b"\x70\x03\x01\x02\x92"),
+            (PacketType::Pubcomp, not_found, V311, b"\x70\x02\x01\x02"),
+        ];
+        for (packet_type, reason, version, expected) in rows {
+            let mut out = Vec::new();
+            encode_ack(*packet_type, PacketId::new(0x0102).unwrap(), *reason, *version, &mut out);
+            assert_eq!(out, *expected, "{packet_type:?} {reason} {version:?}");
+        }
+    }
+}

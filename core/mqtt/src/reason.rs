@@ -151,3 +151,19 @@ impl fmt::Display for ReasonCode {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_and_its_reason_code() {
+        assert_eq!(ReasonCode::ALL.len(), 43, "table 2-6 without the two other names of 0x00");
+        let known = (0..=u8::MAX).filter_map(ReasonCode::from_code).inspect(|&code| {
+            assert_eq!(ReasonCode::from_code(code.code()), Some(code));
+            assert_eq!(code.is_error(), code.code() & 0x80 != 0, "{code}: 2.4");
+        });
+        assert!(known.eq(ReasonCode::ALL.iter().copied()), "in the order of their bytes");
+        assert_eq!(ReasonCode::QoSNotSupported.to_string(), "QoS not supported");
+    }
+}

@@ -286,7 +286,9 @@ mod tests {
     fn topic_filters() {
         use InvalidTopic::{BadShare, Empty, MultiLevelNotLast, NulCharacter, TooLong, WildcardNotAlone};
         let long = "a".repeat(LEN_MAX + 1);
-        let rows: &[(&str, &str, Result<(Option<&str>, &str, bool), InvalidTopic>)] = &[
+        // Group, filter without the prefix, whether it has wildcards.
+        type Parts<'a> = (Option<&'a str>, &'a str, bool);
+        let rows: &[(&str, &str, Result<Parts<'_>, InvalidTopic>)] = &[
             ("plain", "a/b", Ok((None, "a/b", false))),
             ("[MQTT-4.7.1-1] alone", "#", Ok((None, "#", true))),
             ("[MQTT-4.7.1-1] after /", "a/#", Ok((None, "a/#", true))),

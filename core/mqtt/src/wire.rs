@@ -186,3 +186,64 @@ pub(crate) fn with_length(
     out[start..].rotate_right(varint_len(len));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 1.5.5, table 1-1.
+    #[test]
+    fn variable_byte_integers() {
+        let value = |value, len| Varint::Value { value, len };
+        let rows: &[(&str, &[u8], Varint)] = &[
+            ("nothing", &[], Varint::Incomplete),
+            ("smallest of 1", &[0x00], value(0, 1)),
+            ("largest of 1", &[0x7F], value(127, 1)),
+            ("smallest of 2", &[0x80, 0x01], value(128, 2)),
+            ("largest of 2", &[0xFF, 0x7F], value(16_383, 2)),
+            ("smallest of 3", &[0x80, 0x80, 0x01], value(16_384, 3)),
+            ("largest of 3", &[0xFF, 0xFF, 0x7F], value(2_097_151, 3)),
+            ("smallest of 4", &[0x80, 0x80, 0x80, 0x01], value(2_097_152, 4)),
+            ("largest of 4", &[0xFF, 0xFF, 0xFF, 0x7F], value(268_435_455, 4)),
+            ("what follows is not looked at", &[0x05, 0xFF], value(5, 1)),
+            ("1 of more", &[0x80], Varint::Incomplete),
+            ("3 of more", &[0x80, 0x80, 0x80], Varint::Incomplete),
+            ("more than 4", &[0x80, 0x80, 0x80, 0x80], Varint::Malformed),
+            ("5", &[0x80, 0x80, 0x80, 0x80, 0x01], Varint::Malformed),
+            ("[MQTT-1.5.5-1] 0 in 2", &[0x80, 0x00], Varint::Malformed),
+            ("[MQTT-1.5.5-1] 127 in 3", &[0xFF, 0x80, 0x00], Varint::Malformed),
+        ];
+        for (name, bytes, expected) in rows {
+            assert_eq!(varint(bytes), *expected, "{name}");
+            if let Varint::Value { value, len } = *expected {
+                let mut out = Vec::new();
+                put_varint(&mut out, value as usize);
+                assert_eq!((&*out, out.len()), (&bytes[..len], varint_len(value as usize)), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn strings() {
+        let rows: &[(&str, &[u8], Option<&str>)] = &[
+            ("empty", b"\0\0", Some("")),
+            ("1.5.4", b"\0\x05A\xF0\xAA\x9B\x94", Some("A\u{2A6D4}")),
+            ("cut off", b"\0\x02a", None),
+            ("length cut off", b"\0", None),
+            ("[MQTT-1.5.4-1] surrogate", b"\0\x03\xED\xA0\x80", None),
+            ("[MQTT-1.5.4-1] beyond U+10FFFF", b"\0\x04\xF4\x90\x80\x80", None),
+            ("[MQTT-1.5.4-2]", b"\0\x01\0", None),
+            ("[MQTT-1.5.4-3]", b"\0\x03\xEF\xBB\xBF", Some("\u{FEFF}")),
+            ("1.5.4 control and non-characters are taken", b"\0\x05\x01\x7F\xEF\xBF\xBF", Some("\x01\x7F\u{FFFF}")),
+        ];
+        for (name, bytes, expected) in rows {
+            assert_eq!(Reader::new(bytes).string("text").ok(), *expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_too_long_is_not_written() {
+        assert_eq!(put_binary(&mut Vec::new(), &[0; 65_536]), Err(EncodeError::FieldTooLong));
+        assert_eq!(put_binary(&mut Vec::new(), &[0; 65_535]), Ok(()));
+    }
+}

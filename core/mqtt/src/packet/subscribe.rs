@@ -4,6 +4,7 @@ use core::fmt;
 use core::num::NonZeroU32;
 
 use crate::property::{PropertyReader, id, put_varint_property};
+use crate::topic::check_filter_text;
 use crate::wire::{Reader, put_binary, with_length};
 use crate::{DecodeError, EncodeError, InvalidTopic, PacketId, ProtocolVersion, QoS, TopicFilter, UserProperties};
 
@@ -170,6 +171,7 @@ impl<'a> SubscribeFilters<'a> {
         let mut rest = payload;
         while !rest.is_empty() {
             let text = rest.string("Topic Filter")?;
+            check_filter_text(text, version)?;
             let options = SubscribeOptions::decode(rest.u8("Subscription Options")?, version)?;
             let shared = TopicFilter::new(text).is_ok_and(|filter| filter.share_group().is_some());
             // [MQTT-3.8.3-4]

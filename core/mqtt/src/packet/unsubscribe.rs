@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::property::{PropertyReader, id};
+use crate::topic::check_filter_text;
 use crate::wire::{Reader, put_binary, with_length};
 use crate::{DecodeError, EncodeError, InvalidTopic, PacketId, ProtocolVersion, TopicFilter, UserProperties};
 
@@ -36,7 +37,7 @@ impl<'a> Unsubscribe<'a> {
         }
         let payload = body;
         while !body.is_empty() {
-            body.string("Topic Filter")?;
+            check_filter_text(body.string("Topic Filter")?, version)?;
         }
         Ok(Unsubscribe { packet_id, user_properties, filters: UnsubscribeFilters(Source::Payload(payload)) })
     }
