@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data }, &mut self.out);
                 if taken.hold {
                     s.held = true;
-                    s.kept = Some(Box::new(data[taken.bytes..].to_vec()));
+                    s.kept = data[taken.bytes..].into();
                 }
                 self.take_outputs();
             }
@@ -136,14 +136,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn resume(&mut self, conn: ConnId) {
         let Some(s) = self.slots.live(conn) else { return };
         s.held = false;
-        let kept = s.kept.take().unwrap_or_default();
+        let kept = std::mem::take(&mut s.kept);
         if !s.closing && !kept.is_empty() {
             let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data: &kept }, &mut self.out);
             if taken.hold
                 && let Some(s) = self.slots.live(conn)
             {
                 s.held = true;
-                s.kept = Some(Box::new(kept[taken.bytes..].to_vec()));
+                s.kept = kept[taken.bytes..].into();
             }
         }
         self.ready.push(conn.slot);
@@ -193,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         tracing::debug!(%conn, %reason, "closing");
         s.closing = true;
         s.held = false;
-        s.kept = None;
+        s.kept = Box::default();
         if !s.dirty {
             s.dirty = true;
             self.dirty.push(conn.slot);

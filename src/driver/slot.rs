@@ -26,7 +26,7 @@ pub(super) struct Slot<S> {
     /// `fill` has more to give.
     pub(super) has_output: bool,
     /// Input that the shard has not taken.
-    pub(super) kept: Option<Box<Vec<u8>>>,
+    pub(super) kept: Box<[u8]>,
     /// Output that the socket has not taken.
     pub(super) pending: Option<Box<WriteBatch>>,
 }
@@ -42,7 +42,7 @@ impl<S> Slot<S> {
             shut_down: false,
             dirty: false,
             has_output: false,
-            kept: None,
+            kept: Box::default(),
             pending: None,
         }
     }

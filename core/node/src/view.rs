@@ -65,7 +65,7 @@ impl<'a> ShardView<'a> {
     /// Number of open connections.
     #[must_use]
     pub fn connection_count(&self) -> usize {
-        self.shard.open_conns as usize
+        self.shard.open_conns.iter().map(|open| *open as usize).sum()
     }
 
     /// Number of sessions, connected or waiting.
@@ -140,8 +140,7 @@ impl<'a> ShardView<'a> {
             let limits = self.shard.config.zones[usize::from(slot.zone)].session;
             assert!(slot.session.queue_len() <= limits.max_mqueue_len.max(1));
         }
-        let subscriptions: usize =
-            self.shard.sessions.iter().map(|(_, slot)| slot.session.subscriptions().len()).sum();
+        let subscriptions: usize = self.shard.sessions.iter().map(|(_, slot)| slot.session.subscriptions().len()).sum();
         assert_eq!(self.shard.topics.len(), subscriptions, "the topic table and the sessions agree");
     }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use newtmq_base::Instant;
 use newtmq_mqtt::{PacketId, QoS};
 
-use crate::op::AckKind;
+use crate::op::{AckKind, Applied};
 use crate::queue::{Delivery, Identifiers, Queue};
 use crate::session::SessionLimits;
 use crate::{Dropped, Message};
@@ -133,7 +133,12 @@ impl Flow {
     }
 
     /// Hands out the next packet, within `receive_maximum` unacknowledged ones on this connection [MQTT-3.3.4-9].
-    pub(crate) fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
+    pub(crate) fn next_send(
+        &mut self,
+        now: Instant,
+        receive_maximum: usize,
+        expired: &mut u32,
+    ) -> Option<Outgoing<'_>> {
         let window_open = self.sent < receive_maximum;
         if self.sent < self.inflight.len() {
             if !window_open {
@@ -167,8 +172,8 @@ impl Flow {
         self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id))
     }
 
-    pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> bool {
-        let Some(at) = self.position(packet_id) else { return false };
+    pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Applied {
+        let Some(at) = self.position(packet_id) else { return Applied::Nothing };
         let entry = &self.inflight[at];
         let fits = match kind {
             AckKind::Puback => entry.delivery.qos == QoS::AtLeastOnce,
@@ -177,10 +182,10 @@ impl Flow {
         };
         // What was not sent on this connection may still be acknowledged by it: the client knows it from the last one.
         if !fits {
-            return false;
+            return Applied::WrongKind;
         }
         self.remove(at);
-        true
+        Applied::Done
     }
 
     pub(crate) fn discard(&mut self, packet_id: PacketId) {
@@ -198,14 +203,14 @@ impl Flow {
         self.sent -= usize::from(at < self.sent);
     }
 
-    pub(crate) fn pubrec(&mut self, packet_id: PacketId) -> bool {
-        let Some(at) = self.position(packet_id) else { return false };
+    pub(crate) fn pubrec(&mut self, packet_id: PacketId) -> Applied {
+        let Some(at) = self.position(packet_id) else { return Applied::Nothing };
         let entry = &mut self.inflight[at];
         if entry.delivery.qos != QoS::ExactlyOnce {
-            return false;
+            return Applied::WrongKind;
         }
         entry.released = true;
-        true
+        Applied::Done
     }
 
     pub(crate) fn qos2_in(&mut self, packet_id: PacketId) -> bool {

@@ -154,7 +154,10 @@ mod tests {
             expires: Instant::from_millis(2500),
         };
         let message = Message::new(&parts, &mut Vec::new());
-        assert_eq!((message.topic_str(), message.forwardable(), message.payload()), ("a/b", &[1, 1][..], &b"hello"[..]));
+        assert_eq!(
+            (message.topic_str(), message.forwardable(), message.payload()),
+            ("a/b", &[1, 1][..], &b"hello"[..])
+        );
         assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
         assert_eq!(message.remaining_expiry(Instant::from_millis(1000)), Some(2));
         assert!(!message.is_expired(Instant::from_millis(2499)));

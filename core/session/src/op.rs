@@ -3,9 +3,9 @@
 use newtmq_base::Instant;
 use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, SubscribeOptions, TopicFilter};
 
+use crate::Message;
 use crate::queue::Identifiers;
 use crate::session::Will;
-use crate::Message;
 
 /// One durable change. Applying the same operations in the same order gives the same session, on any node.
 #[derive(Debug)]
@@ -108,6 +108,8 @@ pub enum Applied {
     Done,
     /// There was nothing to change: an unknown subscription or Packet Identifier, or a QoS 2 identifier seen before.
     Nothing,
+    /// An acknowledgement of the wrong kind for a delivery that is in flight: a Protocol Error of the client.
+    WrongKind,
     /// [`Op::Enqueue`] or [`Op::Expire`] gave messages up.
     Dropped(Dropped),
 }

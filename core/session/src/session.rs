@@ -3,10 +3,10 @@
 use newtmq_base::Instant;
 use newtmq_mqtt::{ClientId, PacketId};
 
+use crate::Message;
 use crate::flow::{Flow, Outgoing, PACKET_IDS};
 use crate::op::{Applied, Dropped, Op};
 use crate::subscriptions::{SubscriptionEntry, Subscriptions};
-use crate::Message;
 
 /// Limits of a session; the same for all sessions of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,8 +143,14 @@ impl Session {
                 let dropped = flow.enqueue(message, qos, retain, identifiers, priority, limits);
                 if dropped == Dropped::default() { Applied::Done } else { Applied::Dropped(dropped) }
             }
-            Op::Ack { packet_id, kind } => done(self.flow.as_mut().is_some_and(|flow| flow.ack(packet_id, kind))),
-            Op::PubrecOut { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.pubrec(packet_id))),
+            Op::Ack { packet_id, kind } => match &mut self.flow {
+                Some(flow) => flow.ack(packet_id, kind),
+                None => Applied::Nothing,
+            },
+            Op::PubrecOut { packet_id } => match &mut self.flow {
+                Some(flow) => flow.pubrec(packet_id),
+                None => Applied::Nothing,
+            },
             Op::Qos2In { packet_id } => done(self.flow.get_or_insert_default().qos2_in(packet_id)),
             Op::Qos2Rel { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.qos2_rel(packet_id))),
             Op::Will { will } => {

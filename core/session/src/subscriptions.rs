@@ -60,11 +60,7 @@ impl Subscriptions {
         }
     }
 
-    pub(crate) fn insert(
-        &mut self,
-        filter: OwnedTopicFilter,
-        entry: SubscriptionEntry,
-    ) -> Option<SubscriptionEntry> {
+    pub(crate) fn insert(&mut self, filter: OwnedTopicFilter, entry: SubscriptionEntry) -> Option<SubscriptionEntry> {
         let list = match self {
             Subscriptions::Many(map) => return map.insert(filter, entry),
             Subscriptions::Few(list) => list,

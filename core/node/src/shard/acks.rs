@@ -1,7 +1,7 @@
 //! Acknowledgements, both ways (section 4.3).
 
 use newtmq_base::{ConnId, Instant};
-use newtmq_mqtt::{Ack, PacketId, PacketType, ProtocolVersion, ReasonCode, encode_ack};
+use newtmq_mqtt::{Ack, PacketId, PacketType, ReasonCode, encode_ack};
 use newtmq_session::{AckKind, Applied, Op};
 
 use super::{Next, Shard, ready};
@@ -44,8 +44,11 @@ impl Shard {
         if ack.reason_code.is_error() {
             return self.on_final_ack(now, conn, ack.packet_id, AckKind::PubrecError, out);
         }
-        let known = self.apply(conn, Op::PubrecOut { packet_id: ack.packet_id }) == Applied::Done;
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        let reason = match self.apply(conn, Op::PubrecOut { packet_id: ack.packet_id }) {
+            Applied::Done => ReasonCode::Success,
+            Applied::WrongKind => return self.reject(now, conn, ReasonCode::ProtocolError, out),
+            Applied::Nothing | Applied::Dropped(_) => ReasonCode::PacketIdentifierNotFound,
+        };
         self.send_ack(now, conn, PacketType::Pubrel, ack.packet_id, reason, out);
         Next::Go
     }
@@ -58,10 +61,19 @@ impl Shard {
         Next::Go
     }
 
-    fn on_final_ack(&mut self, now: Instant, conn: ConnId, packet_id: PacketId, kind: AckKind, out: &mut Outbox) -> Next {
-        if self.apply(conn, Op::Ack { packet_id, kind }) != Applied::Done {
+    fn on_final_ack(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        packet_id: PacketId,
+        kind: AckKind,
+        out: &mut Outbox,
+    ) -> Next {
+        match self.apply(conn, Op::Ack { packet_id, kind }) {
+            Applied::Done => {}
+            Applied::WrongKind => return self.reject(now, conn, ReasonCode::ProtocolError, out),
             // Of nothing: perhaps a late one of a message that was given up. It is passed over.
-            return Next::Go;
+            Applied::Nothing | Applied::Dropped(_) => return Next::Go,
         }
         match kind {
             AckKind::Puback | AckKind::Pubcomp => self.ledger.delivered += 1,
@@ -79,10 +91,5 @@ impl Shard {
         let (key, zone) = (c.session, usize::from(c.zone));
         let limits = self.config.zones[zone].session;
         self.slot(key).session.apply(op, &limits)
-    }
-
-    /// Whether the connection speaks MQTT 5.
-    pub(crate) fn is_v5(&mut self, conn: ConnId) -> bool {
-        self.live(conn).version == ProtocolVersion::V5
     }
 }

@@ -101,8 +101,7 @@ impl Shard {
         let open = c.phase == Phase::Open;
         let method = c.rare.as_ref().and_then(|rare| rare.method.clone());
         let connect = c.rare.as_mut().and_then(|rare| rare.connect.take());
-        let expected =
-            if open { ReasonCode::ReAuthenticate } else { ReasonCode::ContinueAuthentication };
+        let expected = if open { ReasonCode::ReAuthenticate } else { ReasonCode::ContinueAuthentication };
         let continued = open && auth.reason_code == ReasonCode::ContinueAuthentication;
         // The method must stay the same [MQTT-4.12.0-5]; without one there is no AUTH at all [MQTT-4.12.0-6].
         let same = method.is_some() && method.as_deref() == auth.properties.authentication_method;

@@ -5,7 +5,6 @@ use core::time::Duration;
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{
     ClientId, Connack, ConnackProperties, Connect, Frame, Packet, ProtocolVersion, QoS, ReasonCode, Sender,
-    connack_return_code_v3,
 };
 use newtmq_session::{MessageParts, Op, Will};
 
@@ -109,7 +108,9 @@ impl Shard {
         self.apply(conn, Op::Claim { expiry_interval });
         self.apply(conn, Op::Will { will });
         self.live(conn).phase = Phase::Open;
-        self.send_connack(now, conn, connect, present, assigned.as_deref(), authentication_data, out);
+        if self.send_connack(now, conn, connect, present, assigned.as_deref(), authentication_data, out) == Next::Stop {
+            return Next::Stop;
+        }
         let hook = if present { Hook::SessionResumed } else { Hook::SessionCreated };
         self.tell(hook, key, None, ReasonCode::Success, out);
         self.tell(Hook::ClientConnected, key, None, ReasonCode::Success, out);
@@ -233,8 +234,7 @@ impl Shard {
         assigned: Option<&str>,
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
-    ) {
-        debug_assert_eq!(connack_return_code_v3(ReasonCode::Success), 0);
+    ) -> Next {
         let mqtt = &self.config.mqtt;
         let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
         let mut properties = ConnackProperties::default();
@@ -252,7 +252,7 @@ impl Shard {
             properties.authentication_data = authentication_data;
         }
         let connack = Connack { session_present, reason_code: ReasonCode::Success, properties };
-        self.send(now, conn, &Packet::Connack(connack), out);
+        self.must_send(now, conn, &Packet::Connack(connack), out)
     }
 }
 

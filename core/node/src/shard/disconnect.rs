@@ -63,8 +63,9 @@ impl Shard {
         if let Some(pending) = self.live(conn).rare.as_mut().and_then(|rare| rare.pending.take()) {
             self.requests.remove(&pending.request);
         }
-        self.conns[conn.slot as usize] = None;
-        self.open_conns -= 1;
+        if let Some(c) = self.conns[conn.slot as usize].take() {
+            self.open_conns[usize::from(c.listener)] -= 1;
+        }
     }
 
     /// Takes the session away from its connection: those who waited for it go on, the will's rules apply, the session

@@ -2,7 +2,8 @@
 
 use newtmq_base::{ConnId, Instant, ListenerId};
 use newtmq_mqtt::{
-    Connack, DecodeError, Decoder, Disconnect, ErrorKind, Frame, Packet, PacketType, ProtocolVersion, ReasonCode, Sender,
+    Connack, DecodeError, Decoder, Disconnect, ErrorKind, Frame, Packet, PacketType, ProtocolVersion, ReasonCode,
+    Sender,
 };
 
 use super::{Next, Shard};
@@ -19,8 +20,9 @@ impl Shard {
         let facts = &self.config.listeners[usize::from(listener.0)];
         let (zone, max_connections) = (facts.zone, facts.max_connections);
         self.conns[at] = Some(Conn::new(conn.generation, listener.0, zone, peer, now));
-        self.open_conns += 1;
-        if self.open_conns > max_connections {
+        let open = &mut self.open_conns[usize::from(listener.0)];
+        *open += 1;
+        if *open > max_connections {
             // Before CONNECT there is nobody to answer to in a known version.
             self.close(now, conn, ReasonCode::QuotaExceeded, out);
             return;
@@ -44,7 +46,7 @@ impl Shard {
             match decoder.next(&mut rest, max_packet_size) {
                 Ok(Some(frame)) => match self.on_frame(now, conn, frame, out) {
                     Next::Go => {}
-                    stop => break stop,
+                    stop @ (Next::Hold | Next::Stop) => break stop,
                 },
                 Ok(None) => break Next::Go,
                 Err(error) => break self.on_decode_error(now, conn, &error, out),
@@ -82,7 +84,14 @@ impl Shard {
         }
     }
 
-    fn on_packet(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, packet: &Packet<'_>, out: &mut Outbox) -> Next {
+    fn on_packet(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        packet: &Packet<'_>,
+        out: &mut Outbox,
+    ) -> Next {
         match packet {
             Packet::Puback(ack) => self.on_puback(now, conn, ack, out),
             Packet::Pubrec(ack) => self.on_pubrec(now, conn, ack, out),
@@ -128,7 +137,13 @@ impl Shard {
     }
 
     /// What a packet gets that cannot be understood [MQTT-4.13.1-1].
-    pub(crate) fn on_decode_error(&mut self, now: Instant, conn: ConnId, error: &DecodeError, out: &mut Outbox) -> Next {
+    pub(crate) fn on_decode_error(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        error: &DecodeError,
+        out: &mut Outbox,
+    ) -> Next {
         let c = self.live(conn);
         if c.phase == Phase::AwaitConnect {
             // MQTT 5 may answer with a CONNACK; before, the connection is just closed (3.1.1, 3.1.0).
@@ -158,8 +173,11 @@ impl Shard {
 
     /// Answers a refused CONNECT, then closes [MQTT-3.1.4-1].
     pub(crate) fn reject_connect(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
-        let connack =
-            Connack { session_present: false, reason_code: reason, properties: newtmq_mqtt::ConnackProperties::default() };
+        let connack = Connack {
+            session_present: false,
+            reason_code: reason,
+            properties: newtmq_mqtt::ConnackProperties::default(),
+        };
         self.send(now, conn, &Packet::Connack(connack), out);
         self.close(now, conn, reason, out);
         Next::Stop
@@ -177,22 +195,36 @@ impl Shard {
         Next::Stop
     }
 
-    /// Encodes a packet into the connection's output.
-    pub(crate) fn send(&mut self, now: Instant, conn: ConnId, packet: &Packet<'_>, out: &mut Outbox) {
-        let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
-        let version = c.version;
-        c.out.encode(&mut self.pool, |bytes| {
-            packet.encode(version, bytes).expect("answers of the broker are small");
-        });
-        super::ready(now, c, conn.slot, out);
+    /// Encodes a packet into the connection's output. Says whether it fits the client's Maximum Packet Size; what does
+    /// not is not sent [MQTT-3.1.2-24].
+    pub(crate) fn send(&mut self, now: Instant, conn: ConnId, packet: &Packet<'_>, out: &mut Outbox) -> bool {
+        let mut bytes = core::mem::take(&mut self.scratch.block);
+        bytes.clear();
+        let c = self.conns[conn.slot as usize].as_mut().expect("answers go to connections that are there");
+        packet.encode(c.version, &mut bytes).expect("answers of the broker are small");
+        let fits = bytes.len() as u64 <= u64::from(c.max_packet_size);
+        if fits {
+            c.out.extend(&bytes, &mut self.pool);
+            super::ready(now, c, conn.slot, out);
+        }
+        self.scratch.block = bytes;
+        fits
+    }
+
+    /// The same for an answer that the client cannot do without: if it does not fit, the connection is closed.
+    pub(crate) fn must_send(&mut self, now: Instant, conn: ConnId, packet: &Packet<'_>, out: &mut Outbox) -> Next {
+        if self.send(now, conn, packet, out) {
+            return Next::Go;
+        }
+        self.close(now, conn, ReasonCode::PacketTooLarge, out);
+        Next::Stop
     }
 
     fn on_pingreq(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> Next {
         let key = self.live(conn).session;
         // A pinging client is an idle one: a good time to give memory back.
         self.slot(key).session.release();
-        self.send(now, conn, &Packet::Pingresp, out);
-        Next::Go
+        self.must_send(now, conn, &Packet::Pingresp, out)
     }
 
     pub(crate) fn push_close(&mut self, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {

@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{
-    DecodeError, ErrorKind, Frame, PacketId, PacketType, ProtocolVersion, PublishProperties, QoS, RawPublish, ReasonCode, Sender, TopicName,
+    DecodeError, ErrorKind, Frame, PacketId, PacketType, ProtocolVersion, PublishProperties, QoS, RawPublish,
+    ReasonCode, Sender, TopicName,
 };
 use newtmq_session::{Applied, Op};
 use newtmq_topic::Memo;
@@ -165,8 +166,7 @@ impl Shard {
             return Next::Hold;
         }
         if let Some((kind, packet_id, _)) = owed {
-            let reason =
-                if delivered.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+            let reason = if delivered.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }
         let c = self.live(conn);

@@ -1,7 +1,6 @@
 //! Retained messages: one per topic (section 3.3.1.3), and their way to new subscriptions.
 
 use core::ops::ControlFlow;
-use std::collections::VecDeque;
 
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{OwnedTopicFilter, PublishOut, QoS};
@@ -9,7 +8,7 @@ use newtmq_session::{Identifiers, Message, Op};
 use newtmq_topic::{RetainedCursor, RetainedIndex, RetainedValue};
 
 use super::fan::{Publishing, pump, write_publish};
-use super::{SessionSlot, Shard, TimerKind, ready};
+use super::{SessionSlot, Shard, ready};
 use crate::config::RetainedConfig;
 use crate::conn::Conn;
 use crate::io::Outbox;
@@ -82,31 +81,32 @@ impl Shard {
 
     /// Lets the session send: first what is in flight and queued, then retained messages.
     pub(crate) fn pump(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
-        self.refill(now, conn);
+        let more = self.refill(now, conn);
         let Some(c) = self.conn_mut(conn) else { return };
-        if !c.out.is_empty() {
+        if more || !c.out.is_empty() {
             ready(now, c, conn.slot, out);
         }
     }
 
-    /// The same, without telling the driver.
-    pub(crate) fn refill(&mut self, now: Instant, conn: ConnId) {
-        let Shard { sessions, conns, ledger, pool, retained, config, timers, .. } = self;
-        let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return };
-        let Some(slot) = sessions.get_mut(c.session) else { return };
+    /// The same, without telling the driver. Says whether retained messages are left that nothing but the size of a
+    /// step keeps back.
+    pub(crate) fn refill(&mut self, now: Instant, conn: ConnId) -> bool {
+        let Shard { sessions, conns, ledger, pool, retained, config, .. } = self;
+        let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
+        let Some(slot) = sessions.get_mut(c.session) else { return false };
         pump(now, slot, c, ledger, pool);
         let mut budget = POUR_STEP;
-        while budget > 0 && slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES {
+        while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES {
+            if budget == 0 {
+                return true;
+            }
             let limits = config.zones[usize::from(slot.zone)].session;
             let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits };
             if !pourer.step(retained, &mut budget) {
                 break;
             }
         }
-        if budget == 0 && c.out.is_empty() && slot.pouring.is_some() {
-            // Nothing matched in this step, so the driver has no reason to call again; the next Tick has.
-            timers.arm(now, TimerKind::Pour(conn.slot));
-        }
+        false
     }
 }
 
@@ -140,7 +140,7 @@ impl Pourer<'_> {
         if !finished {
             list.push_front(pouring);
         }
-        self.slot.pouring = keep(list);
+        self.slot.pouring = if list.is_empty() { None } else { Some(list) };
         !blocked
     }
 
@@ -182,8 +182,4 @@ impl Pourer<'_> {
         pump(self.now, self.slot, self.conn, self.ledger, self.pool);
         true
     }
-}
-
-fn keep(list: Box<VecDeque<Pouring>>) -> Option<Box<VecDeque<Pouring>>> {
-    if list.is_empty() { None } else { Some(list) }
 }

@@ -2,8 +2,8 @@
 
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{
-    Frame, InvalidTopic, OwnedTopicFilter, Packet, PacketId, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback, Subscribe,
-    SubscribeOptions, TopicFilter, Unsuback, Unsubscribe,
+    Frame, InvalidTopic, OwnedTopicFilter, Packet, PacketId, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback,
+    Subscribe, SubscribeOptions, TopicFilter, Unsuback, Unsubscribe,
 };
 use newtmq_session::{Applied, Op};
 use newtmq_topic::{SubscriberId, Subscription};
@@ -89,7 +89,9 @@ impl Shard {
             };
             reasons.push(reason);
         }
-        self.send_suback(now, conn, subscribe.packet_id, &reasons, out);
+        if self.send_suback(now, conn, subscribe.packet_id, &reasons, out) == Next::Stop {
+            return Next::Stop;
+        }
         let identifier = subscribe.subscription_identifier.map_or(0, core::num::NonZeroU32::get);
         let key = self.live(conn).session;
         for (filter, options, new) in granted {
@@ -107,9 +109,16 @@ impl Shard {
         Next::Go
     }
 
-    fn send_suback(&mut self, now: Instant, conn: ConnId, packet_id: PacketId, reasons: &[ReasonCode], out: &mut Outbox) {
+    fn send_suback(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        packet_id: PacketId,
+        reasons: &[ReasonCode],
+        out: &mut Outbox,
+    ) -> Next {
         let suback = Suback { packet_id, properties: Default::default(), reason_codes: ReasonCodes::new(reasons) };
-        self.send(now, conn, &Packet::Suback(suback), out);
+        self.must_send(now, conn, &Packet::Suback(suback), out)
     }
 
     /// What the configuration does not allow; else the QoS that is granted.
@@ -189,11 +198,11 @@ impl Shard {
             properties: Default::default(),
             reason_codes: ReasonCodes::new(&reasons),
         };
-        self.send(now, conn, &Packet::Unsuback(unsuback), out);
-        Next::Go
+        self.must_send(now, conn, &Packet::Unsuback(unsuback), out)
     }
 
     /// A hook has answered about a SUBSCRIBE that was put aside.
+    #[allow(clippy::too_many_arguments)] // the packet, the question and its answer
     pub(crate) fn on_subscribe_verdict(
         &mut self,
         now: Instant,
@@ -209,14 +218,11 @@ impl Shard {
             Verdict::Deny(reason) => vec![reason; subscribe.filters().count()],
             Verdict::Each(reasons) => reasons,
         };
-        let all_refused = !refused.is_empty() && refused.iter().all(|reason| reason.is_error());
-        if refused.is_empty() || (!all_refused && asked == Stage::CheckAcl) {
-            // A partial refusal by the ACL is final; the subscribe hook is asked only about what is allowed whole.
-            if refused.is_empty() {
-                if let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, Some(asked), out) {
-                    return next;
-                }
-            }
+        // A refusal is final; the next hook is asked only about what is allowed whole.
+        if refused.is_empty()
+            && let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, Some(asked), out)
+        {
+            return next;
         }
         self.subscribe_all(now, conn, subscribe, &refused, out)
     }

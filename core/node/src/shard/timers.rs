@@ -1,6 +1,6 @@
 //! What happens because time has passed.
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::Instant;
 
 use super::{Shard, TimerKind};
 use crate::io::Outbox;
@@ -16,16 +16,6 @@ impl Shard {
                 TimerKind::Stall(slot) => self.on_stall_timer(now, slot, out),
                 TimerKind::Hold(slot) => self.on_hold_timer(now, slot, out),
                 TimerKind::Session(key) => self.on_session_timer(now, key, out),
-                TimerKind::Pour(slot) => {
-                    if let Some(Some(c)) = self.conns.get(slot as usize) {
-                        let conn = ConnId { slot, generation: c.generation };
-                        self.pump(now, conn, out);
-                        if self.timers.next().is_some_and(|(_, next)| next == kind) {
-                            // Another step at the next Tick, so that one filter cannot keep the shard.
-                            return;
-                        }
-                    }
-                }
             }
         }
     }
