@@ -223,6 +223,9 @@ impl<'a> WillProperties<'a> {
 
     /// Appends the properties that the published Will Message carries unaltered, like
     /// [`PublishProperties::write_forwardable`](crate::PublishProperties::write_forwardable).
+    ///
+    /// # Panics
+    /// If a field that was set by hand exceeds 65,535 bytes; what was decoded never does.
     pub fn write_forwardable(&self, out: &mut Vec<u8>) {
         self.forwardable().encode(out).expect("what was decoded fits into its fields");
     }

@@ -142,6 +142,9 @@ impl<'a> PublishProperties<'a> {
     /// Appends what a server passes on unaltered: Payload Format Indicator \[MQTT-3.3.2-4\], Response Topic
     /// \[MQTT-3.3.2-15\], Correlation Data \[MQTT-3.3.2-16\], Content Type \[MQTT-3.3.2-20\] and the User Properties
     /// in their order \[MQTT-3.3.2-17\], \[MQTT-3.3.2-18\]. The order of different properties has no meaning (2.2.2.2).
+    ///
+    /// # Panics
+    /// If a field that was set by hand exceeds 65,535 bytes; what was decoded never does.
     pub fn write_forwardable(&self, out: &mut Vec<u8>) {
         self.forwardable().encode(out).expect("what was decoded fits into its fields");
     }
