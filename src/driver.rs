@@ -119,8 +119,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 let data = &self.buffer[..count];
                 let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data }, &mut self.out);
                 if taken.hold {
-                    s.held = true;
-                    s.kept = data[taken.bytes..].into();
+                    s.keep(&data[taken.bytes..]);
                 }
                 self.take_outputs();
             }
@@ -136,14 +135,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     fn resume(&mut self, conn: ConnId) {
         let Some(s) = self.slots.live(conn) else { return };
         s.held = false;
-        let kept = std::mem::take(&mut s.kept);
+        let kept = s.kept.take().unwrap_or_default();
         if !s.closing && !kept.is_empty() {
             let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data: &kept }, &mut self.out);
             if taken.hold
                 && let Some(s) = self.slots.live(conn)
             {
-                s.held = true;
-                s.kept = kept[taken.bytes..].into();
+                s.keep(&kept[taken.bytes..]);
             }
         }
         self.ready.push(conn.slot);
@@ -193,7 +191,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         tracing::debug!(%conn, %reason, "closing");
         s.closing = true;
         s.held = false;
-        s.kept = Box::default();
+        s.kept = None;
         if !s.dirty {
             s.dirty = true;
             self.dirty.push(conn.slot);
@@ -266,7 +264,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Accepted { stream, address, listener } = accepted;
         let ready = &self.ready;
         let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, ready.waker(slot)));
-        let input = ShardInput::Opened { conn, listener, peer: Peer { address } };
+        let input = ShardInput::Opened { conn, listener, peer: Peer::from(address) };
         self.shard.handle(self.now, input, &mut self.out);
         self.take_outputs();
         self.ready.push(conn.slot);

@@ -188,8 +188,8 @@ pub(super) const ZONE: &[Key<Zone>] = &[
     key(
         "max_inflight",
         Field::Count(1, 65_533, |z, v| z.max_inflight = fit(v)),
-        "32",
-        "QoS 1 and 2 messages sent to a client and not yet acknowledged; further ones wait in its queue.",
+        "256",
+        "QoS 1 and 2 messages sent to a client and not yet acknowledged; further ones wait in its queue. EMQ X: 32.",
     ),
     key(
         "max_awaiting_rel",

@@ -129,7 +129,7 @@ impl Default for ZoneConfig {
             idle_timeout: Duration::from_secs(15),
             keepalive_backoff_percent: 75,
             server_keepalive: None,
-            session: SessionLimits { max_mqueue_len: 1000, max_inflight: 32 },
+            session: SessionLimits { max_mqueue_len: 1000, max_inflight: 256 },
             max_awaiting_rel: 100,
             session_expiry_interval: 2 * 3600,
             mqueue_priorities: Vec::new(),

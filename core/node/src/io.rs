@@ -1,6 +1,6 @@
 //! Inputs and outputs of a shard.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::ReasonCode;
@@ -24,11 +24,30 @@ pub struct Boot {
     pub shard: ShardId,
 }
 
-/// Who is at the other end of a connection.
+/// Who is at the other end of a connection. 18 bytes instead of the 32 of a `SocketAddr`: every idle connection has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Remote address.
-    pub address: SocketAddr,
+    /// IPv4 addresses are mapped into IPv6.
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        Peer { ip, port: address.port() }
+    }
+}
+
+impl Peer {
+    /// Remote address; without the scope of a link-local one.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::from(self.ip).to_canonical(), self.port)
+    }
 }
 
 /// Everything that can happen to a shard.
