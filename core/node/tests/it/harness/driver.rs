@@ -1,0 +1,350 @@
+//! The driver's side of docs/adr/0001, to the letter: what was not taken is kept and nothing is passed on until Resume;
+//! `Closed` comes after what was kept; `fill` is called until it is drained, when the socket can take bytes; after
+//! `Close` the output is drained, then the connection is closed and `Closed` delivered; `Abort` closes at once.
+
+use core::time::Duration;
+
+use bytes::Buf;
+use newtmq_base::{ConnId, Instant};
+use newtmq_node::{CloseCause, Fill, Output, ShardInput, Taken, WriteBatch};
+
+use super::net::{Happening, Net};
+
+/// A network connection: the driver's state, and the sockets.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) conn: ConnId,
+    /// The shard knows it.
+    pub(super) open: bool,
+    /// Bytes that the shard has not taken.
+    kept: Vec<u8>,
+    held: bool,
+    /// The client's end, delivered after what is kept.
+    fin: Option<CloseCause>,
+    /// The shard said Ready, `fill` has not said Drained.
+    ready: bool,
+    batch: WriteBatch,
+    /// The shard asked to close it.
+    closing: bool,
+    /// Bytes written that the client has not read.
+    unread: usize,
+    /// What has reached the client's machine while the client does not read.
+    client_socket: Vec<u8>,
+    paused: bool,
+    /// Nothing goes either way any more.
+    cut: bool,
+    chunk_min: usize,
+    chunk_max: usize,
+    last_to_server: Instant,
+    last_to_client: Instant,
+}
+
+/// Longest way through the network, in microseconds.
+const DELAY_US_MAX: u64 = 1_000;
+
+impl Net {
+    /// A network connection, as the driver makes it.
+    pub(super) fn open_link(&mut self) -> usize {
+        let link = self.links.len();
+        let slot = self.slots.iter().position(|(user, _)| user.is_none()).unwrap_or_else(|| {
+            self.slots.push((None, 0));
+            self.slots.len() - 1
+        });
+        let generation = self.slots[slot].1 + 1;
+        self.slots[slot] = (Some(link), generation);
+        let (chunk_min, chunk_max) = match self.options.chunk_max {
+            0 => (1, [1, 3, 20, 300, 5_000][self.rng.below(5) as usize]),
+            max => (self.options.chunk_min, max),
+        };
+        let conn = ConnId { slot: slot as u32, generation };
+        self.links.push(Link {
+            conn,
+            open: true,
+            kept: Vec::new(),
+            held: false,
+            fin: None,
+            ready: false,
+            batch: WriteBatch::default(),
+            closing: false,
+            unread: 0,
+            client_socket: Vec::new(),
+            paused: false,
+            cut: false,
+            chunk_min,
+            chunk_max,
+            last_to_server: self.now,
+            last_to_client: self.now,
+        });
+        let peer = newtmq_node::Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
+        self.input(ShardInput::Opened { conn, listener: newtmq_base::ListenerId(0), peer });
+        link
+    }
+
+    /// One input to the shard, and what it asks for.
+    pub(super) fn input(&mut self, input: ShardInput<'_>) -> Taken {
+        let taken = self.shard.handle(self.now, input, &mut self.outbox);
+        self.obey();
+        taken
+    }
+
+    fn obey(&mut self) {
+        let outputs: Vec<Output> = self.outbox.drain().collect();
+        for output in outputs {
+            match output {
+                Output::Ready(conn) => {
+                    let link = self.link_of(conn);
+                    assert!(!self.links[link].ready, "Ready twice without Drained in between");
+                    self.links[link].ready = true;
+                    self.at(self.now, Happening::Pump(link));
+                }
+                Output::Resume(conn) => {
+                    let link = self.link_of(conn);
+                    assert!(self.links[link].held, "Resume of a connection that is not held");
+                    self.links[link].held = false;
+                    self.at(self.now, Happening::Feed(link));
+                }
+                Output::Close { conn, .. } => {
+                    let link = self.link_of(conn);
+                    assert!(!self.links[link].closing, "closed twice");
+                    self.links[link].closing = true;
+                    self.at(self.now, Happening::Pump(link));
+                }
+                Output::Abort(conn) => {
+                    let link = self.link_of(conn);
+                    assert!(self.links[link].closing, "Abort comes after Close");
+                    self.close_link(link);
+                }
+                Output::Decide { request, question } => {
+                    let decider = self.decider.as_mut().expect("nobody listens to this hook");
+                    let verdict = decider(&question);
+                    self.questions.push(*question);
+                    self.unanswered.insert(request);
+                    let delay = self.delay();
+                    self.at(self.now + delay, Happening::Decided(request, verdict));
+                }
+                Output::Event(event) => self.events.push(*event),
+            }
+        }
+    }
+
+    fn link_of(&self, conn: ConnId) -> usize {
+        let (link, generation) = self.slots[conn.slot as usize];
+        let link = link.expect("an output for a connection that is gone");
+        assert_eq!(generation, conn.generation);
+        assert!(self.links[link].open);
+        link
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_micros(self.rng.below(DELAY_US_MAX))
+    }
+
+    fn chunks(&mut self, link: usize, data: &[u8]) -> Vec<Vec<u8>> {
+        let (min, max) = (self.links[link].chunk_min, self.links[link].chunk_max);
+        let mut rest = data;
+        let mut chunks = Vec::new();
+        while !rest.is_empty() {
+            let len = (min + self.rng.below((max - min + 1) as u64) as usize).min(rest.len());
+            chunks.push(rest[..len].to_vec());
+            rest = &rest[len..];
+        }
+        chunks
+    }
+
+    /// The client writes.
+    pub(super) fn client_sends(&mut self, link: usize, data: &[u8]) {
+        if self.links[link].cut {
+            return;
+        }
+        for chunk in self.chunks(link, data) {
+            let time = self.links[link].last_to_server.max(self.now + self.delay());
+            self.links[link].last_to_server = time;
+            self.at(time, Happening::ToServer(link, chunk));
+        }
+    }
+
+    /// The client closes its side, in order.
+    pub(super) fn client_closes(&mut self, link: usize) {
+        let time = self.links[link].last_to_server.max(self.now + self.delay());
+        self.links[link].last_to_server = time;
+        self.at(time, Happening::ServerFin(link, CloseCause::Peer));
+        self.scripts[link].on_close(false);
+    }
+
+    /// The connection breaks: what is under way is lost, both ways.
+    pub(super) fn cut_link(&mut self, link: usize) {
+        let l = &mut self.links[link];
+        if l.cut || !l.open {
+            return;
+        }
+        l.cut = true;
+        l.client_socket = Vec::new();
+        self.scripts[link].on_close(false);
+        self.forget(|happening| match happening {
+            Happening::ToServer(at, _) | Happening::ToClient(at, _) | Happening::ServerFin(at, _) => *at == link,
+            Happening::ClientFin(at) => *at == link,
+            Happening::Pump(_) | Happening::Feed(_) | Happening::Decided(..) => false,
+        });
+        self.at(self.now, Happening::ServerFin(link, CloseCause::Error));
+    }
+
+    pub(super) fn on_arrival(&mut self, link: usize, data: &[u8]) {
+        if self.links[link].open {
+            self.links[link].kept.extend_from_slice(data);
+            self.feed(link);
+        }
+    }
+
+    /// Passes on what is kept, unless the connection is held.
+    pub(super) fn feed(&mut self, link: usize) {
+        let l = &mut self.links[link];
+        if !l.open || l.held {
+            return;
+        }
+        let conn = l.conn;
+        let data = core::mem::take(&mut l.kept);
+        if !data.is_empty() {
+            let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data: &data }, &mut self.outbox);
+            assert!(taken.bytes <= data.len());
+            assert!(taken.hold || taken.bytes == data.len(), "all is taken unless the connection is held");
+            let l = &mut self.links[link];
+            l.kept = data[taken.bytes..].to_vec();
+            l.held = taken.hold;
+            self.obey();
+        }
+        if let Some(cause) = self.links[link].fin
+            && !self.links[link].held
+            && self.links[link].kept.is_empty()
+        {
+            self.gone(link, cause);
+        }
+    }
+
+    pub(super) fn on_fin(&mut self, link: usize, cause: CloseCause) {
+        if self.links[link].open {
+            self.links[link].fin = Some(cause);
+            self.feed(link);
+        }
+    }
+
+    /// Writes while the socket takes bytes.
+    pub(super) fn pump(&mut self, link: usize) {
+        if !self.links[link].open {
+            return;
+        }
+        let capacity = self.socket_capacity;
+        let mut empty_fills = 0;
+        loop {
+            let l = &mut self.links[link];
+            let room = capacity.saturating_sub(l.unread);
+            if l.cut {
+                // The operating system takes bytes until it knows better.
+                let len = l.batch.remaining();
+                l.batch.advance(len);
+            } else if !l.batch.is_empty() {
+                if room == 0 {
+                    break;
+                }
+                let mut data = vec![0; room.min(l.batch.remaining())];
+                l.batch.copy_to_slice(&mut data);
+                l.unread += data.len();
+                self.server_writes(link, &data);
+                continue;
+            }
+            let l = &mut self.links[link];
+            if !l.ready {
+                break;
+            }
+            let fill = self.shard.fill(self.now, l.conn, &mut l.batch, &mut self.outbox);
+            if fill == Fill::Drained {
+                self.links[link].ready = false;
+            }
+            empty_fills = if self.links[link].batch.is_empty() { empty_fills + 1 } else { 0 };
+            assert!(empty_fills < 10_000, "fill says More and gives nothing");
+            self.obey();
+        }
+        let l = &self.links[link];
+        if l.closing && !l.ready && l.batch.is_empty() && l.open {
+            self.close_link(link);
+        }
+    }
+
+    fn server_writes(&mut self, link: usize, data: &[u8]) {
+        for chunk in self.chunks(link, data) {
+            let time = self.links[link].last_to_client.max(self.now + self.delay());
+            self.links[link].last_to_client = time;
+            self.at(time, Happening::ToClient(link, chunk));
+        }
+    }
+
+    /// The server closes the connection.
+    fn close_link(&mut self, link: usize) {
+        if !self.links[link].cut {
+            let time = self.links[link].last_to_client.max(self.now + self.delay());
+            self.at(time, Happening::ClientFin(link));
+        }
+        self.gone(link, CloseCause::Asked);
+    }
+
+    fn gone(&mut self, link: usize, cause: CloseCause) {
+        let l = &mut self.links[link];
+        if !core::mem::replace(&mut l.open, false) {
+            return;
+        }
+        let conn = l.conn;
+        l.batch = WriteBatch::default();
+        self.slots[conn.slot as usize].0 = None;
+        // From here on no output may name it: the slot is free before the input.
+        self.input(ShardInput::Closed { conn, cause });
+        self.scripts[link].on_close(false);
+    }
+
+    pub(super) fn on_client_arrival(&mut self, link: usize, data: &[u8]) {
+        self.links[link].client_socket.extend_from_slice(data);
+        self.client_reads(link, usize::MAX);
+    }
+
+    /// The client reads up to `limit` bytes, if it reads at all.
+    pub(super) fn client_reads(&mut self, link: usize, limit: usize) {
+        let l = &mut self.links[link];
+        if l.paused && limit == usize::MAX {
+            return;
+        }
+        let len = l.client_socket.len().min(limit);
+        let data: Vec<u8> = l.client_socket.drain(..len).collect();
+        l.unread -= data.len();
+        let answer = self.scripts[link].on_bytes(&data);
+        if !answer.is_empty() {
+            self.client_sends(link, &answer);
+        }
+        self.at(self.now, Happening::Pump(link));
+    }
+
+    pub(super) fn pause_link(&mut self, link: usize, paused: bool) {
+        self.links[link].paused = paused;
+        if !paused {
+            self.client_reads(link, usize::MAX);
+        }
+    }
+
+    pub(super) fn is_held(&self, link: usize) -> bool {
+        self.links[link].held
+    }
+
+    /// While nothing happens: no output without Ready, nothing kept without a hold.
+    pub(super) fn assert_quiet(&mut self) {
+        for link in 0..self.links.len() {
+            let l = &mut self.links[link];
+            if !l.open {
+                continue;
+            }
+            assert!(l.held || l.kept.is_empty());
+            if !l.ready {
+                let mut batch = WriteBatch::default();
+                let fill = self.shard.fill(self.now, l.conn, &mut batch, &mut self.outbox);
+                assert_eq!((fill, batch.len()), (Fill::Drained, 0), "output without Ready");
+                self.obey();
+            }
+        }
+    }
+}

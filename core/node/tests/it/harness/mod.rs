@@ -1,0 +1,50 @@
+//! The kernel harness. [`Net`] owns the shard, its driver and the clients; a test talks to it in a few lines:
+//!
+//! ```ignore
+//! check(|net| {
+//!     let a = net.connect(Connect::v5("a"));
+//!     net.subscribe(a, "t/#", AtLeastOnce);
+//!     net.publish(a, Publish::new("t/1", "hello").qos1());
+//!     assert_eq!(net.received(a), ["t/1 hello"]);
+//! });
+//! ```
+
+mod client;
+mod driver;
+mod net;
+mod packets;
+mod talk;
+
+pub(crate) use client::Client;
+pub(crate) use net::{Net, Options};
+pub(crate) use packets::{Connack, Connect, Got, Message, Publish, Subscribe, Will};
+
+use newtmq_node::ShardConfig;
+
+/// How many seeds a test runs with.
+const SEEDS: u64 = 8;
+
+/// Runs a test with several seeds and the default configuration; at the end of each run everything must be given back.
+pub(crate) fn check(test: impl Fn(&mut Net)) {
+    check_with(|_| {}, test);
+}
+
+/// The same with a changed configuration.
+pub(crate) fn check_with(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    run(SEEDS, Options::default(), configure, test);
+}
+
+/// The same for tests that move much data: fewer seeds, large chunks.
+pub(crate) fn check_heavy(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    run(2, Options { chunk_max: 64 << 10, chunk_min: 4 << 10 }, configure, test);
+}
+
+fn run(seeds: u64, options: Options, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    for seed in 0..seeds {
+        let mut config = ShardConfig::default();
+        configure(&mut config);
+        let mut net = Net::new(seed, config, options);
+        test(&mut net);
+        net.finish();
+    }
+}

@@ -1,0 +1,227 @@
+//! The queue of events and the clock. One event at a time: (time, sequence).
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, SEED_BYTES, ShardId, WallTime};
+use newtmq_node::{Boot, CloseCause, Event, Outbox, Question, Shard, ShardConfig, ShardInput, Verdict};
+
+use super::client::Script;
+use super::driver::Link;
+
+/// Sizes of the pieces that bytes travel in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) chunk_min: usize,
+    /// 0: by chance, for each connection.
+    pub(crate) chunk_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { chunk_min: 1, chunk_max: 0 }
+    }
+}
+
+/// Something that happens at a time. Numbers are those of connections.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// Bytes reach the server's machine.
+    ToServer(usize, Vec<u8>),
+    /// The client's end of its stream, or its reset, reaches the server's machine.
+    ServerFin(usize, CloseCause),
+    /// Bytes reach the client's machine.
+    ToClient(usize, Vec<u8>),
+    /// The server's end of its stream reaches the client.
+    ClientFin(usize),
+    /// The driver looks after output.
+    Pump(usize),
+    /// The driver passes on what it kept.
+    Feed(usize),
+    /// A hook answers.
+    Decided(RequestId, Verdict),
+}
+
+type Decider = Box<dyn FnMut(&Question) -> Verdict>;
+
+/// A shard, its driver and its clients.
+pub(crate) struct Net {
+    pub(super) seed: u64,
+    pub(super) now: Instant,
+    pub(super) shard: Shard,
+    pub(super) outbox: Outbox,
+    pub(super) rng: Rng,
+    pub(super) options: Options,
+    queue: BTreeMap<(Instant, u64), Happening>,
+    next_sequence: u64,
+    steps: u64,
+    pub(super) links: Vec<Link>,
+    pub(super) scripts: Vec<Script>,
+    /// Slot → connection number and generation of its last user.
+    pub(super) slots: Vec<(Option<usize>, u32)>,
+    pub(super) decider: Option<Decider>,
+    /// Questions asked, in order.
+    pub(crate) questions: Vec<Question>,
+    /// Events told, in order.
+    pub(crate) events: Vec<Event>,
+    pub(super) unanswered: BTreeSet<RequestId>,
+    /// Most bytes between the driver and a client that does not read.
+    pub(crate) socket_capacity: usize,
+}
+
+/// No test needs more.
+const STEPS_MAX: u64 = 30_000_000;
+
+impl Net {
+    pub(crate) fn new(seed: u64, config: ShardConfig, options: Options) -> Net {
+        let mut bytes = [7; SEED_BYTES];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let boot = Boot {
+            now: Instant::START,
+            wall: WallTime(1_700_000_000_000),
+            seed: bytes,
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            shard: ShardId(0),
+        };
+        Net {
+            seed,
+            now: Instant::from_millis(1),
+            shard: Shard::new(config, boot),
+            outbox: Outbox::default(),
+            rng: Rng::from_number(seed),
+            options,
+            queue: BTreeMap::new(),
+            next_sequence: 0,
+            steps: 0,
+            links: Vec::new(),
+            scripts: Vec::new(),
+            slots: Vec::new(),
+            decider: None,
+            questions: Vec::new(),
+            events: Vec::new(),
+            unanswered: BTreeSet::new(),
+            socket_capacity: 64 << 10,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(super) fn at(&mut self, time: Instant, happening: Happening) {
+        self.queue.insert((time.max(self.now), self.next_sequence), happening);
+        self.next_sequence += 1;
+    }
+
+    pub(super) fn forget(&mut self, unwanted: impl Fn(&Happening) -> bool) {
+        self.queue.retain(|_, happening| !unwanted(happening));
+    }
+
+    /// Runs until nothing happens but by the passing of time.
+    pub(crate) fn settle(&mut self) {
+        while !self.queue.is_empty() || self.deadline().is_some_and(|deadline| deadline <= self.now) {
+            self.step();
+        }
+        self.shard.view().assert_consistent();
+    }
+
+    /// Lets time pass, with everything that happens in it.
+    pub(crate) fn advance(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.next_time().is_some_and(|next| next <= until) {
+            self.step();
+        }
+        self.now = until;
+        self.settle();
+    }
+
+    pub(crate) fn advance_secs(&mut self, seconds: u64) {
+        self.advance(Duration::from_secs(seconds));
+    }
+
+    /// When the shard wants a Tick, if at all.
+    fn deadline(&self) -> Option<Instant> {
+        self.shard.next_deadline().map(|(deadline, _)| deadline.max(self.now))
+    }
+
+    fn next_time(&self) -> Option<Instant> {
+        let event = self.queue.first_key_value().map(|((time, _), _)| *time);
+        event.into_iter().chain(self.deadline()).min()
+    }
+
+    /// The next event or Tick.
+    fn step(&mut self) {
+        self.steps += 1;
+        assert!(self.steps < STEPS_MAX, "this never ends");
+        let event = self.queue.first_key_value().map(|((time, _), _)| *time);
+        let tick = match (event, self.deadline()) {
+            (None, deadline) => deadline,
+            (Some(event), Some(deadline)) if deadline < event => Some(deadline),
+            (Some(event), Some(deadline)) if deadline == event && self.rng.below(2) == 0 => Some(deadline),
+            (Some(_), _) => None,
+        };
+        if let Some(deadline) = tick {
+            self.now = deadline;
+            self.input(ShardInput::Tick);
+        } else if let Some(((time, _), happening)) = self.queue.pop_first() {
+            self.now = time;
+            if self.rng.below(64) == 0 {
+                // One Tick too many does no harm.
+                self.input(ShardInput::Tick);
+            }
+            self.on(happening);
+        }
+        // Looking at every session after every step would be most of the work of a large test.
+        let every = 1 + self.shard.view().session_count() as u64 / 20;
+        if self.steps.is_multiple_of(every) {
+            self.shard.view().assert_consistent();
+        }
+    }
+
+    fn on(&mut self, happening: Happening) {
+        match happening {
+            Happening::ToServer(link, data) => self.on_arrival(link, &data),
+            Happening::ServerFin(link, cause) => self.on_fin(link, cause),
+            Happening::Feed(link) => self.feed(link),
+            Happening::Pump(link) => self.pump(link),
+            Happening::ToClient(link, data) => self.on_client_arrival(link, &data),
+            Happening::ClientFin(link) => self.scripts[link].on_close(true),
+            Happening::Decided(request, verdict) => {
+                assert!(self.unanswered.remove(&request));
+                self.input(ShardInput::Decided { request, verdict });
+            }
+        }
+    }
+
+    /// The end of a test: everybody leaves, all time passes, nothing may be left.
+    pub(super) fn finish(&mut self) {
+        self.settle();
+        self.assert_quiet();
+        for link in 0..self.links.len() {
+            self.cut_link(link);
+        }
+        // Longer than any hold, stall or close takes.
+        self.advance_secs(60);
+        let view = self.shard.view();
+        assert_eq!(view.connection_count(), 0);
+        assert!(view.timer_count() <= view.session_count(), "only sessions that wait have timers");
+        assert_eq!(view.ledger_balance(), 0);
+        // Longer than any Session Expiry Interval but "never".
+        self.advance_secs(u64::from(u32::MAX));
+        let view = self.shard.view();
+        assert_eq!((view.timer_count(), self.shard.next_deadline()), (0, None), "a timer has leaked");
+        if view.session_count() == 0 {
+            assert_eq!((view.queued(), view.subscription_count()), (0, 0));
+        }
+        assert!(self.unanswered.is_empty());
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {}, at {}, {} connections", self.seed, self.now, self.links.len());
+        }
+    }
+}
