@@ -1,7 +1,7 @@
 //! Framing (2.1): whole packets out of a byte stream, and the parts of a PUBLISH without validation.
 
 use crate::wire::{Reader, Varint, varint};
-use crate::{DecodeError, ErrorKind, Packet, PacketId, PacketType, ProtocolVersion, QoS, Sender};
+use crate::{Ack, DecodeError, ErrorKind, Packet, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, Sender};
 
 /// Cuts a byte stream into packets.
 ///
@@ -181,6 +181,17 @@ impl<'a> Frame<'a> {
         Packet::decode(self, version, sender)
     }
 
+    /// Decodes PUBACK, PUBREC, PUBREL or PUBCOMP: the same as [`Frame::decode`] without the detour over [`Packet`].
+    #[inline]
+    pub fn ack(self, version: ProtocolVersion) -> Result<Ack<'a>, DecodeError> {
+        if let [high, low] = *self.body
+            && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
+        {
+            return Ok(Ack::new(packet_id, ReasonCode::Success));
+        }
+        Ack::decode(self.packet_type(), Reader::new(self.body), version)
+    }
+
     /// The parts of a PUBLISH (3.3). Topic and properties are not validated.
     #[inline]
     pub fn publish(self, version: ProtocolVersion) -> Result<RawPublish<'a>, DecodeError> {
@@ -236,7 +247,6 @@ pub struct RawPublish<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ReasonCode;
 
     const MAX: u32 = 1_000;
 

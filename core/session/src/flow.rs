@@ -78,6 +78,10 @@ impl Flow {
         self.queue.has_qos0()
     }
 
+    pub(crate) fn wants_to_send(&self) -> bool {
+        self.sent < self.inflight.len() || self.queue.len() > 0
+    }
+
     /// Starts over on a new connection: everything in flight is to be sent again.
     pub(crate) fn rewind(&mut self) {
         for entry in self.inflight.iter_mut().take(self.sent) {

@@ -164,6 +164,13 @@ impl Session {
         }
     }
 
+    /// Whether something waits for the window or the connection.
+    #[must_use]
+    #[inline]
+    pub fn wants_to_send(&self) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.wants_to_send())
+    }
+
     /// Hands out the next packet to write, at most `receive_maximum` of them unacknowledged. `expired` counts messages
     /// that were given up on the way.
     pub fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {

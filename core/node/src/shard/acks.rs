@@ -31,16 +31,26 @@ impl Shard {
         ready(now, c, conn.slot, out);
     }
 
-    pub(crate) fn on_puback(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
-        self.on_final_ack(now, conn, ack.packet_id, AckKind::Puback, out)
-    }
-
-    pub(crate) fn on_pubcomp(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
-        self.on_final_ack(now, conn, ack.packet_id, AckKind::Pubcomp, out)
+    pub(crate) fn on_ack(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        kind: PacketType,
+        ack: &Ack<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        if kind == PacketType::Pubrec {
+            return self.on_pubrec(now, conn, ack, out);
+        }
+        if kind == PacketType::Pubrel {
+            return self.on_pubrel(now, conn, ack, out);
+        }
+        let kind = if kind == PacketType::Pubcomp { AckKind::Pubcomp } else { AckKind::Puback };
+        self.on_final_ack(now, conn, ack.packet_id, kind, out)
     }
 
     /// PUBREC: PUBREL follows, or with an error the delivery is over [MQTT-4.3.3-4], [MQTT-4.3.3-5].
-    pub(crate) fn on_pubrec(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+    fn on_pubrec(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
         if ack.reason_code.is_error() {
             return self.on_final_ack(now, conn, ack.packet_id, AckKind::PubrecError, out);
         }
@@ -54,7 +64,7 @@ impl Shard {
     }
 
     /// PUBREL: the identifier is free, PUBCOMP answers [MQTT-4.3.3-11].
-    pub(crate) fn on_pubrel(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
+    fn on_pubrel(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
         let known = self.apply(conn, Op::Qos2Rel { packet_id: ack.packet_id }) == Applied::Done;
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.send_ack(now, conn, PacketType::Pubcomp, ack.packet_id, reason, out);
@@ -81,7 +91,10 @@ impl Shard {
         }
         let key = self.live(conn).session;
         self.tell(Hook::MessageAcked, key, None, ReasonCode::Success, out);
-        self.pump(now, conn, out);
+        let slot = self.slot(key);
+        if slot.session.wants_to_send() || slot.pouring.is_some() {
+            self.pump(now, conn, out);
+        }
         Next::Go
     }
 

@@ -78,6 +78,12 @@ impl Shard {
                 Err(error) => self.on_decode_error(now, conn, &error, out),
             };
         }
+        if matches!(kind, PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp) {
+            return match frame.ack(version) {
+                Ok(ack) => self.on_ack(now, conn, kind, &ack, out),
+                Err(error) => self.on_decode_error(now, conn, &error, out),
+            };
+        }
         match frame.decode(version, Sender::Client) {
             Ok(packet) => self.on_packet(now, conn, frame, &packet, out),
             Err(error) => self.on_decode_error(now, conn, &error, out),
@@ -93,19 +99,20 @@ impl Shard {
         out: &mut Outbox,
     ) -> Next {
         match packet {
-            Packet::Puback(ack) => self.on_puback(now, conn, ack, out),
-            Packet::Pubrec(ack) => self.on_pubrec(now, conn, ack, out),
-            Packet::Pubrel(ack) => self.on_pubrel(now, conn, ack, out),
-            Packet::Pubcomp(ack) => self.on_pubcomp(now, conn, ack, out),
             Packet::Subscribe(subscribe) => self.on_subscribe(now, conn, frame, subscribe, out),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, conn, unsubscribe, out),
             Packet::Pingreq => self.on_pingreq(now, conn, out),
             Packet::Disconnect(disconnect) => self.on_disconnect(now, conn, disconnect, out),
             Packet::Auth(auth) => self.on_auth(now, conn, auth, out),
-            // A second CONNECT [MQTT-3.1.0-2], or packets that only a server sends.
+            // A second CONNECT [MQTT-3.1.0-2], or packets that only a server sends. What was handled before decoding
+            // in full does not get here.
             Packet::Connect(_)
             | Packet::Connack(_)
             | Packet::Publish(_)
+            | Packet::Puback(_)
+            | Packet::Pubrec(_)
+            | Packet::Pubrel(_)
+            | Packet::Pubcomp(_)
             | Packet::Suback(_)
             | Packet::Unsuback(_)
             | Packet::Pingresp => self.reject(now, conn, ReasonCode::ProtocolError, out),
