@@ -24,7 +24,10 @@ impl Shard {
             Ok(_) => return self.reject_connect(now, conn, ReasonCode::ProtocolError, out),
             Err(error) => return self.on_decode_error(now, conn, &error, out),
         };
-        self.live(conn).version = connect.version;
+        let c = self.live(conn);
+        c.version = connect.version;
+        // Counts for a refusal and for AUTH, too [MQTT-3.1.2-24].
+        c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
         if let Err(reason) = self.check_connect(&connect) {
             return self.reject_connect(now, conn, reason, out);
         }
@@ -131,13 +134,15 @@ impl Shard {
         };
         let max_inflight = u16::try_from(zone.session.max_inflight).unwrap_or(u16::MAX);
         let percent = zone.keepalive_backoff_percent;
+        let max_topic_alias = self.config.mqtt.max_topic_alias;
         let c = self.live(conn);
         c.keep_alive = keep_alive;
         c.problem_information = connect.properties.request_problem_information;
         c.receive_maximum = connect.properties.receive_maximum.get().min(max_inflight);
-        c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        if connect.properties.topic_alias_maximum > 0 {
-            c.rare().alias_maximum = connect.properties.topic_alias_maximum;
+        // Each side's aliases cost the broker memory, so one limit is good for both.
+        let alias_maximum = connect.properties.topic_alias_maximum.min(max_topic_alias);
+        if alias_maximum > 0 {
+            c.rare().alias_maximum = alias_maximum;
         }
         if let Some(username) = connect.username {
             c.rare().username = Some(username.into());

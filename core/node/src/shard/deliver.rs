@@ -11,7 +11,7 @@ use super::Shard;
 use super::fan::{Fan, Publishing};
 use crate::conn::NONE;
 use crate::io::{Outbox, Output};
-use crate::outbuf::OUTPUT_HIGH_BYTES;
+use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
 
 /// Most subscriptions that one call delivers to; the rest waits for the next Tick, so that no client has to wait long
 /// for another one's fan-out.
@@ -197,9 +197,8 @@ impl Shard {
     /// Lets a held connection go on, unless something else still holds it.
     pub(crate) fn resume(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
-        let waits = c.waits();
-        let blocked = c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some());
-        if c.held && !waits && !blocked {
+        let blocked = c.rare.as_ref().is_some_and(|rare| rare.waits > 0 || rare.fan_out || rare.pending.is_some());
+        if c.held && !blocked && c.out.len() < OUTPUT_OWN_BYTES {
             c.held = false;
             c.heard = now;
             out.push(Output::Resume(conn));

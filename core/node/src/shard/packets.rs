@@ -9,6 +9,7 @@ use newtmq_mqtt::{
 use super::{Next, Shard};
 use crate::conn::{Conn, Phase};
 use crate::io::{Outbox, Output, Peer, Taken};
+use crate::outbuf::OUTPUT_OWN_BYTES;
 
 impl Shard {
     pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
@@ -53,13 +54,17 @@ impl Shard {
             }
         };
         let Some(c) = self.conn_mut(conn) else { return all };
-        match next {
-            Next::Stop => return all,
-            Next::Hold => c.held = true,
-            Next::Go => {}
+        if next == Next::Stop {
+            return all;
         }
         c.decoder = decoder;
-        Taken { bytes: data.len() - rest.len(), hold: next == Next::Hold }
+        let full = c.out.len() >= OUTPUT_OWN_BYTES;
+        c.held = next == Next::Hold || full;
+        let taken = Taken { bytes: data.len() - rest.len(), hold: c.held };
+        if full {
+            self.wait_for_itself(now, conn);
+        }
+        taken
     }
 
     /// One packet. PUBLISH and the acknowledgements come first: they are nearly all of the traffic.

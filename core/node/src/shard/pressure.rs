@@ -3,12 +3,12 @@
 //! `slow_consumer_timeout`; after that QoS 0 to that target is dropped, counted.
 
 use newtmq_base::{ConnId, Instant};
-use newtmq_mqtt::encode_ack;
+use newtmq_mqtt::{ReasonCode, encode_ack};
 
 use super::{Shard, TimerKind, is_open, ready};
 use crate::batch::WriteBatch;
 use crate::io::{Fill, Outbox};
-use crate::outbuf::OUTPUT_LOW_BYTES;
+use crate::outbuf::{OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
 
 impl Shard {
     /// Makes a publisher wait for targets whose output is above the limit.
@@ -33,6 +33,13 @@ impl Shard {
             let limit = now + self.config.zones[zone].max_publisher_hold;
             self.timers.arm(limit, TimerKind::Hold(publisher.slot));
         }
+    }
+
+    /// A client that sends but does not take its answers is not read until it does.
+    pub(crate) fn wait_for_itself(&mut self, now: Instant, conn: ConnId) {
+        let c = self.live(conn);
+        let limit = self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        self.timers.arm(now + limit, TimerKind::Hold(conn.slot));
     }
 
     /// A target has drained, stalled or gone: those who waited for it go on.
@@ -79,10 +86,11 @@ impl Shard {
     /// A publisher was held long enough.
     pub(crate) fn on_hold_timer(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
         let Some(Some(c)) = self.conns.get_mut(slot as usize) else { return };
+        let publisher = ConnId { slot, generation: c.generation };
         if !c.waits() {
+            self.on_own_hold_timer(now, publisher, out);
             return;
         }
-        let publisher = ConnId { slot, generation: c.generation };
         c.rare().waits = 0;
         for target in self.conns.iter_mut().flatten() {
             if let Some(rare) = &mut target.rare {
@@ -90,6 +98,20 @@ impl Shard {
             }
         }
         self.end_wait(now, publisher, out);
+    }
+
+    /// A client did not take its answers all the time that it was held: it never will.
+    fn on_own_hold_timer(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let c = self.live(conn);
+        if !c.held || !is_open(c) || c.out.len() < OUTPUT_OWN_BYTES {
+            return;
+        }
+        let deadline = c.out.moved() + self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        if deadline > now {
+            self.timers.arm(deadline, TimerKind::Hold(conn.slot));
+        } else {
+            self.reject(now, conn, ReasonCode::QuotaExceeded, out);
+        }
     }
 
     /// Gives a connection's output to the driver. What the session has to send follows while there is room.
@@ -107,6 +129,7 @@ impl Shard {
                 self.live(conn).out.fill(now, batch);
             }
             self.release_waiters(now, conn.slot, out);
+            self.resume(now, conn, out);
         }
         let c = self.live(conn);
         if c.out.is_empty() && !more {

@@ -70,6 +70,8 @@ impl Shard {
 
     /// Starts to send the retained messages of a new subscription.
     pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, qos: QoS, identifier: u32) {
+        // A subscription made again starts again; there is never more than one cursor for it.
+        self.stop_pouring(key, &filter);
         if self.retained.is_empty() {
             return;
         }
@@ -77,6 +79,17 @@ impl Shard {
         let pouring = Pouring { cursor: RetainedCursor::new(filter), before, qos, identifier };
         let slot = self.slot(key);
         slot.pouring.get_or_insert_default().push_back(pouring);
+    }
+
+    /// Forgets the retained messages of a subscription that are not sent yet.
+    pub(crate) fn stop_pouring(&mut self, key: u32, filter: &OwnedTopicFilter) {
+        let slot = self.slot(key);
+        if let Some(list) = &mut slot.pouring {
+            list.retain(|pouring| pouring.cursor.topic_filter() != filter);
+            if list.is_empty() {
+                slot.pouring = None;
+            }
+        }
     }
 
     /// Lets the session send: first what is in flight and queued, then retained messages.
