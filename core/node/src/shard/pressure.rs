@@ -37,8 +37,8 @@ impl Shard {
 
     /// A client that sends but does not take its answers is not read until it does.
     pub(crate) fn wait_for_itself(&mut self, now: Instant, conn: ConnId) {
-        let c = self.live(conn);
-        let limit = self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        let zone = usize::from(self.live(conn).zone);
+        let limit = self.config.zones[zone].max_publisher_hold;
         self.timers.arm(now + limit, TimerKind::Hold(conn.slot));
     }
 
@@ -106,7 +106,8 @@ impl Shard {
         if !c.held || !is_open(c) || c.out.len() < OUTPUT_OWN_BYTES {
             return;
         }
-        let deadline = c.out.moved() + self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        let (moved, zone) = (c.out.moved(), usize::from(c.zone));
+        let deadline = moved + self.config.zones[zone].max_publisher_hold;
         if deadline > now {
             self.timers.arm(deadline, TimerKind::Hold(conn.slot));
         } else {
