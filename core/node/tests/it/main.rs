@@ -7,4 +7,7 @@
 
 mod harness;
 
+mod connect;
+mod publish_qos;
+mod session;
 mod smoke;

@@ -38,10 +38,10 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(settings: Connect) -> Script {
         Script {
+            auto_ack: settings.auto_ack,
             settings,
             decoder: Decoder::new(),
             log: Vec::new(),
-            auto_ack: true,
             connected: false,
             over: false,
             closed: false,

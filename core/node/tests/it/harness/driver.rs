@@ -281,6 +281,7 @@ impl Net {
     fn close_link(&mut self, link: usize) {
         if !self.links[link].cut {
             let time = self.links[link].last_to_client.max(self.now + self.delay());
+            self.links[link].last_to_client = time;
             self.at(time, Happening::ClientFin(link));
         }
         self.gone(link, CloseCause::Asked);
@@ -296,7 +297,6 @@ impl Net {
         self.slots[conn.slot as usize].0 = None;
         // From here on no output may name it: the slot is free before the input.
         self.input(ShardInput::Closed { conn, cause });
-        self.scripts[link].on_close(false);
     }
 
     pub(super) fn on_client_arrival(&mut self, link: usize, data: &[u8]) {

@@ -27,6 +27,8 @@ pub(crate) struct Connect {
     pub(crate) data: Option<Vec<u8>>,
     /// What follows in the same moment, before any answer.
     pub(crate) and_then: Vec<u8>,
+    /// The client acknowledges by itself.
+    pub(crate) auto_ack: bool,
 }
 
 impl Connect {
@@ -49,6 +51,7 @@ impl Connect {
             method: None,
             data: None,
             and_then: Vec::new(),
+            auto_ack: true,
         }
     }
 
@@ -124,6 +127,12 @@ impl Connect {
 
     pub(crate) fn request_response_information(mut self) -> Connect {
         self.response_information = true;
+        self
+    }
+
+    /// The test acknowledges, not the client.
+    pub(crate) fn manual(mut self) -> Connect {
+        self.auto_ack = false;
         self
     }
 
