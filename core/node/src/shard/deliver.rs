@@ -9,7 +9,6 @@ use newtmq_topic::{Fit, GroupKey, Matched, Memo};
 
 use super::Shard;
 use super::fan::{Fan, Publishing};
-use crate::conn::NONE;
 use crate::io::{Outbox, Output};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
 
@@ -205,12 +204,12 @@ impl Shard {
         }
     }
 
-    /// Publishes a message that no connection waits for: a will.
-    pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, out: &mut Outbox) {
+    /// Publishes a message that no connection waits for: the will of the session `publisher`.
+    pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, publisher: u32, out: &mut Outbox) {
         if message.retain() {
-            self.retain(now, &Publishing::of_message(message, NONE));
+            self.retain(now, &Publishing::of_message(message, publisher));
         }
-        let publishing = Publishing::of_message(message, NONE);
+        let publishing = Publishing::of_message(message, publisher);
         // Nobody is held for a will: what does not fit is dropped or queued as usual.
         let _ = self.deliver(now, publishing, &mut Memo::default(), None, None, out);
     }

@@ -149,7 +149,7 @@ impl Shard {
     fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let Some(will) = self.slot(key).session.take_will() else { return };
         let message = due(&will, now, &mut self.scratch.block);
-        self.publish_message(now, &message, out);
+        self.publish_message(now, &message, key, out);
     }
 
     /// The node stops: wills first, while there are connections to take them, then everybody is sent away with 0x8B.

@@ -9,5 +9,9 @@ mod harness;
 
 mod connect;
 mod publish_qos;
+mod retained;
 mod session;
+mod shared;
 mod smoke;
+mod subscribe;
+mod will;
