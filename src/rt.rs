@@ -1,6 +1,7 @@
-//! The only place that names what differs between production (tokio) and the simulator's madsim tier: listening,
-//! accepting, signals, random bytes. Everything else uses what both have.
+//! The only place that names what differs between production (tokio) and the simulator's madsim tier: the runtime,
+//! listening, signals, random bytes. Everything else uses what both have.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 
@@ -44,7 +45,18 @@ pub fn wall_time() -> WallTime {
 mod imp {
     use socket2::{Domain, Protocol, Socket, Type};
 
-    use super::{SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+    use super::{Future, SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+
+    /// Runs a future to its end on this thread.
+    ///
+    /// # Errors
+    /// The operating system's, when the runtime is made.
+    pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Ok(runtime.block_on(future))
+    }
+
+    pub use tokio::task::unconstrained;
 
     /// Listens on `address`. Port 0 picks a free one.
     ///
@@ -112,7 +124,21 @@ mod imp {
 
 #[cfg(madsim)]
 mod imp {
-    use super::{SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+    use super::{Future, SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+
+    /// Runs a future to its end in a simulation of its own. A simulation that has more than a broker has its own runtime,
+    /// and no use for this.
+    ///
+    /// # Errors
+    /// None.
+    pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
+        Ok(madsim::runtime::Runtime::new().block_on(future))
+    }
+
+    /// A task of the simulator has no budget that could be cut.
+    pub fn unconstrained<F: Future>(future: F) -> F {
+        future
+    }
 
     /// Listens on `address` of the simulated node.
     ///
@@ -137,6 +163,28 @@ mod imp {
     pub fn seed() -> io::Result<[u8; SEED_BYTES]> {
         use madsim::rand::Rng as _;
         Ok(madsim::rand::thread_rng().r#gen())
+    }
+
+    /// The simulator knows only Ctrl-C.
+    #[derive(Debug)]
+    pub struct StopSignals(());
+
+    impl StopSignals {
+        /// Listens for it from here on.
+        ///
+        /// # Errors
+        /// None.
+        pub fn new() -> io::Result<StopSignals> {
+            Ok(StopSignals(()))
+        }
+
+        /// The next one's name.
+        pub async fn next(&mut self) -> &'static str {
+            match tokio::signal::ctrl_c().await {
+                Ok(()) => "SIGINT",
+                Err(_) => std::future::pending().await,
+            }
+        }
     }
 }
 

@@ -34,38 +34,35 @@ pub struct RunOptions {
 /// It cannot start ([`CannotListen`] among others), or a part of it failed.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     assert_eq!(options.shards, 1, "checked by the command line");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
-        let listeners = listen(&options.config).await?;
+    let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let driver = start(&options, listeners, commanded)?;
+        let Started { driver, listening } = start(&options, commanded).await?;
+        // Before the start message: who reads that may send a signal at once.
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
+        banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
         // The driver does a bounded amount of work per poll by itself; tokio's own budget would only cut it short.
-        tokio::task::unconstrained(driver).await;
+        rt::unconstrained(driver).await;
         tracing::info!("stopped");
         Ok(())
-    })
+    };
+    rt::block_on(node).context("start the runtime")?
 }
 
-/// Opens every listener before anything is promised to anybody.
-async fn listen(config: &Config) -> Result<Vec<TcpListener>, CannotListen> {
-    let mut open = Vec::new();
-    for listener in &config.listeners {
-        let socket = rt::listen(listener.bind, listener.backlog).await.map_err(|source| CannotListen {
-            listener: listener.name.clone(),
-            address: listener.bind,
-            source,
-        })?;
-        open.push(socket);
-    }
-    Ok(open)
+/// A broker that accepts connections, and serves them while its driver is polled.
+#[derive(Debug)]
+pub struct Started {
+    /// Ends when it was told to stop.
+    pub driver: Driver<TcpStream>,
+    /// What listens.
+    pub listening: Vec<Listening>,
 }
 
-fn start(
-    options: &RunOptions,
-    listeners: Vec<TcpListener>,
-    commanded: mpsc::Receiver<AdminCommand>,
-) -> anyhow::Result<Driver<TcpStream>> {
+/// Opens every listener, and then starts the shard.
+///
+/// # Errors
+/// [`CannotListen`]; no random bytes.
+pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
+    let listeners = listen(&options.config).await?;
     let clock = Clock::start();
     let boot = Boot {
         now: clock.now(),
@@ -83,8 +80,21 @@ fn start(
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
         tokio::spawn(listener::accept(socket, id, facts.name.clone(), facts.nodelay, sender.clone()));
     }
-    banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
-    Ok(Driver::new(shard, clock, accepted, commanded))
+    Ok(Started { driver: Driver::new(shard, clock, accepted, commanded), listening })
+}
+
+/// Opens every listener before anything is promised to anybody.
+async fn listen(config: &Config) -> Result<Vec<TcpListener>, CannotListen> {
+    let mut open = Vec::new();
+    for listener in &config.listeners {
+        let socket = rt::listen(listener.bind, listener.backlog).await.map_err(|source| CannotListen {
+            listener: listener.name.clone(),
+            address: listener.bind,
+            source,
+        })?;
+        open.push(socket);
+    }
+    Ok(open)
 }
 
 /// Hooks that are only told to the log; nobody pays for them unless the log shows them.

@@ -1,0 +1,20 @@
+//! The real program in its own process, over real sockets: what only shows there. The rules of MQTT are tested in
+//! `core/`, faster and without waiting.
+//!
+//! Tests run in parallel, each with a broker of its own on a port that the operating system picks. Nothing waits for a
+//! time to pass: it waits for a condition, and fails at [`broker::DEADLINE`].
+//!
+//! Tests that are `ignored` need programs that are not everywhere; `./check` installs them and runs those tests.
+#![cfg(not(madsim))]
+// A test says what it expects by failing.
+#![allow(clippy::unwrap_used)]
+
+mod broker;
+mod client;
+mod clients;
+mod docs;
+mod limits;
+mod programs;
+mod slow;
+mod start;
+mod stop;

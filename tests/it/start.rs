@@ -1,0 +1,175 @@
+//! How the program starts, and how it does not: exit codes and what it says.
+
+use std::net::TcpListener;
+
+use crate::broker::{Broker, Process, Scratch, newtmq};
+use crate::client::Client;
+
+#[test]
+fn without_arguments_it_is_a_broker() {
+    let mut command = newtmq();
+    // The default port may be in use on this machine.
+    command.env("NEWTMQ_LISTENER__TCP__EXTERNAL__BIND", "127.0.0.1:0");
+    let mut process = Process::start(command);
+    let line = process.stdout.wait_for("the address", |line| line.contains("mqtt://127.0.0.1:"));
+    assert!(line.ends_with("  (external)"), "{line}");
+    process.stdout.wait_for("how to stop it", |line| line.contains("Ctrl-C"));
+    process.signal(rustix::process::Signal::INT);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+fn the_start_message_is_one_line_of_json() {
+    let broker = Broker::start(&["listener.tcp.lan=127.0.0.1:0"]);
+    let names: Vec<_> = broker.started["listeners"].as_array().unwrap().iter().map(|l| &l["name"]).collect();
+    assert_eq!(names, ["external", "lan"]);
+    assert_eq!(broker.started["exposed"], serde_json::json!([]));
+    let mut client = Client::connect(&broker, "a");
+    client.ping();
+    client.disconnect();
+    assert_eq!(broker.process.stdout.text().lines().count(), 1);
+    broker.stays_well();
+}
+
+#[test]
+fn both_listeners_serve_one_broker() {
+    let mut broker = Broker::start(&["listener.tcp.lan=127.0.0.1:0"]);
+    let mut first = Client::connect(&broker, "first");
+    first.subscribe("t", newtmq_mqtt::QoS::AtLeastOnce);
+    broker.address = broker.started["listeners"][1]["address"].as_str().unwrap().parse().unwrap();
+    let mut second = Client::connect(&broker, "second");
+    second.publish("t", b"hi", newtmq_mqtt::QoS::AtLeastOnce);
+    assert_eq!(first.message().payload, b"hi");
+}
+
+#[test]
+fn an_address_in_use_is_code_3() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut command = newtmq();
+    command.args(["run", "--set", &format!("listener.tcp.external={address}")]);
+    let mut process = Process::start(command);
+    assert_eq!(process.wait().code(), Some(3));
+    let log = process.stderr.to_end();
+    let told = format!(
+        "newtmq: listener.tcp.external cannot listen on {address} (stop the process that has it, or set another port)"
+    );
+    assert!(log.contains(&told), "{log}");
+    assert_eq!(process.stdout.to_end(), "", "nothing was promised");
+}
+
+#[test]
+fn the_second_listener_in_use_is_code_3_and_serves_nobody() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lan = format!("listener.tcp.lan={}", taken.local_addr().unwrap());
+    let mut command = newtmq();
+    command.args(["run", "--json", "--set", "listener.tcp.external.bind=127.0.0.1:0", "--set", &lan]);
+    let mut process = Process::start(command);
+    assert_eq!(process.wait().code(), Some(3));
+    assert_eq!(process.stdout.to_end(), "");
+}
+
+#[test]
+fn an_address_of_another_machine_is_code_3() {
+    let mut command = newtmq();
+    // Reserved for documentation (RFC 5737), so it is nobody's.
+    command.args(["run", "--set", "listener.tcp.external=192.0.2.1:1883"]);
+    let mut process = Process::start(command);
+    assert_eq!(process.wait().code(), Some(3));
+    assert!(process.stderr.to_end().contains("(this machine has no such address)"));
+}
+
+#[test]
+fn a_wrong_configuration_is_code_2_with_file_line_and_key() {
+    let scratch = Scratch::new("wrong");
+    let file = scratch.write("wrong.toml", "[zone.external]\nidle_timeout = \"5s\"\nmax_infligth = 64\n");
+    for arguments in [&["run", "--config", &file][..], &["check-config", &file]] {
+        let mut command = newtmq();
+        command.args(arguments);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(2), "{arguments:?}");
+        let log = process.stderr.to_end();
+        let told = format!("{file}:3: zone.external.max_infligth: unknown key");
+        assert!(log.contains(&told), "{log}");
+        assert_eq!(process.stdout.to_end(), "");
+    }
+}
+
+#[test]
+fn wrong_arguments_are_code_2() {
+    for arguments in [
+        &["run", "--shards", "2"][..],
+        &["run", "--config", "/nonexistent/newtmq.toml"],
+        &["run", "--set", "colour=blue"],
+        &["run", "--log", "loud"],
+        &["serve"],
+        &["check-config"],
+    ] {
+        let mut command = newtmq();
+        command.args(arguments);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(2), "{arguments:?}");
+        assert_ne!(process.stderr.to_end(), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for (argument, wanted) in [("--help", "Exit codes:"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let mut command = newtmq();
+        command.arg(argument);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(0));
+        assert!(process.stdout.to_end().contains(wanted));
+    }
+}
+
+#[test]
+fn a_data_directory_has_one_broker_at_a_time() {
+    let scratch = Scratch::new("data");
+    let data = scratch.path().join("data");
+    let arguments = ["--data", data.to_str().unwrap()];
+    let first = Broker::of(newtmq(), &[], &arguments);
+
+    let mut command = newtmq();
+    command.args(["run", "--set", "listener.tcp.external=127.0.0.1:0"]).args(arguments);
+    let mut refused = Process::start(command);
+    assert_eq!(refused.wait().code(), Some(1));
+    let log = refused.stderr.to_end();
+    assert!(log.contains("another broker is using this data directory"), "{log}");
+    Client::connect(&first, "a").ping();
+
+    // However a process ends, the next one may have the directory.
+    first.process.signal(rustix::process::Signal::KILL);
+    let (id, incarnation) = (first.started["node_id"].clone(), first.started["incarnation"].as_u64().unwrap());
+    drop(first);
+    let second = Broker::of(newtmq(), &[], &arguments);
+    assert_eq!(second.started["node_id"], id);
+    assert_eq!(second.started["incarnation"].as_u64().unwrap(), incarnation + 1, "the refused start does not count");
+}
+
+#[test]
+fn nobody_reads_standard_output() {
+    let mut command = std::process::Command::new("sh");
+    // `true` ends at once, and the pipe to it is closed.
+    let script =
+        r#"exec 3>&1; "$0" run --json --set listener.tcp.external=127.0.0.1:0 --log info | true; echo "code $?" >&3"#;
+    command.args(["-c", script, crate::broker::NEWTMQ]);
+    let process = Process::start(crate::broker::clean(command));
+    // Only its log says that it lives; the shell waits for it.
+    process.stderr.wait_for("the log", |line| line.contains("limit of open files"));
+    let pid = crate::broker::wait_until("the broker", || child_of(&process));
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    process.stdout.wait_for("the shell", |line| line.starts_with("code "));
+}
+
+/// The broker among a shell's children.
+fn child_of(shell: &Process) -> Option<rustix::process::Pid> {
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", shell.id())).ok()?;
+    let is_broker = |pid: &&str| {
+        std::fs::read_link(format!("/proc/{pid}/exe"))
+            .is_ok_and(|exe| exe == std::path::Path::new(crate::broker::NEWTMQ))
+    };
+    let pid = children.split_whitespace().find(is_broker)?.parse().ok()?;
+    rustix::process::Pid::from_raw(pid)
+}
