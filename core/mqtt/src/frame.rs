@@ -135,13 +135,15 @@ impl Header {
 }
 
 /// Per packet type, bit n: the flags may be n [MQTT-2.1.3-1]. Of PUBLISH all but QoS 3 [MQTT-3.3.1-4]; type 0 has none.
+/// In MQTT 3.1 also a PUBREL, SUBSCRIBE or UNSUBSCRIBE that is sent again has DUP: [`Frame::check_dup`] tells it from a
+/// later version, which the fixed header does not say.
 const FLAGS_ALLOWED: [u16; 16] = {
     let mut allowed = [1; 16];
     allowed[0] = 0;
     allowed[PacketType::Publish as usize] = 0b0011_1111_0011_1111;
-    allowed[PacketType::Pubrel as usize] = 1 << 2;
-    allowed[PacketType::Subscribe as usize] = 1 << 2;
-    allowed[PacketType::Unsubscribe as usize] = 1 << 2;
+    allowed[PacketType::Pubrel as usize] = 1 << 2 | 1 << (2 | DUP);
+    allowed[PacketType::Subscribe as usize] = 1 << 2 | 1 << (2 | DUP);
+    allowed[PacketType::Unsubscribe as usize] = 1 << 2 | 1 << (2 | DUP);
     allowed
 };
 
@@ -184,12 +186,20 @@ impl<'a> Frame<'a> {
     /// Decodes PUBACK, PUBREC, PUBREL or PUBCOMP: the same as [`Frame::decode`] without the detour over [`Packet`].
     #[inline]
     pub fn ack(self, version: ProtocolVersion) -> Result<Ack<'a>, DecodeError> {
+        self.check_dup(version)?;
         if let [high, low] = *self.body
             && let Some(packet_id) = PacketId::new(u16::from_be_bytes([high, low]))
         {
             return Ok(Ack::new(packet_id, ReasonCode::Success));
         }
         Ack::decode(self.packet_type(), Reader::new(self.body), version)
+    }
+
+    /// Only MQTT 3.1 knows DUP in other packets than PUBLISH (its section 2.1) [MQTT-2.1.3-1].
+    #[inline]
+    pub(crate) fn check_dup(self, version: ProtocolVersion) -> Result<(), DecodeError> {
+        let dup = self.first & DUP != 0 && self.first >> 4 != PacketType::Publish as u8;
+        if dup && version != ProtocolVersion::V31 { Err(wrong_first_byte(self.first)) } else { Ok(()) }
     }
 
     /// The parts of a PUBLISH (3.3). Topic and properties are not validated.
@@ -220,7 +230,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The DUP flag of a PUBLISH's first byte (3.3.1.1).
+/// The DUP flag of the first byte (3.3.1.1).
 pub(crate) const DUP: u8 = 0x08;
 /// The RETAIN flag of a PUBLISH's first byte (3.3.1.3).
 pub(crate) const RETAIN: u8 = 0x01;
@@ -278,7 +288,7 @@ mod tests {
             assert_eq!(decoder.next(&mut input, MAX).unwrap_err().reason, *reason, "{name}: as soon as it is wrong");
         }
         let allowed: u32 = FLAGS_ALLOWED.iter().map(|flags| flags.count_ones()).sum();
-        assert_eq!(allowed, 14 + 12, "each type has one value of its flags, but PUBLISH 12");
+        assert_eq!(allowed, 14 + 12 + 3, "one value of the flags for each type, 12 for PUBLISH, DUP for three more");
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl<'a> Packet<'a> {
         if !may_send(sender, packet_type, version) {
             return Err(DecodeError::protocol("a packet type that this side may not send"));
         }
+        frame.check_dup(version)?;
         let body = Reader::new(frame.body);
         Ok(match packet_type {
             PacketType::Connect => Packet::Connect(Connect::decode(body)?),

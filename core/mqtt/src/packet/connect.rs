@@ -103,8 +103,8 @@ impl<'a> Connect<'a> {
     fn decode_version(mut body: Reader<'a>, version: ProtocolVersion) -> Result<Connect<'a>, DecodeError> {
         let flags = body.u8("Connect Flags")?;
         let v5 = version == ProtocolVersion::V5;
-        // [MQTT-3.1.2-3]
-        if flags & RESERVED != 0 {
+        // [MQTT-3.1.2-3]; MQTT 3.1 does not use this bit, nor look at it.
+        if flags & RESERVED != 0 && version != ProtocolVersion::V31 {
             return Err(DecodeError::malformed("reserved bit of the Connect Flags"));
         }
         // [MQTT-3.1.2-22] of MQTT 3.1.1; in MQTT 5.0 a password may stand alone (3.1.2.9).

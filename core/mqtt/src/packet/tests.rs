@@ -90,6 +90,29 @@ fn pings() {
     }
 }
 
+/// MQTT 3.1 marks a PUBREL, SUBSCRIBE or UNSUBSCRIBE that is sent again; later the flag is reserved.
+#[test]
+fn dup_outside_of_publish() {
+    let rows: [(&str, u8, &[u8], &[u8]); 3] = [
+        ("[MQTT-3.6.1-1]", 0x6A, b"\0\x01", b"\0\x01"),
+        ("[MQTT-3.8.1-1]", 0x8A, b"\0\x01\0\x01t\x02", b"\0\x01\0\0\x01t\x02"),
+        ("[MQTT-3.10.1-1]", 0xAA, b"\0\x01\0\x01t", b"\0\x01\0\0\x01t"),
+    ];
+    for (name, first, body, v5) in rows {
+        check(
+            Sender::Client,
+            &[
+                ("3.1", V31, first, body, Ok(())),
+                (name, V311, first, body, MALFORMED),
+                (name, V5, first, v5, MALFORMED),
+            ],
+        );
+    }
+    let pubrel = Frame { first: 0x6A, body: b"\0\x01", bytes: b"\x6A\x02\0\x01" };
+    assert!(pubrel.ack(V31).is_ok());
+    assert_eq!(pubrel.ack(V311).map_err(|error| error.reason), Err(MalformedPacket));
+}
+
 #[test]
 fn acknowledgements() {
     for first in [0x40, 0x50, 0x62, 0x70] {

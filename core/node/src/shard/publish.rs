@@ -220,7 +220,8 @@ impl Shard {
         let rare = self.live(conn).rare();
         match rare.aliases_in.get(usize::from(alias.get()) - 1) {
             Some(Some(known)) => Ok(Some(known.clone())),
-            Some(None) | None => Err(ReasonCode::TopicAliasInvalid),
+            // Within the maximum, but nothing said what it stands for (section 3.3.4).
+            Some(None) | None => Err(ReasonCode::ProtocolError),
         }
     }
 

@@ -12,6 +12,7 @@ fn connects_of_every_version() {
         Sender::Client,
         &[
             ("3.1", V5, 0x10, b"\0\x06MQIsdp\x03\x02\0\x0A\0\x01c", Ok(())),
+            ("3.1, unused flag", V5, 0x10, b"\0\x06MQIsdp\x03\x03\0\x0A\0\x01c", Ok(())),
             ("3.1.1", V5, 0x10, b"\0\x04MQTT\x04\x02\0\x0A\0\x01c", Ok(())),
             ("5.0", V311, 0x10, b"\0\x04MQTT\x05\x02\0\x0A\0\0\x01c", Ok(())),
             ("3.1.3.1 empty identifier", V5, 0x10, b"\0\x04MQTT\x05\0\0\0\0\0\0", Ok(())),
@@ -140,7 +141,7 @@ fn an_error_names_the_version_to_answer_in() {
     let rows: &[(&[u8], ErrorKind, Option<ProtocolVersion>)] = &[
         (b"\0\x04MQTT\x05\x03\0\0\0\0\x01c", ErrorKind::Malformed, Some(V5)),
         (b"\0\x04MQTT\x04\x03\0\0\0\x01c", ErrorKind::Malformed, Some(V311)),
-        (b"\0\x06MQIsdp\x03\x03\0\0\0\x01c", ErrorKind::Malformed, Some(V31)),
+        (b"\0\x06MQIsdp\x03\x02\0\0\0\x01", ErrorKind::Malformed, Some(V31)),
         (b"\0\x04MQTT\x06", ErrorKind::UnsupportedVersion, Some(V5)),
         (b"\0\x04MQTT\x03", ErrorKind::UnsupportedVersion, Some(V311)),
         (b"\0\x06MQIsdp\x04", ErrorKind::UnsupportedVersion, Some(V31)),
