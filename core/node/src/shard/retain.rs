@@ -113,8 +113,9 @@ impl Shard {
             if budget == 0 {
                 return true;
             }
-            let limits = config.zones[usize::from(slot.zone)].session;
-            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits };
+            let zone = &config.zones[usize::from(slot.zone)];
+            let (limits, upgrade) = (zone.session, zone.upgrade_qos);
+            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade };
             if !pourer.step(retained, &mut budget) {
                 break;
             }
@@ -131,6 +132,8 @@ struct Pourer<'a> {
     ledger: &'a mut Ledger,
     pool: &'a mut BufferPool,
     limits: newtmq_session::SessionLimits,
+    /// The subscription's QoS counts alone, as for live messages.
+    upgrade: bool,
 }
 
 impl Pourer<'_> {
@@ -159,7 +162,7 @@ impl Pourer<'_> {
 
     /// Sends one. Says whether there was room; QoS 1 and 2 need a place in the client's window.
     fn pour_one(&mut self, message: &Message, qos: QoS, identifier: u32) -> bool {
-        let qos = qos.min(message.qos());
+        let qos = if self.upgrade { qos } else { qos.min(message.qos()) };
         if qos == QoS::AtMostOnce {
             let frame = PublishOut {
                 dup: false,

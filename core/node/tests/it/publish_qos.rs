@@ -212,6 +212,9 @@ fn a_subscription_may_raise_the_qos_if_the_zone_says_so() {
             net.subscribe(a, "t", AtLeastOnce);
             net.publish(a, Publish::new("t", "x"));
             assert_eq!(net.one_message(a).publish.qos, AtLeastOnce);
+            net.publish(a, Publish::new("kept", "x").retain());
+            net.subscribe(a, "kept", ExactlyOnce);
+            assert_eq!(net.one_message(a).publish.qos, ExactlyOnce, "retained");
         },
     );
 }
