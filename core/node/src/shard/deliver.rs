@@ -7,8 +7,8 @@ use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
 use newtmq_topic::{Fit, GroupKey, Matched, Memo};
 
-use super::Shard;
 use super::fan::{Fan, Publishing};
+use super::{Shard, is_open};
 use crate::io::{Outbox, Output};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
 
@@ -187,6 +187,9 @@ impl Shard {
     fn fan_out_done(&mut self, now: Instant, conn: ConnId, ack: Option<Acknowledgement>, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
         c.rare().fan_out = false;
+        if !is_open(c) {
+            return;
+        }
         if let Some((kind, packet_id, reason)) = ack {
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }

@@ -383,16 +383,9 @@ pub(crate) fn write_publish(
     pool: &mut BufferPool,
 ) -> bool {
     if c.version == ProtocolVersion::V5 && c.alias_maximum() > 0 {
-        // Sized without the alias first: an alias must not be set by a packet that is not sent.
-        if frame.encoded_len(c.version) + 3 > c.max_packet_size as usize {
-            return false;
-        }
-        let known;
-        (frame.topic_alias, known) = alias_for(c, frame.topic);
-        if known {
-            frame.topic = &[];
-        }
-    } else if frame.encoded_len(c.version) as u64 > u64::from(c.max_packet_size) {
+        frame = with_alias(c, frame);
+    }
+    if frame.encoded_len(c.version) as u64 > u64::from(c.max_packet_size) {
         return false;
     }
     let version = c.version;
@@ -404,6 +397,26 @@ pub(crate) fn write_publish(
         _ => c.out.encode(pool, |bytes| frame.encode(version, bytes)),
     }
     true
+}
+
+/// The frame with its topic's alias, if it has one or gets one by this frame. An alias must not be set by a packet that
+/// is not sent, so a frame that does not fit with a new alias goes without.
+fn with_alias<'a>(c: &mut Conn, mut frame: PublishOut<'a>) -> PublishOut<'a> {
+    const ALIAS_BYTES: usize = 3;
+    // The two lengths in front may grow by a byte each.
+    let growth = ALIAS_BYTES + 2;
+    if frame.encoded_len(c.version) + growth > c.max_packet_size as usize {
+        let shrinks = frame.topic.len() >= growth && c.rare().aliases_out.contains_key(frame.topic);
+        if !shrinks {
+            return frame;
+        }
+    }
+    let known;
+    (frame.topic_alias, known) = alias_for(c, frame.topic);
+    if known {
+        frame.topic = &[];
+    }
+    frame
 }
 
 /// The alias of a topic toward this client, and whether the client knows it already. The first topics get the aliases

@@ -13,7 +13,7 @@ use crate::outbuf::{OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
 impl Shard {
     /// Makes a publisher wait for targets whose output is above the limit.
     pub(crate) fn wait_for(&mut self, now: Instant, publisher: ConnId, targets: &[u32]) {
-        let Some(c) = self.conn_mut(publisher) else { return };
+        let Some(c) = self.conn_mut(publisher).filter(|c| is_open(c)) else { return };
         let zone = usize::from(c.zone);
         let first_wait = !c.waits();
         if first_wait {
@@ -59,12 +59,19 @@ impl Shard {
         let Some(Some(c)) = self.conns.get_mut(publisher.slot as usize) else { return };
         let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
         self.timers.cancel(limit, TimerKind::Hold(publisher.slot));
+        self.send_withheld(now, publisher, out);
+        self.resume(now, publisher, out);
+    }
+
+    /// Sends the acknowledgements that were withheld.
+    pub(crate) fn send_withheld(&mut self, now: Instant, publisher: ConnId, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get_mut(publisher.slot as usize) else { return };
+        let Some(rare) = &mut c.rare else { return };
         let version = c.version;
-        for (kind, packet_id, reason) in core::mem::take(&mut c.rare().withheld) {
+        for (kind, packet_id, reason) in core::mem::take(&mut rare.withheld) {
             c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
             ready(now, c, publisher.slot, out);
         }
-        self.resume(now, publisher, out);
     }
 
     /// A target's output must have moved by now, or it holds nobody any more.

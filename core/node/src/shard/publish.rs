@@ -12,7 +12,7 @@ use newtmq_topic::Memo;
 
 use super::fan::Publishing;
 use super::{Next, Shard};
-use crate::conn::{Pending, Stage};
+use crate::conn::{Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
 use crate::io::Outbox;
 
@@ -37,8 +37,7 @@ impl Shard {
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
             // Seen before: not handed on again [MQTT-4.3.3-10].
             if self.slot(key).session.is_awaiting_rel(packet_id) {
-                self.send_ack(now, conn, PacketType::Pubrec, packet_id, ReasonCode::Success, out);
-                return Next::Go;
+                return self.on_repeated_publish(now, conn, publish, packet_id, out);
             }
         }
         if publish.qos > QoS::AtMostOnce && !self.within_receive_maximum(conn, key, zone) {
@@ -63,9 +62,38 @@ impl Shard {
         self.on_other_publish(now, conn, frame, publish, None, out)
     }
 
+    /// A QoS 2 publish that is here already: acknowledged again. A Topic Alias that it sets counts, for the first one
+    /// may have come by an earlier connection.
+    fn on_repeated_publish(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        publish: &RawPublish<'_>,
+        packet_id: PacketId,
+        out: &mut Outbox,
+    ) -> Next {
+        let properties = match PublishProperties::decode(publish.properties, Sender::Client) {
+            Ok(properties) => properties,
+            Err(error) => return self.on_decode_error(now, conn, &error, out),
+        };
+        if let Err(reason) = self.resolve_alias(conn, publish.topic, &properties) {
+            return self.reject(now, conn, reason, out);
+        }
+        if let (Some(alias), false) = (properties.topic_alias, publish.topic.is_empty()) {
+            if let Err(error) = self.check_topic(publish.topic) {
+                return self.on_decode_error(now, conn, &error, out);
+            }
+            self.learn_alias(conn, alias.get(), publish.topic);
+        }
+        self.send_ack(now, conn, PacketType::Pubrec, packet_id, ReasonCode::Success, out);
+        Next::Go
+    }
+
     /// QoS 1 and 2 publishes that are not acknowledged yet are limited [MQTT-3.3.4-7].
     fn within_receive_maximum(&mut self, conn: ConnId, key: u32, zone: usize) -> bool {
-        let withheld = self.live(conn).rare.as_ref().map_or(0, |rare| rare.withheld.len());
+        // A withheld PUBREC belongs to an identifier that is counted below.
+        let count = |rare: &Rare| rare.withheld.iter().filter(|(kind, ..)| *kind == PacketType::Puback).count();
+        let withheld = self.live(conn).rare.as_deref().map_or(0, count);
         let awaiting = self.slot(key).session.awaiting_rel_len();
         withheld + awaiting < usize::from(self.config.zones[zone].max_awaiting_rel)
     }

@@ -7,7 +7,12 @@
 
 mod harness;
 
+mod alias;
 mod connect;
+mod disconnect;
+mod expiry;
+mod flow_control;
+mod keepalive;
 mod publish_qos;
 mod retained;
 mod session;

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, SEED_BYTES, ShardId, WallTime};
-use newtmq_node::{Boot, CloseCause, Event, Outbox, Question, Shard, ShardConfig, ShardInput, Verdict};
+use newtmq_node::{Boot, CloseCause, Event, Outbox, Question, Shard, ShardConfig, ShardInput, TimerKind, Verdict};
 
 use super::client::Script;
 use super::driver::Link;
@@ -55,6 +55,8 @@ pub(crate) struct Net {
     queue: BTreeMap<(Instant, u64), Happening>,
     next_sequence: u64,
     steps: u64,
+    /// Work that is left goes on then.
+    work_at: Instant,
     pub(super) links: Vec<Link>,
     pub(super) scripts: Vec<Script>,
     /// Slot → connection number and generation of its last user.
@@ -94,6 +96,7 @@ impl Net {
             queue: BTreeMap::new(),
             next_sequence: 0,
             steps: 0,
+            work_at: Instant::START,
             links: Vec::new(),
             scripts: Vec::new(),
             slots: Vec::new(),
@@ -120,7 +123,7 @@ impl Net {
 
     /// Runs until nothing happens but by the passing of time.
     pub(crate) fn settle(&mut self) {
-        while !self.queue.is_empty() || self.deadline().is_some_and(|deadline| deadline <= self.now) {
+        while !self.queue.is_empty() || self.has_work() {
             self.step();
         }
         self.shard.view().assert_consistent();
@@ -140,9 +143,17 @@ impl Net {
         self.advance(Duration::from_secs(seconds));
     }
 
-    /// When the shard wants a Tick, if at all.
+    /// When the shard gets the Tick that it wants, if it wants one. One for work that is left comes a bit late at times,
+    /// so that other things happen in between.
     fn deadline(&self) -> Option<Instant> {
-        self.shard.next_deadline().map(|(deadline, _)| deadline.max(self.now))
+        let (deadline, kind) = self.shard.next_deadline()?;
+        let late = if kind == TimerKind::Work { self.work_at } else { Instant::START };
+        Some(deadline.max(self.now).max(late))
+    }
+
+    fn has_work(&self) -> bool {
+        let next = self.shard.next_deadline();
+        next.is_some_and(|(deadline, kind)| deadline <= self.now || kind == TimerKind::Work)
     }
 
     fn next_time(&self) -> Option<Instant> {
@@ -164,6 +175,8 @@ impl Net {
         if let Some(deadline) = tick {
             self.now = deadline;
             self.input(ShardInput::Tick);
+            let delay = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
+            self.work_at = self.now + Duration::from_micros(delay);
         } else if let Some(((time, _), happening)) = self.queue.pop_first() {
             self.now = time;
             if self.rng.below(64) == 0 {
