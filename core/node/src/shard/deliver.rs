@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, Rng};
 use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
-use newtmq_topic::{Fit, GroupKey, Matched, Memo};
+use newtmq_topic::{Fit, GroupKey, Matched, Memo, SubscriptionTable};
 
-use super::fan::{Fan, Publishing};
+use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
 use crate::io::{Outbox, Output};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
@@ -59,25 +59,11 @@ impl Shard {
             let topic = TopicName::from_bytes(publishing.topic).expect("the caller validated it");
             self.topics.matches(topic, memo);
         }
-        let Shard { topics, sessions, conns, ledger, pool, scratch, config, .. } = self;
+        let (topics, _, parts) = self.parts();
         let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
         let count = matched.subscriptions.len();
         let step = count.min(FAN_OUT_STEP);
-        let mut fan = Fan {
-            now,
-            config,
-            sessions,
-            conns,
-            ledger,
-            pool,
-            block: &mut scratch.block,
-            frames: &mut scratch.frames,
-            out,
-            publishing,
-            message: None,
-            congested: Vec::new(),
-            born_before,
-        };
+        let mut fan = Fan { now, parts, out, publishing, message: None, congested: Vec::new(), born_before };
         fan.run(&matched.subscriptions[..step]);
         let (congested, message) = (fan.congested, fan.message);
         let mut delivered = Delivered { matched: count > 0, unfinished: step < count, congested };
@@ -86,7 +72,7 @@ impl Shard {
             let matched = Arc::clone(matched);
             delivered.matched = true;
             if delivered.unfinished {
-                let message = message.unwrap_or_else(|| publishing.to_message(&mut scratch.block));
+                let message = message.unwrap_or_else(|| publishing.to_message(&mut self.scratch.block));
                 let publisher = publishing.publisher;
                 let next = step;
                 self.jobs.push_back(FanOut {
@@ -107,6 +93,12 @@ impl Shard {
         delivered
     }
 
+    /// The shard's parts that a fan-out borrows at the same time.
+    fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
+        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, .. } = self;
+        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch })
+    }
+
     /// Each shared group gets one copy (section 4.8.2).
     fn deliver_to_groups(
         &mut self,
@@ -118,32 +110,20 @@ impl Shard {
     ) {
         let born_before = self.next_born();
         for group in groups {
-            let Shard { topics, sessions, conns, ledger, pool, scratch, config, rng, .. } = self;
+            let (topics, rng, parts) = self.parts();
             let publisher_hash = u64::from(publishing.publisher);
-            let picked = topics.pick(*group, config.shared_strategy, rng, publisher_hash, |subscriber| {
-                let Some(slot) = sessions.get(subscriber.0) else { return Fit::Offline };
-                let Some(Some(c)) = conns.get(slot.conn as usize) else { return Fit::Offline };
+            let picked = topics.pick(*group, parts.config.shared_strategy, rng, publisher_hash, |subscriber| {
+                let Some(slot) = parts.sessions.get(subscriber.0) else { return Fit::Offline };
+                let Some(Some(c)) = parts.conns.get(slot.conn as usize) else { return Fit::Offline };
                 let busy = c.stalled
                     || c.out.len() >= OUTPUT_HIGH_BYTES
                     || slot.session.outstanding() >= usize::from(c.receive_maximum);
                 if busy { Fit::Busy } else { Fit::Ready }
             });
             let Some(subscription) = picked else { continue };
-            let mut fan = Fan {
-                now,
-                config,
-                sessions,
-                conns,
-                ledger,
-                pool,
-                block: &mut scratch.block,
-                frames: &mut scratch.frames,
-                out: &mut *out,
-                publishing,
-                message: None,
-                congested: core::mem::take(congested),
-                born_before,
-            };
+            let congested_before = core::mem::take(congested);
+            let mut fan =
+                Fan { now, parts, out: &mut *out, publishing, message: None, congested: congested_before, born_before };
             fan.run(core::slice::from_ref(&subscription));
             *congested = fan.congested;
         }
@@ -154,16 +134,10 @@ impl Shard {
         for _ in 0..self.jobs.len() {
             let Some(mut job) = self.jobs.pop_front() else { return };
             let step = (job.matched.subscriptions.len() - job.next).min(FAN_OUT_STEP);
-            let Shard { sessions, conns, ledger, pool, scratch, config, .. } = self;
+            let (_, _, parts) = self.parts();
             let mut fan = Fan {
                 now,
-                config,
-                sessions,
-                conns,
-                ledger,
-                pool,
-                block: &mut scratch.block,
-                frames: &mut scratch.frames,
+                parts,
                 out: &mut *out,
                 publishing: Publishing::of_message(&job.message, job.publisher),
                 message: Some(job.message.clone()),

@@ -6,7 +6,7 @@ use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS};
 use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op};
 use newtmq_topic::Subscription;
 
-use super::{SessionSlot, ready};
+use super::{Scratch, SessionSlot, ready};
 use crate::config::ShardConfig;
 use crate::conn::{Conn, NONE};
 use crate::hooks::{Event, Hook};
@@ -101,16 +101,20 @@ impl Frames {
     }
 }
 
-/// The parts of a shard that a fan-out works on, and what it works with.
-pub(crate) struct Fan<'a> {
-    pub(crate) now: Instant,
+/// The parts of a shard that a fan-out works on, apart from its topics.
+pub(crate) struct Parts<'a> {
     pub(crate) config: &'a ShardConfig,
     pub(crate) sessions: &'a mut Slab<SessionSlot>,
     pub(crate) conns: &'a mut [Option<Conn>],
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) pool: &'a mut BufferPool,
-    pub(crate) block: &'a mut Vec<u8>,
-    pub(crate) frames: &'a mut Frames,
+    pub(crate) scratch: &'a mut Scratch,
+}
+
+/// One fan-out, or a step of one.
+pub(crate) struct Fan<'a> {
+    pub(crate) now: Instant,
+    pub(crate) parts: Parts<'a>,
     pub(crate) out: &'a mut Outbox,
     pub(crate) publishing: Publishing<'a>,
     /// Made when the first target needs it.
@@ -132,7 +136,7 @@ struct Target<'a> {
 impl Fan<'_> {
     /// Delivers to subscriptions that are sorted by subscriber.
     pub(crate) fn run(&mut self, subscriptions: &[Subscription]) {
-        self.frames.clear();
+        self.parts.scratch.frames.clear();
         let mut rest = subscriptions;
         while let Some((first, more)) = rest.split_first() {
             let same = more.iter().take_while(|other| other.subscriber == first.subscriber).count();
@@ -181,18 +185,18 @@ impl Fan<'_> {
     #[inline]
     fn is_own(&self, subscription: &Subscription) -> bool {
         subscription.subscriber.0 == self.publishing.publisher
-            && (subscription.no_local() || self.config.mqtt.ignore_loop_deliver)
+            && (subscription.no_local() || self.parts.config.mqtt.ignore_loop_deliver)
     }
 
     /// One session gets the message.
     #[inline]
     fn deliver(&mut self, target: &Target<'_>) {
-        let Some(slot) = self.sessions.get(target.subscriber) else { return };
+        let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
         if slot.born >= self.born_before {
             return;
         }
-        self.ledger.matched += 1;
-        let upgrade = self.config.zones[usize::from(slot.zone)].upgrade_qos;
+        self.parts.ledger.matched += 1;
+        let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos;
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
         if qos == QoS::AtMostOnce && slot.conn != NONE && !slot.session.has_queued_qos0() {
             let conn = slot.conn;
@@ -200,7 +204,7 @@ impl Fan<'_> {
         } else {
             self.enqueue(target, qos);
         }
-        if self.config.hooks.has(Hook::MessageDeliver) {
+        if self.parts.config.hooks.has(Hook::MessageDeliver) {
             self.tell_deliver(target.subscriber);
         }
     }
@@ -208,9 +212,9 @@ impl Fan<'_> {
     /// QoS 0 to a connected client goes straight into its output.
     #[inline]
     fn write_qos0(&mut self, conn: u32, target: &Target<'_>) {
-        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
         if c.out.len() >= OUTPUT_HIGH_BYTES && (c.stalled || target.subscriber == self.publishing.publisher) {
-            self.ledger.drop(DropReason::SlowConsumer, 1);
+            self.parts.ledger.drop(DropReason::SlowConsumer, 1);
             return;
         }
         let v5 = c.version == ProtocolVersion::V5;
@@ -221,25 +225,25 @@ impl Fan<'_> {
             self.write_special(conn, target, retain);
         } else if let Some(frame) = same_kind(&self.publishing, v5, retain, head_only) {
             if frame.len() as u64 > u64::from(c.max_packet_size) {
-                self.ledger.drop(DropReason::PacketTooLarge, 1);
+                self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
                 return;
             }
-            c.out.extend(frame, self.pool);
-            self.ledger.delivered += 1;
+            c.out.extend(frame, self.parts.pool);
+            self.parts.ledger.delivered += 1;
         } else {
-            let frame = self.frames.get(&self.publishing, v5, retain, head_only, self.now);
+            let frame = self.parts.scratch.frames.get(&self.publishing, v5, retain, head_only, self.now);
             let shared = if head_only { self.publishing.payload.len() } else { 0 };
             if (frame.len() + shared) as u64 > u64::from(c.max_packet_size) {
-                self.ledger.drop(DropReason::PacketTooLarge, 1);
+                self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
                 return;
             }
-            c.out.extend(frame, self.pool);
+            c.out.extend(frame, self.parts.pool);
             if head_only {
-                let block = &mut *self.block;
+                let block = &mut self.parts.scratch.block;
                 let publishing = self.publishing;
                 c.out.push_payload(self.message.get_or_insert_with(|| publishing.to_message(block)));
             }
-            self.ledger.delivered += 1;
+            self.parts.ledger.delivered += 1;
         }
         self.wrote(conn, target.subscriber);
     }
@@ -247,7 +251,7 @@ impl Fan<'_> {
     /// After output was added.
     #[inline]
     fn wrote(&mut self, conn: u32, subscriber: u32) {
-        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
         if c.out.is_empty() {
             return;
         }
@@ -259,7 +263,7 @@ impl Fan<'_> {
 
     /// QoS 0 with what differs from target to target: Subscription Identifiers, Topic Alias.
     fn write_special(&mut self, conn: u32, target: &Target<'_>, retain: bool) {
-        let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
         let frame = PublishOut {
             dup: false,
             qos: QoS::AtMostOnce,
@@ -272,23 +276,23 @@ impl Fan<'_> {
             forwardable: self.publishing.forwardable,
             payload: self.publishing.payload,
         };
-        if write_publish(c, frame, None, self.pool) {
-            self.ledger.delivered += 1;
+        if write_publish(c, frame, None, self.parts.pool) {
+            self.parts.ledger.delivered += 1;
         } else {
-            self.ledger.drop(DropReason::PacketTooLarge, 1);
+            self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
         }
     }
 
     /// QoS 1 and 2, and what has to wait: through the session.
     fn enqueue(&mut self, target: &Target<'_>, qos: QoS) {
         let publishing = self.publishing;
-        let slot = self.sessions.get_mut(target.subscriber).expect("looked up by the caller");
-        let zone = &self.config.zones[usize::from(slot.zone)];
+        let slot = self.parts.sessions.get_mut(target.subscriber).expect("looked up by the caller");
+        let zone = &self.parts.config.zones[usize::from(slot.zone)];
         if qos == QoS::AtMostOnce && slot.conn == NONE && !zone.mqueue_store_qos0 {
-            self.ledger.drop(DropReason::OfflineQos0, 1);
+            self.parts.ledger.drop(DropReason::OfflineQos0, 1);
             return;
         }
-        let block = &mut *self.block;
+        let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
         let op = Op::Enqueue {
             message,
@@ -298,18 +302,18 @@ impl Fan<'_> {
             priority: zone.priority(publishing.topic),
         };
         if let Applied::Dropped(Dropped { full, .. }) = slot.session.apply(op, &zone.session) {
-            self.ledger.drop(DropReason::QueueFull, u64::from(full));
+            self.parts.ledger.drop(DropReason::QueueFull, u64::from(full));
         }
         if slot.conn != NONE {
             let conn = slot.conn;
-            let c = self.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
-            pump(self.now, slot, c, self.ledger, self.pool);
+            let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+            pump(self.now, slot, c, self.parts.ledger, self.parts.pool);
             self.wrote(conn, target.subscriber);
         }
     }
 
     fn tell_deliver(&mut self, subscriber: u32) {
-        let Some(slot) = self.sessions.get(subscriber) else { return };
+        let Some(slot) = self.parts.sessions.get(subscriber) else { return };
         self.out.push(Output::Event(Box::new(Event {
             hook: Hook::MessageDeliver,
             conn: None,

@@ -26,6 +26,8 @@ impl Shard {
         if *open > max_connections {
             // Before CONNECT there is nobody to answer to in a known version.
             self.close(now, conn, ReasonCode::QuotaExceeded, out);
+            // Nothing is left to be written, and who was refused counts until it is gone.
+            out.push(Output::Abort(conn));
             return;
         }
         let idle_timeout = self.config.zones[usize::from(zone)].idle_timeout;
@@ -39,6 +41,12 @@ impl Shard {
             return all;
         }
         c.heard = now;
+        let first = data.first().copied().and_then(PacketType::from_first_byte);
+        if c.phase == Phase::AwaitConnect && c.decoder.buffered() == 0 && first != Some(PacketType::Connect) {
+            // Nothing of a packet is kept that could not be taken anyway [MQTT-3.1.0-1].
+            self.close(now, conn, ReasonCode::ProtocolError, out);
+            return all;
+        }
         // Taken out while packets borrow from it, so that they can be handled with `&mut self`.
         let mut decoder = core::mem::replace(&mut c.decoder, Decoder::new());
         let max_packet_size = self.config.mqtt.max_packet_size;
