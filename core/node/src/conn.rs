@@ -80,6 +80,8 @@ pub(crate) struct Rare {
     pub(crate) wait_since: Instant,
     /// A packet that waits for a verdict.
     pub(crate) pending: Option<Pending>,
+    /// If it is a SUBSCRIBE: what an earlier hook said of its filters; empty if nothing was refused.
+    pub(crate) refused: Vec<ReasonCode>,
     /// Its fan-out is not finished; what to acknowledge then.
     pub(crate) fan_out: bool,
     /// Authentication Method of this connection (section 4.12).

@@ -76,6 +76,10 @@ impl Shard {
     ) -> Next {
         match verdict {
             Verdict::Deny(reason) => self.reject_connect(now, conn, reason, out),
+            // A client without a method cannot take another step [MQTT-4.12.0-6].
+            Verdict::Continue(_) if self.live(conn).rare().method.is_none() => {
+                self.reject_connect(now, conn, ReasonCode::NotAuthorized, out)
+            }
             Verdict::Continue(challenge) => {
                 self.live(conn).rare().connect = Some(frame.bytes.into());
                 self.send_auth(now, conn, ReasonCode::ContinueAuthentication, Some(&challenge), out);

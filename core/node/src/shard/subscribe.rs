@@ -214,19 +214,31 @@ impl Shard {
         verdict: Verdict,
         out: &mut Outbox,
     ) -> Next {
-        let refused = match verdict {
-            Verdict::Allow { .. } | Verdict::Continue(_) => Vec::new(),
-            Verdict::Deny(reason) => vec![reason; subscribe.filters().count()],
-            Verdict::Each(reasons) => reasons,
-        };
-        // A refusal is final; the next hook is asked only about what is allowed whole.
-        if refused.is_empty()
-            && let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, Some(asked), out)
-        {
+        let earlier = core::mem::take(&mut self.live(conn).rare().refused);
+        let refused = refused_by_both(earlier, verdict, subscribe.filters().count());
+        let all_refused = !refused.is_empty() && refused.iter().all(|reason| reason.is_error());
+        if !all_refused && let Some(next) = self.ask_about_subscribe(conn, frame, subscribe, Some(asked), out) {
+            self.live(conn).rare().refused = refused;
             return next;
         }
         self.subscribe_all(now, conn, subscribe, &refused, out)
     }
+}
+
+/// What two hooks say of the filters of a SUBSCRIBE: the first refusal counts. Empty if nothing is refused.
+fn refused_by_both(earlier: Vec<ReasonCode>, verdict: Verdict, count: usize) -> Vec<ReasonCode> {
+    let mut refused = match verdict {
+        Verdict::Allow { .. } | Verdict::Continue(_) => return earlier,
+        Verdict::Deny(reason) => vec![reason; count],
+        Verdict::Each(reasons) => reasons,
+    };
+    refused.resize(count, ReasonCode::Success);
+    for (reason, earlier) in refused.iter_mut().zip(earlier) {
+        if earlier.is_error() {
+            *reason = earlier;
+        }
+    }
+    refused
 }
 
 /// The reason code of a granted subscription (section 3.9.3).

@@ -8,11 +8,16 @@
 mod harness;
 
 mod alias;
+mod auth;
 mod connect;
 mod disconnect;
 mod expiry;
 mod flow_control;
+mod hold;
+mod hooks;
 mod keepalive;
+mod limits;
+mod ordering;
 mod publish_qos;
 mod retained;
 mod session;

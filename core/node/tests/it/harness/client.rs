@@ -1,7 +1,9 @@
 //! A scripted client: one network connection as its client sees it. It decodes what the server sends, checks what must
 //! hold for every client in every test, answers QoS 1 and 2 by itself (unless told not to), and keeps a log.
 
+use core::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use newtmq_mqtt::{
     Ack, Decoder, Frame, Packet, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode, Sender, TopicFilter, TopicName,
@@ -32,11 +34,14 @@ pub(crate) struct Script {
     unacked: BTreeMap<u16, bool>,
     aliases: BTreeMap<u16, String>,
     /// Every filter that this Client Identifier ever subscribed to.
-    pub(crate) filters: Vec<String>,
+    filters: Filters,
 }
 
+/// Topic Filters that the connections of one client share.
+pub(crate) type Filters = Rc<RefCell<Vec<String>>>;
+
 impl Script {
-    pub(crate) fn new(settings: Connect) -> Script {
+    pub(crate) fn new(settings: Connect, filters: Filters) -> Script {
         Script {
             auto_ack: settings.auto_ack,
             settings,
@@ -49,7 +54,7 @@ impl Script {
             in_use: BTreeMap::new(),
             unacked: BTreeMap::new(),
             aliases: BTreeMap::new(),
-            filters: Vec::new(),
+            filters,
         }
     }
 
@@ -185,8 +190,9 @@ impl Script {
 
     fn check_matches(&self, topic: &str) {
         let name = TopicName::new(topic).unwrap();
-        let matched = self.filters.iter().any(|filter| TopicFilter::new(filter).unwrap().matches(name));
-        assert!(matched, "{topic} matches none of {:?} [MQTT-3.3.2-3]", self.filters);
+        let filters = self.filters.borrow();
+        let matched = filters.iter().any(|filter| TopicFilter::new(filter).unwrap().matches(name));
+        assert!(matched, "{topic} matches none of {filters:?} [MQTT-3.3.2-3]");
     }
 
     fn on_ack(&mut self, kind: PacketType, ack: &Ack<'_>, answer: &mut Vec<u8>) -> Got {

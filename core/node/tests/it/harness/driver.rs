@@ -140,7 +140,9 @@ impl Net {
     }
 
     fn chunks(&mut self, link: usize, data: &[u8]) -> Vec<Vec<u8>> {
-        let (min, max) = (self.links[link].chunk_min, self.links[link].chunk_max);
+        // Not too many events for large data.
+        let min = self.links[link].chunk_min.max(data.len() / 400);
+        let max = self.links[link].chunk_max.max(min);
         let mut rest = data;
         let mut chunks = Vec::new();
         while !rest.is_empty() {

@@ -17,7 +17,7 @@ mod talk;
 
 pub(crate) use client::Client;
 pub(crate) use net::{Net, Options};
-pub(crate) use packets::{Connack, Connect, Got, Message, Publish, Subscribe, Will};
+pub(crate) use packets::{Connect, Got, Message, Publish, Subscribe, Will};
 
 use newtmq_node::ShardConfig;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, SEED_BYTES, ShardId, WallTime};
 use newtmq_node::{Boot, CloseCause, Event, Outbox, Question, Shard, ShardConfig, ShardInput, TimerKind, Verdict};
 
-use super::client::Script;
+use super::client::{Filters, Script};
 use super::driver::Link;
 
 /// Sizes of the pieces that bytes travel in.
@@ -59,6 +59,8 @@ pub(crate) struct Net {
     work_at: Instant,
     pub(super) links: Vec<Link>,
     pub(super) scripts: Vec<Script>,
+    /// By Client Identifier.
+    pub(super) filters: BTreeMap<String, Filters>,
     /// Slot → connection number and generation of its last user.
     pub(super) slots: Vec<(Option<usize>, u32)>,
     pub(super) decider: Option<Decider>,
@@ -99,6 +101,7 @@ impl Net {
             work_at: Instant::START,
             links: Vec::new(),
             scripts: Vec::new(),
+            filters: BTreeMap::new(),
             slots: Vec::new(),
             decider: None,
             questions: Vec::new(),
@@ -123,10 +126,13 @@ impl Net {
 
     /// Runs until nothing happens but by the passing of time.
     pub(crate) fn settle(&mut self) {
+        let before = self.steps;
         while !self.queue.is_empty() || self.has_work() {
             self.step();
         }
-        self.shard.view().assert_consistent();
+        if self.steps != before {
+            self.shard.view().assert_consistent();
+        }
     }
 
     /// Lets time pass, with everything that happens in it.

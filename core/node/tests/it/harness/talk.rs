@@ -1,5 +1,7 @@
 //! What tests say.
 
+use std::rc::Rc;
+
 use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
@@ -25,10 +27,8 @@ impl Net {
 
     /// The same for a client whose CONNECT will be like this one.
     pub(crate) fn open_as(&mut self, settings: Connect) -> Client {
-        let mut script = Script::new(settings);
-        for other in self.scripts.iter().filter(|other| other.settings.client == script.settings.client) {
-            script.filters.extend(other.filters.iter().cloned());
-        }
+        let filters = self.filters.entry(settings.client.clone()).or_default();
+        let script = Script::new(settings, Rc::clone(filters));
         self.scripts.push(script);
         Client(self.open_link())
     }
@@ -83,10 +83,8 @@ impl Net {
 
     /// The client counts on messages for these filters, also on its other connections.
     pub(crate) fn allow(&mut self, client: Client, filters: &[String]) {
-        let name = self.scripts[client.0].settings.client.clone();
-        for script in self.scripts.iter_mut().filter(|script| script.settings.client == name) {
-            script.filters.extend_from_slice(filters);
-        }
+        let known = &self.filters[&self.scripts[client.0].settings.client];
+        known.borrow_mut().extend_from_slice(filters);
     }
 
     /// Subscribes; the reason codes of SUBACK.
