@@ -41,9 +41,9 @@ impl Shard {
             return all;
         }
         c.heard = now;
-        let first = data.first().copied().and_then(PacketType::from_first_byte);
-        if c.phase == Phase::AwaitConnect && c.decoder.buffered() == 0 && first != Some(PacketType::Connect) {
-            // Nothing of a packet is kept that could not be taken anyway [MQTT-3.1.0-1].
+        let other = |first: &u8| first >> 4 != PacketType::Connect as u8;
+        if c.phase == Phase::AwaitConnect && c.decoder.buffered() == 0 && data.first().is_some_and(other) {
+            // Nothing is kept of a packet that cannot be taken anyway [MQTT-3.1.0-1].
             self.close(now, conn, ReasonCode::ProtocolError, out);
             return all;
         }
