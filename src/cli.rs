@@ -33,7 +33,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => Exit::Success.into(),
         Err(Failed { exit, error }) => {
-            eprintln!("newtmq: {error:#}");
+            // Nobody may be reading it; the code tells it, too.
+            let _ = writeln!(std::io::stderr(), "newtmq: {error:#}");
             exit.into()
         }
     }

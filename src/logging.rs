@@ -23,7 +23,9 @@ pub fn init(log: &Log, json: bool) -> anyhow::Result<()> {
         _ => EnvFilter::new(log.level.word()),
     };
     let terminal = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Whoever reads the log may go away, as in `newtmq 2>&1 | head`. Telling that on standard error, too, would panic.
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
     if is_json(log.format, terminal, json) {
         lines.json().flatten_event(true).finish().try_init()?;
     } else {

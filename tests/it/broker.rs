@@ -51,10 +51,25 @@ pub struct Process {
 impl Process {
     pub fn start(mut command: Command) -> Process {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Process::spawn(command)
+    }
+
+    /// With standard output and error as the command has them.
+    pub fn spawn(mut command: Command) -> Process {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let stdout = Lines::of(child.stdout.take().expect("it is piped"));
-        let stderr = Lines::of(child.stderr.take().expect("it is piped"));
+        let stdout = child.stdout.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
+        let stderr = child.stderr.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
         Process { child, stdout, stderr }
+    }
+
+    /// Waits until it has a handler for a signal, and would not just die of it.
+    pub fn handles(&self, signal: Signal) {
+        wait_until("the signal's handler", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+            (caught >> (signal.as_raw() - 1) & 1 == 1).then_some(())
+        });
     }
 
     pub fn id(&self) -> u32 {
@@ -119,7 +134,9 @@ impl Lines {
         let unseen = |read: &mut Collected| !read.ended && !read.lines.iter().any(|line| wanted(line));
         let (read, _) = changed.wait_timeout_while(mutex.lock().unwrap(), DEADLINE, unseen).unwrap();
         let found = read.lines.iter().find(|line| wanted(line)).cloned();
-        found.unwrap_or_else(|| panic!("no line with {what} in:\n{}", read.lines.join("\n")))
+        // A panic with the lock held would poison it for what is shown then.
+        drop(read);
+        found.unwrap_or_else(|| panic!("no line with {what} in:\n{}", self.text()))
     }
 
     /// All of it, once the stream has ended.

@@ -94,3 +94,34 @@ fn a_slow_reader_gets_everything_it_has_a_right_to() {
     }
     broker.stays_well();
 }
+
+/// One client sends as fast as it can; each of the others still has its turn.
+#[test]
+fn a_flood_does_not_starve_the_others() {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let broker = Broker::start(&[]);
+    let done = AtomicBool::new(false);
+    let mut flood = Client::connect(&broker, "flood");
+    let mut other = Client::connect(&broker, "other");
+    let some = encoded(&publish("nobody/hears/this", b"x", QoS::AtMostOnce)).repeat(100);
+    std::thread::scope(|scope| {
+        let flooding = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                flood.stream.write_all(&some).unwrap();
+            }
+        });
+        let mut slowest = Duration::ZERO;
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(2) {
+            let sent = Instant::now();
+            other.ping();
+            slowest = slowest.max(sent.elapsed());
+        }
+        done.store(true, Ordering::Relaxed);
+        flooding.join().unwrap();
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    });
+    broker.stays_well();
+}
