@@ -9,7 +9,7 @@ use crate::harness::{Connect, Got, Publish, Will, check, check_heavy};
 // [MQTT-4.13.1-1] [MQTT-4.13.2-1] [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [MQTT-3.14.1-1]
 // [MQTT-3.15.1-1] [MQTT-3.3.1-4] [MQTT-3.3.1-2] [MQTT-3.3.2-2] [MQTT-3.3.2-14] [MQTT-3.3.4-6] [MQTT-3.8.3-2]
 // [MQTT-3.8.3-5] [MQTT-3.10.3-2] [MQTT-4.7.0-1] [MQTT-4.7.3-1] [MQTT-4.7.3-2] [MQTT-1.5.4-1] [MQTT-1.5.4-2]
-// [MQTT-1.5.5-1] [MQTT-3.14.2-1] [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.12.0-7]
+// [MQTT-1.5.5-1] [MQTT-1.5.7-1] [MQTT-3.14.2-1] [MQTT-3.14.4-1] [MQTT-3.14.4-2] [MQTT-4.12.0-7]
 #[test]
 fn what_cannot_be_understood_gets_its_reason_and_the_end() {
     let rows: &[(&str, &[u8], &[ReasonCode])] = &[
@@ -32,6 +32,7 @@ fn what_cannot_be_understood_gets_its_reason_and_the_end() {
         ("wildcard in a response topic", &[0x30, 8, 0, 1, b'a', 4, 0x08, 0, 1, b'#'], &[ProtocolError]),
         ("Subscription Identifier", &[0x30, 6, 0, 1, b'a', 2, 0x0B, 1], &[ProtocolError]),
         ("Packet Identifier 0", &[0x32, 6, 0, 1, b'a', 0, 0, 0], &[ProtocolError, MalformedPacket]),
+        ("user property not UTF-8", &[0x30, 11, 0, 1, b'a', 7, 0x26, 0, 1, 0xFF, 0, 1, b'v'], &[MalformedPacket]),
         ("property twice", &[0x30, 8, 0, 1, b'a', 4, 0x01, 0, 0x01, 0], &[ProtocolError]),
         ("unknown property", &[0x30, 6, 0, 1, b'a', 2, 0x7E, 0], &[MalformedPacket]),
         ("too long a length", &[0x30, 0x80, 0x80, 0x80, 0x80, 1], &[MalformedPacket]),

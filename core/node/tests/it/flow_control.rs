@@ -177,3 +177,39 @@ fn what_is_too_large_for_the_server_closes_the_connection() {
         },
     );
 }
+
+// [MQTT-3.4.2-2] [MQTT-3.4.2-3] [MQTT-3.5.2-2] [MQTT-3.5.2-3] [MQTT-3.6.2-2] [MQTT-3.6.2-3] [MQTT-3.7.2-2]
+// [MQTT-3.7.2-3] [MQTT-3.9.2-1] [MQTT-3.9.2-2] [MQTT-3.11.2-1] [MQTT-3.11.2-2] [MQTT-3.14.2-3] [MQTT-3.14.2-4]
+#[test]
+fn answers_fit_a_small_maximum_packet_size() {
+    check(|net| {
+        // The smallest that lets the CONNACK pass.
+        let smallest = (5..100)
+            .find(|size| {
+                let client = net.start(Connect::v5("a").max_packet_size(*size));
+                !net.closed(client)
+            })
+            .unwrap();
+        let a = net.connect(Connect::v5("a").max_packet_size(smallest).manual());
+        net.publish(a, Publish::new("$SYS/no", "").qos1().id(1));
+        net.publish(a, Publish::new("$SYS/no", "").qos2().id(2));
+        net.publish(a, Publish::new("t", "").qos2().id(3));
+        net.ack(a, Pubrel, 4);
+        net.ack(a, Pubrec, 5);
+        let (refused, unknown) = (ReasonCode::NotAuthorized, ReasonCode::PacketIdentifierNotFound);
+        assert_eq!(
+            net.take(a),
+            [
+                Got::Ack(Puback, 1, refused),
+                Got::Ack(Pubrec, 2, refused),
+                Got::Ack(Pubrec, 3, ReasonCode::NoMatchingSubscribers),
+                Got::Ack(Pubcomp, 4, unknown),
+                Got::Ack(Pubrel, 5, unknown),
+            ]
+        );
+        net.subscribe(a, "t", AtMostOnce);
+        assert_eq!(net.unsubscribe(a, &["none"]), [ReasonCode::NoSubscriptionExisted]);
+        net.send(a, &[0]);
+        assert_eq!(net.kicked(a), ReasonCode::MalformedPacket);
+    });
+}

@@ -17,6 +17,7 @@ mod hold;
 mod hooks;
 mod keepalive;
 mod limits;
+mod normative;
 mod ordering;
 mod publish_qos;
 mod retained;

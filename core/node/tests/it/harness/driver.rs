@@ -175,6 +175,16 @@ impl Net {
 
     /// The connection breaks: what is under way is lost, both ways.
     pub(super) fn cut_link(&mut self, link: usize) {
+        self.forget(|happening| match happening {
+            Happening::ToServer(at, _) | Happening::ToClient(at, _) | Happening::ServerFin(at, _) => *at == link,
+            Happening::ClientFin(at) => *at == link,
+            Happening::Pump(_) | Happening::Feed(_) | Happening::Decided(..) => false,
+        });
+        self.break_link(link);
+    }
+
+    /// The same while nothing is under way.
+    pub(super) fn break_link(&mut self, link: usize) {
         let l = &mut self.links[link];
         if l.cut || !l.open {
             return;
@@ -182,11 +192,6 @@ impl Net {
         l.cut = true;
         l.client_socket = Vec::new();
         self.scripts[link].on_close(false);
-        self.forget(|happening| match happening {
-            Happening::ToServer(at, _) | Happening::ToClient(at, _) | Happening::ServerFin(at, _) => *at == link,
-            Happening::ClientFin(at) => *at == link,
-            Happening::Pump(_) | Happening::Feed(_) | Happening::Decided(..) => false,
-        });
         self.at(self.now, Happening::ServerFin(link, CloseCause::Error));
     }
 

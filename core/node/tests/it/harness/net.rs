@@ -218,7 +218,7 @@ impl Net {
         self.settle();
         self.assert_quiet();
         for link in 0..self.links.len() {
-            self.cut_link(link);
+            self.break_link(link);
         }
         // Longer than any hold, stall or close takes.
         self.advance_secs(60);
