@@ -287,12 +287,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Gives the shard a Tick when it wants one, and sets the timer to the next time.
-    fn poll_timer(&mut self, context: &mut Context<'_>) {
+    /// Gives the shard a Tick when it wants one.
+    fn tick(&mut self) {
         if self.shard.next_deadline().is_some_and(|(at, _)| at <= self.now) {
             self.shard.handle(self.now, ShardInput::Tick, &mut self.out);
             self.take_outputs();
         }
+    }
+
+    /// Sets the timer to the next time that the shard wants.
+    fn poll_timer(&mut self, context: &mut Context<'_>) {
         let wanted = self.shard.next_deadline().map_or(Instant::NEVER, |(at, _)| at);
         if wanted <= self.now {
             // Work is left: let the sockets have their turn, then go on.
@@ -323,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.read(slot);
         }
         self.woken = woken;
-        self.poll_timer(context);
+        self.tick();
         // Writing may resume publishers, whose packets make more output: one more pass each, the rest next round.
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
@@ -340,6 +344,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         } else {
             self.ready.wake();
         }
+        // Last, for anything above may have armed a timer.
+        self.poll_timer(context);
     }
 }
 

@@ -272,8 +272,8 @@ pub(super) const ROOT: &[Key<Config>] = &[
     key(
         "mqtt.max_topic_levels",
         Field::Count(0, 65_535, |c, v| c.mqtt.max_topic_levels = fit(v)),
-        "0",
-        "Levels of a topic name or filter; 0 is no limit.",
+        "128",
+        "Levels of a topic name or filter; 0 is no limit, and lets one client's filters take much memory. EMQ X: 0.",
     ),
     key(
         "mqtt.max_qos_allowed",

@@ -81,7 +81,7 @@ impl Default for MqttConfig {
         MqttConfig {
             max_packet_size: 1 << 20,
             max_clientid_len: 65_535,
-            max_topic_levels: 0,
+            max_topic_levels: 128,
             max_qos_allowed: QoS::ExactlyOnce,
             max_topic_alias: 32,
             retain_available: true,

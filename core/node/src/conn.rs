@@ -72,8 +72,8 @@ pub(crate) struct Rare {
     pub(crate) alias_maximum: u16,
     /// Publishers that wait for this connection's output to drain.
     pub(crate) waiters: Vec<ConnId>,
-    /// Targets that this publisher waits for.
-    pub(crate) waits: u32,
+    /// Slots of the targets that this publisher waits for.
+    pub(crate) waiting_on: Vec<u32>,
     /// Acknowledgements withheld meanwhile, in order [MQTT-4.6.0-2].
     pub(crate) withheld: VecDeque<(PacketType, PacketId, ReasonCode)>,
     /// When the wait began.
@@ -147,7 +147,7 @@ impl Conn {
 
     /// Whether its publishes wait for a target's output.
     pub(crate) fn waits(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.waits > 0)
+        self.rare.as_ref().is_some_and(|rare| !rare.waiting_on.is_empty())
     }
 
     pub(crate) fn withholds(&self) -> bool {

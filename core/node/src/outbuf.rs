@@ -14,6 +14,9 @@ pub(crate) const OUTPUT_LOW_BYTES: usize = 256 << 10;
 /// Above this many bytes of output a connection is not read itself: it sends and does not take its answers. More than
 /// [`OUTPUT_HIGH_BYTES`], which deliveries alone can reach, so that a client that publishes to itself is not held by it.
 pub(crate) const OUTPUT_OWN_BYTES: usize = 2 << 20;
+/// Above this many bytes QoS 0 is dropped even if the output moves. Each publisher is held after one message too many, so only
+/// very many of them, or wills, which nobody can be held for, get here.
+pub(crate) const OUTPUT_MAX_BYTES: usize = 16 << 20;
 /// A payload of at least this size is shared rather than copied.
 pub(crate) const SHARE_PAYLOAD_BYTES: usize = 4096;
 /// A buffer above this size starts no growth: the next chunk does.
@@ -22,6 +25,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 const FILL_BYTES: usize = 256 << 10;
 
 const _: () = assert!(OUTPUT_LOW_BYTES < OUTPUT_HIGH_BYTES && OUTPUT_HIGH_BYTES < OUTPUT_OWN_BYTES);
+const _: () = assert!(OUTPUT_OWN_BYTES < OUTPUT_MAX_BYTES);
 const _: () = assert!(CHUNK_BYTES <= FILL_BYTES);
 
 /// Empty buffers to use again, so that a round of small writes allocates nothing.

@@ -18,7 +18,7 @@ mod timers;
 use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue};
-use newtmq_mqtt::ClientId;
+use newtmq_mqtt::{ClientId, OwnedTopicFilter};
 use newtmq_session::Session;
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
 
@@ -44,6 +44,8 @@ pub struct Shard {
     pub(crate) clients: LookupTable,
     pub(crate) topics: SubscriptionTable,
     pub(crate) retained: RetainedIndex<Retained>,
+    /// (when it expires, version) → topic, of the retained messages that expire.
+    pub(crate) retained_expiry: BTreeMap<(Instant, u64), Box<str>>,
     /// Rises with each change of a retained message.
     pub(crate) retained_version: u64,
     pub(crate) timers: TimerQueue<TimerKind>,
@@ -52,6 +54,10 @@ pub struct Shard {
     pub(crate) scratch: Scratch,
     /// Fan-outs that were too large for one call.
     pub(crate) jobs: VecDeque<FanOut>,
+    /// Connections whose turn has ended; they go on at the next Tick.
+    pub(crate) turns: Vec<ConnId>,
+    /// Deliveries made in this call.
+    pub(crate) spent: usize,
     pub(crate) requests: BTreeMap<RequestId, ConnId>,
     next_request: u64,
     /// Numbers sessions, so that a slab key used again is noticed.
@@ -81,7 +87,7 @@ pub(crate) struct SessionSlot {
     pub(crate) away: Option<Box<Away>>,
     /// Retained messages on their way to new subscriptions.
     #[allow(clippy::box_collection)] // 8 bytes in each idle session instead of 32
-    pub(crate) pouring: Option<Box<VecDeque<Pouring>>>,
+    pub(crate) pouring: Option<Box<BTreeMap<OwnedTopicFilter, Pouring>>>,
 }
 
 /// Deadlines of a session without a connection.
@@ -112,6 +118,8 @@ pub enum TimerKind {
     Hold(u32),
     /// Session expiry or Will Delay; by session key.
     Session(u32),
+    /// A retained message expires.
+    Retained,
 }
 
 /// What follows a packet.
@@ -147,12 +155,15 @@ impl Shard {
             clients: LookupTable::new(seed),
             topics: SubscriptionTable::new(seed),
             retained: RetainedIndex::default(),
+            retained_expiry: BTreeMap::new(),
             retained_version: 0,
             timers: TimerQueue::default(),
             ledger: Ledger::default(),
             pool: BufferPool::default(),
             scratch: Scratch::default(),
             jobs: VecDeque::new(),
+            turns: Vec::new(),
+            spent: 0,
             requests: BTreeMap::new(),
             next_request: 0,
             next_born: 0,
@@ -179,10 +190,14 @@ impl Shard {
     /// When the shard wants a Tick, and what for. A late one or one too many does no harm.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        if !self.jobs.is_empty() {
+        if !self.jobs.is_empty() || !self.turns.is_empty() {
             return Some((Instant::START, TimerKind::Work));
         }
-        self.timers.next()
+        let retained = self.retained_expiry.first_key_value().map(|((expires, _), _)| (*expires, TimerKind::Retained));
+        match (self.timers.next(), retained) {
+            (Some(timer), Some(retained)) => Some(timer.min(retained)),
+            (timer, retained) => timer.or(retained),
+        }
     }
 
     /// Session by Client Identifier.

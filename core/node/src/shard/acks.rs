@@ -24,7 +24,11 @@ impl Shard {
         let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
         let version = c.version;
         if c.rare.is_some() && matches!(kind, PacketType::Puback | PacketType::Pubrec) && (c.waits() || c.withholds()) {
-            c.rare().withheld.push_back((kind, packet_id, reason));
+            let withheld = &mut c.rare().withheld;
+            // A repeated QoS 2 publish is answered once, when its turn comes.
+            if !withheld.iter().any(|(_, other, _)| *other == packet_id) {
+                withheld.push_back((kind, packet_id, reason));
+            }
             return;
         }
         c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));

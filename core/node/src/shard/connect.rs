@@ -16,6 +16,9 @@ use crate::io::Outbox;
 /// Random part of a Client Identifier that the server assigns: 16 hexadecimal digits.
 const ASSIGNED_PREFIX: &str = "newtmq-";
 
+/// The largest packet that there is: fixed header and Remaining Length (2.1.4).
+const PACKET_SIZE_MAX: u32 = 5 + newtmq_mqtt::MAX_REMAINING_LENGTH as u32;
+
 impl Shard {
     pub(crate) fn on_connect(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
         // The version argument does not matter: CONNECT carries its own.
@@ -27,7 +30,7 @@ impl Shard {
         let c = self.live(conn);
         c.version = connect.version;
         // Counts for a refusal and for AUTH, too [MQTT-3.1.2-24].
-        c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
+        c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(PACKET_SIZE_MAX).min(PACKET_SIZE_MAX);
         if let Err(reason) = self.check_connect(&connect) {
             return self.reject_connect(now, conn, reason, out);
         }
@@ -61,6 +64,14 @@ impl Shard {
             }
             if will.retain && !self.config.mqtt.retain_available {
                 return Err(ReasonCode::RetainNotSupported);
+            }
+            if will.topic.as_str().starts_with("$SYS/") {
+                // Only the server speaks there (4.7.2).
+                return Err(ReasonCode::NotAuthorized);
+            }
+            let max_topic_levels = self.config.mqtt.max_topic_levels;
+            if max_topic_levels > 0 && will.topic.levels().count() > max_topic_levels {
+                return Err(ReasonCode::TopicNameInvalid);
             }
             let is_text = will.properties.payload_format_indicator != Some(true);
             if !is_text && core::str::from_utf8(will.payload).is_err() {
@@ -129,8 +140,9 @@ impl Shard {
     fn set_up(&mut self, now: Instant, conn: ConnId, connect: &Connect<'_>) {
         let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
         let keep_alive = match zone.server_keepalive {
-            Some(server) => server,
-            None => connect.keep_alive,
+            // Before MQTT 5 a client could not be told.
+            Some(server) if connect.version == ProtocolVersion::V5 => server,
+            Some(_) | None => connect.keep_alive,
         };
         let max_inflight = u16::try_from(zone.session.max_inflight).unwrap_or(u16::MAX);
         let percent = zone.keepalive_backoff_percent;

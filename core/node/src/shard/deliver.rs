@@ -55,6 +55,7 @@ impl Shard {
     ) -> Delivered {
         self.ledger.accepted += 1;
         let born_before = self.next_born();
+        self.spent += 1;
         if self.topics.recall(*memo, publishing.topic).is_none() {
             let topic = TopicName::from_bytes(publishing.topic).expect("the caller validated it");
             self.topics.matches(topic, memo);
@@ -63,9 +64,11 @@ impl Shard {
         let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
         let count = matched.subscriptions.len();
         let step = count.min(FAN_OUT_STEP);
-        let mut fan = Fan { now, parts, out, publishing, message: None, congested: Vec::new(), born_before };
+        let mut fan =
+            Fan { now, parts, out, publishing, shared: false, message: None, congested: Vec::new(), born_before };
         fan.run(&matched.subscriptions[..step]);
         let (congested, message) = (fan.congested, fan.message);
+        let spent = matched.groups.len() + step;
         let mut delivered = Delivered { matched: count > 0, unfinished: step < count, congested };
         // Group members and what is left need the table again; plain fan-outs go without counting references.
         if !matched.groups.is_empty() || delivered.unfinished {
@@ -90,6 +93,7 @@ impl Shard {
         if !delivered.matched {
             self.ledger.unmatched += 1;
         }
+        self.spent += spent;
         delivered
     }
 
@@ -122,17 +126,27 @@ impl Shard {
             });
             let Some(subscription) = picked else { continue };
             let congested_before = core::mem::take(congested);
-            let mut fan =
-                Fan { now, parts, out: &mut *out, publishing, message: None, congested: congested_before, born_before };
+            let mut fan = Fan {
+                now,
+                parts,
+                out: &mut *out,
+                publishing,
+                shared: true,
+                message: None,
+                congested: congested_before,
+                born_before,
+            };
             fan.run(core::slice::from_ref(&subscription));
             *congested = fan.congested;
         }
     }
 
-    /// One step of each unfinished fan-out; at the end of one its publisher goes on.
+    /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.
     pub(crate) fn work(&mut self, now: Instant, out: &mut Outbox) {
-        for _ in 0..self.jobs.len() {
-            let Some(mut job) = self.jobs.pop_front() else { return };
+        for conn in core::mem::take(&mut self.turns) {
+            self.resume(now, conn, out);
+        }
+        if let Some(mut job) = self.jobs.pop_front() {
             let step = (job.matched.subscriptions.len() - job.next).min(FAN_OUT_STEP);
             let (_, _, parts) = self.parts();
             let mut fan = Fan {
@@ -140,6 +154,7 @@ impl Shard {
                 parts,
                 out: &mut *out,
                 publishing: Publishing::of_message(&job.message, job.publisher),
+                shared: false,
                 message: Some(job.message.clone()),
                 congested: Vec::new(),
                 born_before: job.born_before,
@@ -173,12 +188,18 @@ impl Shard {
     /// Lets a held connection go on, unless something else still holds it.
     pub(crate) fn resume(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
-        let blocked = c.rare.as_ref().is_some_and(|rare| rare.waits > 0 || rare.fan_out || rare.pending.is_some());
-        if c.held && !blocked && c.out.len() < OUTPUT_OWN_BYTES {
-            c.held = false;
-            c.heard = now;
-            out.push(Output::Resume(conn));
+        let waits = c.waits();
+        let blocked = waits || c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some());
+        if !c.held || blocked {
+            return;
         }
+        if c.out.len() >= OUTPUT_OWN_BYTES {
+            self.wait_for_itself(now, conn);
+            return;
+        }
+        c.held = false;
+        c.heard = now;
+        out.push(Output::Resume(conn));
     }
 
     /// Publishes a message that no connection waits for: the will of the session `publisher`.

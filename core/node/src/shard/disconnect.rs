@@ -78,7 +78,7 @@ impl Shard {
             return;
         }
         if c.waits() {
-            self.on_hold_timer(now, conn.slot, out);
+            self.stop_waiting_for_all(now, conn, out);
         }
         self.tell(Hook::ClientDisconnected, key, None, reason, out);
         self.slot(key).conn = NONE;

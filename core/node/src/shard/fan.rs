@@ -12,7 +12,7 @@ use crate::conn::{Conn, NONE};
 use crate::hooks::{Event, Hook};
 use crate::io::{Outbox, Output};
 use crate::ledger::{DropReason, Ledger};
-use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, SHARE_PAYLOAD_BYTES};
+use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
 
 /// A message being published, borrowed from where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +117,8 @@ pub(crate) struct Fan<'a> {
     pub(crate) parts: Parts<'a>,
     pub(crate) out: &'a mut Outbox,
     pub(crate) publishing: Publishing<'a>,
+    /// For a shared group: whoever was picked gets it, its publisher too.
+    pub(crate) shared: bool,
     /// Made when the first target needs it.
     pub(crate) message: Option<Message>,
     /// Slots of connections whose output is above the limit.
@@ -185,6 +187,7 @@ impl Fan<'_> {
     #[inline]
     fn is_own(&self, subscription: &Subscription) -> bool {
         subscription.subscriber.0 == self.publishing.publisher
+            && !self.shared
             && (subscription.no_local() || self.parts.config.mqtt.ignore_loop_deliver)
     }
 
@@ -213,7 +216,9 @@ impl Fan<'_> {
     #[inline]
     fn write_qos0(&mut self, conn: u32, target: &Target<'_>) {
         let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
-        if c.out.len() >= OUTPUT_HIGH_BYTES && (c.stalled || target.subscriber == self.publishing.publisher) {
+        let full = c.out.len() >= OUTPUT_HIGH_BYTES;
+        let holds_nobody = c.stalled || target.subscriber == self.publishing.publisher;
+        if full && (holds_nobody || c.out.len() >= OUTPUT_MAX_BYTES) {
             self.parts.ledger.drop(DropReason::SlowConsumer, 1);
             return;
         }

@@ -11,6 +11,9 @@ use crate::conn::{Conn, Phase};
 use crate::io::{Outbox, Output, Peer, Taken};
 use crate::outbuf::OUTPUT_OWN_BYTES;
 
+/// Most deliveries in one call, in round figures; a connection that makes more goes on at the next Tick.
+const TURN_DELIVERIES: usize = 16_384;
+
 impl Shard {
     pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
         let at = conn.slot as usize;
@@ -51,9 +54,15 @@ impl Shard {
         let mut decoder = core::mem::replace(&mut c.decoder, Decoder::new());
         let max_packet_size = self.config.mqtt.max_packet_size;
         let mut rest = data;
+        self.spent = 0;
         let next = loop {
             match decoder.next(&mut rest, max_packet_size) {
                 Ok(Some(frame)) => match self.on_frame(now, conn, frame, out) {
+                    // Enough for one call: the others have their turn first.
+                    Next::Go if self.spent >= TURN_DELIVERIES => {
+                        self.turns.push(conn);
+                        break Next::Hold;
+                    }
                     Next::Go => {}
                     stop @ (Next::Hold | Next::Stop) => break stop,
                 },
@@ -223,8 +232,9 @@ impl Shard {
         let mut bytes = core::mem::take(&mut self.scratch.block);
         bytes.clear();
         let c = self.conns[conn.slot as usize].as_mut().expect("answers go to connections that are there");
-        packet.encode(c.version, &mut bytes).expect("answers of the broker are small");
-        let fits = bytes.len() as u64 <= u64::from(c.max_packet_size);
+        // What a hook wants sent along may be too large for any packet.
+        let encoded = packet.encode(c.version, &mut bytes).is_ok();
+        let fits = encoded && bytes.len() as u64 <= u64::from(c.max_packet_size);
         if fits {
             c.out.extend(&bytes, &mut self.pool);
             super::ready(now, c, conn.slot, out);

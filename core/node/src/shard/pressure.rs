@@ -8,7 +8,7 @@ use newtmq_mqtt::{ReasonCode, encode_ack};
 use super::{Shard, TimerKind, is_open, ready};
 use crate::batch::WriteBatch;
 use crate::io::{Fill, Outbox};
-use crate::outbuf::{OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
+use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
 
 impl Shard {
     /// Makes a publisher wait for targets whose output is above the limit.
@@ -20,14 +20,15 @@ impl Shard {
             c.rare().wait_since = now;
         }
         for target in targets {
-            let Some(Some(t)) = self.conns.get_mut(*target as usize) else { continue };
-            if t.rare().waiters.contains(&publisher) {
+            let waiting_on = &mut self.live(publisher).rare().waiting_on;
+            if waiting_on.contains(target) {
                 continue;
             }
+            waiting_on.push(*target);
+            let t = self.conns[*target as usize].as_mut().expect("its output was written to in this call");
             t.rare().waiters.push(publisher);
             let timeout = self.config.zones[usize::from(t.zone)].slow_consumer_timeout;
             self.timers.arm(t.out.moved() + timeout, TimerKind::Stall(*target));
-            self.live(publisher).rare().waits += 1;
         }
         if first_wait && self.live(publisher).waits() {
             let limit = now + self.config.zones[zone].max_publisher_hold;
@@ -48,7 +49,7 @@ impl Shard {
         let Some(rare) = &mut t.rare else { return };
         for publisher in core::mem::take(&mut rare.waiters) {
             let Some(c) = self.conn_mut(publisher) else { continue };
-            c.rare().waits -= 1;
+            c.rare().waiting_on.retain(|other| *other != target);
             if !c.waits() {
                 self.end_wait(now, publisher, out);
             }
@@ -98,10 +99,18 @@ impl Shard {
             self.on_own_hold_timer(now, publisher, out);
             return;
         }
-        c.rare().waits = 0;
-        for target in self.conns.iter_mut().flatten() {
-            if let Some(rare) = &mut target.rare {
-                rare.waiters.retain(|waiter| *waiter != publisher);
+        let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
+        // A timer of an earlier hold, or of an earlier connection in this slot, does not end this one.
+        if limit <= now {
+            self.stop_waiting_for_all(now, publisher, out);
+        }
+    }
+
+    /// The publisher goes on, or away, whatever its targets do.
+    pub(crate) fn stop_waiting_for_all(&mut self, now: Instant, publisher: ConnId, out: &mut Outbox) {
+        for target in core::mem::take(&mut self.live(publisher).rare().waiting_on) {
+            if let Some(Some(t)) = self.conns.get_mut(target as usize) {
+                t.rare().waiters.retain(|waiter| *waiter != publisher);
             }
         }
         self.end_wait(now, publisher, out);
@@ -129,7 +138,8 @@ impl Shard {
         }
         let Some(c) = self.conn_mut(conn) else { return Fill::Drained };
         c.out.fill(now, batch);
-        c.stalled = false;
+        // What moves a little and is still full stays as it is: else each move would let every publisher add to it.
+        c.stalled &= c.out.len() >= OUTPUT_HIGH_BYTES;
         let mut more = false;
         if c.out.len() < OUTPUT_LOW_BYTES {
             if is_open(c) {

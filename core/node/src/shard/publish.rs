@@ -40,7 +40,9 @@ impl Shard {
                 return self.on_repeated_publish(now, conn, publish, packet_id, out);
             }
         }
-        if publish.qos > QoS::AtMostOnce && !self.within_receive_maximum(conn, key, zone) {
+        // Before MQTT 5 nobody can know of a limit, so there is none but the number of identifiers.
+        let limited = publish.qos > QoS::AtMostOnce && version == ProtocolVersion::V5;
+        if limited && !self.within_receive_maximum(conn, key, zone) {
             return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
         }
         let plain = publish.properties.is_empty() && self.topics.recall(memo, publish.topic).is_some();

@@ -39,6 +39,8 @@ pub(crate) struct Pouring {
     identifier: u32,
 }
 
+/// Most retained messages that one Tick removes because their time has passed.
+const EXPIRE_STEP: usize = 4096;
 /// Most entries that one `fill` looks at.
 const POUR_STEP: usize = 2048;
 
@@ -48,7 +50,7 @@ impl Shard {
         let topic = core::str::from_utf8(publishing.topic).expect("validated by the caller");
         self.retained_version += 1;
         if publishing.payload.is_empty() {
-            self.retained.remove(topic);
+            self.forget_retained(topic);
             return;
         }
         let RetainedConfig { max_retained_messages, max_payload_size, expiry_interval } = self.config.retained;
@@ -56,7 +58,7 @@ impl Shard {
         let full = max_retained_messages > 0 && self.retained.len() >= max_retained_messages;
         if too_large || (full && self.retained.get(topic).is_none()) {
             // The old value is no longer the last one, so it must not stay either.
-            self.retained.remove(topic);
+            self.forget_retained(topic);
             tracing::debug!(topic, too_large, full, "not retained");
             return;
         }
@@ -65,28 +67,52 @@ impl Shard {
             kept.expires = kept.expires.min(now + expiry_interval);
         }
         let message = kept.to_message(&mut self.scratch.block);
-        self.retained.set(Retained { message, version: self.retained_version });
+        let version = self.retained_version;
+        if kept.expires != Instant::NEVER {
+            self.retained_expiry.insert((kept.expires, version), topic.into());
+        }
+        if let Some(old) = self.retained.set(Retained { message, version }) {
+            self.retained_expiry.remove(&(old.message.expires(), old.version));
+        }
+    }
+
+    fn forget_retained(&mut self, topic: &str) {
+        if let Some(old) = self.retained.remove(topic) {
+            self.retained_expiry.remove(&(old.message.expires(), old.version));
+        }
+    }
+
+    /// Removes retained messages whose time has passed, some at a time.
+    pub(crate) fn expire_retained(&mut self, now: Instant) {
+        for _ in 0..EXPIRE_STEP {
+            match self.retained_expiry.first_key_value() {
+                Some(((expires, _), _)) if *expires <= now => {}
+                _ => return,
+            }
+            if let Some((_, topic)) = self.retained_expiry.pop_first() {
+                self.retained.remove(&topic);
+            }
+        }
     }
 
     /// Starts to send the retained messages of a new subscription.
     pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, qos: QoS, identifier: u32) {
         // A subscription made again starts again; there is never more than one cursor for it.
-        self.stop_pouring(key, &filter);
         if self.retained.is_empty() {
-            return;
+            return self.stop_pouring(key, filter.as_str());
         }
         let before = self.retained_version + 1;
-        let pouring = Pouring { cursor: RetainedCursor::new(filter), before, qos, identifier };
+        let pouring = Pouring { cursor: RetainedCursor::new(filter.clone()), before, qos, identifier };
         let slot = self.slot(key);
-        slot.pouring.get_or_insert_default().push_back(pouring);
+        slot.pouring.get_or_insert_default().insert(filter, pouring);
     }
 
     /// Forgets the retained messages of a subscription that are not sent yet.
-    pub(crate) fn stop_pouring(&mut self, key: u32, filter: &OwnedTopicFilter) {
+    pub(crate) fn stop_pouring(&mut self, key: u32, filter: &str) {
         let slot = self.slot(key);
-        if let Some(list) = &mut slot.pouring {
-            list.retain(|pouring| pouring.cursor.topic_filter() != filter);
-            if list.is_empty() {
+        if let Some(pourings) = &mut slot.pouring {
+            pourings.remove(filter);
+            if pourings.is_empty() {
                 slot.pouring = None;
             }
         }
@@ -137,10 +163,10 @@ struct Pourer<'a> {
 }
 
 impl Pourer<'_> {
-    /// Goes on with the oldest subscription. Says whether it is worth going on.
+    /// Goes on with the first subscription. Says whether it is worth going on.
     fn step(&mut self, retained: &RetainedIndex<Retained>, budget: &mut usize) -> bool {
-        let Some(mut list) = self.slot.pouring.take() else { return false };
-        let Some(mut pouring) = list.pop_front() else { return false };
+        let Some(mut pourings) = self.slot.pouring.take() else { return false };
+        let Some((filter, mut pouring)) = pourings.pop_first() else { return false };
         let (before, qos, identifier) = (pouring.before, pouring.qos, pouring.identifier);
         let mut blocked = false;
         let finished = retained.drain(&mut pouring.cursor, budget, |entry| {
@@ -154,9 +180,9 @@ impl Pourer<'_> {
             ControlFlow::Continue(())
         });
         if !finished {
-            list.push_front(pouring);
+            pourings.insert(filter, pouring);
         }
-        self.slot.pouring = if list.is_empty() { None } else { Some(list) };
+        self.slot.pouring = if pourings.is_empty() { None } else { Some(pourings) };
         !blocked
     }
 

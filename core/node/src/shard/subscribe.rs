@@ -187,7 +187,7 @@ impl Shard {
             };
             self.tell(Hook::ClientUnsubscribe, key, Some(filter.as_str()), ReasonCode::Success, out);
             self.topics.unsubscribe(filter, SubscriberId(key));
-            self.stop_pouring(key, &OwnedTopicFilter::from(filter));
+            self.stop_pouring(key, filter.as_str());
             let known = self.apply(conn, Op::Unsubscribe { filter }) == Applied::Done;
             if known {
                 self.tell(Hook::SessionUnsubscribed, key, Some(filter.as_str()), ReasonCode::Success, out);

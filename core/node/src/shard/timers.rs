@@ -8,10 +8,11 @@ use crate::io::Outbox;
 impl Shard {
     pub(crate) fn on_tick(&mut self, now: Instant, out: &mut Outbox) {
         self.work(now, out);
+        self.expire_retained(now);
         while let Some(kind) = self.timers.pop_due(now) {
             match kind {
-                // Never armed: unfinished work is looked up where it is.
-                TimerKind::Work => {}
+                // Never armed: both are looked up where they are.
+                TimerKind::Work | TimerKind::Retained => {}
                 TimerKind::Conn(slot) => self.on_conn_timer(now, slot, out),
                 TimerKind::Stall(slot) => self.on_stall_timer(now, slot, out),
                 TimerKind::Hold(slot) => self.on_hold_timer(now, slot, out),
