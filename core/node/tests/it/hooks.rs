@@ -164,8 +164,8 @@ fn subscriptions_that_are_denied() {
         |net| {
             net.decide(|question| match question {
                 Question::CheckAcl { topics, .. } if topics.iter().any(|topic| &**topic == "some") => {
-                    let of = |topic: &Box<str>| if &**topic == "some" { NotAuthorized } else { Success };
-                    Verdict::Each(topics.iter().map(of).collect())
+                    let of = |topic: &str| if topic == "some" { NotAuthorized } else { Success };
+                    Verdict::Each(topics.iter().map(|topic| of(topic)).collect())
                 }
                 Question::CheckAcl { topics, .. } if &*topics[0] == "none" => Verdict::Deny(NotAuthorized),
                 Question::Subscribe { topics, .. } if &*topics[0] == "later" => Verdict::Deny(QuotaExceeded),

@@ -1,8 +1,9 @@
 //! The harness itself.
 
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use newtmq_node::ShardConfig;
 
-use crate::harness::{Connect, Publish, check};
+use crate::harness::{Connect, Net, Options, Publish, check};
 
 #[test]
 fn every_qos_and_version_reaches_every_version() {
@@ -22,4 +23,25 @@ fn every_qos_and_version_reaches_every_version() {
             }
         }
     });
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = |seed| {
+        let mut net = Net::new(seed, ShardConfig::default(), Options::default());
+        let clients = ["", "b"].map(|name| net.connect(Connect::v5(name).receive_maximum(2)));
+        for client in clients {
+            net.subscribe(client, "$share/g/#", ExactlyOnce);
+            net.subscribe(client, "#", AtLeastOnce);
+        }
+        for index in 0..20 {
+            net.publish(clients[index % 2], Publish::new("t", index.to_string()).qos2());
+        }
+        let logs = clients.map(|client| net.take(client));
+        (net.now(), format!("{logs:?}"))
+    };
+    for seed in 0..8 {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(0), run(1));
 }

@@ -192,7 +192,7 @@ impl Net {
             self.on(happening);
         }
         // Looking at every session after every step would be most of the work of a large test.
-        let every = 1 + self.shard.view().session_count() as u64 / 20;
+        let every = 1 + self.shard.view().session_count() as u64 / 4;
         if self.steps.is_multiple_of(every) {
             self.shard.view().assert_consistent();
         }
