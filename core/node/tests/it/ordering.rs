@@ -99,6 +99,53 @@ fn a_fan_out_to_very_many_sessions_is_resumable_and_in_order() {
     );
 }
 
+// [MQTT-4.6.0-5]
+#[test]
+fn qos_0_does_not_overtake_what_waits() {
+    check(|net| {
+        let w = net.connect(Connect::v5("w"));
+        let a = net.connect(Connect::v5("a").expiry(100));
+        net.subscribe(a, "t", AtLeastOnce);
+        net.cut(a);
+        net.publish(w, Publish::new("t", "1").qos1());
+        net.publish(w, Publish::new("t", "2").qos1());
+        net.publish(w, Publish::new("t", "3"));
+        net.settle();
+        let a = net.connect(Connect::v5("a").resume().receive_maximum(1).manual());
+        net.publish(w, Publish::new("t", "4"));
+        let id = net.one_message(a).publish.id.unwrap();
+        net.ack(a, Puback, id);
+        assert_eq!(net.received(a), ["t 2", "t 3", "t 4"]);
+    });
+}
+
+#[test]
+fn who_takes_the_place_of_a_session_that_ends_during_a_fan_out_gets_nothing() {
+    check_heavy(
+        |_| {},
+        |net| {
+            let readers: Vec<_> = (0..4_600)
+                .map(|index| {
+                    let reader = net.start(Connect::v5(&format!("r{index}")));
+                    net.send_subscribe(reader, &Subscribe::new("t", AtMostOnce));
+                    reader
+                })
+                .collect();
+            net.settle();
+            let w = net.connect(Connect::v5("w"));
+            for round in 0..10 {
+                net.publish(w, Publish::new("t", "x").qos1());
+                // The last ones are served last. Whoever comes has no subscription: the harness refuses any message.
+                for index in 0..20 {
+                    net.hang_up_later(readers[4_599 - round * 20 - index]);
+                    net.start(Connect::v5(&format!("new {round} {index}")));
+                }
+                net.settle();
+            }
+        },
+    );
+}
+
 #[test]
 fn who_comes_during_a_fan_out_gets_it_at_most_once() {
     check_heavy(

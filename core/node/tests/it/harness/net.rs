@@ -57,6 +57,7 @@ pub(crate) struct Net {
     steps: u64,
     /// Work that is left goes on then.
     work_at: Instant,
+    had_work: bool,
     pub(super) links: Vec<Link>,
     pub(super) scripts: Vec<Script>,
     /// By Client Identifier.
@@ -99,6 +100,7 @@ impl Net {
             next_sequence: 0,
             steps: 0,
             work_at: Instant::START,
+            had_work: false,
             links: Vec::new(),
             scripts: Vec::new(),
             filters: BTreeMap::new(),
@@ -181,8 +183,7 @@ impl Net {
         if let Some(deadline) = tick {
             self.now = deadline;
             self.input(ShardInput::Tick);
-            let delay = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
-            self.work_at = self.now + Duration::from_micros(delay);
+            self.had_work = false;
         } else if let Some(((time, _), happening)) = self.queue.pop_first() {
             self.now = time;
             if self.rng.below(64) == 0 {
@@ -191,6 +192,12 @@ impl Net {
             }
             self.on(happening);
         }
+        let has_work = self.shard.next_deadline().is_some_and(|(_, kind)| kind == TimerKind::Work);
+        if has_work && !self.had_work {
+            let delay = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
+            self.work_at = self.now + Duration::from_micros(delay);
+        }
+        self.had_work = has_work;
         // Looking at every session after every step would be most of the work of a large test.
         let every = 1 + self.shard.view().session_count() as u64 / 4;
         if self.steps.is_multiple_of(every) {

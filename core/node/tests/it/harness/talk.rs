@@ -181,6 +181,11 @@ impl Net {
         self.settle();
     }
 
+    /// The same; nothing is awaited.
+    pub(crate) fn hang_up_later(&mut self, client: Client) {
+        self.client_closes(client.0);
+    }
+
     /// The network connection breaks; what is under way is lost.
     pub(crate) fn cut(&mut self, client: Client) {
         self.cut_link(client.0);
