@@ -1,5 +1,7 @@
 //! DISCONNECT and the end of connections (sections 3.14 and 4.13).
 
+use core::time::Duration;
+
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::ReasonCode::{self, MalformedPacket, ProtocolError, TopicNameInvalid};
 use newtmq_mqtt::{Packet, ProtocolVersion};
@@ -158,11 +160,16 @@ fn nothing_follows_a_disconnect_even_if_its_fan_out_goes_on() {
                 net.send_subscribe(a, &crate::harness::Subscribe::new("t", AtMostOnce));
             }
             net.settle();
-            for round in 0..10 {
-                let qos = if round % 2 == 0 { AtLeastOnce } else { ExactlyOnce };
+            net.work_delay = Some(Duration::from_millis(10));
+            for qos in [AtLeastOnce, ExactlyOnce] {
                 let w = net.connect(Connect::v5("w"));
+                // Its end has to wait, so that it is still there when the fan-out is done.
+                net.block(w, true);
                 net.publish(w, Publish::new("t", "x").qos(qos));
+                net.advance(Duration::from_millis(2));
                 let thief = net.start(Connect::v5("w"));
+                net.settle();
+                net.block(w, false);
                 assert_eq!(net.kicked(w), ReasonCode::SessionTakenOver);
                 assert!(!net.closed(thief));
             }

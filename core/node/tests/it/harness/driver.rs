@@ -28,6 +28,8 @@ pub(crate) struct Link {
     closing: bool,
     /// Bytes written that the client has not read.
     unread: usize,
+    /// Most of them.
+    capacity: usize,
     /// What has reached the client's machine while the client does not read.
     client_socket: Vec<u8>,
     paused: bool,
@@ -39,6 +41,8 @@ pub(crate) struct Link {
     last_to_client: Instant,
 }
 
+/// Most bytes between the driver and a client that does not read.
+const SOCKET_BYTES: usize = 64 << 10;
 /// Longest way through the network, in microseconds.
 const DELAY_US_MAX: u64 = 1_000;
 
@@ -67,6 +71,7 @@ impl Net {
             batch: WriteBatch::default(),
             closing: false,
             unread: 0,
+            capacity: SOCKET_BYTES,
             client_socket: Vec::new(),
             paused: false,
             cut: false,
@@ -239,11 +244,10 @@ impl Net {
         if !self.links[link].open {
             return;
         }
-        let capacity = self.socket_capacity;
         let mut empty_fills = 0;
         loop {
             let l = &mut self.links[link];
-            let room = capacity.saturating_sub(l.unread);
+            let room = l.capacity.saturating_sub(l.unread);
             if l.cut {
                 // The operating system takes bytes until it knows better.
                 let len = l.batch.remaining();
@@ -332,6 +336,11 @@ impl Net {
         if !paused {
             self.client_reads(link, usize::MAX);
         }
+    }
+
+    pub(super) fn block_link(&mut self, link: usize, blocked: bool) {
+        self.links[link].capacity = if blocked { 0 } else { SOCKET_BYTES };
+        self.at(self.now, Happening::Pump(link));
     }
 
     pub(super) fn is_held(&self, link: usize) -> bool {

@@ -201,6 +201,11 @@ impl Net {
         self.pause_link(client.0, false);
     }
 
+    /// The server cannot write to the client for a while.
+    pub(crate) fn block(&mut self, client: Client, blocked: bool) {
+        self.block_link(client.0, blocked);
+    }
+
     /// A client that does not read takes some bytes nevertheless.
     pub(crate) fn read_some(&mut self, client: Client, bytes: usize) {
         self.client_reads(client.0, bytes);
@@ -219,6 +224,11 @@ impl Net {
     /// Takes everything that the client received.
     pub(crate) fn take(&mut self, client: Client) -> Vec<Got> {
         self.settle();
+        core::mem::take(&mut self.scripts[client.0].log)
+    }
+
+    /// The same, but only what is there already.
+    pub(crate) fn take_now(&mut self, client: Client) -> Vec<Got> {
         core::mem::take(&mut self.scripts[client.0].log)
     }
 
