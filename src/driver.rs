@@ -4,6 +4,7 @@
 //! that has output. Generic over the stream, so that TCP, TLS, WebSocket and simulated connections run the same code.
 //! It decides nothing about MQTT.
 
+mod poller;
 mod ready;
 mod slot;
 
@@ -15,11 +16,11 @@ use std::task::{Context, Poll};
 use newtmq_base::{ConnId, Instant, ListenerId};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{AdminCommand, CloseCause, Fill, Outbox, Output, Peer, Shard, ShardInput, WriteBatch};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 
 use crate::rt::Clock;
+pub use poller::{Poller, Readiness, Wakers};
 use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};
 
@@ -29,6 +30,15 @@ const READ_BYTES: usize = 64 << 10;
 const OPEN_MAX: usize = 256;
 /// Most `fill`s of one connection in a round; then the others have their turn.
 const FILL_MAX: usize = 4;
+
+/// What a poller knows a connection by.
+fn token(conn: ConnId) -> u64 {
+    u64::from(conn.generation) << 32 | u64::from(conn.slot)
+}
+
+fn conn_of(token: u64) -> ConnId {
+    ConnId { slot: token as u32, generation: (token >> 32) as u32 }
+}
 
 /// A connection that was just accepted.
 #[derive(Debug)]
@@ -43,13 +53,16 @@ pub struct Accepted<S> {
 
 /// Drives a shard until it is told to stop and every connection is closed.
 #[derive(Debug)]
-pub struct Driver<S> {
+pub struct Driver<P: Poller> {
     shard: Shard,
+    poller: P,
+    /// What the poller said in this round.
+    events: Vec<(u64, Readiness)>,
     clock: Clock,
     now: Instant,
-    accepted: mpsc::Receiver<Accepted<S>>,
+    accepted: mpsc::Receiver<Accepted<P::Stream>>,
     commands: mpsc::Receiver<AdminCommand>,
-    slots: Slots<S>,
+    slots: Slots<P::Stream>,
     ready: ReadyList,
     /// Slots that have something to do in this round.
     woken: Vec<u32>,
@@ -59,23 +72,23 @@ pub struct Driver<S> {
     batch: WriteBatch,
     out: Outbox,
     outputs: Vec<Output>,
-    sleep: Pin<Box<Sleep>>,
-    /// What `sleep` is set to.
-    wake_at: Instant,
     stopping: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+impl<P: Poller> Driver<P> {
     /// A driver for a shard. It ends when [`AdminCommand::Shutdown`] came and all connections are closed.
     #[must_use]
     pub fn new(
         shard: Shard,
         clock: Clock,
-        accepted: mpsc::Receiver<Accepted<S>>,
+        poller: P,
+        accepted: mpsc::Receiver<Accepted<P::Stream>>,
         commands: mpsc::Receiver<AdminCommand>,
-    ) -> Driver<S> {
+    ) -> Driver<P> {
         Driver {
             shard,
+            poller,
+            events: Vec::new(),
             clock,
             now: clock.now(),
             accepted,
@@ -88,10 +101,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             batch: WriteBatch::default(),
             out: Outbox::default(),
             outputs: Vec::new(),
-            sleep: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
-            wake_at: Instant::START,
             stopping: false,
         }
+    }
+
+    /// What watches the streams.
+    pub fn poller(&mut self) -> &mut P {
+        &mut self.poller
     }
 
     /// Reads what the connection has, within a budget.
@@ -260,10 +276,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    fn open(&mut self, accepted: Accepted<S>) {
+    fn open(&mut self, accepted: Accepted<P::Stream>) {
         let Accepted { stream, address, listener } = accepted;
         let ready = &self.ready;
-        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, ready.waker(slot)));
+        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))));
+        if let Some(s) = self.slots.get(conn.slot)
+            && let Err(error) = self.poller.register(&s.stream, token(conn))
+        {
+            tracing::warn!(%error, "cannot watch a new connection; it is closed");
+            self.slots.remove(conn.slot);
+            return;
+        }
         let input = ShardInput::Opened { conn, listener, peer: Peer::from(address) };
         self.shard.handle(self.now, input, &mut self.out);
         self.take_outputs();
@@ -287,6 +310,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
+    /// Asks the poller which streams are ready, and adds them to those who have something to do.
+    fn take_ready(&mut self, woken: &mut Vec<u32>) {
+        self.poller.take_ready(&mut self.events);
+        for (token, readiness) in self.events.drain(..) {
+            // A slot that was used again since is not who this is about.
+            if let Some(s) = self.slots.live(conn_of(token)) {
+                P::set_ready(&mut s.stream, readiness);
+                woken.push(conn_of(token).slot);
+            }
+        }
+    }
+
     /// Gives the shard a Tick when it wants one.
     fn tick(&mut self) {
         if self.shard.next_deadline().is_some_and(|(at, _)| at <= self.now) {
@@ -297,22 +332,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
 
     /// Sets the timer to the next time that the shard wants.
     fn poll_timer(&mut self, context: &mut Context<'_>) {
-        let wanted = self.shard.next_deadline().map_or(Instant::NEVER, |(at, _)| at);
-        if wanted <= self.now {
+        let wanted = self.shard.next_deadline().map(|(at, _)| at);
+        if wanted.is_some_and(|at| at <= self.now) {
             // Work is left: let the sockets have their turn, then go on.
             context.waker().wake_by_ref();
-            return;
         }
-        if wanted != self.wake_at {
-            self.wake_at = wanted;
-            if wanted != Instant::NEVER {
-                self.sleep.as_mut().reset(self.clock.at(wanted));
-            }
-        }
-        if wanted != Instant::NEVER && self.sleep.as_mut().poll(context).is_ready() {
-            self.wake_at = Instant::START;
-            context.waker().wake_by_ref();
-        }
+        self.poller.wake_at(context, wanted.map(|at| self.clock.at(at)));
     }
 
     fn round(&mut self, context: &mut Context<'_>) {
@@ -320,6 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         self.poll_inputs(context);
         let mut woken = std::mem::take(&mut self.woken);
         self.ready.take(&mut woken);
+        self.take_ready(&mut woken);
         for slot in woken.drain(..) {
             if self.slots.get(slot).is_some_and(|s| s.pending.is_some() || s.closing) {
                 self.flush(slot);
@@ -349,7 +375,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Future for Driver<S> {
+impl<P: Poller + Unpin> Future for Driver<P> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {

@@ -6,6 +6,8 @@ pub mod cli;
 pub mod config;
 pub mod data;
 pub mod driver;
+#[cfg(all(target_os = "linux", not(madsim)))]
+pub mod epoll;
 pub mod exit;
 pub mod limits;
 pub mod listener;

@@ -8,7 +8,7 @@ use newtmq_base::ListenerId;
 use tokio::sync::mpsc;
 
 use crate::driver::Accepted;
-use crate::rt::{TcpListener, TcpStream, set_nodelay};
+use crate::rt::{Listener, Stream, set_nodelay};
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
 /// holds the rest.
@@ -18,11 +18,11 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Accepts until the driver is gone. An error never ends it: out of file descriptors it waits until some are closed.
 pub async fn accept(
-    listener: TcpListener,
+    listener: Listener,
     id: ListenerId,
     name: String,
     nodelay: bool,
-    accepted: mpsc::Sender<Accepted<TcpStream>>,
+    accepted: mpsc::Sender<Accepted<Stream>>,
 ) {
     let mut refused = 0_u64;
     loop {

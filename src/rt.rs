@@ -6,7 +6,94 @@ use std::io;
 use std::net::SocketAddr;
 
 use newtmq_base::{Instant, SEED_BYTES, WallTime};
-pub use tokio::net::{TcpListener, TcpStream};
+
+/// What watches the connections of a driver.
+pub type Streams = tcp::Streams;
+/// A TCP connection.
+pub type Stream = tcp::Stream;
+/// A listening TCP socket.
+pub type Listener = tcp::Listener;
+pub use tcp::{drive, set_nodelay, streams};
+
+/// Connections on an epoll instance of our own.
+#[cfg(all(target_os = "linux", not(madsim)))]
+mod tcp {
+    use std::io;
+
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use crate::driver::Driver;
+    pub(super) use crate::epoll::{Epoll as Streams, Listener, Stream};
+
+    /// Runs a driver to its end, on a thread of its own.
+    ///
+    /// # Errors
+    /// The thread cannot be started, it can wait for its sockets no more, or it has panicked.
+    pub async fn drive(driver: Driver<Streams>) -> io::Result<()> {
+        let (ended, end) = oneshot::channel();
+        let body = move || {
+            // Nobody may be left to hear it.
+            let _ = ended.send(crate::epoll::drive(driver));
+        };
+        thread::Builder::new().name("shard-0".to_owned()).spawn(body)?;
+        end.await.unwrap_or_else(|_| Err(io::Error::other("the shard has panicked")))
+    }
+
+    /// Watches no connection yet.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn streams() -> io::Result<Streams> {
+        Streams::new()
+    }
+
+    /// Sends small packets at once.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_nodelay(stream: &Stream) -> io::Result<()> {
+        stream.set_nodelay()
+    }
+}
+
+/// Connections that tokio, or the simulator in its place, watches.
+#[cfg(any(not(target_os = "linux"), madsim))]
+mod tcp {
+    use std::io;
+
+    pub(super) use tokio::net::{TcpListener as Listener, TcpStream as Stream};
+
+    use crate::driver::Driver;
+
+    pub(super) type Streams = crate::driver::Wakers<Stream>;
+
+    /// Runs a driver to its end.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn drive(driver: Driver<Streams>) -> io::Result<()> {
+        driver.await;
+        Ok(())
+    }
+
+    /// Watches no connection yet.
+    ///
+    /// # Errors
+    /// None.
+    pub fn streams() -> io::Result<Streams> {
+        Ok(Streams::default())
+    }
+
+    /// Sends small packets at once; in the simulator nothing is delayed.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn set_nodelay(stream: &Stream) -> io::Result<()> {
+        if cfg!(madsim) { Ok(()) } else { stream.set_nodelay(true) }
+    }
+}
 
 /// The monotonic clock of a node, as the core's time.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +132,7 @@ pub fn wall_time() -> WallTime {
 mod imp {
     use socket2::{Domain, Protocol, Socket, Type};
 
-    use super::{Future, SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+    use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
 
     /// Runs a future to its end on this thread.
     ///
@@ -56,14 +143,12 @@ mod imp {
         Ok(runtime.block_on(future))
     }
 
-    pub use tokio::task::unconstrained;
-
     /// Listens on `address`. Port 0 picks a free one.
     ///
     /// # Errors
     /// The operating system's, for example that the address is in use.
     #[allow(clippy::unused_async)] // asynchronous in the simulator
-    pub async fn listen(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    pub async fn listen(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for old connections to leave TIME_WAIT; two listeners are still refused.
         socket.set_reuse_address(true)?;
@@ -73,15 +158,10 @@ mod imp {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-        TcpListener::from_std(socket.into())
-    }
-
-    /// Sends small packets at once.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)
+        #[cfg(target_os = "linux")]
+        return Listener::new(socket.into());
+        #[cfg(not(target_os = "linux"))]
+        Listener::from_std(socket.into())
     }
 
     /// Random bytes from the operating system.
@@ -124,7 +204,7 @@ mod imp {
 
 #[cfg(madsim)]
 mod imp {
-    use super::{Future, SEED_BYTES, SocketAddr, TcpListener, TcpStream, io};
+    use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
 
     /// Runs a future to its end in a simulation of its own. A simulation that has more than a broker has its own runtime,
     /// and no use for this.
@@ -135,25 +215,12 @@ mod imp {
         Ok(madsim::runtime::Runtime::new().block_on(future))
     }
 
-    /// A task of the simulator has no budget that could be cut.
-    pub fn unconstrained<F: Future>(future: F) -> F {
-        future
-    }
-
     /// Listens on `address` of the simulated node.
     ///
     /// # Errors
     /// The simulator's.
-    pub async fn listen(address: SocketAddr, _backlog: u32) -> io::Result<TcpListener> {
-        TcpListener::bind(address).await
-    }
-
-    /// Nothing is delayed here.
-    ///
-    /// # Errors
-    /// None.
-    pub fn set_nodelay(_stream: &TcpStream) -> io::Result<()> {
-        Ok(())
+    pub async fn listen(address: SocketAddr, _backlog: u32) -> io::Result<Listener> {
+        Listener::bind(address).await
     }
 
     /// From the simulation's seed.

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::data::NodeIdentity;
 use crate::driver::Driver;
 use crate::exit::CannotListen;
-use crate::rt::{self, Clock, StopSignals, TcpListener, TcpStream};
+use crate::rt::{self, Clock, Listener, StopSignals, Streams};
 use crate::{listener, settings};
 
 /// What a broker is started with.
@@ -40,8 +40,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         // Before the start message: who reads that may send a signal at once.
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
-        // The driver does a bounded amount of work per poll by itself; tokio's own budget would only cut it short.
-        rt::unconstrained(driver).await;
+        rt::drive(driver).await.context("the shard")?;
         tracing::info!("stopped");
         Ok(())
     };
@@ -52,7 +51,7 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Started {
     /// Ends when it was told to stop.
-    pub driver: Driver<TcpStream>,
+    pub driver: Driver<Streams>,
     /// What listens.
     pub listening: Vec<Listening>,
 }
@@ -80,11 +79,12 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
         tokio::spawn(listener::accept(socket, id, facts.name.clone(), facts.nodelay, sender.clone()));
     }
-    Ok(Started { driver: Driver::new(shard, clock, accepted, commanded), listening })
+    let streams = rt::streams().context("watch connections")?;
+    Ok(Started { driver: Driver::new(shard, clock, streams, accepted, commanded), listening })
 }
 
 /// Opens every listener before anything is promised to anybody.
-async fn listen(config: &Config) -> Result<Vec<TcpListener>, CannotListen> {
+async fn listen(config: &Config) -> Result<Vec<Listener>, CannotListen> {
     let mut open = Vec::new();
     for listener in &config.listeners {
         let socket = rt::listen(listener.bind, listener.backlog).await.map_err(|source| CannotListen {

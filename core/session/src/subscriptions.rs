@@ -20,7 +20,7 @@ pub struct SubscriptionEntry {
 pub enum Subscriptions {
     /// Sorted by filter.
     Few(Vec<(OwnedTopicFilter, SubscriptionEntry)>),
-    /// Above [`FEW_MAX`].
+    /// Above 32.
     Many(Box<BTreeMap<OwnedTopicFilter, SubscriptionEntry>>),
 }
 
