@@ -49,7 +49,7 @@ pub(crate) struct Conn {
     pub(crate) receive_maximum: u16,
     /// The client's Maximum Packet Size.
     pub(crate) max_packet_size: u32,
-    /// Last byte from the client.
+    /// Last packet from the client.
     pub(crate) heard: Instant,
     /// When its timer is armed; [`Instant::NEVER`] for not.
     pub(crate) timer: Instant,
@@ -86,6 +86,8 @@ pub(crate) struct Rare {
     pub(crate) fan_out: bool,
     /// Authentication Method of this connection (section 4.12).
     pub(crate) method: Option<Box<str>>,
+    /// A re-authentication is going on.
+    pub(crate) reauthenticating: bool,
     /// The CONNECT of an authentication that needs several steps.
     pub(crate) connect: Option<Box<[u8]>>,
     /// User Name.

@@ -1,5 +1,7 @@
 //! The account of messages: what came in must have gone somewhere.
 
+use newtmq_mqtt::ReasonCode;
+
 /// Why a matched message was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
@@ -34,6 +36,18 @@ impl DropReason {
         DropReason::SessionEnded,
         DropReason::Refused,
     ];
+
+    /// The reason code that comes nearest, for those who are told.
+    #[must_use]
+    pub fn code(self) -> ReasonCode {
+        match self {
+            DropReason::QueueFull | DropReason::SlowConsumer => ReasonCode::QuotaExceeded,
+            DropReason::PacketTooLarge => ReasonCode::PacketTooLarge,
+            DropReason::Expired | DropReason::OfflineQos0 | DropReason::SessionEnded | DropReason::Refused => {
+                ReasonCode::UnspecifiedError
+            }
+        }
+    }
 
     /// Its name in metrics.
     #[must_use]

@@ -21,8 +21,9 @@ pub(crate) const OUTPUT_MAX_BYTES: usize = 16 << 20;
 pub(crate) const SHARE_PAYLOAD_BYTES: usize = 4096;
 /// A buffer above this size starts no growth: the next chunk does.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Most bytes that one `fill` gives.
-const FILL_BYTES: usize = 256 << 10;
+/// Most bytes that one `fill` gives. Output counts as moved when one is fetched, so this is also how much a slow reader has
+/// to take within `slow_consumer_timeout`.
+const FILL_BYTES: usize = 64 << 10;
 
 const _: () = assert!(OUTPUT_LOW_BYTES < OUTPUT_HIGH_BYTES && OUTPUT_HIGH_BYTES < OUTPUT_OWN_BYTES);
 const _: () = assert!(OUTPUT_OWN_BYTES < OUTPUT_MAX_BYTES);

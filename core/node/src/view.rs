@@ -31,7 +31,7 @@ pub struct ConnView<'a> {
     pub held: bool,
     /// Whether its output does not move.
     pub stalled: bool,
-    /// Last byte from the client.
+    /// Last packet from the client.
     pub heard: Instant,
 }
 

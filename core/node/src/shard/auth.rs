@@ -105,11 +105,12 @@ impl Shard {
         let open = c.phase == Phase::Open;
         let method = c.rare.as_ref().and_then(|rare| rare.method.clone());
         let connect = c.rare.as_mut().and_then(|rare| rare.connect.take());
-        let expected = if open { ReasonCode::ReAuthenticate } else { ReasonCode::ContinueAuthentication };
-        let continued = open && auth.reason_code == ReasonCode::ContinueAuthentication;
+        // On an open connection the client begins; after that, and before CONNACK, it goes on.
+        let goes_on = !open || c.rare.as_ref().is_some_and(|rare| rare.reauthenticating);
+        let expected = if goes_on { ReasonCode::ContinueAuthentication } else { ReasonCode::ReAuthenticate };
         // The method must stay the same [MQTT-4.12.0-5]; without one there is no AUTH at all [MQTT-4.12.0-6].
         let same = method.is_some() && method.as_deref() == auth.properties.authentication_method;
-        if !same || (auth.reason_code != expected && !continued) {
+        if !same || auth.reason_code != expected {
             return if open {
                 self.reject(now, conn, ReasonCode::ProtocolError, out)
             } else {
@@ -144,6 +145,7 @@ impl Shard {
     }
 
     fn on_reauthenticate_verdict(&mut self, now: Instant, conn: ConnId, verdict: Verdict, out: &mut Outbox) -> Next {
+        self.live(conn).rare().reauthenticating = matches!(verdict, Verdict::Continue(_));
         match verdict {
             Verdict::Allow { data } => self.send_auth(now, conn, ReasonCode::Success, data.as_deref(), out),
             Verdict::Continue(challenge) => {

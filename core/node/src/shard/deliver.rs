@@ -9,6 +9,7 @@ use newtmq_topic::{Fit, GroupKey, Matched, Memo, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
+use crate::hooks::Hook;
 use crate::io::{Outbox, Output};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
 
@@ -92,6 +93,9 @@ impl Shard {
         }
         if !delivered.matched {
             self.ledger.unmatched += 1;
+            let topic = core::str::from_utf8(publishing.topic).ok();
+            let reason = ReasonCode::NoMatchingSubscribers;
+            self.tell(Hook::MessageDropped, publishing.publisher, topic, reason, out);
         }
         self.spent += spent;
         delivered

@@ -2,7 +2,7 @@
 //! copied, and what came in already in that form is not encoded at all.
 
 use newtmq_base::{Instant, Slab};
-use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS};
+use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
 use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op};
 use newtmq_topic::Subscription;
 
@@ -201,46 +201,48 @@ impl Fan<'_> {
         self.parts.ledger.matched += 1;
         let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos;
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
-        if qos == QoS::AtMostOnce && slot.conn != NONE && !slot.session.has_queued_qos0() {
+        let refused = if qos == QoS::AtMostOnce && slot.conn != NONE && !slot.session.has_queued_qos0() {
             let conn = slot.conn;
-            self.write_qos0(conn, target);
+            self.write_qos0(conn, target)
         } else {
-            self.enqueue(target, qos);
-        }
-        if self.parts.config.hooks.has(Hook::MessageDeliver) {
-            self.tell_deliver(target.subscriber);
+            self.enqueue(target, qos)
+        };
+        match refused {
+            None => self.tell(Hook::MessageDeliver, target.subscriber, ReasonCode::Success),
+            Some(reason) => {
+                self.parts.ledger.drop(reason, 1);
+                self.tell(Hook::MessageDropped, target.subscriber, reason.code());
+            }
         }
     }
 
-    /// QoS 0 to a connected client goes straight into its output.
+    /// QoS 0 to a connected client goes straight into its output. Says why not.
     #[inline]
-    fn write_qos0(&mut self, conn: u32, target: &Target<'_>) {
+    fn write_qos0(&mut self, conn: u32, target: &Target<'_>) -> Option<DropReason> {
         let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
         let full = c.out.len() >= OUTPUT_HIGH_BYTES;
         let holds_nobody = c.stalled || target.subscriber == self.publishing.publisher;
         if full && (holds_nobody || c.out.len() >= OUTPUT_MAX_BYTES) {
-            self.parts.ledger.drop(DropReason::SlowConsumer, 1);
-            return;
+            return Some(DropReason::SlowConsumer);
         }
         let v5 = c.version == ProtocolVersion::V5;
         let retain = target.retain_as_published && self.publishing.retain;
         let plain = target.identifiers.is_empty() && (!v5 || c.alias_maximum() == 0);
         let head_only = self.publishing.payload.len() >= SHARE_PAYLOAD_BYTES;
         if !plain {
-            self.write_special(conn, target, retain);
+            if !self.write_special(conn, target, retain) {
+                return Some(DropReason::PacketTooLarge);
+            }
         } else if let Some(frame) = same_kind(&self.publishing, v5, retain, head_only) {
             if frame.len() as u64 > u64::from(c.max_packet_size) {
-                self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
-                return;
+                return Some(DropReason::PacketTooLarge);
             }
             c.out.extend(frame, self.parts.pool);
-            self.parts.ledger.delivered += 1;
         } else {
             let frame = self.parts.scratch.frames.get(&self.publishing, v5, retain, head_only, self.now);
             let shared = if head_only { self.publishing.payload.len() } else { 0 };
             if (frame.len() + shared) as u64 > u64::from(c.max_packet_size) {
-                self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
-                return;
+                return Some(DropReason::PacketTooLarge);
             }
             c.out.extend(frame, self.parts.pool);
             if head_only {
@@ -248,9 +250,10 @@ impl Fan<'_> {
                 let publishing = self.publishing;
                 c.out.push_payload(self.message.get_or_insert_with(|| publishing.to_message(block)));
             }
-            self.parts.ledger.delivered += 1;
         }
+        self.parts.ledger.delivered += 1;
         self.wrote(conn, target.subscriber);
+        None
     }
 
     /// After output was added.
@@ -267,7 +270,7 @@ impl Fan<'_> {
     }
 
     /// QoS 0 with what differs from target to target: Subscription Identifiers, Topic Alias.
-    fn write_special(&mut self, conn: u32, target: &Target<'_>, retain: bool) {
+    fn write_special(&mut self, conn: u32, target: &Target<'_>, retain: bool) -> bool {
         let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
         let frame = PublishOut {
             dup: false,
@@ -281,21 +284,16 @@ impl Fan<'_> {
             forwardable: self.publishing.forwardable,
             payload: self.publishing.payload,
         };
-        if write_publish(c, frame, None, self.parts.pool) {
-            self.parts.ledger.delivered += 1;
-        } else {
-            self.parts.ledger.drop(DropReason::PacketTooLarge, 1);
-        }
+        write_publish(c, frame, None, self.parts.pool)
     }
 
-    /// QoS 1 and 2, and what has to wait: through the session.
-    fn enqueue(&mut self, target: &Target<'_>, qos: QoS) {
+    /// QoS 1 and 2, and what has to wait: through the session. Says why not.
+    fn enqueue(&mut self, target: &Target<'_>, qos: QoS) -> Option<DropReason> {
         let publishing = self.publishing;
         let slot = self.parts.sessions.get_mut(target.subscriber).expect("looked up by the caller");
         let zone = &self.parts.config.zones[usize::from(slot.zone)];
         if qos == QoS::AtMostOnce && slot.conn == NONE && !zone.mqueue_store_qos0 {
-            self.parts.ledger.drop(DropReason::OfflineQos0, 1);
-            return;
+            return Some(DropReason::OfflineQos0);
         }
         let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
@@ -306,25 +304,37 @@ impl Fan<'_> {
             identifiers: Identifiers::from_slice(target.identifiers),
             priority: zone.priority(publishing.topic),
         };
-        if let Applied::Dropped(Dropped { full, .. }) = slot.session.apply(op, &zone.session) {
-            self.parts.ledger.drop(DropReason::QueueFull, u64::from(full));
-        }
+        let applied = slot.session.apply(op, &zone.session);
         if slot.conn != NONE {
             let conn = slot.conn;
             let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
             pump(self.now, slot, c, self.parts.ledger, self.parts.pool);
             self.wrote(conn, target.subscriber);
         }
+        if let Applied::Dropped(Dropped { full, .. }) = applied {
+            // Older ones, to make room for this one.
+            self.parts.ledger.drop(DropReason::QueueFull, u64::from(full));
+            self.tell(Hook::MessageDropped, target.subscriber, DropReason::QueueFull.code());
+        }
+        None
     }
 
-    fn tell_deliver(&mut self, subscriber: u32) {
+    #[inline]
+    fn tell(&mut self, hook: Hook, subscriber: u32, reason: ReasonCode) {
+        if self.parts.config.hooks.has(hook) {
+            self.push_event(hook, subscriber, reason);
+        }
+    }
+
+    #[cold]
+    fn push_event(&mut self, hook: Hook, subscriber: u32, reason: ReasonCode) {
         let Some(slot) = self.parts.sessions.get(subscriber) else { return };
         self.out.push(Output::Event(Box::new(Event {
-            hook: Hook::MessageDeliver,
+            hook,
             conn: None,
             client: slot.session.client().as_str().into(),
             topic: core::str::from_utf8(self.publishing.topic).ok().map(Into::into),
-            reason: newtmq_mqtt::ReasonCode::Success,
+            reason,
         })));
     }
 }

@@ -43,7 +43,6 @@ impl Shard {
         if c.phase == Phase::Closing {
             return all;
         }
-        c.heard = now;
         let other = |first: &u8| first >> 4 != PacketType::Connect as u8;
         if c.phase == Phase::AwaitConnect && c.decoder.buffered() == 0 && data.first().is_some_and(other) {
             // Nothing is kept of a packet that cannot be taken anyway [MQTT-3.1.0-1].
@@ -88,6 +87,8 @@ impl Shard {
     pub(crate) fn on_frame(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
         let (phase, version) = {
             let c = self.live(conn);
+            // A whole packet: bytes that never become one do not count for Keep Alive [MQTT-3.1.2-22].
+            c.heard = now;
             (c.phase, c.version)
         };
         let kind = frame.packet_type();
