@@ -74,6 +74,8 @@ pub(crate) struct Rare {
     pub(crate) waiters: Vec<ConnId>,
     /// Slots of the targets that this publisher waits for.
     pub(crate) waiting_on: Vec<u32>,
+    /// It is not read meanwhile, for its acknowledgements alone would not hold it.
+    pub(crate) unread: bool,
     /// Acknowledgements withheld meanwhile, in order [MQTT-4.6.0-2].
     pub(crate) withheld: VecDeque<(PacketType, PacketId, ReasonCode)>,
     /// When the wait began.

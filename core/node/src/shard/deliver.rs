@@ -193,13 +193,17 @@ impl Shard {
     pub(crate) fn resume(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
         let waits = c.waits();
-        let blocked = waits || c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some());
+        let blocked =
+            c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some() || (waits && rare.unread));
         if !c.held || blocked {
             return;
         }
         if c.out.len() >= OUTPUT_OWN_BYTES {
             self.wait_for_itself(now, conn);
             return;
+        }
+        if let Some(rare) = &mut c.rare {
+            rare.unread = false;
         }
         c.held = false;
         c.heard = now;

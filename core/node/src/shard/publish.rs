@@ -191,8 +191,12 @@ impl Shard {
         if !delivered.congested.is_empty() {
             self.wait_for(now, conn, &delivered.congested);
         }
+        // MQTT 5 with QoS is held by its acknowledgements; everybody else by not being read.
+        let unread = publishing.qos == QoS::AtMostOnce || self.live(conn).version != ProtocolVersion::V5;
         if delivered.unfinished {
-            self.live(conn).rare().fan_out = true;
+            let rare = self.live(conn).rare();
+            rare.fan_out = true;
+            rare.unread = unread;
             return Next::Hold;
         }
         if let Some((kind, packet_id, _)) = owed {
@@ -200,8 +204,8 @@ impl Shard {
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }
         let c = self.live(conn);
-        // MQTT 5 with QoS is held by its acknowledgements; everybody else by not being read.
-        if c.waits() && (publishing.qos == QoS::AtMostOnce || c.version != ProtocolVersion::V5) {
+        if unread && c.waits() {
+            c.rare().unread = true;
             return Next::Hold;
         }
         Next::Go
