@@ -7,6 +7,8 @@
 mod poller;
 mod ready;
 mod slot;
+#[cfg(all(test, not(madsim)))]
+mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
