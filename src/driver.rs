@@ -292,7 +292,8 @@ impl<P: Poller> Driver<P> {
         let input = ShardInput::Opened { conn, listener, peer: Peer::from(address) };
         self.shard.handle(self.now, input, &mut self.out);
         self.take_outputs();
-        self.ready.push(conn.slot);
+        // What came with the connection is read in this round.
+        self.woken.push(conn.slot);
     }
 
     fn poll_inputs(&mut self, context: &mut Context<'_>) {

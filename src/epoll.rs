@@ -164,14 +164,6 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Sends small packets at once.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn set_nodelay(&self) -> io::Result<()> {
-        self.socket.set_nodelay(true)
-    }
-
     fn wrote(&mut self, written: io::Result<usize>, wanted: usize) -> Poll<io::Result<usize>> {
         match written {
             Ok(count) => {

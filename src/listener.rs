@@ -8,7 +8,7 @@ use newtmq_base::ListenerId;
 use tokio::sync::mpsc;
 
 use crate::driver::Accepted;
-use crate::rt::{Listener, Stream, set_nodelay};
+use crate::rt::{Listener, Stream};
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
 /// holds the rest.
@@ -17,13 +17,7 @@ pub const ACCEPTED_MAX: usize = 1024;
 const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Accepts until the driver is gone. An error never ends it: out of file descriptors it waits until some are closed.
-pub async fn accept(
-    listener: Listener,
-    id: ListenerId,
-    name: String,
-    nodelay: bool,
-    accepted: mpsc::Sender<Accepted<Stream>>,
-) {
+pub async fn accept(listener: Listener, id: ListenerId, name: String, accepted: mpsc::Sender<Accepted<Stream>>) {
     let mut refused = 0_u64;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -41,9 +35,6 @@ pub async fn accept(
         if refused > 0 {
             tracing::info!(listener = name, attempts = refused, "accepting connections again");
             refused = 0;
-        }
-        if nodelay && let Err(error) = set_nodelay(&stream) {
-            tracing::debug!(listener = name, %error, "cannot set TCP_NODELAY");
         }
         if accepted.send(Accepted { stream, address: canonical(address), listener: id }).await.is_err() {
             return;

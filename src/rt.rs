@@ -13,7 +13,7 @@ pub type Streams = tcp::Streams;
 pub type Stream = tcp::Stream;
 /// A listening TCP socket.
 pub type Listener = tcp::Listener;
-pub use tcp::{drive, set_nodelay, streams};
+pub use tcp::{drive, streams};
 
 /// Connections on an epoll instance of our own.
 #[cfg(all(target_os = "linux", not(madsim)))]
@@ -48,14 +48,6 @@ mod tcp {
     pub fn streams() -> io::Result<Streams> {
         Streams::new()
     }
-
-    /// Sends small packets at once.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn set_nodelay(stream: &Stream) -> io::Result<()> {
-        stream.set_nodelay()
-    }
 }
 
 /// Connections that tokio, or the simulator in its place, watches.
@@ -84,14 +76,6 @@ mod tcp {
     /// None.
     pub fn streams() -> io::Result<Streams> {
         Ok(Streams::default())
-    }
-
-    /// Sends small packets at once; in the simulator nothing is delayed.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn set_nodelay(stream: &Stream) -> io::Result<()> {
-        if cfg!(madsim) { Ok(()) } else { stream.set_nodelay(true) }
     }
 }
 
@@ -143,18 +127,20 @@ mod imp {
         Ok(runtime.block_on(future))
     }
 
-    /// Listens on `address`. Port 0 picks a free one.
+    /// Listens on `address`. Port 0 picks a free one. With `nodelay` connections send small packets at once.
     ///
     /// # Errors
     /// The operating system's, for example that the address is in use.
     #[allow(clippy::unused_async)] // asynchronous in the simulator
-    pub async fn listen(address: SocketAddr, backlog: u32) -> io::Result<Listener> {
+    pub async fn listen(address: SocketAddr, backlog: u32, nodelay: bool) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for old connections to leave TIME_WAIT; two listeners are still refused.
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
+        // Connections take it over from the socket that accepts them.
+        socket.set_tcp_nodelay(nodelay)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -219,7 +205,7 @@ mod imp {
     ///
     /// # Errors
     /// The simulator's.
-    pub async fn listen(address: SocketAddr, _backlog: u32) -> io::Result<Listener> {
+    pub async fn listen(address: SocketAddr, _backlog: u32, _nodelay: bool) -> io::Result<Listener> {
         Listener::bind(address).await
     }
 

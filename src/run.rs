@@ -77,7 +77,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     for (id, (socket, facts)) in listeners.into_iter().zip(&options.config.listeners).enumerate() {
         listening.push(Listening { name: facts.name.clone(), address: socket.local_addr()? });
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
-        tokio::spawn(listener::accept(socket, id, facts.name.clone(), facts.nodelay, sender.clone()));
+        tokio::spawn(listener::accept(socket, id, facts.name.clone(), sender.clone()));
     }
     let streams = rt::streams().context("watch connections")?;
     Ok(Started { driver: Driver::new(shard, clock, streams, accepted, commanded), listening })
@@ -87,11 +87,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
 async fn listen(config: &Config) -> Result<Vec<Listener>, CannotListen> {
     let mut open = Vec::new();
     for listener in &config.listeners {
-        let socket = rt::listen(listener.bind, listener.backlog).await.map_err(|source| CannotListen {
-            listener: listener.name.clone(),
-            address: listener.bind,
-            source,
-        })?;
+        let socket = rt::listen(listener.bind, listener.backlog, listener.nodelay)
+            .await
+            .map_err(|source| CannotListen { listener: listener.name.clone(), address: listener.bind, source })?;
         open.push(socket);
     }
     Ok(open)

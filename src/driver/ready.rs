@@ -76,9 +76,9 @@ impl ReadyList {
         }
     }
 
-    /// Moves the list into `slots`, which is empty.
+    /// Moves the list to the end of `slots`.
     pub(super) fn take(&self, slots: &mut Vec<u32>) {
         let mut list = self.shared.list.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::swap(&mut list.slots, slots);
+        slots.append(&mut list.slots);
     }
 }
