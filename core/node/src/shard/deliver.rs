@@ -5,7 +5,7 @@ use std::sync::Arc;
 use newtmq_base::{ConnId, Instant, Rng};
 use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
-use newtmq_topic::{Fit, GroupKey, Matched, Memo, SubscriptionTable};
+use newtmq_topic::{Fit, GroupKey, Matched, Memo, Subscription, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
@@ -16,6 +16,15 @@ use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
 /// Most subscriptions that one call delivers to; the rest waits for the next Tick, so that no client has to wait long
 /// for another one's fan-out.
 pub(crate) const FAN_OUT_STEP: usize = 4096;
+
+/// Where a step ends that starts at `from`: never between the overlapping subscriptions of one session, which get one copy.
+fn step_end(subscriptions: &[Subscription], from: usize) -> usize {
+    let mut end = subscriptions.len().min(from + FAN_OUT_STEP);
+    while end < subscriptions.len() && subscriptions[end].subscriber == subscriptions[end - 1].subscriber {
+        end += 1;
+    }
+    end
+}
 
 /// A fan-out that goes on at the next Tick.
 #[derive(Debug)]
@@ -64,7 +73,7 @@ impl Shard {
         let (topics, _, parts) = self.parts();
         let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
         let count = matched.subscriptions.len();
-        let step = count.min(FAN_OUT_STEP);
+        let step = step_end(&matched.subscriptions, 0);
         let mut fan =
             Fan { now, parts, out, publishing, shared: false, message: None, congested: Vec::new(), born_before };
         fan.run(&matched.subscriptions[..step]);
@@ -151,7 +160,7 @@ impl Shard {
             self.resume(now, conn, out);
         }
         if let Some(mut job) = self.jobs.pop_front() {
-            let step = (job.matched.subscriptions.len() - job.next).min(FAN_OUT_STEP);
+            let end = step_end(&job.matched.subscriptions, job.next);
             let (_, _, parts) = self.parts();
             let mut fan = Fan {
                 now,
@@ -163,12 +172,12 @@ impl Shard {
                 congested: Vec::new(),
                 born_before: job.born_before,
             };
-            fan.run(&job.matched.subscriptions[job.next..job.next + step]);
+            fan.run(&job.matched.subscriptions[job.next..end]);
             let congested = fan.congested;
             if let Some(conn) = job.conn {
                 self.wait_for(now, conn, &congested);
             }
-            job.next += step;
+            job.next = end;
             if job.next < job.matched.subscriptions.len() {
                 self.jobs.push_back(job);
             } else if let Some(conn) = job.conn {

@@ -101,6 +101,33 @@ fn a_fan_out_to_very_many_sessions_is_resumable_and_in_order() {
     );
 }
 
+// [MQTT-3.3.4-2]
+#[test]
+fn a_step_of_a_fan_out_does_not_part_overlapping_subscriptions() {
+    check_heavy(
+        |_| {},
+        |net| {
+            let readers: Vec<_> = (0..3_000)
+                .map(|index| {
+                    let reader = net.start(Connect::v5(&format!("r{index}")));
+                    net.send_subscribe(reader, &Subscribe::new("t/#", AtMostOnce));
+                    // One session has one, so that pairs lie across every even boundary.
+                    if index > 0 {
+                        net.send_subscribe(reader, &Subscribe::new("t/+", AtLeastOnce));
+                    }
+                    reader
+                })
+                .collect();
+            net.settle();
+            let w = net.connect(Connect::v5("w"));
+            net.publish(w, Publish::new("t/1", "x").qos1());
+            for reader in readers {
+                assert_eq!(net.received(reader), ["t/1 x"]);
+            }
+        },
+    );
+}
+
 // [MQTT-4.6.0-5]
 #[test]
 fn qos_0_does_not_overtake_what_waits() {
