@@ -192,10 +192,12 @@ impl Flow {
         Applied::Done
     }
 
-    pub(crate) fn discard(&mut self, packet_id: PacketId) {
-        if let Some(at) = self.position(packet_id) {
+    pub(crate) fn discard(&mut self, packet_id: PacketId) -> bool {
+        let at = self.position(packet_id);
+        if let Some(at) = at {
             self.remove(at);
         }
+        at.is_some()
     }
 
     fn remove(&mut self, at: usize) {

@@ -54,6 +54,11 @@ pub enum Op<'a> {
         /// What arrived.
         kind: AckKind,
     },
+    /// A delivery that cannot be sent to this client is given up, as if it had been completed [MQTT-3.1.2-25].
+    Discard {
+        /// Packet Identifier of the delivery.
+        packet_id: PacketId,
+    },
     /// PUBREC: from here on only the PUBREL is resent [MQTT-4.3.3-5].
     PubrecOut {
         /// Packet Identifier of the delivery.

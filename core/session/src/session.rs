@@ -147,6 +147,7 @@ impl Session {
                 Some(flow) => flow.ack(packet_id, kind),
                 None => Applied::Nothing,
             },
+            Op::Discard { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.discard(packet_id))),
             Op::PubrecOut { packet_id } => match &mut self.flow {
                 Some(flow) => flow.pubrec(packet_id),
                 None => Applied::Nothing,
@@ -175,18 +176,6 @@ impl Session {
     /// that were given up on the way.
     pub fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
         self.flow.as_mut()?.next_send(now, receive_maximum, expired)
-    }
-
-    /// Gives up a delivery that cannot be sent to this client, as if it had been completed [MQTT-3.1.2-25].
-    pub fn discard(&mut self, packet_id: PacketId) {
-        if let Some(flow) = &mut self.flow {
-            flow.discard(packet_id);
-        }
-    }
-
-    /// Takes the will away, to publish it.
-    pub fn take_will(&mut self) -> Option<Box<Will>> {
-        self.will.take()
     }
 
     /// Gives memory back that nothing needs at the moment. Changes nothing else.

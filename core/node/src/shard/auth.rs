@@ -49,9 +49,9 @@ impl Shard {
             && frame.packet_type() == newtmq_mqtt::PacketType::Publish
         {
             return match verdict {
-                Verdict::Deny(reason) => self.on_publish_denied(now, conn, &publish, reason, out),
+                Verdict::Deny(reason) => self.refuse_publish(now, conn, &publish, reason, out),
                 Verdict::Each(reasons) if reasons.first().is_some_and(|reason| reason.is_error()) => {
-                    self.on_publish_denied(now, conn, &publish, reasons[0], out)
+                    self.refuse_publish(now, conn, &publish, reasons[0], out)
                 }
                 Verdict::Allow { .. } | Verdict::Continue(_) | Verdict::Each(_) => {
                     self.on_other_publish(now, conn, frame, &publish, Some(stage), out)

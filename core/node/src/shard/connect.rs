@@ -214,8 +214,7 @@ impl Shard {
         match self.find_session(client.as_str()) {
             Some(key) if !clean_start => {
                 self.stop_waiting(key);
-                // A resumed session's delayed will is not published [MQTT-3.1.3-9].
-                self.slot(key).session.take_will();
+                // The delayed will of a resumed session is not published: the new CONNECT's takes its place [MQTT-3.1.3-9].
                 self.slot(key).zone = zone;
                 (key, true)
             }

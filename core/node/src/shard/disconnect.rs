@@ -147,8 +147,11 @@ impl Shard {
     }
 
     fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
-        let Some(will) = self.slot(key).session.take_will() else { return };
-        let message = due(&will, now, &mut self.scratch.block);
+        let Shard { sessions, scratch, config, .. } = self;
+        let Some(slot) = sessions.get_mut(key) else { return };
+        let Some(will) = slot.session.will() else { return };
+        let message = due(will, now, &mut scratch.block);
+        slot.session.apply(Op::Will { will: None }, &config.zones[usize::from(slot.zone)].session);
         self.publish_message(now, &message, key, out);
     }
 

@@ -3,7 +3,7 @@
 
 use newtmq_base::{Instant, Slab};
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
-use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op};
+use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits};
 use newtmq_topic::Subscription;
 
 use super::{Scratch, SessionSlot, ready};
@@ -308,7 +308,7 @@ impl Fan<'_> {
         if slot.conn != NONE {
             let conn = slot.conn;
             let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
-            pump(self.now, slot, c, self.parts.ledger, self.parts.pool);
+            pump(self.now, slot, c, self.parts.ledger, self.parts.pool, &zone.session);
             self.wrote(conn, target.subscriber);
         }
         if let Applied::Dropped(Dropped { full, .. }) = applied {
@@ -349,7 +349,14 @@ fn same_kind<'a>(publishing: &Publishing<'a>, v5: bool, retain: bool, head_only:
 }
 
 /// Moves what the session has to send into the connection's output, within the client's window.
-pub(crate) fn pump(now: Instant, slot: &mut SessionSlot, c: &mut Conn, ledger: &mut Ledger, pool: &mut BufferPool) {
+pub(crate) fn pump(
+    now: Instant,
+    slot: &mut SessionSlot,
+    c: &mut Conn,
+    ledger: &mut Ledger,
+    pool: &mut BufferPool,
+    limits: &SessionLimits,
+) {
     while c.out.len() < OUTPUT_HIGH_BYTES {
         let mut expired = 0;
         let next = slot.session.next_send(now, usize::from(c.receive_maximum), &mut expired);
@@ -386,7 +393,7 @@ pub(crate) fn pump(now: Instant, slot: &mut SessionSlot, c: &mut Conn, ledger: &
             (false, None) => ledger.drop(DropReason::PacketTooLarge, 1),
             // Discarded without sending, and as if it had been completed [MQTT-3.1.2-25].
             (false, Some(packet_id)) => {
-                slot.session.discard(packet_id);
+                slot.session.apply(Op::Discard { packet_id }, limits);
                 ledger.drop(DropReason::PacketTooLarge, 1);
             }
         }

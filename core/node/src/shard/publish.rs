@@ -213,7 +213,7 @@ impl Shard {
 
     /// Says no to one publish: MQTT 5 answers with the reason; before, there is no way to say it, so QoS 0 is dropped
     /// and others are acknowledged and dropped [MQTT-3.3.5-2].
-    fn refuse_publish(
+    pub(crate) fn refuse_publish(
         &mut self,
         now: Instant,
         conn: ConnId,
@@ -309,17 +309,5 @@ impl Shard {
         let request = self.ask(conn, question, out);
         self.live(conn).rare().pending = Some(Pending { request, stage, packet: frame.bytes.into() });
         Some(Next::Hold)
-    }
-
-    /// A hook said no to a publish.
-    pub(crate) fn on_publish_denied(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        publish: &RawPublish<'_>,
-        reason: ReasonCode,
-        out: &mut Outbox,
-    ) -> Next {
-        self.refuse_publish(now, conn, publish, reason, out)
     }
 }

@@ -133,7 +133,7 @@ impl Shard {
         let Shard { sessions, conns, ledger, pool, retained, config, .. } = self;
         let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
         let Some(slot) = sessions.get_mut(c.session) else { return false };
-        pump(now, slot, c, ledger, pool);
+        pump(now, slot, c, ledger, pool, &config.zones[usize::from(slot.zone)].session);
         let mut budget = POUR_STEP;
         while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES {
             if budget == 0 {
@@ -221,7 +221,7 @@ impl Pourer<'_> {
         if let newtmq_session::Applied::Dropped(dropped) = applied {
             self.ledger.drop(DropReason::QueueFull, u64::from(dropped.full));
         }
-        pump(self.now, self.slot, self.conn, self.ledger, self.pool);
+        pump(self.now, self.slot, self.conn, self.ledger, self.pool, &self.limits);
         true
     }
 }

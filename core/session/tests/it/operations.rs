@@ -204,7 +204,8 @@ impl Pair {
             Step::Release => self.session.release(),
             Step::Discard(at) => {
                 if let Some((id, ..)) = self.nth(at) {
-                    self.session.discard(id);
+                    let applied = self.session.apply(Op::Discard { packet_id: id }, &LIMITS);
+                    assert_eq!(applied, Applied::Done);
                     self.model.in_flight.retain(|sent| sent.id != id);
                     self.model.dropped += 1;
                 }
