@@ -39,8 +39,6 @@ pub(crate) struct Conn {
     pub(crate) stalled: bool,
     /// The driver was told to keep the input until [`crate::Output::Resume`].
     pub(crate) held: bool,
-    /// Reason strings and user properties may be sent in answers (section 3.1.2.11.7).
-    pub(crate) problem_information: bool,
     pub(crate) listener: u16,
     pub(crate) zone: u16,
     /// Keep Alive in seconds; 0 for none.
@@ -84,7 +82,7 @@ pub(crate) struct Rare {
     pub(crate) pending: Option<Pending>,
     /// If it is a SUBSCRIBE: what an earlier hook said of its filters; empty if nothing was refused.
     pub(crate) refused: Vec<ReasonCode>,
-    /// Its fan-out is not finished; what to acknowledge then.
+    /// Its fan-out is not finished.
     pub(crate) fan_out: bool,
     /// Authentication Method of this connection (section 4.12).
     pub(crate) method: Option<Box<str>>,
@@ -129,7 +127,6 @@ impl Conn {
             ready: false,
             stalled: false,
             held: false,
-            problem_information: true,
             listener,
             zone,
             keep_alive: 0,

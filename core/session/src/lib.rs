@@ -12,7 +12,7 @@ mod session;
 mod subscriptions;
 
 pub use flow::{Outgoing, OutgoingKind};
-pub use message::{Message, MessageParts};
+pub use message::{Message, MessageParts, remaining_expiry};
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};
 pub use session::{Session, SessionLimits, Will};

@@ -119,11 +119,7 @@ impl Message {
     /// The received interval minus the time the message waited, in seconds, rounded up [MQTT-3.3.2-6].
     #[must_use]
     pub fn remaining_expiry(&self, now: Instant) -> Option<u32> {
-        let expires = self.expires();
-        if expires == Instant::NEVER {
-            return None;
-        }
-        Some(u32::try_from((expires - now).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
+        remaining_expiry(self.expires(), now)
     }
 
     /// Bytes of the block, for accounts of memory.
@@ -131,6 +127,16 @@ impl Message {
     pub fn size(&self) -> usize {
         self.0.len()
     }
+}
+
+/// Time left until `expires` as a Message Expiry Interval: seconds, rounded up; none for [`Instant::NEVER`]
+/// [MQTT-3.3.2-6].
+#[must_use]
+pub fn remaining_expiry(expires: Instant, now: Instant) -> Option<u32> {
+    if expires == Instant::NEVER {
+        return None;
+    }
+    Some(u32::try_from((expires - now).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
 }
 
 impl core::fmt::Debug for Message {

@@ -197,12 +197,6 @@ impl RetainedCursor {
         RetainedCursor { text: filter, filter_start, exact, finished: false, from }
     }
 
-    /// The filter that the cursor was made with.
-    #[must_use]
-    pub fn topic_filter(&self) -> &OwnedTopicFilter {
-        &self.text
-    }
-
     fn filter(&self) -> &str {
         &self.text.as_str()[usize::from(self.filter_start)..]
     }

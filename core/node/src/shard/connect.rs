@@ -149,7 +149,6 @@ impl Shard {
         let max_topic_alias = self.config.mqtt.max_topic_alias;
         let c = self.live(conn);
         c.keep_alive = keep_alive;
-        c.problem_information = connect.properties.request_problem_information;
         c.receive_maximum = connect.properties.receive_maximum.get().min(max_inflight);
         // Each side's aliases cost the broker memory, so one limit is good for both.
         let alias_maximum = connect.properties.topic_alias_maximum.min(max_topic_alias);

@@ -46,7 +46,7 @@ impl Shard {
         let c = self.live(conn);
         c.phase = Phase::Closing;
         self.arm_conn(conn, now + CLOSE_TIMEOUT);
-        self.push_close(conn, reason, out);
+        out.push(Output::Close { conn, reason });
     }
 
     /// The network connection is gone.

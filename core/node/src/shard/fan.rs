@@ -3,7 +3,7 @@
 
 use newtmq_base::{Instant, Slab};
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
-use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits};
+use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits, remaining_expiry};
 use newtmq_topic::Subscription;
 
 use super::{Scratch, SessionSlot, ready};
@@ -49,12 +49,20 @@ impl<'a> Publishing<'a> {
         Message::new(&MessageParts { topic, forwardable, payload, qos, retain, expires }, scratch)
     }
 
-    fn remaining_expiry(&self, now: Instant) -> Option<u32> {
-        if self.expires == Instant::NEVER {
-            return None;
+    /// The packet of a QoS 0 delivery.
+    pub(crate) fn qos0<'b>(&'b self, retain: bool, identifiers: &'b [u32], now: Instant) -> PublishOut<'b> {
+        PublishOut {
+            dup: false,
+            qos: QoS::AtMostOnce,
+            retain,
+            topic: self.topic,
+            packet_id: None,
+            topic_alias: None,
+            message_expiry_interval: remaining_expiry(self.expires, now),
+            subscription_identifiers: identifiers,
+            forwardable: self.forwardable,
+            payload: self.payload,
         }
-        let left = (self.expires - now).as_nanos().div_ceil(1_000_000_000);
-        Some(u32::try_from(left).unwrap_or(u32::MAX))
     }
 }
 
@@ -77,18 +85,7 @@ impl Frames {
         let kind = usize::from(v5) * 2 + usize::from(retain);
         let (start, end) = *self.ranges[kind].get_or_insert_with(|| {
             let start = self.bytes.len() as u32;
-            let frame = PublishOut {
-                dup: false,
-                qos: QoS::AtMostOnce,
-                retain,
-                topic: publishing.topic,
-                packet_id: None,
-                topic_alias: None,
-                message_expiry_interval: publishing.remaining_expiry(now),
-                subscription_identifiers: &[],
-                forwardable: publishing.forwardable,
-                payload: publishing.payload,
-            };
+            let frame = publishing.qos0(retain, &[], now);
             let version = if v5 { ProtocolVersion::V5 } else { ProtocolVersion::V311 };
             if head_only {
                 frame.encode_head(version, &mut self.bytes);
@@ -271,20 +268,14 @@ impl Fan<'_> {
 
     /// QoS 0 with what differs from target to target: Subscription Identifiers, Topic Alias.
     fn write_special(&mut self, conn: u32, target: &Target<'_>, retain: bool) -> bool {
-        let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
-        let frame = PublishOut {
-            dup: false,
-            qos: QoS::AtMostOnce,
-            retain,
-            topic: self.publishing.topic,
-            packet_id: None,
-            topic_alias: None,
-            message_expiry_interval: self.publishing.remaining_expiry(self.now),
-            subscription_identifiers: target.identifiers,
-            forwardable: self.publishing.forwardable,
-            payload: self.publishing.payload,
+        let Fan { parts, publishing, message, now, .. } = self;
+        let c = parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
+        let shared = if publishing.payload.len() >= SHARE_PAYLOAD_BYTES {
+            Some(&*message.get_or_insert_with(|| publishing.to_message(&mut parts.scratch.block)))
+        } else {
+            None
         };
-        write_publish(c, frame, None, self.parts.pool)
+        write_publish(c, publishing.qos0(retain, target.identifiers, *now), shared, parts.pool)
     }
 
     /// QoS 1 and 2, and what has to wait: through the session. Says why not.

@@ -259,8 +259,4 @@ impl Shard {
         self.slot(key).session.release();
         self.must_send(now, conn, &Packet::Pingresp, out)
     }
-
-    pub(crate) fn push_close(&mut self, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {
-        out.push(Output::Close { conn, reason });
-    }
 }

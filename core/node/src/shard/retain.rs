@@ -3,14 +3,14 @@
 use core::ops::ControlFlow;
 
 use newtmq_base::{ConnId, Instant};
-use newtmq_mqtt::{OwnedTopicFilter, PublishOut, QoS};
+use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_session::{Identifiers, Message, Op};
 use newtmq_topic::{RetainedCursor, RetainedIndex, RetainedValue};
 
 use super::fan::{Publishing, pump, write_publish};
 use super::{SessionSlot, Shard, ready};
 use crate::config::RetainedConfig;
-use crate::conn::Conn;
+use crate::conn::{Conn, NONE};
 use crate::io::Outbox;
 use crate::ledger::{DropReason, Ledger};
 use crate::outbuf::{BufferPool, OUTPUT_LOW_BYTES};
@@ -190,18 +190,9 @@ impl Pourer<'_> {
     fn pour_one(&mut self, message: &Message, qos: QoS, identifier: u32) -> bool {
         let qos = if self.upgrade { qos } else { qos.min(message.qos()) };
         if qos == QoS::AtMostOnce {
-            let frame = PublishOut {
-                dup: false,
-                qos,
-                retain: true,
-                topic: message.topic(),
-                packet_id: None,
-                topic_alias: None,
-                message_expiry_interval: message.remaining_expiry(self.now),
-                subscription_identifiers: if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) },
-                forwardable: message.forwardable(),
-                payload: message.payload(),
-            };
+            let publishing = Publishing::of_message(message, NONE);
+            let identifiers = if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) };
+            let frame = publishing.qos0(true, identifiers, self.now);
             if write_publish(self.conn, frame, Some(message), self.pool) {
                 self.ledger.retained_sent += 1;
             }
