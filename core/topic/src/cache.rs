@@ -13,7 +13,7 @@ use std::sync::Arc;
 use newtmq_base::{HashSeed, LookupTable, Slab};
 
 use crate::group::GroupKey;
-use crate::subscription::Subscription;
+use crate::subscription::{PlaceId, Subscription};
 
 /// Who gets a publish to one topic.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Matched {
     pub subscriptions: Box<[Subscription]>,
     /// Groups of shared subscriptions; each gets the message once.
     pub groups: Box<[GroupKey]>,
+    /// Other places that have plain subscriptions, each once, in order.
+    pub places: Box<[PlaceId]>,
 }
 
 /// What a publisher remembers of its last topic: where its match is in the cache. Only a hint: an outdated one is
@@ -230,7 +232,11 @@ mod tests {
 
     fn matched(subscriptions: u32) -> Arc<Matched> {
         let one = |i| Subscription::new(SubscriberId(i), QoS::AtMostOnce, false, false, None);
-        Arc::new(Matched { subscriptions: (0..subscriptions).map(one).collect(), groups: Box::default() })
+        Arc::new(Matched {
+            subscriptions: (0..subscriptions).map(one).collect(),
+            groups: Box::default(),
+            places: Box::default(),
+        })
     }
 
     fn is_consistent(cache: &Cache) -> bool {

@@ -5,7 +5,7 @@ use newtmq_base::{HashSeed, LookupMap, LookupTable, Rng};
 use newtmq_mqtt::OwnedTopicFilter;
 
 use crate::crowd::Crowd;
-use crate::subscription::{SubscriberId, Subscription};
+use crate::subscription::{PlaceId, SubscriberId, Subscription};
 
 /// How many members [`crate::SubscriptionTable::pick`] looks at, at most. If none of them is ready, the message goes to
 /// the best of them, although a ready member may be beyond.
@@ -51,6 +51,69 @@ pub struct SharedGroup {
     stuck: Option<SubscriberId>,
     /// Where this group is in the list of its filter.
     position: u32,
+    /// What is known of members elsewhere; none for a group that nobody has told about.
+    spread: Option<Box<Spread>>,
+}
+
+/// How many members a group has at each place, the own one among them. All places hear of changes in the same order, so
+/// they agree.
+#[derive(Debug, Default)]
+struct Spread {
+    /// Members by place; places without members are not in it.
+    places: Vec<(PlaceId, u32)>,
+    turn: u32,
+    stuck: Option<PlaceId>,
+}
+
+impl Spread {
+    fn set(&mut self, place: PlaceId, members: u32) {
+        match (self.places.binary_search_by_key(&place, |(place, _)| *place), members) {
+            (Ok(at), 0) => {
+                self.places.remove(at);
+            }
+            (Ok(at), _) => self.places[at].1 = members,
+            (Err(_), 0) => {}
+            (Err(at), _) => self.places.insert(at, (place, members)),
+        }
+        // Whoever had a member first keeps all messages until it has none.
+        if self.stuck.is_none_or(|stuck| !self.places.iter().any(|(place, _)| *place == stuck)) {
+            self.stuck = self.places.first().map(|(place, _)| *place);
+        }
+    }
+
+    /// The place whose turn it is, and which of its members.
+    fn choose(&mut self, strategy: PickStrategy, rng: &mut Rng, publisher_hash: u64) -> Option<(PlaceId, u32)> {
+        let total: u64 = self.places.iter().map(|(_, members)| u64::from(*members)).sum();
+        if total == 0 {
+            return None;
+        }
+        let mut index = match strategy {
+            PickStrategy::Random => rng.below(total),
+            PickStrategy::RoundRobin => {
+                let turn = u64::from(self.turn) % total;
+                self.turn = u32::try_from(turn + 1).unwrap_or(0);
+                turn
+            }
+            PickStrategy::Sticky => return self.stuck.map(|stuck| (stuck, 0)),
+            PickStrategy::Hash => publisher_hash % total,
+        };
+        for (place, members) in &self.places {
+            if index < u64::from(*members) {
+                return Some((*place, u32::try_from(index).expect("below a u32")));
+            }
+            index -= u64::from(*members);
+        }
+        None
+    }
+}
+
+/// The member that gets a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pick {
+    /// Its subscription.
+    pub member: Subscription,
+    /// How fit it is: no other that was asked is fitter.
+    pub fit: Fit,
 }
 
 impl SharedGroup {
@@ -72,10 +135,38 @@ impl SharedGroup {
         self.members.len()
     }
 
-    /// Whether there is no member; never so for a group that can be looked up.
+    /// Whether there is no member here; then another place has some.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
+    }
+
+    /// Places that have members, with their number; empty if nobody has told.
+    #[must_use]
+    pub fn places(&self) -> &[(PlaceId, u32)] {
+        self.spread.as_ref().map_or(&[], |spread| &spread.places)
+    }
+
+    /// The place whose turn it is, and which of its members; `None` if nobody has told of places.
+    pub(crate) fn choose_place(
+        &mut self,
+        strategy: PickStrategy,
+        rng: &mut Rng,
+        publisher_hash: u64,
+    ) -> Option<(PlaceId, u32)> {
+        self.spread.as_mut()?.choose(strategy, rng, publisher_hash)
+    }
+
+    pub(crate) fn set_place(&mut self, place: PlaceId, members: u32) {
+        self.spread.get_or_insert_default().set(place, members);
+        if self.places().is_empty() {
+            self.spread = None;
+        }
+    }
+
+    /// Whether there is neither a member nor a place that has one.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.members.is_empty() && self.spread.is_none()
     }
 
     /// The member at `index`. Members move when one leaves.
@@ -106,12 +197,34 @@ impl SharedGroup {
         strategy: PickStrategy,
         rng: &mut Rng,
         publisher_hash: u64,
-        mut fit: impl FnMut(SubscriberId) -> Fit,
-    ) -> Option<Subscription> {
+        fit: impl FnMut(SubscriberId) -> Fit,
+    ) -> Option<Pick> {
         if self.members.is_empty() {
             return None;
         }
         let start = self.start(strategy, rng, publisher_hash);
+        self.pick_from(start, fit)
+    }
+
+    /// The same, where another place has said which member's turn it is.
+    pub(crate) fn pick_at(
+        &mut self,
+        strategy: PickStrategy,
+        index: u32,
+        fit: impl FnMut(SubscriberId) -> Fit,
+    ) -> Option<Pick> {
+        let len = self.members.len();
+        if len == 0 {
+            return None;
+        }
+        let stuck = match strategy {
+            PickStrategy::Sticky => self.stuck.and_then(|stuck| self.members.position(stuck)),
+            PickStrategy::Random | PickStrategy::RoundRobin | PickStrategy::Hash => None,
+        };
+        self.pick_from(stuck.unwrap_or(index as usize % len), fit)
+    }
+
+    fn pick_from(&mut self, start: usize, mut fit: impl FnMut(SubscriberId) -> Fit) -> Option<Pick> {
         let members = self.members.as_slice();
         let mut best: Option<(Fit, usize)> = None;
         for step in 0..members.len().min(PICK_SCAN_MEMBERS_MAX) {
@@ -124,10 +237,10 @@ impl SharedGroup {
                 break;
             }
         }
-        let (_, index) = best?;
+        let (fit, index) = best?;
         self.turn = u32::try_from((index + 1) % members.len()).expect("members are fewer than 2^32");
         self.stuck = Some(members[index].subscriber);
-        Some(members[index])
+        Some(Pick { member: members[index], fit })
     }
 }
 
@@ -175,7 +288,8 @@ impl Groups {
 
     /// Adds a group without members. The caller knows that there is none of this name and filter.
     pub(crate) fn insert(&mut self, key: GroupKey, text: &OwnedTopicFilter, position: u32) {
-        let group = SharedGroup { text: text.clone(), members: Crowd::Empty, turn: 0, stuck: None, position };
+        let group =
+            SharedGroup { text: text.clone(), members: Crowd::Empty, turn: 0, stuck: None, position, spread: None };
         self.by_key.insert(key, group);
         let by_key = &self.by_key;
         self.by_name.insert_unique_by(names(by_key, key.0), key.0, |key| names(by_key, key));
@@ -186,14 +300,18 @@ impl Groups {
         self.get_mut(key).expect("the caller found the group").members.insert(member, seed)
     }
 
+    pub(crate) fn set_place(&mut self, key: GroupKey, place: PlaceId, members: u32) {
+        self.get_mut(key).expect("the caller found the group").set_place(place, members);
+    }
+
     pub(crate) fn leave(&mut self, key: GroupKey, member: SubscriberId) -> Option<Subscription> {
         self.get_mut(key).expect("the caller found the group").members.remove(member)
     }
 
-    /// Removes a group that has no members; returns its position in the list of its filter.
+    /// Removes a group that is unused; returns its position in the list of its filter.
     pub(crate) fn remove(&mut self, key: GroupKey) -> u32 {
         let group = self.by_key.remove(&key).expect("the caller found the group");
-        assert!(group.members.is_empty());
+        assert!(group.is_unused());
         assert!(self.by_name.remove(&(group.name(), group.filter()), key.0), "a group is in the index by name");
         group.position
     }

@@ -15,7 +15,7 @@ mod table;
 mod trie;
 
 pub use cache::{Matched, Memo};
-pub use group::{Fit, GroupKey, PICK_SCAN_MEMBERS_MAX, PickStrategy, SharedGroup};
+pub use group::{Fit, GroupKey, PICK_SCAN_MEMBERS_MAX, Pick, PickStrategy, SharedGroup};
 pub use retained::{RetainedCursor, RetainedIndex, RetainedValue};
-pub use subscription::{SubscriberId, Subscription};
+pub use subscription::{PlaceId, SubscriberId, Subscription};
 pub use table::SubscriptionTable;

@@ -21,6 +21,26 @@ pub struct Subscription {
 
 const _: () = assert!(size_of::<Subscription>() == 12);
 
+/// Subscribers from here on are not sessions: the other places that have subscribers of a filter are kept beside them.
+pub(crate) const FIRST_PLACE: u32 = 1 << 31;
+
+/// Another place that has subscribers of a filter, with a number that the owner of the table gives it; less than 2^16.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PlaceId(pub u16);
+
+impl PlaceId {
+    /// How a place stands among the subscribers of a filter.
+    pub(crate) fn as_subscription(self) -> Subscription {
+        Subscription::new(SubscriberId(FIRST_PLACE + u32::from(self.0)), QoS::AtMostOnce, false, false, None)
+    }
+
+    /// The place behind a subscriber, if it is one.
+    pub(crate) fn of(subscriber: SubscriberId) -> Option<PlaceId> {
+        let number = subscriber.0.checked_sub(FIRST_PLACE)?;
+        Some(PlaceId(u16::try_from(number).expect("made from a place's number")))
+    }
+}
+
 const QOS_MASK: u8 = 0b0011;
 const NO_LOCAL: u8 = 0b0100;
 const RETAIN_AS_PUBLISHED: u8 = 0b1000;

@@ -8,8 +8,8 @@ use newtmq_mqtt::{OwnedTopicFilter, TopicFilter, TopicName};
 use crate::cache::{Cache, CacheLimits, Matched, Memo};
 use crate::crowd::Subscribers;
 use crate::exact::Exact;
-use crate::group::{Fit, GroupKey, Groups, PickStrategy, SharedGroup, filter_start};
-use crate::subscription::{SubscriberId, Subscription};
+use crate::group::{Fit, GroupKey, Groups, Pick, PickStrategy, SharedGroup, filter_start};
+use crate::subscription::{PlaceId, SubscriberId, Subscription};
 use crate::trie::{Frontier, Trie};
 
 /// Capacity in elements that the scratch vectors of a match keep for the next one.
@@ -136,9 +136,42 @@ impl SubscriptionTable {
         self.groups.get(key)
     }
 
+    /// Says how many members a filter has at another place: 1 or 0, or for a shared subscription their number. For the
+    /// latter the own place counts, too, as soon as the others know of it.
+    pub fn set_place(&mut self, filter: &OwnedTopicFilter, place: PlaceId, members: u32) {
+        let parsed = filter.as_filter();
+        let Some(name) = parsed.share_group() else {
+            if members > 0 {
+                self.add(filter, place.as_subscription());
+            } else {
+                self.drop_plain(parsed.filter(), place.as_subscription().subscriber);
+            }
+            return;
+        };
+        let key = match self.groups.find(name, parsed.filter()) {
+            Some(key) => key,
+            None if members == 0 => return,
+            None => self.add_group(parsed.filter(), filter),
+        };
+        self.groups.set_place(key, place, members);
+        self.remove_group_if_unused(key, parsed.filter());
+    }
+
+    /// The place whose turn it is to give a group's member a message, and which of its members; `None` while nobody has
+    /// told of places: then the members here are all.
+    pub fn choose_place(
+        &mut self,
+        key: GroupKey,
+        strategy: PickStrategy,
+        rng: &mut Rng,
+        publisher_hash: u64,
+    ) -> Option<(PlaceId, u32)> {
+        self.groups.get_mut(key)?.choose_place(strategy, rng, publisher_hash)
+    }
+
     /// The member of a group that gets a message: from the strategy's member on, going round, the first that is ready,
     /// else the first busy, else the first offline, among at most [`crate::PICK_SCAN_MEMBERS_MAX`] members. `None` if
-    /// the group is gone.
+    /// the group has no members here.
     pub fn pick(
         &mut self,
         key: GroupKey,
@@ -146,8 +179,43 @@ impl SubscriptionTable {
         rng: &mut Rng,
         publisher_hash: u64,
         fit: impl FnMut(SubscriberId) -> Fit,
-    ) -> Option<Subscription> {
+    ) -> Option<Pick> {
         self.groups.get_mut(key)?.pick(strategy, rng, publisher_hash, fit)
+    }
+
+    /// The same from the member on that [`SubscriptionTable::choose_place`] named, there or at another place.
+    pub fn pick_at(
+        &mut self,
+        key: GroupKey,
+        strategy: PickStrategy,
+        index: u32,
+        fit: impl FnMut(SubscriberId) -> Fit,
+    ) -> Option<Pick> {
+        self.groups.get_mut(key)?.pick_at(strategy, index, fit)
+    }
+
+    /// A group by its whole text.
+    #[must_use]
+    pub fn find_group(&self, filter: &OwnedTopicFilter) -> Option<GroupKey> {
+        let parsed = filter.as_filter();
+        self.groups.find(parsed.share_group()?, parsed.filter())
+    }
+
+    /// What other places have to know of a filter: 1 or 0, whether it has plain subscriptions here; or the number of
+    /// members that a shared subscription has here.
+    #[must_use]
+    pub fn members(&self, filter: TopicFilter<'_>) -> u32 {
+        if let Some(name) = filter.share_group() {
+            let group = self.groups.find(name, filter.filter()).and_then(|key| self.group(key));
+            return group.map_or(0, |group| u32::try_from(group.len()).expect("members are fewer than 2^32"));
+        }
+        let subscribers = match self.find(filter.filter()) {
+            Some(Site::Exact(slot)) => self.exact.subscribers(slot),
+            Some(Site::Wild(slot)) => self.trie.subscribers(slot),
+            None => return 0,
+        };
+        // Ends at the first session; only places come before it.
+        u32::from(subscribers.plain().as_slice().iter().any(|s| PlaceId::of(s.subscriber).is_none()))
     }
 
     fn add(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) -> Option<Subscription> {
@@ -173,16 +241,18 @@ impl SubscriptionTable {
     ) -> Option<Subscription> {
         let key = match self.groups.find(name, filter) {
             Some(key) => key,
-            None => {
-                let site = self.find_or_insert(text, filter_start(text));
-                let key = self.groups.reserve_key();
-                let position = self.subscribers_mut(site).add_group(key);
-                self.groups.insert(key, text, position);
-                self.changed(site, filter);
-                key
-            }
+            None => self.add_group(filter, text),
         };
         self.groups.join(key, subscription)
+    }
+
+    fn add_group(&mut self, filter: &str, text: &OwnedTopicFilter) -> GroupKey {
+        let site = self.find_or_insert(text, filter_start(text));
+        let key = self.groups.reserve_key();
+        let position = self.subscribers_mut(site).add_group(key);
+        self.groups.insert(key, text, position);
+        self.changed(site, filter);
+        key
     }
 
     fn drop_plain(&mut self, filter: &str, subscriber: SubscriberId) -> Option<Subscription> {
@@ -198,7 +268,12 @@ impl SubscriptionTable {
     fn leave(&mut self, name: &str, filter: &str, subscriber: SubscriberId) -> Option<Subscription> {
         let key = self.groups.find(name, filter)?;
         let removed = self.groups.leave(key, subscriber)?;
-        if self.groups.get(key).is_some_and(SharedGroup::is_empty) {
+        self.remove_group_if_unused(key, filter);
+        Some(removed)
+    }
+
+    fn remove_group_if_unused(&mut self, key: GroupKey, filter: &str) {
+        if self.groups.get(key).is_some_and(SharedGroup::is_unused) {
             let site = self.find(filter).expect("a group's filter exists");
             let position = self.groups.remove(key);
             if let Some(moved) = self.subscribers_mut(site).remove_group(position) {
@@ -207,7 +282,6 @@ impl SubscriptionTable {
             self.changed(site, filter);
             self.remove_if_empty(site);
         }
-        Some(removed)
     }
 
     fn find(&self, filter: &str) -> Option<Site> {
@@ -266,9 +340,17 @@ impl SubscriptionTable {
         if subscriptions.is_empty() && groups.is_empty() {
             return Arc::clone(&self.nobody);
         }
-        // Stable, so that the order of one subscriber's subscriptions is the order of matching.
+        // Stable, so that the order of one subscriber's subscriptions is the order of matching. Places come last.
         subscriptions.sort_by_key(|s| s.subscriber);
-        let matched = Matched { subscriptions: subscriptions.as_slice().into(), groups: groups.as_slice().into() };
+        let sessions = subscriptions.partition_point(|s| PlaceId::of(s.subscriber).is_none());
+        let mut places: Vec<PlaceId> =
+            subscriptions[sessions..].iter().filter_map(|s| PlaceId::of(s.subscriber)).collect();
+        places.dedup();
+        let matched = Matched {
+            subscriptions: subscriptions[..sessions].into(),
+            groups: groups.as_slice().into(),
+            places: places.into(),
+        };
         subscriptions.clear();
         subscriptions.shrink_to(SCRATCH_KEPT_MAX);
         groups.clear();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use newtmq_base::{HashSeed, Rng};
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
-use newtmq_topic::{Fit, Memo, PICK_SCAN_MEMBERS_MAX, PickStrategy, SubscriberId, Subscription, SubscriptionTable};
+use newtmq_topic::{
+    Fit, Memo, PICK_SCAN_MEMBERS_MAX, PickStrategy, PlaceId, SubscriberId, Subscription, SubscriptionTable,
+};
 use proptest::prelude::*;
 
 fn owned(text: &str) -> OwnedTopicFilter {
@@ -186,7 +188,7 @@ fn strategies() {
     let key = table.matches(topic("a"), &mut Memo::default()).groups[0];
     let mut rng = Rng::from_number(1);
     let mut pick = |strategy, hash, fit: &dyn Fn(u32) -> Fit| {
-        table.pick(key, strategy, &mut rng, hash, |s| fit(s.0)).unwrap().subscriber.0
+        table.pick(key, strategy, &mut rng, hash, |s| fit(s.0)).unwrap().member.subscriber.0
     };
     let ready = |_| Fit::Ready;
     let turns: Vec<u32> = (0..7).map(|_| pick(PickStrategy::RoundRobin, 0, &ready)).collect();
@@ -216,7 +218,7 @@ fn a_pick_looks_at_a_bounded_number_of_members() {
         asked += 1;
         Fit::Offline
     });
-    assert_eq!((picked.unwrap().subscriber.0, asked), (990, PICK_SCAN_MEMBERS_MAX));
+    assert_eq!((picked.unwrap().member.subscriber.0, asked), (990, PICK_SCAN_MEMBERS_MAX));
 }
 
 /// A filter's subscribers pass through all representations and back.
@@ -397,4 +399,57 @@ proptest! {
             prop_assert_eq!((table.len(), table.filters()), (model.subscriptions.len(), model.filters()));
         }
     }
+}
+
+/// Places stand beside sessions, come out apart from them, once each, and do not count as subscriptions.
+#[test]
+fn other_places_are_matched_beside_sessions() {
+    let mut table = table(&[("a/b", 1), ("a/+", 2)]);
+    let (b, c) = (PlaceId(1), PlaceId(7));
+    assert_eq!(
+        (table.members(TopicFilter::new("a/b").unwrap()), table.members(TopicFilter::new("#").unwrap())),
+        (1, 0)
+    );
+    for f in ["a/b", "a/+", "#"] {
+        table.set_place(&owned(f), b, 1);
+    }
+    table.set_place(&owned("a/b"), c, 1);
+    assert_eq!((table.len(), table.members(TopicFilter::new("#").unwrap())), (2, 0));
+    let matched = table.matches(topic("a/b"), &mut Memo::default()).clone();
+    assert_eq!((matched.subscriptions.len(), &*matched.places), (2, &[b, c][..]));
+    let matched = table.matches(topic("x"), &mut Memo::default()).clone();
+    assert_eq!((matched.subscriptions.len(), &*matched.places), (0, &[b][..]));
+    for f in ["a/b", "a/+", "#", "never"] {
+        table.set_place(&owned(f), b, 0);
+    }
+    table.set_place(&owned("a/b"), c, 0);
+    let matched = table.matches(topic("a/b"), &mut Memo::default()).clone();
+    assert_eq!((matched.subscriptions.len(), matched.places.len(), table.filters()), (2, 0, 2));
+}
+
+/// Each strategy counts the members of all places as if they were one list.
+#[test]
+fn a_group_has_members_at_several_places() {
+    let mut table = table(&[]);
+    let text = owned("$share/g/a");
+    table.set_place(&text, PlaceId(2), 1);
+    table.set_place(&text, PlaceId(0), 3);
+    let key = table.matches(topic("a"), &mut Memo::default()).groups[0];
+    let mut rng = Rng::from_number(3);
+    let mut choose = |table: &mut SubscriptionTable, strategy, hash| {
+        let (place, index) = table.choose_place(key, strategy, &mut rng, hash).unwrap();
+        (place.0, index)
+    };
+    let turns: Vec<_> = (0..5).map(|_| choose(&mut table, PickStrategy::RoundRobin, 0)).collect();
+    assert_eq!(turns, [(0, 0), (0, 1), (0, 2), (2, 0), (0, 0)]);
+    assert_eq!(choose(&mut table, PickStrategy::Hash, 7), (2, 0));
+    // The first that had members keeps all until it has none.
+    assert_eq!(choose(&mut table, PickStrategy::Sticky, 1), (2, 0));
+    table.set_place(&text, PlaceId(2), 0);
+    assert_eq!(choose(&mut table, PickStrategy::Sticky, 1), (0, 0));
+    let seen: Vec<_> = (0..50).map(|_| choose(&mut table, PickStrategy::Random, 0).1).collect();
+    assert!((0..3).all(|index| seen.contains(&index)));
+    table.set_place(&text, PlaceId(0), 0);
+    assert_eq!(table.choose_place(key, PickStrategy::Random, &mut Rng::from_number(1), 0), None);
+    assert_eq!((table.filters(), table.find_group(&text)), (0, None));
 }
