@@ -14,15 +14,6 @@ pub struct Incarnation(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u16);
 
-/// Where something lives: a shard of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
-    /// The node.
-    pub node: NodeId,
-    /// Its shard.
-    pub shard: ShardId,
-}
-
 /// A client's network connection at one shard. The driver picks the slot (its own slab index); the generation
 /// tells two users of one slot apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

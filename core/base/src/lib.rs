@@ -10,7 +10,7 @@ mod slab;
 mod time;
 mod timer;
 
-pub use ids::{ConnId, Incarnation, ListenerId, NodeId, Place, RequestId, ShardId};
+pub use ids::{ConnId, Incarnation, ListenerId, NodeId, RequestId, ShardId};
 pub use lookup::{HashSeed, LookupMap, LookupTable};
 pub use rng::{Rng, SEED_BYTES};
 pub use slab::Slab;

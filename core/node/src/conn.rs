@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::{ConnId, Instant, RequestId};
-use newtmq_mqtt::{Decoder, PacketId, PacketType, ProtocolVersion, ReasonCode};
+use newtmq_mqtt::{Decoder, OwnedTopicFilter, PacketId, PacketType, ProtocolVersion, ReasonCode};
 use newtmq_topic::Memo;
 
 use crate::io::Peer;
@@ -15,6 +15,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 /// How far a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Whether there may be one connection more is not known yet; nothing is read.
+    AwaitGrant,
     /// Nothing but CONNECT may come [MQTT-3.1.0-1].
     AwaitConnect,
     /// A CONNECT waits for a verdict, or for the client's next AUTH (section 4.12).
@@ -39,6 +41,8 @@ pub(crate) struct Conn {
     pub(crate) stalled: bool,
     /// The driver was told to keep the input until [`crate::Output::Resume`].
     pub(crate) held: bool,
+    /// It is one of its listener's connections.
+    pub(crate) counted: bool,
     pub(crate) listener: u16,
     pub(crate) zone: u16,
     /// Keep Alive in seconds; 0 for none.
@@ -69,9 +73,9 @@ pub(crate) struct Rare {
     /// The client's Topic Alias Maximum.
     pub(crate) alias_maximum: u16,
     /// Publishers that wait for this connection's output to drain.
-    pub(crate) waiters: Vec<ConnId>,
-    /// Slots of the targets that this publisher waits for.
-    pub(crate) waiting_on: Vec<u32>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// What this publisher waits for.
+    pub(crate) waiting_on: Vec<Target>,
     /// It is not read meanwhile, for its acknowledgements alone would not hold it.
     pub(crate) unread: bool,
     /// Acknowledgements withheld meanwhile, in order [MQTT-4.6.0-2].
@@ -84,6 +88,8 @@ pub(crate) struct Rare {
     pub(crate) refused: Vec<ReasonCode>,
     /// Its fan-out is not finished.
     pub(crate) fan_out: bool,
+    /// A SUBSCRIBE that waits for the other shards.
+    pub(crate) suback: Option<Box<PendingSuback>>,
     /// Authentication Method of this connection (section 4.12).
     pub(crate) method: Option<Box<str>>,
     /// A re-authentication is going on.
@@ -92,6 +98,34 @@ pub(crate) struct Rare {
     pub(crate) connect: Option<Box<[u8]>>,
     /// User Name.
     pub(crate) username: Option<Box<str>>,
+}
+
+/// A publisher that waits for a target of this shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiter {
+    Here(ConnId),
+    /// At another shard.
+    There(u16, ConnId),
+}
+
+/// What a publisher waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The output of the connection in this slot.
+    Here(u32),
+    /// The output of a connection at another shard.
+    There(u16, ConnId),
+    /// Another shard, to work off what was sent to it.
+    Lane(u16),
+}
+
+/// Subscriptions that were made here, and that some shard may not know yet.
+#[derive(Debug)]
+pub(crate) struct PendingSuback {
+    pub(crate) packet_id: PacketId,
+    pub(crate) reasons: Vec<ReasonCode>,
+    /// Readings of retained messages that begin when it is sent.
+    pub(crate) readings: Vec<OwnedTopicFilter>,
 }
 
 /// A packet put aside until a hook has decided.
@@ -122,11 +156,12 @@ impl Conn {
         Conn {
             generation,
             session: NONE,
-            phase: Phase::AwaitConnect,
+            phase: Phase::AwaitGrant,
             version: ProtocolVersion::V311,
             ready: false,
             stalled: false,
             held: false,
+            counted: false,
             listener,
             zone,
             keep_alive: 0,

@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::ReasonCode;
 
+use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
+use crate::place::PlaceMessage;
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -22,6 +24,10 @@ pub struct Boot {
     pub incarnation: Incarnation,
     /// The shard of the node.
     pub shard: ShardId,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// Divides clients and topics among the shards; the same for all of them.
+    pub node_seed: u64,
 }
 
 /// Who is at the other end of a connection. 18 bytes instead of the 32 of a `SocketAddr`: every idle connection has one.
@@ -64,6 +70,13 @@ pub enum ShardInput<'a> {
         /// Who it is.
         peer: Peer,
     },
+    /// A connection that another shard had, by [`Output::Move`]. Bytes that came after its CONNECT follow as usual.
+    Moved {
+        /// This driver's name for it.
+        conn: ConnId,
+        /// What the other shard knows of it.
+        moved: Box<Moved>,
+    },
     /// Bytes arrived.
     Bytes {
         /// Where.
@@ -85,8 +98,28 @@ pub enum ShardInput<'a> {
         /// The answer.
         verdict: Verdict,
     },
+    /// Another shard of the node says something.
+    Place {
+        /// Which.
+        from: ShardId,
+        /// What.
+        message: PlaceMessage,
+    },
+    /// The control plane says something.
+    Control(FromControl),
     /// An operator or the driver wants something.
     Admin(AdminCommand),
+}
+
+/// A connection on its way to the shard of its client.
+#[derive(Debug)]
+pub struct Moved {
+    /// Where it came in.
+    pub listener: ListenerId,
+    /// Who it is.
+    pub peer: Peer,
+    /// The CONNECT packet that says where it belongs.
+    pub connect: Box<[u8]>,
 }
 
 /// Why a network connection is gone.
@@ -127,7 +160,7 @@ pub enum Fill {
 }
 
 /// What a shard asks of its driver.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Output {
     /// There is output for this connection: call [`crate::Shard::fill`] until it is drained.
     Ready(ConnId),
@@ -142,6 +175,25 @@ pub enum Output {
     },
     /// Close the connection at once; it had its time to take what was left.
     Abort(ConnId),
+    /// The connection belongs to another shard: the driver forgets it without [`ShardInput::Closed`] and passes it on,
+    /// with what it keeps, as [`ShardInput::Moved`].
+    Move {
+        /// Which.
+        conn: ConnId,
+        /// The shard of its client.
+        to: ShardId,
+        /// What to tell that shard.
+        moved: Box<Moved>,
+    },
+    /// Tell another shard of the node something. What is sent to one shard arrives in order.
+    Place {
+        /// Which.
+        to: ShardId,
+        /// What.
+        message: PlaceMessage,
+    },
+    /// Tell the control plane something. It arrives in order.
+    Control(ToControl),
     /// A hook has to decide; the connection is held until [`ShardInput::Decided`].
     Decide {
         /// Number of the question.

@@ -72,6 +72,8 @@ pub struct Ledger {
     pub accepted: u64,
     /// Accepted ones that no subscription matched.
     pub unmatched: u64,
+    /// Times that a message was sent to another shard of the node.
+    pub forwarded: u64,
     /// Deliveries owed: one per accepted message and matching session or shared group.
     pub matched: u64,
     /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.

@@ -4,18 +4,24 @@
 mod batch;
 mod config;
 mod conn;
+mod control;
 mod hooks;
 mod io;
 mod ledger;
 mod outbuf;
+mod place;
 mod shard;
 mod view;
 
 pub use batch::WriteBatch;
 pub use config::{ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
+pub use control::{
+    Control, ControlInput, ControlOutput, FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl,
+};
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
-pub use io::{AdminCommand, Boot, CloseCause, Fill, Outbox, Output, Peer, ShardInput, Taken};
+pub use io::{AdminCommand, Boot, CloseCause, Fill, Moved, Outbox, Output, Peer, ShardInput, Taken};
 pub use ledger::{DropReason, Ledger};
 pub use outbuf::OUTPUT_HIGH_BYTES;
+pub use place::{GroupPublish, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
 pub use shard::{Shard, TimerKind};
 pub use view::{ConnView, ShardView};

@@ -8,17 +8,23 @@ mod connect;
 mod deliver;
 mod disconnect;
 mod fan;
+mod groups;
+mod home;
+mod lanes;
 mod packets;
+mod pour;
 mod pressure;
 mod publish;
+mod quota;
 mod retain;
+mod routes;
 mod subscribe;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue};
-use newtmq_mqtt::{ClientId, OwnedTopicFilter};
+use newtmq_mqtt::ClientId;
 use newtmq_session::Session;
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
 
@@ -28,8 +34,13 @@ use crate::hooks::{Event, Hook, Question};
 use crate::io::{AdminCommand, Boot, Outbox, Output, ShardInput, Taken};
 use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
+use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
-use retain::{Pouring, Retained};
+use lanes::Lane;
+use pour::Pourings;
+use quota::Shares;
+use retain::Retained;
+use routes::Routes;
 
 /// The data plane of one core. See the crate's documentation and docs/adr/0001.
 #[derive(Debug)]
@@ -37,17 +48,20 @@ pub struct Shard {
     pub(crate) config: ShardConfig,
     pub(crate) rng: Rng,
     pub(crate) conns: Vec<Option<Conn>>,
-    /// Open connections by listener.
-    pub(crate) open_conns: Vec<u32>,
+    /// Parts of the node's limits.
+    pub(crate) shares: Shares,
     pub(crate) sessions: Slab<SessionSlot>,
     /// Client Identifier → session.
     pub(crate) clients: LookupTable,
     pub(crate) topics: SubscriptionTable,
     pub(crate) retained: RetainedIndex<Retained>,
-    /// (when it expires, version) → topic, of the retained messages that expire.
-    pub(crate) retained_expiry: BTreeMap<(Instant, u64), Box<str>>,
-    /// Rises with each change of a retained message.
-    pub(crate) retained_version: u64,
+    /// (when it expires, which) → topic, of the retained messages that expire.
+    pub(crate) retained_expiry: BTreeMap<(Instant, Stamp), Box<str>>,
+    /// By owner, then by source: how many retained messages the owner must have worked off before what it says of them
+    /// is complete.
+    pub(crate) retained_need: Vec<Box<[u64]>>,
+    /// Reads that wait for that here, by the shard that reads.
+    pub(crate) parked_reads: Vec<(u16, Box<RetainedRead>)>,
     pub(crate) timers: TimerQueue<TimerKind>,
     pub(crate) ledger: Ledger,
     pub(crate) pool: BufferPool,
@@ -59,6 +73,19 @@ pub struct Shard {
     /// Deliveries made in this call.
     pub(crate) spent: usize,
     pub(crate) requests: BTreeMap<RequestId, ConnId>,
+    /// This shard's number, of so many.
+    pub(crate) own: u16,
+    shards: u16,
+    node_seed: HashSeed,
+    /// By shard.
+    pub(crate) lanes: Vec<Lane>,
+    /// Whose turn it is to be worked off.
+    pub(crate) next_lane: u16,
+    pub(crate) routes: Routes,
+    /// The node stops; everybody is sent away when all other shards have said good-bye.
+    pub(crate) stopping: bool,
+    pub(crate) byes: u16,
+    pub(crate) next_reading: u64,
     next_request: u64,
     /// Numbers sessions, so that a slab key used again is noticed.
     next_born: u64,
@@ -86,8 +113,7 @@ pub(crate) struct SessionSlot {
     /// What is due while the client is away.
     pub(crate) away: Option<Box<Away>>,
     /// Retained messages on their way to new subscriptions.
-    #[allow(clippy::box_collection)] // 8 bytes in each idle session instead of 32
-    pub(crate) pouring: Option<Box<BTreeMap<OwnedTopicFilter, Pouring>>>,
+    pub(crate) pouring: Option<Box<Pourings>>,
 }
 
 /// Deadlines of a session without a connection.
@@ -145,10 +171,12 @@ impl Shard {
             zone.session.assert_valid();
         }
         assert!(config.listeners.iter().all(|listener| usize::from(listener.zone) < config.zones.len()));
+        assert!(boot.shard.0 < boot.shards && boot.shards <= SHARDS_MAX);
         let mut rng = Rng::from_seed(boot.seed);
         let seed = HashSeed::new(rng.next_u64());
+        let counts = || vec![0; usize::from(boot.shards)].into_boxed_slice();
         Shard {
-            open_conns: vec![0; config.listeners.len()],
+            shares: Shares::new(&config, boot.shard, boot.shards),
             config,
             conns: Vec::new(),
             sessions: Slab::default(),
@@ -156,7 +184,8 @@ impl Shard {
             topics: SubscriptionTable::new(seed),
             retained: RetainedIndex::default(),
             retained_expiry: BTreeMap::new(),
-            retained_version: 0,
+            retained_need: (0..boot.shards).map(|_| counts()).collect(),
+            parked_reads: Vec::new(),
             timers: TimerQueue::default(),
             ledger: Ledger::default(),
             pool: BufferPool::default(),
@@ -165,6 +194,15 @@ impl Shard {
             turns: Vec::new(),
             spent: 0,
             requests: BTreeMap::new(),
+            own: boot.shard.0,
+            shards: boot.shards,
+            node_seed: HashSeed::new(boot.node_seed),
+            lanes: (0..boot.shards).map(|_| Lane::default()).collect(),
+            next_lane: 0,
+            routes: Routes::default(),
+            stopping: false,
+            byes: 0,
+            next_reading: 0,
             next_request: 0,
             next_born: 0,
             rng,
@@ -176,21 +214,26 @@ impl Shard {
     /// # Panics
     /// If the driver breaks the contract of docs/adr/0001 (a slot opened twice); never because of what a client sends.
     pub fn handle(&mut self, now: Instant, input: ShardInput<'_>, out: &mut Outbox) -> Taken {
+        let mut taken = Taken::default();
         match input {
-            ShardInput::Bytes { conn, data } => return self.on_bytes(now, conn, data, out),
+            ShardInput::Bytes { conn, data } => taken = self.on_bytes(now, conn, data, out),
+            ShardInput::Moved { conn, moved } => taken = self.on_moved(now, conn, &moved, out),
+            ShardInput::Place { from, message } => self.on_place(now, from, message, out),
+            ShardInput::Control(message) => self.on_control(now, message, out),
             ShardInput::Tick => self.on_tick(now, out),
             ShardInput::Opened { conn, listener, peer } => self.on_opened(now, conn, listener, peer, out),
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
         }
-        Taken::default()
+        self.send_changes(out);
+        taken
     }
 
     /// When the shard wants a Tick, and what for. A late one or one too many does no harm.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        if !self.jobs.is_empty() || !self.turns.is_empty() {
+        if !self.jobs.is_empty() || !self.turns.is_empty() || self.lanes_have_work() {
             return Some((Instant::START, TimerKind::Work));
         }
         let retained = self.retained_expiry.first_key_value().map(|((expires, _), _)| (*expires, TimerKind::Retained));

@@ -45,7 +45,7 @@ impl Shard {
 
 impl<'a> ShardView<'a> {
     /// Connections, by slot.
-    pub fn connections(&self) -> impl Iterator<Item = ConnView<'a>> {
+    pub fn connections(&self) -> impl Iterator<Item = ConnView<'a>> + use<'a> {
         let shard = self.shard;
         shard.conns.iter().enumerate().filter_map(move |(slot, c)| {
             let c = c.as_ref()?;
@@ -65,7 +65,7 @@ impl<'a> ShardView<'a> {
     /// Number of open connections.
     #[must_use]
     pub fn connection_count(&self) -> usize {
-        self.shard.open_conns.iter().map(|open| *open as usize).sum()
+        self.shard.conns.iter().flatten().count()
     }
 
     /// Number of sessions, connected or waiting.
@@ -118,6 +118,19 @@ impl<'a> ShardView<'a> {
         let ledger = &self.shard.ledger;
         let out = ledger.delivered + ledger.dropped_total() + self.queued();
         i128::from(ledger.matched) - i128::from(out)
+    }
+
+    /// Checks that nothing is under way: of a shard whose clients have all gone.
+    ///
+    /// # Panics
+    /// If something is.
+    pub fn assert_idle(&self) {
+        let shard = self.shard;
+        assert!(shard.jobs.is_empty() && shard.turns.is_empty() && shard.requests.is_empty());
+        assert!(shard.parked_reads.is_empty(), "somebody waits for retained messages");
+        for lane in &shard.lanes {
+            lane.assert_idle();
+        }
     }
 
     /// Checks what must always hold.

@@ -55,6 +55,13 @@ impl Message {
         Message(Arc::from(&scratch[..]))
     }
 
+    /// Size of the block in bytes.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // never empty: there is always the head
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn word<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0[at..at + N].try_into().expect("the head is in every block")
     }

@@ -117,6 +117,12 @@ pub struct Pick {
 }
 
 impl SharedGroup {
+    /// The whole text, with the share prefix.
+    #[must_use]
+    pub fn text(&self) -> &OwnedTopicFilter {
+        &self.text
+    }
+
     /// The ShareName (section 4.8.2).
     #[must_use]
     pub fn name(&self) -> &str {

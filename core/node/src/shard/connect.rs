@@ -34,6 +34,10 @@ impl Shard {
         if let Err(reason) = self.check_connect(&connect) {
             return self.reject_connect(now, conn, reason, out);
         }
+        let home = self.home_of(connect.client_id);
+        if home != self.own && !connect.client_id.is_empty() {
+            return self.move_to(conn, home, frame.bytes, out);
+        }
         if self.config.hooks.has(Hook::ClientAuthenticate) {
             return self.ask_about_connect(conn, &connect, frame, out);
         }
@@ -133,7 +137,12 @@ impl Shard {
     }
 
     fn assign_client_id(&mut self) -> String {
-        format!("{ASSIGNED_PREFIX}{:016x}", self.rng.next_u64())
+        loop {
+            let id = format!("{ASSIGNED_PREFIX}{:016x}", self.rng.next_u64());
+            if self.home_of(&id) == self.own {
+                return id;
+            }
+        }
     }
 
     /// Takes over what CONNECT says of the connection.
@@ -192,7 +201,7 @@ impl Shard {
         }
     }
 
-    /// Gives the session of a client to its new connection. With one shard there is nobody to ask: an old connection is
+    /// Gives the session of a client to its new connection. It is here or nowhere (docs/adr/0005), so an old connection is
     /// fenced in the same step [MQTT-3.1.4-3]. Returns the session and whether it was there (Session Present).
     fn claim(
         &mut self,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use newtmq_base::{ConnId, Instant, Rng};
 use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
-use newtmq_topic::{Fit, GroupKey, Matched, Memo, Subscription, SubscriptionTable};
+use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
 use crate::hooks::Hook;
 use crate::io::{Outbox, Output};
-use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_OWN_BYTES};
+use crate::outbuf::OUTPUT_OWN_BYTES;
 
 /// Most subscriptions that one call delivers to; the rest waits for the next Tick, so that no client has to wait long
 /// for another one's fan-out.
@@ -34,9 +34,29 @@ pub(crate) struct FanOut {
     next: usize,
     publisher: u32,
     born_before: u64,
-    /// The publisher's connection, held until the end, and what it gets then.
-    conn: Option<ConnId>,
+    origin: Origin,
+    /// What the publisher gets at the end.
     ack: Option<Acknowledgement>,
+}
+
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Origin {
+    /// A connection of this shard; held while its fan-out is not finished.
+    Conn(ConnId),
+    /// A will, or the server itself. Nobody is held for it: what does not fit is dropped or queued as usual.
+    Server,
+    /// Another shard, and the publisher's connection there. It has seen to all places and shared groups itself.
+    Lane(u16, Option<ConnId>),
+}
+
+impl Origin {
+    fn conn(self) -> Option<ConnId> {
+        match self {
+            Origin::Conn(conn) => Some(conn),
+            Origin::Server | Origin::Lane(..) => None,
+        }
+    }
 }
 
 /// An acknowledgement that is owed.
@@ -59,11 +79,12 @@ impl Shard {
         now: Instant,
         publishing: Publishing<'_>,
         memo: &mut Memo,
-        conn: Option<ConnId>,
+        origin: Origin,
         ack: Option<Acknowledgement>,
         out: &mut Outbox,
     ) -> Delivered {
-        self.ledger.accepted += 1;
+        let forwarded = matches!(origin, Origin::Lane(..));
+        self.ledger.accepted += u64::from(!forwarded);
         let born_before = self.next_born();
         self.spent += 1;
         if self.topics.recall(*memo, publishing.topic).is_none() {
@@ -77,81 +98,59 @@ impl Shard {
         let mut fan =
             Fan { now, parts, out, publishing, shared: false, message: None, congested: Vec::new(), born_before };
         fan.run(&matched.subscriptions[..step]);
-        let (congested, message) = (fan.congested, fan.message);
-        let spent = matched.groups.len() + step;
+        let (congested, mut message) = (fan.congested, fan.message);
         let mut delivered = Delivered { matched: count > 0, unfinished: step < count, congested };
-        // Group members and what is left need the table again; plain fan-outs go without counting references.
-        if !matched.groups.is_empty() || delivered.unfinished {
+        // What is left, group members and other places need the table again; plain fan-outs go without counting references.
+        let elsewhere = !forwarded && (!matched.groups.is_empty() || !matched.places.is_empty());
+        if delivered.unfinished || elsewhere {
             let matched = Arc::clone(matched);
             delivered.matched = true;
             if delivered.unfinished {
-                let message = message.unwrap_or_else(|| publishing.to_message(&mut self.scratch.block));
-                let publisher = publishing.publisher;
-                let next = step;
-                self.jobs.push_back(FanOut {
-                    message,
-                    matched: Arc::clone(&matched),
-                    next,
-                    publisher,
-                    born_before,
-                    conn,
-                    ack,
-                });
+                let message = publishing.message(&mut message, &mut self.scratch.block);
+                let (publisher, next) = (publishing.publisher, step);
+                let matched = Arc::clone(&matched);
+                self.jobs.push_back(FanOut { message, matched, next, publisher, born_before, origin, ack });
             }
-            self.deliver_to_groups(now, publishing, &matched.groups, &mut delivered.congested, out);
+            if !forwarded {
+                self.deliver_elsewhere(now, publishing, &matched, message, origin.conn(), &mut delivered, out);
+            }
         }
-        if !delivered.matched {
+        self.spent += step;
+        if !delivered.matched && !forwarded {
             self.ledger.unmatched += 1;
             let topic = core::str::from_utf8(publishing.topic).ok();
             let reason = ReasonCode::NoMatchingSubscribers;
             self.tell(Hook::MessageDropped, publishing.publisher, topic, reason, out);
         }
-        self.spent += spent;
         delivered
     }
 
-    /// The shard's parts that a fan-out borrows at the same time.
-    fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
-        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, .. } = self;
-        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch })
-    }
-
-    /// Each shared group gets one copy (section 4.8.2).
-    fn deliver_to_groups(
+    /// Each other place gets one copy, and each shared group.
+    #[allow(clippy::too_many_arguments)] // what a fan-out is made of
+    fn deliver_elsewhere(
         &mut self,
         now: Instant,
         publishing: Publishing<'_>,
-        groups: &[GroupKey],
-        congested: &mut Vec<u32>,
+        matched: &Matched,
+        mut message: Option<Message>,
+        publisher: Option<ConnId>,
+        delivered: &mut Delivered,
         out: &mut Outbox,
     ) {
-        let born_before = self.next_born();
-        for group in groups {
-            let (topics, rng, parts) = self.parts();
-            let publisher_hash = u64::from(publishing.publisher);
-            let picked = topics.pick(*group, parts.config.shared_strategy, rng, publisher_hash, |subscriber| {
-                let Some(slot) = parts.sessions.get(subscriber.0) else { return Fit::Offline };
-                let Some(Some(c)) = parts.conns.get(slot.conn as usize) else { return Fit::Offline };
-                let busy = c.stalled
-                    || c.out.len() >= OUTPUT_HIGH_BYTES
-                    || slot.session.outstanding() >= usize::from(c.receive_maximum);
-                if busy { Fit::Busy } else { Fit::Ready }
-            });
-            let Some(subscription) = picked else { continue };
-            let congested_before = core::mem::take(congested);
-            let mut fan = Fan {
-                now,
-                parts,
-                out: &mut *out,
-                publishing,
-                shared: true,
-                message: None,
-                congested: congested_before,
-                born_before,
-            };
-            fan.run(core::slice::from_ref(&subscription));
-            *congested = fan.congested;
+        if !matched.places.is_empty() {
+            let message = publishing.message(&mut message, &mut self.scratch.block);
+            self.forward(now, &matched.places, &message, publisher, publishing.stamp, out);
         }
+        self.spent += matched.groups.len();
+        for group in &matched.groups {
+            self.deliver_to_group(now, publishing, *group, publisher, &mut delivered.congested, out);
+        }
+    }
+
+    /// The shard's parts that a fan-out borrows at the same time.
+    pub(crate) fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
+        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, .. } = self;
+        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch })
     }
 
     /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.
@@ -159,30 +158,42 @@ impl Shard {
         for conn in core::mem::take(&mut self.turns) {
             self.resume(now, conn, out);
         }
-        if let Some(mut job) = self.jobs.pop_front() {
-            let end = step_end(&job.matched.subscriptions, job.next);
-            let (_, _, parts) = self.parts();
-            let mut fan = Fan {
-                now,
-                parts,
-                out: &mut *out,
-                publishing: Publishing::of_message(&job.message, job.publisher),
-                shared: false,
-                message: Some(job.message.clone()),
-                congested: Vec::new(),
-                born_before: job.born_before,
-            };
-            fan.run(&job.matched.subscriptions[job.next..end]);
-            let congested = fan.congested;
-            if let Some(conn) = job.conn {
-                self.wait_for(now, conn, &congested);
+        let Some(mut job) = self.jobs.pop_front() else { return };
+        let end = step_end(&job.matched.subscriptions, job.next);
+        let (_, _, parts) = self.parts();
+        let mut fan = Fan {
+            now,
+            parts,
+            out: &mut *out,
+            publishing: Publishing::of_message(&job.message, job.publisher),
+            shared: false,
+            message: Some(job.message.clone()),
+            congested: Vec::new(),
+            born_before: job.born_before,
+        };
+        fan.run(&job.matched.subscriptions[job.next..end]);
+        let congested = fan.congested;
+        job.next = end;
+        let finished = job.next >= job.matched.subscriptions.len();
+        match job.origin {
+            Origin::Conn(conn) => {
+                self.wait_for_outputs(now, conn, &congested, out);
+                if finished {
+                    self.fan_out_done(now, conn, job.ack, out);
+                }
             }
-            job.next = end;
-            if job.next < job.matched.subscriptions.len() {
-                self.jobs.push_back(job);
-            } else if let Some(conn) = job.conn {
-                self.fan_out_done(now, conn, job.ack, out);
+            Origin::Server => {}
+            Origin::Lane(from, publisher) => {
+                if let Some(publisher) = publisher {
+                    self.hold_remote(from, publisher, &congested, out);
+                }
+                if finished {
+                    self.lanes[usize::from(from)].busy = false;
+                }
             }
+        }
+        if !finished {
+            self.jobs.push_back(job);
         }
     }
 
@@ -202,8 +213,9 @@ impl Shard {
     pub(crate) fn resume(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
         let waits = c.waits();
-        let blocked =
-            c.rare.as_ref().is_some_and(|rare| rare.fan_out || rare.pending.is_some() || (waits && rare.unread));
+        let blocked = c.rare.as_ref().is_some_and(|rare| {
+            rare.fan_out || rare.pending.is_some() || rare.suback.is_some() || (waits && rare.unread)
+        });
         if !c.held || blocked {
             return;
         }
@@ -219,13 +231,12 @@ impl Shard {
         out.push(Output::Resume(conn));
     }
 
-    /// Publishes a message that no connection waits for: the will of the session `publisher`.
+    /// Publishes a message that no connection waits for: the will of the session `publisher`, or the server's own.
     pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, publisher: u32, out: &mut Outbox) {
+        let mut publishing = Publishing::of_message(message, publisher);
         if message.retain() {
-            self.retain(now, &Publishing::of_message(message, publisher));
+            publishing.stamp = self.retain(now, &publishing, out);
         }
-        let publishing = Publishing::of_message(message, publisher);
-        // Nobody is held for a will: what does not fit is dropped or queued as usual.
-        let _ = self.deliver(now, publishing, &mut Memo::default(), None, None, out);
+        let _ = self.deliver(now, publishing, &mut Memo::default(), Origin::Server, None, out);
     }
 }

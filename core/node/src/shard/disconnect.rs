@@ -11,6 +11,7 @@ use crate::conn::{NONE, Phase};
 use crate::hooks::Hook;
 use crate::io::{CloseCause, Outbox, Output};
 use crate::ledger::DropReason;
+use crate::place::PlaceMessage;
 
 /// Time that a client has to take what is left before its connection is cut.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +64,10 @@ impl Shard {
         if let Some(pending) = self.live(conn).rare.as_mut().and_then(|rare| rare.pending.take()) {
             self.requests.remove(&pending.request);
         }
-        if let Some(c) = self.conns[conn.slot as usize].take() {
-            self.open_conns[usize::from(c.listener)] -= 1;
+        if let Some(c) = self.conns[conn.slot as usize].take()
+            && c.counted
+        {
+            self.shares.connections[usize::from(c.listener)].used -= 1;
         }
     }
 
@@ -77,8 +80,12 @@ impl Shard {
         if key == NONE {
             return;
         }
+        let suback = c.rare.as_mut().and_then(|rare| rare.suback.take());
         if c.waits() {
-            self.stop_waiting_for_all(now, conn, out);
+            self.stop_waiting_for_all(now, conn, |_| true, out);
+        }
+        for filter in suback.map(|suback| suback.readings).unwrap_or_default() {
+            self.stop_pouring(key, filter.as_str());
         }
         self.tell(Hook::ClientDisconnected, key, None, reason, out);
         self.slot(key).conn = NONE;
@@ -140,7 +147,7 @@ impl Shard {
         let session = slot.session;
         self.clients.remove(session.client().as_str(), key);
         for (filter, _) in session.subscriptions().iter() {
-            self.topics.unsubscribe(filter.as_filter(), newtmq_topic::SubscriberId(key));
+            self.remove_subscription(filter.as_filter(), key);
         }
         let left = session.queue_len() + session.inflight_len();
         self.ledger.drop(DropReason::SessionEnded, left as u64);
@@ -155,16 +162,11 @@ impl Shard {
         self.publish_message(now, &message, key, out);
     }
 
-    /// The node stops: wills first, while there are connections to take them, then everybody is sent away with 0x8B.
+    /// The node stops: wills first, while there are connections to take them. Everybody is sent away when the other
+    /// shards have no will left either.
     pub(crate) fn on_shutdown(&mut self, now: Instant, out: &mut Outbox) {
-        let open: Vec<ConnId> = self
-            .conns
-            .iter()
-            .enumerate()
-            .filter_map(|(slot, c)| c.as_ref().map(|c| ConnId { slot: slot as u32, generation: c.generation }))
-            .collect();
-        for conn in &open {
-            let key = self.live(*conn).session;
+        for conn in self.all_conns() {
+            let key = self.live(conn).session;
             // A delayed will has no time left to wait: with its session in memory, the session ends here.
             if key != NONE {
                 self.fire_will(now, key, out);
@@ -173,12 +175,40 @@ impl Shard {
         while !self.jobs.is_empty() {
             self.work(now, out);
         }
-        for conn in open {
+        for to in 0..self.shards() {
+            if to != self.own {
+                self.send_place(to, PlaceMessage::Bye, out);
+            }
+        }
+        self.stopping = true;
+        self.send_all_away(now, out);
+    }
+
+    /// Another shard has no will left.
+    pub(crate) fn on_bye(&mut self, now: Instant, out: &mut Outbox) {
+        self.byes += 1;
+        self.send_all_away(now, out);
+    }
+
+    fn all_conns(&self) -> Vec<ConnId> {
+        let conns = self.conns.iter().enumerate();
+        conns.filter_map(|(slot, c)| Some(ConnId { slot: slot as u32, generation: c.as_ref()?.generation })).collect()
+    }
+
+    /// Everybody gets 0x8B, once nothing more can come.
+    fn send_all_away(&mut self, now: Instant, out: &mut Outbox) {
+        if !self.stopping || self.byes + 1 < self.shards() {
+            return;
+        }
+        while !self.jobs.is_empty() {
+            self.work(now, out);
+        }
+        for conn in self.all_conns() {
             match self.live(conn).phase {
                 Phase::Open => {
                     self.reject(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
-                Phase::AwaitConnect | Phase::Authenticating => {
+                Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
                     self.close(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
                 Phase::Closing => {}
@@ -195,7 +225,9 @@ impl Shard {
         }
         c.timer = Instant::NEVER;
         match c.phase {
-            Phase::AwaitConnect | Phase::Authenticating => self.close(now, conn, ReasonCode::MaximumConnectTime, out),
+            Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
+                self.close(now, conn, ReasonCode::MaximumConnectTime, out);
+            }
             Phase::Closing => out.push(Output::Abort(conn)),
             Phase::Open => {
                 let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;

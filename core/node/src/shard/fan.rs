@@ -13,6 +13,7 @@ use crate::hooks::{Event, Hook};
 use crate::io::{Outbox, Output};
 use crate::ledger::{DropReason, Ledger};
 use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
+use crate::place::Stamp;
 
 /// A message being published, borrowed from where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,8 @@ pub(crate) struct Publishing<'a> {
     pub(crate) verbatim: Option<(&'a [u8], ProtocolVersion)>,
     /// Session key of its publisher, or [`NONE`].
     pub(crate) publisher: u32,
+    /// If the node has several shards and it was published with RETAIN.
+    pub(crate) stamp: Stamp,
 }
 
 impl<'a> Publishing<'a> {
@@ -41,12 +44,18 @@ impl<'a> Publishing<'a> {
             expires: message.expires(),
             verbatim: None,
             publisher,
+            stamp: Stamp::NONE,
         }
     }
 
     pub(crate) fn to_message(self, scratch: &mut Vec<u8>) -> Message {
         let Publishing { topic, forwardable, payload, qos, retain, expires, .. } = self;
         Message::new(&MessageParts { topic, forwardable, payload, qos, retain, expires }, scratch)
+    }
+
+    /// The message, made if nobody needed it yet.
+    pub(crate) fn message(self, made: &mut Option<Message>, scratch: &mut Vec<u8>) -> Message {
+        made.get_or_insert_with(|| self.to_message(scratch)).clone()
     }
 
     /// The packet of a QoS 0 delivery.
@@ -195,6 +204,10 @@ impl Fan<'_> {
         if slot.born >= self.born_before {
             return;
         }
+        if self.publishing.stamp != Stamp::NONE && slot.pouring.is_some() {
+            self.note_live(target.subscriber);
+        }
+        let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
         self.parts.ledger.matched += 1;
         let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos;
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
@@ -210,6 +223,15 @@ impl Fan<'_> {
                 self.parts.ledger.drop(reason, 1);
                 self.tell(Hook::MessageDropped, target.subscriber, reason.code());
             }
+        }
+    }
+
+    /// A session that reads retained messages remembers which ones it got live.
+    #[cold]
+    fn note_live(&mut self, subscriber: u32) {
+        let Some(slot) = self.parts.sessions.get_mut(subscriber) else { return };
+        if let Some(pourings) = &mut slot.pouring {
+            pourings.note_live(self.publishing.topic, self.publishing.stamp);
         }
     }
 

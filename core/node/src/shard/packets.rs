@@ -7,8 +7,8 @@ use newtmq_mqtt::{
 };
 
 use super::{Next, Shard};
-use crate::conn::{Conn, Phase};
-use crate::io::{Outbox, Output, Peer, Taken};
+use crate::conn::Phase;
+use crate::io::{Outbox, Peer, Taken};
 use crate::outbuf::OUTPUT_OWN_BYTES;
 
 /// Most deliveries in one call, in round figures; a connection that makes more goes on at the next Tick.
@@ -16,25 +16,8 @@ const TURN_DELIVERIES: usize = 16_384;
 
 impl Shard {
     pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
-        let at = conn.slot as usize;
-        if self.conns.len() <= at {
-            self.conns.resize_with(at + 1, || None);
-        }
-        assert!(self.conns[at].is_none(), "the driver opened slot {} twice", conn.slot);
-        let facts = &self.config.listeners[usize::from(listener.0)];
-        let (zone, max_connections) = (facts.zone, facts.max_connections);
-        self.conns[at] = Some(Conn::new(conn.generation, listener.0, zone, peer, now));
-        let open = &mut self.open_conns[usize::from(listener.0)];
-        *open += 1;
-        if *open > max_connections {
-            // Before CONNECT there is nobody to answer to in a known version.
-            self.close(now, conn, ReasonCode::QuotaExceeded, out);
-            // Nothing is left to be written, and who was refused counts until it is gone.
-            out.push(Output::Abort(conn));
-            return;
-        }
-        let idle_timeout = self.config.zones[usize::from(zone)].idle_timeout;
-        self.arm_conn(conn, now + idle_timeout);
+        self.insert_conn(now, conn, listener, peer);
+        self.admit(now, conn, listener, out);
     }
 
     pub(crate) fn on_bytes(&mut self, now: Instant, conn: ConnId, data: &[u8], out: &mut Outbox) -> Taken {
@@ -42,6 +25,10 @@ impl Shard {
         let Some(c) = self.conn_mut(conn) else { return all };
         if c.phase == Phase::Closing {
             return all;
+        }
+        if c.phase == Phase::AwaitGrant {
+            c.held = true;
+            return Taken { bytes: 0, hold: true };
         }
         let other = |first: &u8| first >> 4 != PacketType::Connect as u8;
         if c.phase == Phase::AwaitConnect && c.decoder.buffered() == 0 && data.first().is_some_and(other) {
@@ -69,14 +56,16 @@ impl Shard {
                 Err(error) => break self.on_decode_error(now, conn, &error, out),
             }
         };
-        let Some(c) = self.conn_mut(conn) else { return all };
         if next == Next::Stop {
             return all;
         }
+        // A connection that is on its way to another shard takes the rest along.
+        let taken = data.len() - rest.len();
+        let Some(c) = self.conn_mut(conn) else { return Taken { bytes: taken, hold: true } };
         c.decoder = decoder;
         let full = c.out.len() >= OUTPUT_OWN_BYTES;
         c.held = next == Next::Hold || full;
-        let taken = Taken { bytes: data.len() - rest.len(), hold: c.held };
+        let taken = Taken { bytes: taken, hold: c.held };
         if full {
             self.wait_for_itself(now, conn);
         }
@@ -159,7 +148,7 @@ impl Shard {
                 self.close(now, conn, ReasonCode::Success, out);
                 Next::Stop
             }
-            Phase::AwaitConnect | Phase::Authenticating | Phase::Open | Phase::Closing => {
+            Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Open | Phase::Closing => {
                 self.close(now, conn, ReasonCode::ProtocolError, out);
                 Next::Stop
             }

@@ -7,32 +7,85 @@ use newtmq_mqtt::{ReasonCode, encode_ack};
 
 use super::{Shard, TimerKind, is_open, ready};
 use crate::batch::WriteBatch;
+use crate::conn::{Target, Waiter};
 use crate::io::{Fill, Outbox};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
+use crate::place::PlaceMessage;
 
 impl Shard {
-    /// Makes a publisher wait for targets whose output is above the limit.
-    pub(crate) fn wait_for(&mut self, now: Instant, publisher: ConnId, targets: &[u32]) {
-        let Some(c) = self.conn_mut(publisher).filter(|c| is_open(c)) else { return };
+    /// Makes a publisher of this shard wait for the output of targets of this shard.
+    pub(crate) fn wait_for_outputs(&mut self, now: Instant, publisher: ConnId, slots: &[u32], out: &mut Outbox) {
+        for slot in slots {
+            self.wait_for(now, publisher, &[Target::Here(*slot)], out);
+        }
+    }
+
+    /// Makes a publisher wait. If it has gone, or waits no longer by the time that it is heard, the target is told.
+    pub(crate) fn wait_for(&mut self, now: Instant, publisher: ConnId, targets: &[Target], out: &mut Outbox) {
+        let Some(c) = self.conn_mut(publisher).filter(|c| is_open(c)) else {
+            for target in targets {
+                self.leave(publisher, *target, out);
+            }
+            return;
+        };
         let zone = usize::from(c.zone);
         let first_wait = !c.waits();
-        if first_wait {
-            c.rare().wait_since = now;
-        }
         for target in targets {
             let waiting_on = &mut self.live(publisher).rare().waiting_on;
             if waiting_on.contains(target) {
                 continue;
             }
             waiting_on.push(*target);
-            let t = self.conns[*target as usize].as_mut().expect("its output was written to in this call");
-            t.rare().waiters.push(publisher);
-            let timeout = self.config.zones[usize::from(t.zone)].slow_consumer_timeout;
-            self.timers.arm(t.out.moved() + timeout, TimerKind::Stall(*target));
+            match *target {
+                Target::Here(slot) => self.add_waiter(slot, Waiter::Here(publisher)),
+                Target::There(..) => {}
+                Target::Lane(to) => self.lanes[usize::from(to)].waiters.push(publisher),
+            }
         }
         if first_wait && self.live(publisher).waits() {
+            self.live(publisher).rare().wait_since = now;
             let limit = now + self.config.zones[zone].max_publisher_hold;
             self.timers.arm(limit, TimerKind::Hold(publisher.slot));
+        }
+    }
+
+    fn add_waiter(&mut self, target: u32, waiter: Waiter) {
+        let t = self.conns[target as usize].as_mut().expect("its output was written to in this call");
+        t.rare().waiters.push(waiter);
+        let timeout = self.config.zones[usize::from(t.zone)].slow_consumer_timeout;
+        self.timers.arm(t.out.moved() + timeout, TimerKind::Stall(target));
+    }
+
+    /// Makes a publisher of another shard wait for targets of this one.
+    pub(crate) fn hold_remote(&mut self, from: u16, publisher: ConnId, slots: &[u32], out: &mut Outbox) {
+        for slot in slots {
+            let waiter = Waiter::There(from, publisher);
+            let Some(Some(t)) = self.conns.get_mut(*slot as usize) else { continue };
+            let target = ConnId { slot: *slot, generation: t.generation };
+            if !t.rare().waiters.contains(&waiter) {
+                self.add_waiter(*slot, waiter);
+                self.send_place(from, PlaceMessage::Hold { publisher, target }, out);
+            }
+        }
+    }
+
+    /// A publisher of another shard waits no longer for a target of this one.
+    pub(crate) fn forget_waiter(&mut self, from: u16, publisher: ConnId, target: ConnId) {
+        if let Some(rare) = self.conn_mut(target).and_then(|t| t.rare.as_mut()) {
+            rare.waiters.retain(|waiter| *waiter != Waiter::There(from, publisher));
+        }
+    }
+
+    /// Tells a target that its publisher does not wait for it.
+    fn leave(&mut self, publisher: ConnId, target: Target, out: &mut Outbox) {
+        match target {
+            Target::Here(slot) => {
+                if let Some(Some(t)) = self.conns.get_mut(slot as usize) {
+                    t.rare().waiters.retain(|waiter| *waiter != Waiter::Here(publisher));
+                }
+            }
+            Target::There(shard, target) => self.send_place(shard, PlaceMessage::Leave { publisher, target }, out),
+            Target::Lane(to) => self.lanes[usize::from(to)].waiters.retain(|waiter| *waiter != publisher),
         }
     }
 
@@ -47,12 +100,26 @@ impl Shard {
     pub(crate) fn release_waiters(&mut self, now: Instant, target: u32, out: &mut Outbox) {
         let Some(Some(t)) = self.conns.get_mut(target as usize) else { return };
         let Some(rare) = &mut t.rare else { return };
-        for publisher in core::mem::take(&mut rare.waiters) {
-            let Some(c) = self.conn_mut(publisher) else { continue };
-            c.rare().waiting_on.retain(|other| *other != target);
-            if !c.waits() {
-                self.end_wait(now, publisher, out);
+        let generation = t.generation;
+        for waiter in core::mem::take(&mut rare.waiters) {
+            match waiter {
+                Waiter::Here(publisher) => self.stop_waiting_for(now, publisher, Target::Here(target), out),
+                Waiter::There(shard, publisher) => {
+                    let target = ConnId { slot: target, generation };
+                    self.send_place(shard, PlaceMessage::Release { publisher, target }, out);
+                }
             }
+        }
+    }
+
+    /// A publisher has one less to wait for.
+    pub(crate) fn stop_waiting_for(&mut self, now: Instant, publisher: ConnId, target: Target, out: &mut Outbox) {
+        let Some(c) = self.conn_mut(publisher) else { return };
+        let Some(rare) = &mut c.rare else { return };
+        let before = rare.waiting_on.len();
+        rare.waiting_on.retain(|other| *other != target);
+        if rare.waiting_on.len() < before && !c.waits() {
+            self.end_wait(now, publisher, out);
         }
     }
 
@@ -102,18 +169,28 @@ impl Shard {
         let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
         // A timer of an earlier hold, or of an earlier connection in this slot, does not end this one.
         if limit <= now {
-            self.stop_waiting_for_all(now, publisher, out);
+            // Another shard needs as long as it needs; only clients are given up.
+            self.stop_waiting_for_all(now, publisher, |target| !matches!(target, Target::Lane(_)), out);
         }
     }
 
-    /// The publisher goes on, or away, whatever its targets do.
-    pub(crate) fn stop_waiting_for_all(&mut self, now: Instant, publisher: ConnId, out: &mut Outbox) {
-        for target in core::mem::take(&mut self.live(publisher).rare().waiting_on) {
-            if let Some(Some(t)) = self.conns.get_mut(target as usize) {
-                t.rare().waiters.retain(|waiter| *waiter != publisher);
-            }
+    /// The publisher goes on, or away, whatever these targets do.
+    pub(crate) fn stop_waiting_for_all(
+        &mut self,
+        now: Instant,
+        publisher: ConnId,
+        which: impl Fn(&Target) -> bool,
+        out: &mut Outbox,
+    ) {
+        let waiting_on = core::mem::take(&mut self.live(publisher).rare().waiting_on);
+        let (left, kept): (Vec<Target>, Vec<Target>) = waiting_on.into_iter().partition(which);
+        self.live(publisher).rare().waiting_on = kept;
+        for target in left {
+            self.leave(publisher, target, out);
         }
-        self.end_wait(now, publisher, out);
+        if !self.live(publisher).waits() {
+            self.end_wait(now, publisher, out);
+        }
     }
 
     /// A client did not take its answers all the time that it was held: it never will.
@@ -143,7 +220,7 @@ impl Shard {
         let mut more = false;
         if c.out.len() < OUTPUT_LOW_BYTES {
             if is_open(c) {
-                more = self.refill(now, conn);
+                more = self.refill(now, conn, out);
                 self.live(conn).out.fill(now, batch);
             }
             self.release_waiters(now, conn.slot, out);

@@ -10,11 +10,13 @@ use newtmq_mqtt::{
 use newtmq_session::{Applied, Op};
 use newtmq_topic::Memo;
 
+use super::deliver::Origin;
 use super::fan::Publishing;
 use super::{Next, Shard};
 use crate::conn::{Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
 use crate::io::Outbox;
+use crate::place::Stamp;
 
 impl Shard {
     /// Checks what does not need a verdict, then asks or goes on.
@@ -58,6 +60,7 @@ impl Shard {
                 expires: Instant::NEVER,
                 verbatim: same.then_some((frame.bytes, version)),
                 publisher: key,
+                stamp: Stamp::NONE,
             };
             return self.accept(now, conn, publishing, memo, publish.packet_id, out);
         }
@@ -162,6 +165,7 @@ impl Shard {
             expires,
             verbatim: same.then_some((frame.bytes, version)),
             publisher,
+            stamp: Stamp::NONE,
         };
         let next = self.accept(now, conn, publishing, memo, publish.packet_id, out);
         self.scratch.forwardable = forwardable;
@@ -173,7 +177,7 @@ impl Shard {
         &mut self,
         now: Instant,
         conn: ConnId,
-        publishing: Publishing<'_>,
+        mut publishing: Publishing<'_>,
         mut memo: Memo,
         packet_id: Option<PacketId>,
         out: &mut Outbox,
@@ -182,14 +186,14 @@ impl Shard {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
         }
         if publishing.retain {
-            self.retain(now, &publishing);
+            publishing.stamp = self.retain(now, &publishing, out);
         }
         let kind = if publishing.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
         let owed = packet_id.map(|packet_id| (kind, packet_id, ReasonCode::Success));
-        let delivered = self.deliver(now, publishing, &mut memo, Some(conn), owed, out);
+        let delivered = self.deliver(now, publishing, &mut memo, Origin::Conn(conn), owed, out);
         self.live(conn).memo = memo;
         if !delivered.congested.is_empty() {
-            self.wait_for(now, conn, &delivered.congested);
+            self.wait_for_outputs(now, conn, &delivered.congested, out);
         }
         // MQTT 5 with QoS is held by its acknowledgements; everybody else by not being read.
         let unread = publishing.qos == QoS::AtMostOnce || self.live(conn).version != ProtocolVersion::V5;

@@ -8,8 +8,8 @@ use newtmq_mqtt::{
 use newtmq_session::{Applied, Op};
 use newtmq_topic::{SubscriberId, Subscription};
 
-use super::{Next, Shard};
-use crate::conn::{Pending, Stage};
+use super::{Next, Shard, is_open};
+use crate::conn::{Pending, PendingSuback, Stage};
 use crate::hooks::{AclAction, Hook, Question, Verdict};
 use crate::io::Outbox;
 
@@ -89,11 +89,9 @@ impl Shard {
             };
             reasons.push(reason);
         }
-        if self.send_suback(now, conn, subscribe.packet_id, &reasons, out) == Next::Stop {
-            return Next::Stop;
-        }
         let identifier = subscribe.subscription_identifier.map_or(0, core::num::NonZeroU32::get);
         let key = self.live(conn).session;
+        let mut readings = Vec::new();
         for (filter, options, new) in granted {
             let wanted = match options.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
@@ -101,9 +99,40 @@ impl Shard {
                 RetainHandling::DoNotSend => false,
             };
             // Never for a shared subscription (section 4.8.2).
-            if wanted && filter.as_filter().share_group().is_none() {
-                self.pour(key, filter, options.qos, identifier);
+            if wanted
+                && filter.as_filter().share_group().is_none()
+                && self.prepare_pour(key, &filter, options.qos, identifier)
+            {
+                readings.push(filter);
             }
+        }
+        let suback = PendingSuback { packet_id: subscribe.packet_id, reasons, readings };
+        if self.is_committed(conn, out) {
+            return self.answer_subscribe(now, conn, suback, out);
+        }
+        // What the client publishes next is matched with what it has subscribed.
+        self.live(conn).rare().suback = Some(Box::new(suback));
+        Next::Hold
+    }
+
+    /// Every shard knows the subscriptions of a connection that waited for it.
+    pub(crate) fn finish_subscribe(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let Some(c) = self.conn_mut(conn) else { return };
+        let Some(suback) = c.rare.as_mut().and_then(|rare| rare.suback.take()) else { return };
+        if is_open(c) && self.answer_subscribe(now, conn, *suback, out) == Next::Go {
+            self.resume(now, conn, out);
+        }
+    }
+
+    /// SUBACK, then retained messages.
+    fn answer_subscribe(&mut self, now: Instant, conn: ConnId, suback: PendingSuback, out: &mut Outbox) -> Next {
+        let PendingSuback { packet_id, reasons, readings } = suback;
+        if self.send_suback(now, conn, packet_id, &reasons, out) == Next::Stop {
+            return Next::Stop;
+        }
+        let key = self.live(conn).session;
+        for filter in readings {
+            self.pour(key, filter, out);
         }
         self.pump(now, conn, out);
         Next::Go
@@ -166,7 +195,7 @@ impl Shard {
         let identifier = subscribe.subscription_identifier;
         let SubscribeOptions { qos, no_local, retain_as_published, .. } = options;
         let subscription = Subscription::new(SubscriberId(key), qos, no_local, retain_as_published, identifier);
-        self.topics.subscribe(&filter, subscription);
+        self.add_subscription(&filter, subscription);
         self.tell(Hook::SessionSubscribed, key, Some(filter.as_str()), granted_code(qos), out);
         self.apply(conn, Op::Subscribe { filter, options, identifier }) == Applied::Done
     }
@@ -186,7 +215,7 @@ impl Shard {
                 continue;
             };
             self.tell(Hook::ClientUnsubscribe, key, Some(filter.as_str()), ReasonCode::Success, out);
-            self.topics.unsubscribe(filter, SubscriberId(key));
+            self.remove_subscription(filter, key);
             self.stop_pouring(key, filter.as_str());
             let known = self.apply(conn, Op::Unsubscribe { filter }) == Applied::Done;
             if known {

@@ -8,6 +8,7 @@ use crate::io::Outbox;
 impl Shard {
     pub(crate) fn on_tick(&mut self, now: Instant, out: &mut Outbox) {
         self.work(now, out);
+        self.work_lanes(now, out);
         self.expire_retained(now);
         while let Some(kind) = self.timers.pop_due(now) {
             match kind {

@@ -28,7 +28,7 @@ fn every_qos_and_version_reaches_every_version() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let run = |seed| {
-        let mut net = Net::new(seed, ShardConfig::default(), Options::default());
+        let mut net = Net::new(seed, 4, &ShardConfig::default(), Options::default());
         let clients = ["", "b"].map(|name| net.connect(Connect::v5(name).receive_maximum(2)));
         for client in clients {
             net.subscribe(client, "$share/g/#", ExactlyOnce);

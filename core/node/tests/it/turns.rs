@@ -27,6 +27,8 @@ impl Bare {
             node: NodeId(1),
             incarnation: Incarnation(1),
             shard: ShardId(0),
+            shards: 1,
+            node_seed: 7,
         };
         Bare { shard: Shard::new(ShardConfig::default(), boot), outbox: Outbox::default(), resumed: Vec::new() }
     }

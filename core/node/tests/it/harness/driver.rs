@@ -5,15 +5,19 @@
 use core::time::Duration;
 
 use bytes::Buf;
-use newtmq_base::{ConnId, Instant};
-use newtmq_node::{CloseCause, Fill, Output, ShardInput, Taken, WriteBatch};
+use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_node::{CloseCause, Fill, Moved, Output, ShardInput, Taken, WriteBatch};
 
 use super::net::{Happening, Net};
 
 /// A network connection: the driver's state, and the sockets.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// The shard that has it.
+    pub(super) shard: usize,
     pub(super) conn: ConnId,
+    /// On its way to another shard.
+    moving: bool,
     /// The shard knows it.
     pub(super) open: bool,
     /// Bytes that the shard has not taken.
@@ -43,6 +47,8 @@ pub(crate) struct Link {
 
 /// Most bytes between the driver and a client that does not read.
 const SOCKET_BYTES: usize = 64 << 10;
+/// The control plane's number among those who talk to each other.
+pub(super) const CONTROL: usize = usize::MAX;
 /// Longest way through the network, in microseconds.
 const DELAY_US_MAX: u64 = 1_000;
 
@@ -50,19 +56,17 @@ impl Net {
     /// A network connection, as the driver makes it.
     pub(super) fn open_link(&mut self) -> usize {
         let link = self.links.len();
-        let slot = self.slots.iter().position(|(user, _)| user.is_none()).unwrap_or_else(|| {
-            self.slots.push((None, 0));
-            self.slots.len() - 1
-        });
-        let generation = self.slots[slot].1 + 1;
-        self.slots[slot] = (Some(link), generation);
+        // Dealt out as they come.
+        let shard = link % self.shards.len();
+        let conn = self.take_slot(shard, link);
         let (chunk_min, chunk_max) = match self.options.chunk_max {
             0 => (1, [1, 3, 20, 300, 5_000][self.rng.below(5) as usize]),
             max => (self.options.chunk_min, max),
         };
-        let conn = ConnId { slot: slot as u32, generation };
         self.links.push(Link {
+            shard,
             conn,
+            moving: false,
             open: true,
             kept: Vec::new(),
             held: false,
@@ -81,41 +85,69 @@ impl Net {
             last_to_client: self.now,
         });
         let peer = newtmq_node::Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
-        self.input(ShardInput::Opened { conn, listener: newtmq_base::ListenerId(0), peer });
+        self.input(shard, ShardInput::Opened { conn, listener: newtmq_base::ListenerId(0), peer });
         link
     }
 
-    /// One input to the shard, and what it asks for.
-    pub(super) fn input(&mut self, input: ShardInput<'_>) -> Taken {
-        let taken = self.shard.handle(self.now, input, &mut self.outbox);
-        self.obey();
+    fn take_slot(&mut self, shard: usize, link: usize) -> ConnId {
+        let slots = &mut self.slots[shard];
+        let slot = slots.iter().position(|(user, _)| user.is_none()).unwrap_or_else(|| {
+            slots.push((None, 0));
+            slots.len() - 1
+        });
+        let generation = slots[slot].1 + 1;
+        slots[slot] = (Some(link), generation);
+        ConnId { slot: slot as u32, generation }
+    }
+
+    /// One input to a shard, and what it asks for.
+    pub(super) fn input(&mut self, shard: usize, input: ShardInput<'_>) -> Taken {
+        let taken = self.shards[shard].handle(self.now, input, &mut self.outbox);
+        self.obey(shard);
         taken
     }
 
-    fn obey(&mut self) {
+    fn obey(&mut self, shard: usize) {
         let outputs: Vec<Output> = self.outbox.drain().collect();
         for output in outputs {
             match output {
+                Output::Move { conn, to, moved } => {
+                    let link = self.link_of(shard, conn);
+                    assert!(!self.links[link].ready && !self.links[link].closing, "only a silent connection moves");
+                    self.slots[shard][conn.slot as usize].0 = None;
+                    self.links[link].moving = true;
+                    let time = self.now + self.delay();
+                    self.at(time, Happening::Moved(link, to, moved));
+                }
+                Output::Place { to, message } => {
+                    let (from, to) = (ShardId(shard as u16), usize::from(to.0));
+                    assert_ne!(shard, to, "a shard does not talk to itself");
+                    self.say(shard, to, Happening::Place(to, from, message));
+                }
+                Output::Control(message) => {
+                    let from = ShardId(shard as u16);
+                    self.say(shard, CONTROL, Happening::ToControl(from, message));
+                }
                 Output::Ready(conn) => {
-                    let link = self.link_of(conn);
+                    let link = self.link_of(shard, conn);
                     assert!(!self.links[link].ready, "Ready twice without Drained in between");
                     self.links[link].ready = true;
                     self.at(self.now, Happening::Pump(link));
                 }
                 Output::Resume(conn) => {
-                    let link = self.link_of(conn);
+                    let link = self.link_of(shard, conn);
                     assert!(self.links[link].held, "Resume of a connection that is not held");
                     self.links[link].held = false;
                     self.at(self.now, Happening::Feed(link));
                 }
                 Output::Close { conn, .. } => {
-                    let link = self.link_of(conn);
+                    let link = self.link_of(shard, conn);
                     assert!(!self.links[link].closing, "closed twice");
                     self.links[link].closing = true;
                     self.at(self.now, Happening::Pump(link));
                 }
                 Output::Abort(conn) => {
-                    let link = self.link_of(conn);
+                    let link = self.link_of(shard, conn);
                     assert!(self.links[link].closing, "Abort comes after Close");
                     self.close_link(link);
                 }
@@ -123,17 +155,39 @@ impl Net {
                     let decider = self.decider.as_mut().expect("nobody listens to this hook");
                     let verdict = decider(&question);
                     self.questions.push(*question);
-                    self.unanswered.insert(request);
+                    self.unanswered.insert((shard, request));
                     let delay = self.delay();
-                    self.at(self.now + delay, Happening::Decided(request, verdict));
+                    self.at(self.now + delay, Happening::Decided(shard, request, verdict));
                 }
                 Output::Event(event) => self.events.push(*event),
             }
         }
     }
 
-    fn link_of(&self, conn: ConnId) -> usize {
-        let (link, generation) = self.slots[conn.slot as usize];
+    /// Between two of them everything arrives in its order.
+    pub(super) fn say(&mut self, from: usize, to: usize, what: Happening) {
+        let delay = self.delay();
+        let last = self.channels.entry((from, to)).or_insert(self.now);
+        *last = (*last).max(self.now + delay);
+        let time = *last;
+        self.at(time, what);
+    }
+
+    /// A connection reaches the shard of its client.
+    pub(super) fn on_moved(&mut self, link: usize, to: ShardId, moved: Box<Moved>) {
+        let shard = usize::from(to.0);
+        let conn = self.take_slot(shard, link);
+        let l = &mut self.links[link];
+        (l.shard, l.conn, l.moving) = (shard, conn, false);
+        // The outputs may name it already.
+        let taken = self.shards[shard].handle(self.now, ShardInput::Moved { conn, moved }, &mut self.outbox);
+        self.links[link].held = taken.hold;
+        self.obey(shard);
+        self.feed(link);
+    }
+
+    fn link_of(&self, shard: usize, conn: ConnId) -> usize {
+        let (link, generation) = self.slots[shard][conn.slot as usize];
         let link = link.expect("an output for a connection that is gone");
         assert_eq!(generation, conn.generation);
         assert!(self.links[link].open);
@@ -183,7 +237,13 @@ impl Net {
         self.forget(|happening| match happening {
             Happening::ToServer(at, _) | Happening::ToClient(at, _) | Happening::ServerFin(at, _) => *at == link,
             Happening::ClientFin(at) => *at == link,
-            Happening::Pump(_) | Happening::Feed(_) | Happening::Decided(..) => false,
+            Happening::Pump(_)
+            | Happening::Feed(_)
+            | Happening::Decided(..)
+            | Happening::Moved(..)
+            | Happening::Place(..)
+            | Happening::ToControl(..)
+            | Happening::FromControl(..) => false,
         });
         self.break_link(link);
     }
@@ -210,21 +270,22 @@ impl Net {
     /// Passes on what is kept, unless the connection is held.
     pub(super) fn feed(&mut self, link: usize) {
         let l = &mut self.links[link];
-        if !l.open || l.held {
+        if !l.open || l.held || l.moving {
             return;
         }
-        let conn = l.conn;
+        let (shard, conn) = (l.shard, l.conn);
         let data = core::mem::take(&mut l.kept);
         if !data.is_empty() {
-            let taken = self.shard.handle(self.now, ShardInput::Bytes { conn, data: &data }, &mut self.outbox);
+            let taken = self.shards[shard].handle(self.now, ShardInput::Bytes { conn, data: &data }, &mut self.outbox);
             assert!(taken.bytes <= data.len());
             assert!(taken.hold || taken.bytes == data.len(), "all is taken unless the connection is held");
             let l = &mut self.links[link];
             l.kept = data[taken.bytes..].to_vec();
             l.held = taken.hold;
-            self.obey();
+            self.obey(shard);
         }
         if let Some(cause) = self.links[link].fin
+            && !self.links[link].moving
             && !self.links[link].held
             && self.links[link].kept.is_empty()
         {
@@ -241,9 +302,10 @@ impl Net {
 
     /// Writes while the socket takes bytes.
     pub(super) fn pump(&mut self, link: usize) {
-        if !self.links[link].open {
+        if !self.links[link].open || self.links[link].moving {
             return;
         }
+        let shard = self.links[link].shard;
         let mut empty_fills = 0;
         loop {
             let l = &mut self.links[link];
@@ -266,13 +328,13 @@ impl Net {
             if !l.ready {
                 break;
             }
-            let fill = self.shard.fill(self.now, l.conn, &mut l.batch, &mut self.outbox);
+            let fill = self.shards[shard].fill(self.now, l.conn, &mut l.batch, &mut self.outbox);
             if fill == Fill::Drained {
                 self.links[link].ready = false;
             }
             empty_fills = if self.links[link].batch.is_empty() { empty_fills + 1 } else { 0 };
             assert!(empty_fills < 10_000, "fill says More and gives nothing");
-            self.obey();
+            self.obey(shard);
         }
         let l = &self.links[link];
         if l.closing && !l.ready && l.batch.is_empty() && l.open {
@@ -305,9 +367,10 @@ impl Net {
         }
         let conn = l.conn;
         l.batch = WriteBatch::default();
-        self.slots[conn.slot as usize].0 = None;
+        let shard = l.shard;
+        self.slots[shard][conn.slot as usize].0 = None;
         // From here on no output may name it: the slot is free before the input.
-        self.input(ShardInput::Closed { conn, cause });
+        self.input(shard, ShardInput::Closed { conn, cause });
     }
 
     pub(super) fn on_client_arrival(&mut self, link: usize, data: &[u8]) {
@@ -357,9 +420,10 @@ impl Net {
             assert!(l.held || l.kept.is_empty());
             if !l.ready {
                 let mut batch = WriteBatch::default();
-                let fill = self.shard.fill(self.now, l.conn, &mut batch, &mut self.outbox);
+                let shard = l.shard;
+                let fill = self.shards[shard].fill(self.now, l.conn, &mut batch, &mut self.outbox);
                 assert_eq!((fill, batch.len()), (Fill::Drained, 0), "output without Ready");
-                self.obey();
+                self.obey(shard);
             }
         }
     }

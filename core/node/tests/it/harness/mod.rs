@@ -14,6 +14,7 @@ mod driver;
 mod net;
 mod packets;
 mod talk;
+mod view;
 
 pub(crate) use client::Client;
 pub(crate) use net::{Net, Options};
@@ -21,8 +22,10 @@ pub(crate) use packets::{Connect, Got, Message, Publish, Subscribe, Will};
 
 use newtmq_node::ShardConfig;
 
-/// How many seeds a test runs with.
+/// How many seeds a test runs with, with each number of shards.
 const SEEDS: u64 = 8;
+/// Numbers of shards.
+const SHARDS: [u16; 2] = [1, 4];
 
 /// Runs a test with several seeds and the default configuration; at the end of each run everything must be given back.
 pub(crate) fn check(test: impl Fn(&mut Net)) {
@@ -31,20 +34,22 @@ pub(crate) fn check(test: impl Fn(&mut Net)) {
 
 /// The same with a changed configuration.
 pub(crate) fn check_with(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    run(SEEDS, Options::default(), configure, test);
+    run(SEEDS, &SHARDS, Options::default(), configure, test);
 }
 
 /// The same for tests that move much data: fewer seeds, large chunks.
 pub(crate) fn check_heavy(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    run(2, Options { chunk_max: 64 << 10, chunk_min: 4 << 10 }, configure, test);
+    run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10 }, configure, test);
 }
 
-fn run(seeds: u64, options: Options, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    for seed in 0..seeds {
-        let mut config = ShardConfig::default();
-        configure(&mut config);
-        let mut net = Net::new(seed, config, options);
-        test(&mut net);
-        net.finish();
+fn run(seeds: u64, shards: &[u16], options: Options, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    let mut config = ShardConfig::default();
+    configure(&mut config);
+    for shards in shards {
+        for seed in 0..seeds {
+            let mut net = Net::new(seed, *shards, &config, options);
+            test(&mut net);
+            net.finish();
+        }
     }
 }

@@ -4,10 +4,14 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, SEED_BYTES, ShardId, WallTime};
-use newtmq_node::{Boot, CloseCause, Event, Outbox, Question, Shard, ShardConfig, ShardInput, TimerKind, Verdict};
+use newtmq_node::{
+    Boot, CloseCause, Control, ControlInput, ControlOutput, Event, FromControl, Moved, Outbox, PlaceMessage, Question,
+    Shard, ShardConfig, ShardInput, TimerKind, ToControl, Verdict,
+};
 
 use super::client::{Filters, Script};
-use super::driver::Link;
+use super::driver::{CONTROL, Link};
+use super::view::NodeView;
 
 /// Sizes of the pieces that bytes travel in.
 #[derive(Debug, Clone, Copy)]
@@ -38,74 +42,94 @@ pub(super) enum Happening {
     Pump(usize),
     /// The driver passes on what it kept.
     Feed(usize),
-    /// A hook answers.
-    Decided(RequestId, Verdict),
+    /// A hook answers a shard.
+    Decided(usize, RequestId, Verdict),
+    /// A connection reaches the shard of its client.
+    Moved(usize, ShardId, Box<Moved>),
+    /// A shard hears from another.
+    Place(usize, ShardId, PlaceMessage),
+    /// The control plane hears from a shard.
+    ToControl(ShardId, ToControl),
+    /// A shard hears from the control plane.
+    FromControl(usize, FromControl),
 }
 
 type Decider = Box<dyn FnMut(&Question) -> Verdict>;
 
-/// A shard, its driver and its clients.
+/// A node, its drivers and its clients.
 pub(crate) struct Net {
     pub(super) seed: u64,
     pub(super) now: Instant,
-    pub(super) shard: Shard,
+    pub(super) shards: Vec<Shard>,
+    control: Control,
+    /// When the last of what one says to another arrives.
+    pub(super) channels: BTreeMap<(usize, usize), Instant>,
     pub(super) outbox: Outbox,
     pub(super) rng: Rng,
     pub(super) options: Options,
     queue: BTreeMap<(Instant, u64), Happening>,
     next_sequence: u64,
     steps: u64,
-    /// Work that is left goes on then.
-    work_at: Instant,
-    had_work: bool,
+    /// By shard: work that is left goes on then.
+    work_at: Vec<Instant>,
+    had_work: Vec<bool>,
     /// How late the Tick for work that is left comes; by chance without it.
     pub(crate) work_delay: Option<Duration>,
     pub(super) links: Vec<Link>,
     pub(super) scripts: Vec<Script>,
     /// By Client Identifier.
     pub(super) filters: BTreeMap<String, Filters>,
-    /// Slot → connection number and generation of its last user.
-    pub(super) slots: Vec<(Option<usize>, u32)>,
+    /// By shard: slot → connection number and generation of its last user.
+    pub(super) slots: Vec<Vec<(Option<usize>, u32)>>,
     pub(super) decider: Option<Decider>,
     /// Questions asked, in order.
     pub(crate) questions: Vec<Question>,
     /// Events told, in order.
     pub(crate) events: Vec<Event>,
-    pub(super) unanswered: BTreeSet<RequestId>,
+    pub(super) unanswered: BTreeSet<(usize, RequestId)>,
 }
 
 /// No test needs more.
 const STEPS_MAX: u64 = 30_000_000;
 
 impl Net {
-    pub(crate) fn new(seed: u64, config: ShardConfig, options: Options) -> Net {
-        let mut bytes = [7; SEED_BYTES];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        let boot = Boot {
-            now: Instant::START,
-            wall: WallTime(1_700_000_000_000),
-            seed: bytes,
-            node: NodeId(1),
-            incarnation: Incarnation(1),
-            shard: ShardId(0),
+    pub(crate) fn new(seed: u64, shards: u16, config: &ShardConfig, options: Options) -> Net {
+        let shard = |shard| {
+            let mut bytes = [7; SEED_BYTES];
+            bytes[..8].copy_from_slice(&seed.to_le_bytes());
+            bytes[8] = shard as u8;
+            let boot = Boot {
+                now: Instant::START,
+                wall: WallTime(1_700_000_000_000),
+                seed: bytes,
+                node: NodeId(1),
+                incarnation: Incarnation(1),
+                shard: ShardId(shard),
+                shards,
+                node_seed: seed,
+            };
+            Shard::new(config.clone(), boot)
         };
+        let count = usize::from(shards);
         Net {
             seed,
             now: Instant::from_millis(1),
-            shard: Shard::new(config, boot),
+            shards: (0..shards).map(shard).collect(),
+            control: Control::new(config, shards),
+            channels: BTreeMap::new(),
             outbox: Outbox::default(),
             rng: Rng::from_number(seed),
             options,
             queue: BTreeMap::new(),
             next_sequence: 0,
             steps: 0,
-            work_at: Instant::START,
-            had_work: false,
+            work_at: vec![Instant::START; count],
+            had_work: vec![false; count],
             work_delay: None,
             links: Vec::new(),
             scripts: Vec::new(),
             filters: BTreeMap::new(),
-            slots: Vec::new(),
+            slots: vec![Vec::new(); count],
             decider: None,
             questions: Vec::new(),
             events: Vec::new(),
@@ -133,8 +157,9 @@ impl Net {
             self.step();
         }
         if self.steps != before {
-            self.shard.view().assert_consistent();
+            self.view().assert_consistent();
         }
+        assert!(self.control.is_quiet(), "somebody waits for the control plane");
     }
 
     /// Lets time pass, with everything that happens in it.
@@ -144,29 +169,34 @@ impl Net {
             self.step();
         }
         self.now = until;
-        self.shard.view().assert_consistent();
+        self.view().assert_consistent();
     }
 
     pub(crate) fn advance_secs(&mut self, seconds: u64) {
         self.advance(Duration::from_secs(seconds));
     }
 
-    /// When the shard gets the Tick that it wants, if it wants one. One for work that is left comes a bit late at times,
-    /// so that other things happen in between.
-    fn deadline(&self) -> Option<Instant> {
-        let (deadline, kind) = self.shard.next_deadline()?;
-        let late = if kind == TimerKind::Work { self.work_at } else { Instant::START };
+    /// When a shard gets the Tick that it wants, if it wants one. One for work that is left comes a bit late at times, so
+    /// that other things happen in between.
+    fn deadline_of(&self, shard: usize) -> Option<Instant> {
+        let (deadline, kind) = self.shards[shard].next_deadline()?;
+        let late = if kind == TimerKind::Work { self.work_at[shard] } else { Instant::START };
         Some(deadline.max(self.now).max(late))
     }
 
+    /// The next Tick, and whose.
+    fn deadline(&self) -> Option<(Instant, usize)> {
+        (0..self.shards.len()).filter_map(|shard| Some((self.deadline_of(shard)?, shard))).min()
+    }
+
     fn has_work(&self) -> bool {
-        let next = self.shard.next_deadline();
-        next.is_some_and(|(deadline, kind)| deadline <= self.now || kind == TimerKind::Work)
+        let next = self.shards.iter().filter_map(Shard::next_deadline);
+        next.into_iter().any(|(deadline, kind)| deadline <= self.now || kind == TimerKind::Work)
     }
 
     fn next_time(&self) -> Option<Instant> {
         let event = self.queue.first_key_value().map(|((time, _), _)| *time);
-        event.into_iter().chain(self.deadline()).min()
+        event.into_iter().chain(self.deadline().map(|(time, _)| time)).min()
     }
 
     /// The next event or Tick.
@@ -176,32 +206,35 @@ impl Net {
         let event = self.queue.first_key_value().map(|((time, _), _)| *time);
         let tick = match (event, self.deadline()) {
             (None, deadline) => deadline,
-            (Some(event), Some(deadline)) if deadline < event => Some(deadline),
-            (Some(event), Some(deadline)) if deadline == event && self.rng.below(2) == 0 => Some(deadline),
+            (Some(event), Some(deadline)) if deadline.0 < event => Some(deadline),
+            (Some(event), Some(deadline)) if deadline.0 == event && self.rng.below(2) == 0 => Some(deadline),
             (Some(_), _) => None,
         };
-        if let Some(deadline) = tick {
+        if let Some((deadline, shard)) = tick {
             self.now = deadline;
-            self.input(ShardInput::Tick);
-            self.had_work = false;
+            self.input(shard, ShardInput::Tick);
+            self.had_work[shard] = false;
         } else if let Some(((time, _), happening)) = self.queue.pop_first() {
             self.now = time;
-            if !self.had_work && self.rng.below(64) == 0 {
+            if !self.had_work.contains(&true) && self.rng.below(64) == 0 {
                 // One Tick too many does no harm.
-                self.input(ShardInput::Tick);
+                let shard = self.rng.below(self.shards.len() as u64) as usize;
+                self.input(shard, ShardInput::Tick);
             }
             self.on(happening);
         }
-        let has_work = self.shard.next_deadline().is_some_and(|(_, kind)| kind == TimerKind::Work);
-        if has_work && !self.had_work {
-            let random = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
-            self.work_at = self.now + self.work_delay.unwrap_or(Duration::from_micros(random));
+        for shard in 0..self.shards.len() {
+            let has_work = self.shards[shard].next_deadline().is_some_and(|(_, kind)| kind == TimerKind::Work);
+            if has_work && !self.had_work[shard] {
+                let random = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
+                self.work_at[shard] = self.now + self.work_delay.unwrap_or(Duration::from_micros(random));
+            }
+            self.had_work[shard] = has_work;
         }
-        self.had_work = has_work;
         // Looking at every session after every step would be most of the work of a large test.
-        let every = 1 + self.shard.view().session_count() as u64 / 4;
+        let every = 1 + self.view().session_count() as u64 / 4;
         if self.steps.is_multiple_of(every) {
-            self.shard.view().assert_consistent();
+            self.view().assert_consistent();
         }
     }
 
@@ -213,11 +246,31 @@ impl Net {
             Happening::Pump(link) => self.pump(link),
             Happening::ToClient(link, data) => self.on_client_arrival(link, &data),
             Happening::ClientFin(link) => self.scripts[link].on_close(true),
-            Happening::Decided(request, verdict) => {
-                assert!(self.unanswered.remove(&request));
-                self.input(ShardInput::Decided { request, verdict });
+            Happening::Decided(shard, request, verdict) => {
+                assert!(self.unanswered.remove(&(shard, request)));
+                self.input(shard, ShardInput::Decided { request, verdict });
+            }
+            Happening::Moved(link, to, moved) => self.on_moved(link, to, moved),
+            Happening::Place(to, from, message) => {
+                self.input(to, ShardInput::Place { from, message });
+            }
+            Happening::ToControl(from, message) => {
+                let mut outputs = Vec::new();
+                self.control.handle(ControlInput::Shard { from, message }, &mut outputs);
+                for ControlOutput::Shard { to, message } in outputs {
+                    let to = usize::from(to.0);
+                    self.say(CONTROL, to, Happening::FromControl(to, message));
+                }
+            }
+            Happening::FromControl(to, message) => {
+                self.input(to, ShardInput::Control(message));
             }
         }
+    }
+
+    /// A look into the node.
+    pub(crate) fn view(&self) -> NodeView<'_> {
+        NodeView(&self.shards)
     }
 
     /// The end of a test: everybody leaves, all time passes, nothing may be left.
@@ -229,16 +282,18 @@ impl Net {
         }
         // Longer than any hold, stall or close takes.
         self.advance_secs(60);
-        let view = self.shard.view();
+        let view = self.view();
         assert_eq!(view.connection_count(), 0);
         assert!(view.timer_count() <= view.session_count(), "only sessions that wait have timers");
-        assert_eq!(view.ledger_balance(), 0);
         // Longer than any Session Expiry Interval but "never".
         self.advance_secs(u64::from(u32::MAX));
-        let view = self.shard.view();
-        assert_eq!((view.timer_count(), self.shard.next_deadline()), (0, None), "a timer has leaked");
+        let view = self.view();
+        assert_eq!((view.timer_count(), self.deadline()), (0, None), "a timer has leaked");
         if view.session_count() == 0 {
             assert_eq!((view.queued(), view.subscription_count()), (0, 0));
+        }
+        for shard in &self.shards {
+            shard.view().assert_idle();
         }
         assert!(self.unanswered.is_empty());
     }
@@ -247,7 +302,8 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("seed {}, at {}, {} connections", self.seed, self.now, self.links.len());
+            let (shards, conns) = (self.shards.len(), self.links.len());
+            eprintln!("seed {}, {shards} shards, at {}, {conns} connections", self.seed, self.now);
         }
     }
 }

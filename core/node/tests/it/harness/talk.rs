@@ -6,11 +6,12 @@ use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
 };
-use newtmq_node::{AdminCommand, DropReason, Ledger, Question, ShardInput, ShardView, Verdict};
+use newtmq_node::{AdminCommand, DropReason, Question, ShardInput, Verdict};
 
 use super::client::{Client, Script};
 use super::net::Net;
 use super::packets::{Connack, Connect, Got, Message, Publish, Subscribe, encode};
+use super::view::NodeLedger;
 
 impl Net {
     /// Opens a network connection and sends CONNECT; nothing is awaited.
@@ -268,16 +269,14 @@ impl Net {
     }
 
     pub(crate) fn shutdown(&mut self) {
-        self.input(ShardInput::Admin(AdminCommand::Shutdown));
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::Shutdown));
+        }
         self.settle();
     }
 
-    pub(crate) fn view(&self) -> ShardView<'_> {
-        self.shard.view()
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        self.shard.view().ledger()
+    pub(crate) fn ledger(&self) -> NodeLedger {
+        self.view().ledger()
     }
 
     pub(crate) fn dropped(&self, reason: DropReason) -> u64 {

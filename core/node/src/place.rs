@@ -1,0 +1,155 @@
+//! What the shards of a node say to each other. Between two shards messages arrive once, in the order they were sent.
+
+use newtmq_base::{ConnId, ShardId};
+use newtmq_mqtt::OwnedTopicFilter;
+use newtmq_session::Message;
+use newtmq_topic::{Fit, RetainedCursor};
+
+/// Most shards of a node.
+pub const SHARDS_MAX: u16 = 128;
+
+/// Where a retained message, or the deletion of one, comes from: its publisher's shard, and a number that counts those
+/// from there to the shard that owns the topic. The owner gets them in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// Of a message that is not retained.
+    pub(crate) const NONE: Stamp = Stamp(0);
+    const NUMBER_BITS: u32 = 48;
+
+    pub(crate) fn new(source: u16, number: u64) -> Stamp {
+        assert!(number > 0 && number >> Stamp::NUMBER_BITS == 0, "2^48 retained messages are enough");
+        Stamp(u64::from(source) << Stamp::NUMBER_BITS | number)
+    }
+
+    pub(crate) fn source(self) -> u16 {
+        (self.0 >> Stamp::NUMBER_BITS) as u16
+    }
+
+    pub(crate) fn number(self) -> u64 {
+        self.0 & ((1 << Stamp::NUMBER_BITS) - 1)
+    }
+}
+
+/// From one shard of a node to another.
+#[derive(Debug)]
+pub enum PlaceMessage {
+    /// A message that the receiver has plain subscriptions for. It never passes it on.
+    Publish {
+        /// The message.
+        message: Message,
+        /// Its publisher's connection at the sender; none for a will or the server's own.
+        publisher: Option<ConnId>,
+        /// If it was published with RETAIN.
+        stamp: Stamp,
+    },
+    /// A message for a shared group.
+    Group(Box<GroupPublish>),
+    /// A message to be retained by the receiver, or an empty one that deletes.
+    Retain {
+        /// The message.
+        message: Message,
+        /// Which one it is.
+        stamp: Stamp,
+    },
+    /// Asks for the next retained messages of a filter.
+    Read(Box<RetainedRead>),
+    /// Answers [`PlaceMessage::Read`].
+    Chunk(Box<RetainedChunk>),
+    /// So much of what was sent has been worked off.
+    Credit {
+        /// In the sender's account.
+        bytes: usize,
+    },
+    /// The publisher has to wait: a target's output is above the limit.
+    Hold {
+        /// At the receiver.
+        publisher: ConnId,
+        /// At the sender.
+        target: ConnId,
+    },
+    /// The target of an earlier hold has drained, stalled or gone.
+    Release {
+        /// At the receiver.
+        publisher: ConnId,
+        /// At the sender.
+        target: ConnId,
+    },
+    /// The publisher waits no longer, or has gone.
+    Leave {
+        /// At the sender.
+        publisher: ConnId,
+        /// At the receiver.
+        target: ConnId,
+    },
+    /// The sender stops; no message comes any more.
+    Bye,
+}
+
+/// A message on its way to a member of a shared group (section 4.8.2). It goes round the places that have members until
+/// one has a member that is ready, and else to the fittest that it met.
+#[derive(Debug)]
+pub struct GroupPublish {
+    /// Text of the shared subscription.
+    pub(crate) group: OwnedTopicFilter,
+    pub(crate) message: Message,
+    pub(crate) publisher: Option<(ShardId, ConnId)>,
+    /// Which of the place's members has its turn.
+    pub(crate) index: u32,
+    /// Shards that had no ready member, a bit each.
+    pub(crate) tried: u128,
+    /// The fittest of theirs.
+    pub(crate) best: Option<(Fit, u16)>,
+}
+
+/// Who reads retained messages: a subscription of a session.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(crate) session: u32,
+    /// Tells two sessions of one key apart.
+    pub(crate) born: u64,
+    /// Tells two readings of one filter apart.
+    pub(crate) reading: u64,
+    pub(crate) filter: OwnedTopicFilter,
+}
+
+/// Asks for the next retained messages. The reader keeps the place where it is; the owner keeps nothing.
+#[derive(Debug)]
+pub struct RetainedRead {
+    pub(crate) reader: Reader,
+    pub(crate) cursor: RetainedCursor,
+    /// By source: what the owner must have worked off before it answers.
+    pub(crate) need: Box<[u64]>,
+}
+
+/// Some retained messages.
+#[derive(Debug)]
+pub struct RetainedChunk {
+    pub(crate) reader: Reader,
+    /// Where to go on; none at the end.
+    pub(crate) cursor: Option<RetainedCursor>,
+    pub(crate) messages: std::collections::VecDeque<(Message, Stamp)>,
+    /// By source: what the owner had worked off.
+    pub(crate) seen: Box<[u64]>,
+}
+
+/// What a message costs beside its bytes in a lane's account.
+const COST_BYTES: usize = 64;
+
+impl PlaceMessage {
+    /// What the message takes of its lane's limit until it has been worked off; 0 for what is limited otherwise.
+    pub(crate) fn cost(&self) -> usize {
+        match self {
+            PlaceMessage::Publish { message, .. } | PlaceMessage::Retain { message, .. } => message.len() + COST_BYTES,
+            PlaceMessage::Group(group) => group.message.len() + COST_BYTES,
+            PlaceMessage::Read(_)
+            | PlaceMessage::Chunk(_)
+            | PlaceMessage::Credit { .. }
+            | PlaceMessage::Hold { .. }
+            | PlaceMessage::Release { .. }
+            | PlaceMessage::Leave { .. }
+            | PlaceMessage::Bye => 0,
+        }
+    }
+}

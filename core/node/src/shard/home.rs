@@ -1,0 +1,83 @@
+//! Which shard of the node a client or a topic belongs to (docs/adr/0005). A client's connection goes to the shard of its
+//! Client Identifier before anything is decided about it, so a session never leaves its shard, and who takes it over
+//! finds it here.
+
+use core::hash::BuildHasher as _;
+
+use newtmq_base::{ConnId, Instant, ShardId};
+
+use super::{Next, Shard};
+use crate::conn::Conn;
+use crate::io::{Moved, Outbox, Output, Taken};
+
+impl Shard {
+    pub(crate) fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    /// The same at each shard of the node.
+    pub(crate) fn node_hash(&self, text: &str) -> u64 {
+        self.node_seed.state().hash_one(text)
+    }
+
+    /// The shard of a client.
+    pub(crate) fn home_of(&self, client: &str) -> u16 {
+        self.shard_of(client)
+    }
+
+    /// The shard that keeps a topic's retained message.
+    pub(crate) fn owner_of(&self, topic: &str) -> u16 {
+        self.shard_of(topic)
+    }
+
+    fn shard_of(&self, text: &str) -> u16 {
+        if self.shards == 1 {
+            return 0;
+        }
+        // The high half: the low bits place entries in tables.
+        let hash = self.node_hash(text) >> 32;
+        u16::try_from((hash * u64::from(self.shards)) >> 32).expect("below the number of shards")
+    }
+
+    /// Sends a connection to the shard of its client.
+    pub(crate) fn move_to(&mut self, conn: ConnId, to: u16, connect: &[u8], out: &mut Outbox) -> Next {
+        self.arm_conn(conn, Instant::NEVER);
+        let Some(c) = self.conns[conn.slot as usize].take() else { return Next::Stop };
+        if c.counted {
+            self.move_away(c.listener);
+        }
+        let moved = Moved { listener: newtmq_base::ListenerId(c.listener), peer: c.peer, connect: connect.into() };
+        out.push(Output::Move { conn, to: ShardId(to), moved: Box::new(moved) });
+        Next::Hold
+    }
+
+    /// A connection that another shard had.
+    pub(crate) fn on_moved(&mut self, now: Instant, conn: ConnId, moved: &Moved, out: &mut Outbox) -> Taken {
+        let Moved { listener, peer, connect } = moved;
+        self.admit_moved(*listener);
+        let c = self.insert_conn(now, conn, *listener, *peer);
+        c.counted = true;
+        c.phase = crate::conn::Phase::AwaitConnect;
+        let zone = usize::from(c.zone);
+        self.arm_conn(conn, now + self.config.zones[zone].idle_timeout);
+        let taken = self.on_bytes(now, conn, connect, out);
+        Taken { bytes: 0, hold: taken.hold }
+    }
+
+    /// A connection as it is opened.
+    pub(crate) fn insert_conn(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        listener: newtmq_base::ListenerId,
+        peer: crate::io::Peer,
+    ) -> &mut Conn {
+        let at = conn.slot as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        assert!(self.conns[at].is_none(), "the driver opened slot {} twice", conn.slot);
+        let zone = self.config.listeners[usize::from(listener.0)].zone;
+        self.conns[at].insert(Conn::new(conn.generation, listener.0, zone, peer, now))
+    }
+}

@@ -1,0 +1,198 @@
+//! Lanes to and from the other shards of the node: what was sent and is not worked off, and what came and waits.
+//!
+//! What comes in is worked off in its order, some at a time, at the next Tick, so that no client has to wait long for
+//! other shards. A lane whose account is above its limit holds the publishers that use it, never longer than the other
+//! shard needs: shards wait for nobody, so there is no limit of time and nothing is dropped.
+
+use std::collections::VecDeque;
+
+use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_session::Message;
+use newtmq_topic::{Memo, PlaceId};
+
+use super::Shard;
+use super::deliver::Origin;
+use super::fan::Publishing;
+use crate::conn::Target;
+use crate::io::{Outbox, Output};
+use crate::place::{PlaceMessage, Stamp};
+
+/// Above this many bytes that are not worked off, publishers wait.
+const LANE_HIGH_BYTES: usize = 1 << 20;
+/// Below it they go on.
+const LANE_LOW_BYTES: usize = 256 << 10;
+/// Credit is given in pieces of this size.
+const CREDIT_BYTES: usize = 64 << 10;
+/// Most deliveries of one Tick to what came from other shards.
+const LANE_DELIVERIES: usize = 16_384;
+
+const _: () = assert!(CREDIT_BYTES < LANE_LOW_BYTES && LANE_LOW_BYTES < LANE_HIGH_BYTES);
+
+/// To and from one other shard; the own one has a lane, too, of which only the counts of retained messages are used.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// Bytes sent and not worked off.
+    pub(crate) outstanding: usize,
+    /// Publishers that wait for it to become less.
+    pub(crate) waiters: Vec<ConnId>,
+    /// Retained messages sent.
+    pub(crate) retained_sent: u64,
+    /// What came and waits.
+    inbox: VecDeque<PlaceMessage>,
+    /// A fan-out of what came is not finished; what comes after it waits [MQTT-4.6.0-6].
+    pub(crate) busy: bool,
+    /// Bytes worked off and not told.
+    owed: usize,
+    /// Retained messages that came.
+    pub(crate) retained_seen: u64,
+}
+
+impl Lane {
+    /// Checks that nothing waits, and that what is not credited is less than a credit.
+    pub(crate) fn assert_idle(&self) {
+        assert!(self.waiters.is_empty() && self.inbox.is_empty() && !self.busy);
+        assert!(self.outstanding < CREDIT_BYTES, "{} bytes are not credited", self.outstanding);
+    }
+
+    fn has_work(&self) -> bool {
+        !self.busy && !self.inbox.is_empty()
+    }
+}
+
+impl Shard {
+    /// Another shard says something.
+    pub(crate) fn on_place(&mut self, now: Instant, from: ShardId, message: PlaceMessage, out: &mut Outbox) {
+        let lane = &mut self.lanes[usize::from(from.0)];
+        match message {
+            PlaceMessage::Publish { .. }
+            | PlaceMessage::Group(_)
+            | PlaceMessage::Retain { .. }
+            | PlaceMessage::Read(_)
+            | PlaceMessage::Bye => lane.inbox.push_back(message),
+            PlaceMessage::Chunk(chunk) => self.on_chunk(now, from.0, chunk, out),
+            PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
+            PlaceMessage::Hold { publisher, target } => {
+                self.wait_for(now, publisher, &[Target::There(from.0, target)], out);
+            }
+            PlaceMessage::Release { publisher, target } => {
+                self.stop_waiting_for(now, publisher, Target::There(from.0, target), out);
+            }
+            PlaceMessage::Leave { publisher, target } => self.forget_waiter(from.0, publisher, target),
+        }
+    }
+
+    /// Whether something that came can be worked off.
+    pub(crate) fn lanes_have_work(&self) -> bool {
+        self.shards() > 1 && self.lanes.iter().any(Lane::has_work)
+    }
+
+    /// Works off what came from other shards, in turns.
+    pub(crate) fn work_lanes(&mut self, now: Instant, out: &mut Outbox) {
+        if self.shards() == 1 {
+            return;
+        }
+        self.spent = 0;
+        let first = self.next_lane;
+        for step in 0..self.shards() {
+            let at = (first + step) % self.shards();
+            while self.spent < LANE_DELIVERIES && self.lanes[usize::from(at)].has_work() {
+                let Some(message) = self.lanes[usize::from(at)].inbox.pop_front() else { break };
+                self.work_off(now, at, message, out);
+            }
+        }
+        // Whoever was last in this turn is first in the next.
+        self.next_lane = (first + 1) % self.shards();
+    }
+
+    fn work_off(&mut self, now: Instant, from: u16, message: PlaceMessage, out: &mut Outbox) {
+        let cost = message.cost();
+        self.spent += 1;
+        match message {
+            PlaceMessage::Publish { message, publisher, stamp } => {
+                self.on_forwarded(now, from, &message, publisher, stamp, out);
+            }
+            PlaceMessage::Group(group) => self.on_group(now, from, *group, out),
+            PlaceMessage::Retain { message, stamp } => self.on_retain(now, from, &message, stamp, out),
+            PlaceMessage::Read(read) => self.on_read(now, from, read, out),
+            PlaceMessage::Bye => self.on_bye(now, out),
+            PlaceMessage::Chunk(_)
+            | PlaceMessage::Credit { .. }
+            | PlaceMessage::Hold { .. }
+            | PlaceMessage::Release { .. }
+            | PlaceMessage::Leave { .. } => unreachable!("these never wait"),
+        }
+        let lane = &mut self.lanes[usize::from(from)];
+        lane.owed += cost;
+        if lane.owed >= CREDIT_BYTES {
+            let bytes = core::mem::take(&mut lane.owed);
+            self.send_place(from, PlaceMessage::Credit { bytes }, out);
+        }
+    }
+
+    /// A message from another shard goes to the sessions here.
+    fn on_forwarded(
+        &mut self,
+        now: Instant,
+        from: u16,
+        message: &Message,
+        publisher: Option<ConnId>,
+        stamp: Stamp,
+        out: &mut Outbox,
+    ) {
+        let mut publishing = Publishing::of_message(message, crate::conn::NONE);
+        publishing.stamp = stamp;
+        if stamp != Stamp::NONE {
+            self.saw_live(message.topic_str(), stamp);
+        }
+        let origin = Origin::Lane(from, publisher);
+        let delivered = self.deliver(now, publishing, &mut Memo::default(), origin, None, out);
+        if delivered.unfinished {
+            self.lanes[usize::from(from)].busy = true;
+        }
+        if let Some(publisher) = publisher {
+            self.hold_remote(from, publisher, &delivered.congested, out);
+        }
+    }
+
+    /// Sends a message to the places that have subscriptions for it.
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        places: &[PlaceId],
+        message: &Message,
+        publisher: Option<ConnId>,
+        stamp: Stamp,
+        out: &mut Outbox,
+    ) {
+        for place in places {
+            self.ledger.forwarded += 1;
+            self.send_place(place.0, PlaceMessage::Publish { message: message.clone(), publisher, stamp }, out);
+            if let Some(publisher) = publisher {
+                self.wait_for_lane(now, place.0, publisher, out);
+            }
+        }
+    }
+
+    /// Makes a publisher wait while a lane's account is above its limit.
+    pub(crate) fn wait_for_lane(&mut self, now: Instant, to: u16, publisher: ConnId, out: &mut Outbox) {
+        if self.lanes[usize::from(to)].outstanding >= LANE_HIGH_BYTES {
+            self.wait_for(now, publisher, &[Target::Lane(to)], out);
+        }
+    }
+
+    pub(crate) fn send_place(&mut self, to: u16, message: PlaceMessage, out: &mut Outbox) {
+        self.lanes[usize::from(to)].outstanding += message.cost();
+        out.push(Output::Place { to: ShardId(to), message });
+    }
+
+    fn on_credit(&mut self, now: Instant, from: u16, bytes: usize, out: &mut Outbox) {
+        let lane = &mut self.lanes[usize::from(from)];
+        lane.outstanding -= bytes;
+        if lane.outstanding >= LANE_LOW_BYTES {
+            return;
+        }
+        for publisher in core::mem::take(&mut lane.waiters) {
+            self.stop_waiting_for(now, publisher, Target::Lane(from), out);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! The way of retained messages to new subscriptions (section 3.3.1.3): a cursor that is drained while there is room in
+//! the client's output, so it counts to no queue. Topics of other shards come in chunks, asked for one at a time.
+//!
+//! With several shards a message may be published while its topic is read. What keeps the two apart: a subscription
+//! reads when every shard sends it live messages; an owner answers when it has worked off all that was retained before;
+//! and the reader compares a retained message with the last one of its topic that it got live.
+
+use core::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::{OwnedTopicFilter, QoS};
+use newtmq_session::{Identifiers, Message, Op};
+use newtmq_topic::{RetainedCursor, RetainedIndex};
+
+use super::fan::{Publishing, pump, write_publish};
+use super::retain::Retained;
+use super::{SessionSlot, Shard, ready};
+use crate::conn::{Conn, NONE};
+use crate::io::Outbox;
+use crate::ledger::{DropReason, Ledger};
+use crate::outbuf::{BufferPool, OUTPUT_LOW_BYTES};
+use crate::place::{PlaceMessage, Reader, RetainedChunk, RetainedRead, Stamp};
+
+/// Most entries that one `fill` looks at, or one chunk.
+const POUR_STEP: usize = 2048;
+/// Most messages of a chunk, and the bytes after which it ends.
+const CHUNK_MESSAGES: usize = 256;
+const CHUNK_BYTES: usize = 64 << 10;
+/// Topics whose last live message a session remembers while it reads. Above it one may come twice.
+const LIVE_TOPICS_MAX: usize = 16_384;
+
+/// Retained messages on their way to a session.
+#[derive(Debug, Default)]
+pub(crate) struct Pourings {
+    by_filter: BTreeMap<OwnedTopicFilter, Pouring>,
+    /// Those that have something to send.
+    ready: BTreeSet<OwnedTopicFilter>,
+    /// By topic: the last message with RETAIN that the session got live, with several shards.
+    live: BTreeMap<Box<[u8]>, Stamp>,
+}
+
+/// Retained messages on their way to one new subscription.
+#[derive(Debug)]
+pub(crate) struct Pouring {
+    /// Tells it from an earlier one of the same filter.
+    reading: u64,
+    qos: QoS,
+    identifier: u32,
+    /// By owner: what was retained by publishers of this shard; the session gets later ones live.
+    before: Box<[u64]>,
+    /// In the topics of this shard; none when they are done.
+    own: Option<RetainedCursor>,
+    /// From other shards.
+    chunks: VecDeque<(u16, Box<RetainedChunk>)>,
+    /// Shards that have not answered.
+    awaited: u16,
+}
+
+impl Pourings {
+    pub(crate) fn note_live(&mut self, topic: &[u8], stamp: Stamp) {
+        if self.live.len() < LIVE_TOPICS_MAX || self.live.contains_key(topic) {
+            self.live.insert(topic.into(), stamp);
+        }
+    }
+}
+
+impl Pouring {
+    /// Whether the session is to get a message that `owner` has, as far as it had worked off what came by then.
+    fn wants(
+        &self,
+        live: &BTreeMap<Box<[u8]>, Stamp>,
+        own: u16,
+        owner: u16,
+        entry: (&Message, Stamp),
+        seen: impl Fn(u16) -> u64,
+    ) -> bool {
+        let (message, stamp) = entry;
+        if stamp.source() == own && stamp.number() > self.before[usize::from(owner)] {
+            return false;
+        }
+        let Some(last) = live.get(message.topic()) else { return true };
+        // A live one that the owner did not know of is later; the same one is not sent twice.
+        *last != stamp && last.number() <= seen(last.source())
+    }
+
+    fn is_done(&self) -> bool {
+        self.own.is_none() && self.chunks.is_empty() && self.awaited == 0
+    }
+}
+
+impl Shard {
+    /// Prepares to send the retained messages of a new subscription. From here on the session remembers what it gets
+    /// live. Says whether there may be any.
+    pub(crate) fn prepare_pour(&mut self, key: u32, filter: &OwnedTopicFilter, qos: QoS, identifier: u32) -> bool {
+        // A subscription made again starts again; there is never more than one reading of it.
+        self.stop_pouring(key, filter.as_str());
+        if self.shards() == 1 && self.retained.is_empty() {
+            return false;
+        }
+        let before = self.lanes.iter().map(|lane| lane.retained_sent).collect();
+        self.next_reading += 1;
+        let reading = self.next_reading;
+        let chunks = VecDeque::new();
+        let pouring = Pouring { reading, qos, identifier, before, own: None, chunks, awaited: 0 };
+        self.slot(key).pouring.get_or_insert_default().by_filter.insert(filter.clone(), pouring);
+        true
+    }
+
+    /// Starts to send them.
+    pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
+        let parsed = filter.as_filter();
+        let owners = match parsed.has_wildcards() {
+            true => 0..self.shards(),
+            false => self.owner_of(parsed.filter())..self.owner_of(parsed.filter()) + 1,
+        };
+        let own = self.own;
+        let slot = self.sessions.get_mut(key).expect("an open connection has a session");
+        let born = slot.born;
+        let Some(pourings) = &mut slot.pouring else { return };
+        let Some(pouring) = pourings.by_filter.get_mut(&filter) else { return };
+        if owners.contains(&own) {
+            pouring.own = Some(RetainedCursor::new(filter.clone()));
+            pourings.ready.insert(filter.clone());
+        }
+        pouring.awaited = owners.clone().filter(|owner| *owner != own).count() as u16;
+        let reader = Reader { session: key, born, reading: pouring.reading, filter };
+        for owner in owners.filter(|owner| *owner != own) {
+            let cursor = RetainedCursor::new(reader.filter.clone());
+            self.read_from(owner, reader.clone(), cursor, out);
+        }
+    }
+
+    fn read_from(&mut self, owner: u16, reader: Reader, cursor: RetainedCursor, out: &mut Outbox) {
+        let need = self.retained_need[usize::from(owner)].clone();
+        self.send_place(owner, PlaceMessage::Read(Box::new(RetainedRead { reader, cursor, need })), out);
+    }
+
+    /// Forgets the retained messages of a subscription that are not sent yet.
+    pub(crate) fn stop_pouring(&mut self, key: u32, filter: &str) {
+        let slot = self.slot(key);
+        if let Some(pourings) = &mut slot.pouring {
+            pourings.by_filter.remove(filter);
+            pourings.ready.remove(filter);
+            if pourings.by_filter.is_empty() {
+                slot.pouring = None;
+            }
+        }
+    }
+
+    /// Another shard's subscription reads retained messages.
+    pub(crate) fn on_read(&mut self, now: Instant, from: u16, read: Box<RetainedRead>, out: &mut Outbox) {
+        let behind = |(source, need): (usize, &u64)| *need > self.lanes[source].retained_seen;
+        if read.need.iter().enumerate().any(behind) {
+            self.parked_reads.push((from, read));
+            return;
+        }
+        let RetainedRead { reader, mut cursor, .. } = *read;
+        let (mut budget, mut bytes, mut messages) = (POUR_STEP, 0, VecDeque::new());
+        let finished = self.retained.drain(&mut cursor, &mut budget, |entry| {
+            if messages.len() >= CHUNK_MESSAGES || bytes >= CHUNK_BYTES {
+                return ControlFlow::Break(());
+            }
+            if !entry.message.is_expired(now) {
+                bytes += entry.message.len();
+                messages.push_back((entry.message.clone(), entry.stamp));
+            }
+            ControlFlow::Continue(())
+        });
+        self.spent += messages.len();
+        let seen = self.lanes.iter().map(|lane| lane.retained_seen).collect();
+        let chunk = RetainedChunk { reader, cursor: (!finished).then_some(cursor), messages, seen };
+        self.send_place(from, PlaceMessage::Chunk(Box::new(chunk)), out);
+    }
+
+    /// Something was retained: readers that waited for it go on.
+    pub(crate) fn answer_parked(&mut self, now: Instant, out: &mut Outbox) {
+        for (from, read) in core::mem::take(&mut self.parked_reads) {
+            self.on_read(now, from, read, out);
+        }
+    }
+
+    /// Some retained messages of another shard.
+    pub(crate) fn on_chunk(&mut self, now: Instant, from: u16, chunk: Box<RetainedChunk>, out: &mut Outbox) {
+        let Reader { session, born, reading, ref filter } = chunk.reader;
+        let Some(slot) = self.sessions.get_mut(session).filter(|slot| slot.born == born) else { return };
+        let Some(pourings) = &mut slot.pouring else { return };
+        let Some(pouring) = pourings.by_filter.get_mut(filter).filter(|p| p.reading == reading) else { return };
+        pourings.ready.insert(filter.clone());
+        pouring.awaited -= 1;
+        pouring.chunks.push_back((from, chunk));
+        let conn = slot.conn;
+        if let Some(Some(c)) = self.conns.get(conn as usize) {
+            let conn = ConnId { slot: conn, generation: c.generation };
+            self.pump(now, conn, out);
+        }
+    }
+
+    /// Lets the session send: first what is in flight and queued, then retained messages.
+    pub(crate) fn pump(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let more = self.refill(now, conn, out);
+        let Some(c) = self.conn_mut(conn) else { return };
+        if more || !c.out.is_empty() {
+            ready(now, c, conn.slot, out);
+        }
+    }
+
+    /// The same, without telling the driver. Says whether retained messages are left that nothing but the size of a
+    /// step keeps back.
+    pub(crate) fn refill(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> bool {
+        let Shard { sessions, conns, ledger, pool, retained, config, lanes, own, .. } = self;
+        let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
+        let Some(slot) = sessions.get_mut(c.session) else { return false };
+        pump(now, slot, c, ledger, pool, &config.zones[usize::from(slot.zone)].session);
+        if slot.pouring.is_none() {
+            return false;
+        }
+        let zone = &config.zones[usize::from(slot.zone)];
+        let (limits, upgrade, own) = (zone.session, zone.upgrade_qos, *own);
+        let seen = |source: u16| lanes[usize::from(source)].retained_seen;
+        let (mut budget, mut asks) = (POUR_STEP, Vec::new());
+        while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES && budget > 0 {
+            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade, own };
+            if !pourer.step(retained, &seen, &mut budget, &mut asks) {
+                break;
+            }
+        }
+        let more = budget == 0 && slot.pouring.as_ref().is_some_and(|pourings| !pourings.ready.is_empty());
+        for (owner, reader, cursor) in asks {
+            self.read_from(owner, reader, cursor, out);
+        }
+        more
+    }
+}
+
+/// The next chunk to ask for.
+type Ask = (u16, Reader, RetainedCursor);
+
+/// One session's retained messages going out.
+struct Pourer<'a> {
+    now: Instant,
+    slot: &'a mut SessionSlot,
+    conn: &'a mut Conn,
+    ledger: &'a mut Ledger,
+    pool: &'a mut BufferPool,
+    limits: newtmq_session::SessionLimits,
+    /// The subscription's QoS counts alone, as for live messages.
+    upgrade: bool,
+    own: u16,
+}
+
+impl Pourer<'_> {
+    /// Goes on with the first subscription that has something to send. Says whether it is worth going on.
+    fn step(
+        &mut self,
+        retained: &RetainedIndex<Retained>,
+        seen: &impl Fn(u16) -> u64,
+        budget: &mut usize,
+        asks: &mut Vec<Ask>,
+    ) -> bool {
+        let Some(mut pourings) = self.slot.pouring.take() else { return false };
+        let Some(filter) = pourings.ready.pop_first() else {
+            self.slot.pouring = Some(pourings);
+            return false;
+        };
+        let Pourings { by_filter, live, ready } = &mut *pourings;
+        let Some(pouring) = by_filter.get_mut(&filter) else { unreachable!("only readings that go on are ready") };
+        let blocked =
+            self.pour_own(pouring, live, retained, seen, budget) || self.pour_chunks(pouring, live, budget, asks);
+        if blocked || pouring.own.is_some() || !pouring.chunks.is_empty() {
+            ready.insert(filter);
+        } else if pouring.is_done() {
+            by_filter.remove(&filter);
+        }
+        self.slot.pouring = if pourings.by_filter.is_empty() { None } else { Some(pourings) };
+        !blocked
+    }
+
+    /// From the topics of this shard. Says whether there was no room.
+    fn pour_own(
+        &mut self,
+        pouring: &mut Pouring,
+        live: &BTreeMap<Box<[u8]>, Stamp>,
+        retained: &RetainedIndex<Retained>,
+        seen: &impl Fn(u16) -> u64,
+        budget: &mut usize,
+    ) -> bool {
+        let Some(mut cursor) = pouring.own.take() else { return false };
+        let mut blocked = false;
+        let finished = retained.drain(&mut cursor, budget, |entry| {
+            let of_entry = (&entry.message, entry.stamp);
+            if !pouring.wants(live, self.own, self.own, of_entry, seen) || entry.message.is_expired(self.now) {
+                return ControlFlow::Continue(());
+            }
+            if self.conn.out.len() >= OUTPUT_LOW_BYTES
+                || !self.pour_one(&entry.message, pouring.qos, pouring.identifier)
+            {
+                blocked = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        if !finished {
+            pouring.own = Some(cursor);
+        }
+        blocked
+    }
+
+    /// From other shards. Says whether there was no room.
+    fn pour_chunks(
+        &mut self,
+        pouring: &mut Pouring,
+        live: &BTreeMap<Box<[u8]>, Stamp>,
+        budget: &mut usize,
+        asks: &mut Vec<Ask>,
+    ) -> bool {
+        while let Some((owner, mut chunk)) = pouring.chunks.pop_front() {
+            while let Some((message, stamp)) = chunk.messages.front() {
+                if *budget == 0 {
+                    pouring.chunks.push_front((owner, chunk));
+                    return false;
+                }
+                let seen = |source: u16| chunk.seen[usize::from(source)];
+                let wanted =
+                    pouring.wants(live, self.own, owner, (message, *stamp), seen) && !message.is_expired(self.now);
+                let full = self.conn.out.len() >= OUTPUT_LOW_BYTES;
+                if wanted && (full || !self.pour_one(message, pouring.qos, pouring.identifier)) {
+                    pouring.chunks.push_front((owner, chunk));
+                    return true;
+                }
+                *budget -= 1;
+                chunk.messages.pop_front();
+            }
+            if let Some(cursor) = chunk.cursor {
+                pouring.awaited += 1;
+                asks.push((owner, chunk.reader, cursor));
+            }
+        }
+        false
+    }
+
+    /// Sends one. Says whether there was room; QoS 1 and 2 need a place in the client's window.
+    fn pour_one(&mut self, message: &Message, qos: QoS, identifier: u32) -> bool {
+        let qos = if self.upgrade { qos } else { qos.min(message.qos()) };
+        if qos == QoS::AtMostOnce {
+            let publishing = Publishing::of_message(message, NONE);
+            let identifiers = if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) };
+            let frame = publishing.qos0(true, identifiers, self.now);
+            if write_publish(self.conn, frame, Some(message), self.pool) {
+                self.ledger.retained_sent += 1;
+            }
+            return true;
+        }
+        if self.slot.session.outstanding() >= usize::from(self.conn.receive_maximum)
+            || self.slot.session.queue_len() > 0
+        {
+            return false;
+        }
+        let identifiers = if identifier == 0 { Identifiers::None } else { Identifiers::One(identifier) };
+        let op = Op::Enqueue { message: message.clone(), qos, retain: true, identifiers, priority: 0 };
+        // It enters the ledger like any other delivery that is waited for.
+        self.ledger.matched += 1;
+        self.ledger.retained_sent += 1;
+        let applied = self.slot.session.apply(op, &self.limits);
+        if let newtmq_session::Applied::Dropped(dropped) = applied {
+            self.ledger.drop(DropReason::QueueFull, u64::from(dropped.full));
+        }
+        pump(self.now, self.slot, self.conn, self.ledger, self.pool, &self.limits);
+        true
+    }
+}

@@ -1,0 +1,113 @@
+//! Which filters other shards have subscribers of, and telling them about those here.
+
+use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_mqtt::{OwnedTopicFilter, TopicFilter};
+use newtmq_topic::{PlaceId, SubscriberId, Subscription};
+
+use super::Shard;
+use crate::control::{FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl};
+use crate::io::{Outbox, Output};
+
+/// The shard's side of the node's log.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// Changes that are not sent.
+    changes: Vec<RouteChange>,
+    /// Counts what was sent.
+    seq: u64,
+    /// Up to here every shard knows.
+    committed: u64,
+    /// Connections whose SUBACK waits, oldest first.
+    waiting: std::collections::VecDeque<(u64, ConnId)>,
+    /// What was said of retained messages.
+    counts: Box<[u64]>,
+}
+
+impl Shard {
+    /// Adds or replaces a session's subscription.
+    pub(crate) fn add_subscription(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) {
+        let before = self.members(filter.as_filter());
+        self.topics.subscribe(filter, subscription);
+        self.note_change(filter.as_filter(), before);
+    }
+
+    pub(crate) fn remove_subscription(&mut self, filter: TopicFilter<'_>, key: u32) {
+        let before = self.members(filter);
+        self.topics.unsubscribe(filter, SubscriberId(key));
+        self.note_change(filter, before);
+    }
+
+    fn members(&self, filter: TopicFilter<'_>) -> u32 {
+        if self.shards() == 1 { 0 } else { self.topics.members(filter) }
+    }
+
+    fn note_change(&mut self, filter: TopicFilter<'_>, before: u32) {
+        let members = self.members(filter);
+        if members != before {
+            self.routes.changes.push(RouteChange { filter: filter.into(), members });
+        }
+    }
+
+    /// Sends what has changed.
+    pub(crate) fn send_changes(&mut self, out: &mut Outbox) {
+        if self.routes.changes.is_empty() {
+            return;
+        }
+        self.routes.seq += 1;
+        let changes = core::mem::take(&mut self.routes.changes);
+        out.push(Output::Control(ToControl::Routes { seq: self.routes.seq, changes }));
+    }
+
+    /// Whether every shard knows the subscriptions that were made up to now; else the connection waits in line.
+    pub(crate) fn is_committed(&mut self, conn: ConnId, out: &mut Outbox) -> bool {
+        self.send_changes(out);
+        if self.routes.committed >= self.routes.seq {
+            return true;
+        }
+        self.routes.waiting.push_back((self.routes.seq, conn));
+        false
+    }
+
+    pub(crate) fn on_control(&mut self, now: Instant, message: FromControl, out: &mut Outbox) {
+        match message {
+            FromControl::Routes(delta) => self.install(&delta, out),
+            FromControl::Committed { seq, retained } => self.on_committed(now, seq, &retained, out),
+            FromControl::Granted(kind, count) => self.on_granted(now, kind, count, out),
+            FromControl::Denied(kind) => self.on_denied(now, kind, out),
+            FromControl::Recall(kind) => {
+                let count = self.give_back(kind);
+                out.push(Output::Control(ToControl::Returned(kind, count)));
+            }
+        }
+    }
+
+    fn install(&mut self, delta: &RouteDelta, out: &mut Outbox) {
+        let own = delta.shard == ShardId(self.own);
+        for RouteChange { filter, members } in &delta.changes {
+            // The own plain subscriptions are there already. Of a shared group the own members count from the moment on
+            // that the others know of them, so that all take the same turns.
+            if !own || filter.as_filter().share_group().is_some() {
+                self.topics.set_place(filter, PlaceId(delta.shard.0), *members);
+            }
+        }
+        let sent: Box<[u64]> = self.lanes.iter().map(|lane| lane.retained_sent).collect();
+        let retained = (sent != self.routes.counts).then(|| {
+            self.routes.counts = sent.clone();
+            sent
+        });
+        out.push(Output::Control(ToControl::Installed { version: delta.version, retained }));
+    }
+
+    fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {
+        self.routes.committed = seq;
+        self.must_have_read(retained);
+        while let Some((_, conn)) = self.routes.waiting.pop_front_if(|(wanted, _)| *wanted <= seq) {
+            self.finish_subscribe(now, conn, out);
+        }
+    }
+
+    /// Asks for more of what is limited.
+    pub(crate) fn want(&self, kind: QuotaKind, out: &mut Outbox) {
+        out.push(Output::Control(ToControl::Want(kind)));
+    }
+}
