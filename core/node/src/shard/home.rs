@@ -11,6 +11,12 @@ use crate::conn::Conn;
 use crate::io::{Moved, Outbox, Output, Taken};
 
 impl Shard {
+    /// The shard of the node that serves a client.
+    #[must_use]
+    pub fn home(&self, client: &str) -> ShardId {
+        ShardId(self.home_of(client))
+    }
+
     pub(crate) fn shards(&self) -> u16 {
         self.shards
     }

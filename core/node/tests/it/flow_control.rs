@@ -79,7 +79,7 @@ fn the_window_of_the_server() {
 #[test]
 fn a_client_may_use_its_whole_window_while_acknowledgements_are_withheld() {
     for qos in [AtLeastOnce, ExactlyOnce] {
-        crate::harness::check_heavy(
+        crate::harness::check_heavy_together(
             |config| config.zones[0].max_awaiting_rel = 10,
             |net| {
                 let r = net.connect(Connect::v5("r"));

@@ -5,7 +5,7 @@ use core::time::Duration;
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_node::{DropReason, OUTPUT_HIGH_BYTES};
 
-use crate::harness::{Client, Connect, Got, Net, Publish, Subscribe, check_heavy};
+use crate::harness::{Client, Connect, Got, Net, Publish, Subscribe, check_heavy, check_heavy_together};
 
 fn payload(index: usize) -> Vec<u8> {
     let mut payload = vec![b'.'; 10_000];
@@ -43,7 +43,9 @@ fn flood_loses_nothing() {
                     net.read_some(r, 200_000);
                     net.advance(Duration::from_millis(20));
                     was_held |= net.held(w);
-                    assert!(largest_output(net) < OUTPUT_HIGH_BYTES + 20_000, "{}", largest_output(net));
+                    // From another shard more comes before the writer hears of it.
+                    let late = if net.shards() == 1 { 20_000 } else { 2 << 20 };
+                    assert!(largest_output(net) < OUTPUT_HIGH_BYTES + late, "{}", largest_output(net));
                     received.extend(indices(net, r));
                 }
                 assert!(was_held, "10 MB do not fit into 1 MiB");
@@ -200,7 +202,7 @@ fn two_clients_that_flood_each_other_do_not_deadlock() {
 
 #[test]
 fn a_slow_target_that_moves_holds_at_most_max_publisher_hold() {
-    check_heavy(
+    check_heavy_together(
         |config| config.zones[0].max_publisher_hold = Duration::from_secs(2),
         |net| {
             let r = net.connect(Connect::v5("r"));
@@ -230,7 +232,7 @@ fn a_slow_target_that_moves_holds_at_most_max_publisher_hold() {
 
 #[test]
 fn the_target_goes_while_publishers_wait() {
-    check_heavy(
+    check_heavy_together(
         |_| {},
         |net| {
             for end in 0..4 {

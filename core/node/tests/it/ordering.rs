@@ -5,7 +5,7 @@ use core::time::Duration;
 use newtmq_mqtt::PacketType::{Puback, Pubrec};
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 
-use crate::harness::{Connect, Got, Publish, Subscribe, check, check_heavy};
+use crate::harness::{Connect, Got, Publish, Subscribe, check, check_heavy, check_heavy_together};
 
 // [MQTT-4.6.0-5] [MQTT-4.6.0-6]
 #[test]
@@ -150,7 +150,7 @@ fn qos_0_does_not_overtake_what_waits() {
 
 #[test]
 fn who_takes_the_place_of_a_session_that_ends_during_a_fan_out_gets_nothing() {
-    check_heavy(
+    check_heavy_together(
         |_| {},
         |net| {
             net.work_delay = Some(Duration::from_millis(10));
@@ -209,7 +209,7 @@ fn who_comes_during_a_fan_out_gets_it_at_most_once() {
 // [MQTT-4.6.0-5]
 #[test]
 fn a_publisher_is_held_while_its_fan_out_goes_on() {
-    check_heavy(
+    check_heavy_together(
         |_| {},
         |net| {
             net.work_delay = Some(Duration::from_millis(10));

@@ -8,7 +8,9 @@ use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{DropReason, Hook, HookSet, OUTPUT_HIGH_BYTES, ShardConfig, Verdict};
 
-use crate::harness::{Client, Connect, Got, Net, Publish, Subscribe, Will, check, check_heavy, check_with};
+use crate::harness::{
+    Client, Connect, Got, Net, Publish, Subscribe, Will, check, check_heavy, check_heavy_together, check_with,
+};
 
 /// Above this QoS 0 is dropped although the output moves.
 const OUTPUT_MAX_BYTES: usize = 16 << 20;
@@ -233,7 +235,7 @@ fn only_max_publisher_hold(config: &mut ShardConfig) {
 #[test]
 fn a_hold_for_a_target_becomes_one_for_the_own_output() {
     for reads in [false, true] {
-        check_heavy(only_max_publisher_hold, |net| {
+        check_heavy_together(only_max_publisher_hold, |net| {
             let target = net.connect(Connect::v5("target"));
             overfill(net, target, "t");
             let a = net.connect(Connect::v311("a"));
@@ -265,7 +267,7 @@ fn a_hold_for_a_target_becomes_one_for_the_own_output() {
 #[test]
 fn a_timer_of_an_earlier_hold_ends_a_later_one() {
     for another_connection in [false, true] {
-        check_heavy(only_max_publisher_hold, |net| {
+        check_heavy_together(only_max_publisher_hold, |net| {
             let mut p = net.connect(Connect::v311("p"));
             overfill(net, p, "p");
             net.ping(p);
@@ -298,7 +300,7 @@ fn a_timer_of_an_earlier_hold_ends_a_later_one() {
 
 #[test]
 fn withheld_acknowledgements_keep_other_packets_from_being_read() {
-    check_heavy(
+    check_heavy_together(
         |config| {
             only_max_publisher_hold(config);
             config.hooks = HookSet::default().with(Hook::ClientCheckAcl);
@@ -349,7 +351,7 @@ fn a_client_before_mqtt_5_cannot_know_of_a_receive_maximum() {
 
 #[test]
 fn a_repeated_publish_repeats_its_withheld_acknowledgement() {
-    check_heavy(only_max_publisher_hold, |net| {
+    check_heavy_together(only_max_publisher_hold, |net| {
         let target = net.connect(Connect::v5("target"));
         overfill(net, target, "t");
         let a = net.connect(Connect::v5("a").manual());

@@ -228,8 +228,8 @@ fn limits_of_what_is_retained() {
             let w = net.connect(Connect::v5("w"));
             for (topic, payload) in [("1", "12345"), ("2", "x"), ("3", "x"), ("2", "y"), ("1", "123456")] {
                 net.publish(w, Publish::new(topic, payload).retain());
+                net.settle();
             }
-            net.settle();
             let r = net.connect(Connect::v5("r"));
             net.subscribe(r, "#", AtMostOnce);
             assert_eq!(net.received(r), ["2 y"]);

@@ -39,7 +39,13 @@ pub(crate) fn check_with(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mu
 
 /// The same for tests that move much data: fewer seeds, large chunks.
 pub(crate) fn check_heavy(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10 }, configure, test);
+    run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10, together: false }, configure, test);
+}
+
+/// The same with all clients at one shard of the node. A publisher is held at once for a target of its own shard; for one
+/// of another shard it may get some messages through before it hears of it.
+pub(crate) fn check_heavy_together(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10, together: true }, configure, test);
 }
 
 fn run(seeds: u64, shards: &[u16], options: Options, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {

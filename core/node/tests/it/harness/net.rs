@@ -19,11 +19,13 @@ pub(crate) struct Options {
     pub(crate) chunk_min: usize,
     /// 0: by chance, for each connection.
     pub(crate) chunk_max: usize,
+    /// All clients belong to one shard: for what is only exact there.
+    pub(crate) together: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { chunk_min: 1, chunk_max: 0 }
+        Options { chunk_min: 1, chunk_max: 0, together: false }
     }
 }
 

@@ -16,9 +16,23 @@ use super::view::NodeLedger;
 impl Net {
     /// Opens a network connection and sends CONNECT; nothing is awaited.
     pub(crate) fn start(&mut self, connect: Connect) -> Client {
-        let client = self.open_as(connect.clone());
-        self.send(client, &connect.encode());
+        let client = self.open_as(connect);
+        let bytes = self.scripts[client.0].settings.encode();
+        self.send(client, &bytes);
         client
+    }
+
+    /// A Client Identifier that belongs to the first shard, if all are to be there.
+    fn settle_down(&self, client: String) -> String {
+        if !self.options.together || client.is_empty() {
+            return client;
+        }
+        let candidates = (0..).map(|number| if number == 0 { client.clone() } else { format!("{client} {number}") });
+        candidates.into_iter().find(|id| self.shards[0].home(id) == newtmq_base::ShardId(0)).expect("one of four is")
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
     }
 
     /// Opens a network connection, and sends nothing.
@@ -27,7 +41,8 @@ impl Net {
     }
 
     /// The same for a client whose CONNECT will be like this one.
-    pub(crate) fn open_as(&mut self, settings: Connect) -> Client {
+    pub(crate) fn open_as(&mut self, mut settings: Connect) -> Client {
+        settings.client = self.settle_down(settings.client);
         let filters = self.filters.entry(settings.client.clone()).or_default();
         let script = Script::new(settings, Rc::clone(filters));
         self.scripts.push(script);
