@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use newtmq_node::SHARDS_MAX;
+
 use crate::config::{self, Given, Loaded, Origin, Setting, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
@@ -80,9 +82,9 @@ struct RunArguments {
     /// Keep the node's identity in this directory. Nothing is written without it.
     #[arg(short, long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Threads that serve clients. This version runs one.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    shards: u16,
+    /// Threads that serve clients; without it, one for each processor.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    shards: Option<u16>,
     /// Log level: trace, debug, info, warn or error.
     #[arg(short, long, value_name = "LEVEL")]
     log: Option<String>,
@@ -129,9 +131,6 @@ impl Failed {
 }
 
 fn run(arguments: &RunArguments) -> Result<(), Failed> {
-    if arguments.shards != 1 {
-        return Err(Failed::usage(anyhow::anyhow!("--shards {}: this version runs one shard", arguments.shards)));
-    }
     let Loaded { config, notes, .. } = config::load(&sources(arguments)).map_err(Failed::usage)?;
     logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
     for note in notes {
@@ -146,8 +145,14 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         Some(path) => DataDir::open(path).map(|(data, node)| (Some(data), node)).map_err(Failed::runtime)?,
         None => (None, NodeIdentity::ephemeral().map_err(Failed::runtime)?),
     };
-    let options = RunOptions { config, node, shards: arguments.shards, json: arguments.json };
+    let options = RunOptions { config, node, shards: arguments.shards.unwrap_or_else(one_each), json: arguments.json };
     crate::run::run(options).map_err(Failed::ended)
+}
+
+/// A shard for each processor that this process may use.
+fn one_each() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(processors).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
 }
 
 fn sources(arguments: &RunArguments) -> Sources {
@@ -222,16 +227,17 @@ mod tests {
     fn no_command_is_run() {
         let bare = Arguments::parse_from(["newtmq"]);
         assert!(bare.command.is_none());
-        assert_eq!((bare.run.shards, bare.run.config, bare.run.data), (1, None, None));
+        assert_eq!((bare.run.shards, bare.run.config, bare.run.data), (None, None, None));
         let words = ["newtmq", "-s", "a=1", "--set", "b=2", "--log", "warn"];
         assert_eq!(sources(&Arguments::parse_from(words).run).sets, ["a=1", "b=2", "log.level=warn"]);
     }
 
     #[test]
-    fn more_than_one_shard_is_refused() {
-        let failed = run(&Arguments::parse_from(["newtmq", "--shards", "4"]).run).unwrap_err();
-        assert_eq!(failed.exit, Exit::Usage);
-        assert_eq!(failed.error.to_string(), "--shards 4: this version runs one shard");
+    fn there_is_at_least_one_shard() {
+        assert!(one_each() >= 1);
+        for (shards, fits) in [("0", false), ("1", true), ("128", true), ("129", false)] {
+            assert_eq!(Arguments::try_parse_from(["newtmq", "--shards", shards]).is_ok(), fits, "{shards}");
+        }
     }
 
     #[test]

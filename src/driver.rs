@@ -4,6 +4,7 @@
 //! that has output. Generic over the stream, so that TCP, TLS, WebSocket and simulated connections run the same code.
 //! It decides nothing about MQTT.
 
+mod mail;
 mod poller;
 mod ready;
 mod slot;
@@ -15,13 +16,15 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use newtmq_base::{ConnId, Instant, ListenerId};
+use newtmq_base::{ConnId, Instant, ListenerId, ShardId};
 use newtmq_mqtt::ReasonCode;
-use newtmq_node::{AdminCommand, CloseCause, Fill, Outbox, Output, Peer, Shard, ShardInput, WriteBatch};
+use newtmq_node::{
+    AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, Shard, ShardInput, WriteBatch,
+};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::sync::mpsc;
 
 use crate::rt::Clock;
+pub use mail::{Dealer, Letter, Mailbox, Office, Reports, control, office};
 pub use poller::{Poller, Readiness, Wakers};
 use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};
@@ -62,8 +65,9 @@ pub struct Driver<P: Poller> {
     events: Vec<(u64, Readiness)>,
     clock: Clock,
     now: Instant,
-    accepted: mpsc::Receiver<Accepted<P::Stream>>,
-    commands: mpsc::Receiver<AdminCommand>,
+    mail: Mailbox<P::Stream>,
+    /// By shard: what it is to be told at the end of the round.
+    told: Vec<Vec<PlaceMessage>>,
     slots: Slots<P::Stream>,
     ready: ReadyList,
     /// Slots that have something to do in this round.
@@ -80,21 +84,15 @@ pub struct Driver<P: Poller> {
 impl<P: Poller> Driver<P> {
     /// A driver for a shard. It ends when [`AdminCommand::Shutdown`] came and all connections are closed.
     #[must_use]
-    pub fn new(
-        shard: Shard,
-        clock: Clock,
-        poller: P,
-        accepted: mpsc::Receiver<Accepted<P::Stream>>,
-        commands: mpsc::Receiver<AdminCommand>,
-    ) -> Driver<P> {
+    pub fn new(shard: Shard, clock: Clock, poller: P, mail: Mailbox<P::Stream>) -> Driver<P> {
         Driver {
+            told: mail.shards.iter().map(|_| Vec::new()).collect(),
+            mail,
             shard,
             poller,
             events: Vec::new(),
             clock,
             now: clock.now(),
-            accepted,
-            commands,
             slots: Slots::default(),
             ready: ReadyList::default(),
             woken: Vec::new(),
@@ -180,6 +178,10 @@ impl<P: Poller> Driver<P> {
                             self.gone(conn.slot, CloseCause::Asked);
                         }
                     }
+                    Output::Move { conn, to, moved } => self.move_to(conn, to, moved),
+                    Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
+                    // The control plane ends after the shards.
+                    Output::Control(message) => drop(self.mail.control.send((self.mail.own, message))),
                     // Nobody decides in this version, so the shard is not configured to ask.
                     Output::Decide { .. } => {}
                     Output::Event(event) => tracing::debug!(
@@ -280,15 +282,7 @@ impl<P: Poller> Driver<P> {
 
     fn open(&mut self, accepted: Accepted<P::Stream>) {
         let Accepted { stream, address, listener } = accepted;
-        let ready = &self.ready;
-        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))));
-        if let Some(s) = self.slots.get(conn.slot)
-            && let Err(error) = self.poller.register(&s.stream, token(conn))
-        {
-            tracing::warn!(%error, "cannot watch a new connection; it is closed");
-            self.slots.remove(conn.slot);
-            return;
-        }
+        let Some(conn) = self.insert(stream) else { return };
         let input = ShardInput::Opened { conn, listener, peer: Peer::from(address) };
         self.shard.handle(self.now, input, &mut self.out);
         self.take_outputs();
@@ -296,20 +290,85 @@ impl<P: Poller> Driver<P> {
         self.woken.push(conn.slot);
     }
 
+    /// Gives a stream a slot, and watches it.
+    fn insert(&mut self, stream: P::Stream) -> Option<ConnId> {
+        let ready = &self.ready;
+        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))));
+        if let Some(s) = self.slots.get(conn.slot)
+            && let Err(error) = self.poller.register(&s.stream, token(conn))
+        {
+            tracing::warn!(%error, "cannot watch a new connection; it is closed");
+            self.slots.remove(conn.slot);
+            return None;
+        }
+        Some(conn)
+    }
+
+    /// A connection goes to the shard of its client.
+    fn move_to(&mut self, conn: ConnId, to: ShardId, moved: Box<Moved>) {
+        if self.slots.live(conn).is_none() {
+            return;
+        }
+        let Some(s) = self.slots.remove(conn.slot) else { return };
+        self.poller.forget(&s.stream);
+        let kept = s.kept.map(|kept| *kept).unwrap_or_default();
+        // If that shard has ended, the node stops and the connection ends, too.
+        let _ = self.mail.shards[usize::from(to.0)].send(Letter::Moved { stream: s.stream, moved, kept });
+    }
+
+    /// A connection of a client of this shard comes from another.
+    fn moved_in(&mut self, stream: P::Stream, moved: Box<Moved>, kept: Vec<u8>) {
+        let Some(conn) = self.insert(stream) else { return };
+        let taken = self.shard.handle(self.now, ShardInput::Moved { conn, moved }, &mut self.out);
+        if let Some(s) = self.slots.live(conn) {
+            s.keep(&kept);
+            if !taken.hold {
+                self.resume(conn);
+            }
+        }
+        self.take_outputs();
+        self.woken.push(conn.slot);
+    }
+
     fn poll_inputs(&mut self, context: &mut Context<'_>) {
         for _ in 0..OPEN_MAX {
-            match self.accepted.poll_recv(context) {
+            match self.mail.accepted.poll_recv(context) {
                 Poll::Ready(Some(accepted)) if self.stopping => drop(accepted),
                 Poll::Ready(Some(accepted)) => self.open(accepted),
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        while let Poll::Ready(Some(command)) = self.commands.poll_recv(context) {
-            match command {
-                AdminCommand::Shutdown => self.stopping = true,
+        while let Poll::Ready(Some(letter)) = self.mail.letters.poll_recv(context) {
+            match letter {
+                Letter::Place { from, messages } => {
+                    for message in messages {
+                        self.shard.handle(self.now, ShardInput::Place { from, message }, &mut self.out);
+                    }
+                }
+                Letter::Control(message) => {
+                    self.shard.handle(self.now, ShardInput::Control(message), &mut self.out);
+                }
+                Letter::Moved { .. } if self.stopping => {}
+                Letter::Moved { stream, moved, kept } => self.moved_in(stream, moved, kept),
+                Letter::Admin(command) => {
+                    match command {
+                        AdminCommand::Shutdown => self.stopping = true,
+                    }
+                    self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
+                }
             }
-            self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
             self.take_outputs();
+        }
+    }
+
+    /// Tells the other shards what was said to them in this round.
+    fn send_letters(&mut self) {
+        for (told, letters) in self.told.iter_mut().zip(&self.mail.shards) {
+            if !told.is_empty() {
+                let messages = std::mem::take(told);
+                // A shard that has ended has no clients left.
+                let _ = letters.send(Letter::Place { from: self.mail.own, messages });
+            }
         }
     }
 
@@ -373,6 +432,7 @@ impl<P: Poller> Driver<P> {
         } else {
             self.ready.wake();
         }
+        self.send_letters();
         // Last, for anything above may have armed a timer.
         self.poll_timer(context);
     }

@@ -119,6 +119,12 @@ impl Poller for Epoll {
         Ok(epoll::add(&self.fd, &stream.socket, EventData::new_u64(token), flags)?)
     }
 
+    fn forget(&mut self, stream: &Stream) {
+        if let Err(error) = epoll::delete(&self.fd, &stream.socket) {
+            tracing::debug!(%error, "a connection that moves was not watched");
+        }
+    }
+
     fn take_ready(&mut self, ready: &mut Vec<(u64, Readiness)>) {
         ready.append(&mut self.ready);
     }

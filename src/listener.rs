@@ -1,23 +1,19 @@
-//! Listeners: they accept connections and hand them to the driver.
+//! Listeners: they accept connections and hand them to the drivers.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use newtmq_base::ListenerId;
-use tokio::sync::mpsc;
 
-use crate::driver::Accepted;
+use crate::driver::{Accepted, Dealer};
 use crate::rt::{Listener, Stream};
 
-/// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
-/// holds the rest.
-pub const ACCEPTED_MAX: usize = 1024;
 /// Pause after the process ran out of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// Accepts until the driver is gone. An error never ends it: out of file descriptors it waits until some are closed.
-pub async fn accept(listener: Listener, id: ListenerId, name: String, accepted: mpsc::Sender<Accepted<Stream>>) {
+/// Accepts until the drivers are gone. An error never ends it: out of file descriptors it waits until some are closed.
+pub async fn accept(listener: Listener, id: ListenerId, name: String, mut dealer: Dealer<Stream>) {
     let mut refused = 0_u64;
     loop {
         let (stream, address) = match listener.accept().await {
@@ -36,7 +32,7 @@ pub async fn accept(listener: Listener, id: ListenerId, name: String, accepted: 
             tracing::info!(listener = name, attempts = refused, "accepting connections again");
             refused = 0;
         }
-        if accepted.send(Accepted { stream, address: canonical(address), listener: id }).await.is_err() {
+        if !dealer.deal(Accepted { stream, address: canonical(address), listener: id }).await {
             return;
         }
     }

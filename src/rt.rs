@@ -22,6 +22,7 @@ mod tcp {
 
     use std::thread;
 
+    use newtmq_base::ShardId;
     use tokio::sync::oneshot;
 
     use crate::driver::Driver;
@@ -31,13 +32,13 @@ mod tcp {
     ///
     /// # Errors
     /// The thread cannot be started, it can wait for its sockets no more, or it has panicked.
-    pub async fn drive(driver: Driver<Streams>) -> io::Result<()> {
+    pub async fn drive(driver: Driver<Streams>, shard: ShardId) -> io::Result<()> {
         let (ended, end) = oneshot::channel();
         let body = move || {
             // Nobody may be left to hear it.
             let _ = ended.send(crate::epoll::drive(driver));
         };
-        thread::Builder::new().name("shard-0".to_owned()).spawn(body)?;
+        thread::Builder::new().name(format!("shard-{}", shard.0)).spawn(body)?;
         end.await.unwrap_or_else(|_| Err(io::Error::other("the shard has panicked")))
     }
 
@@ -57,6 +58,8 @@ mod tcp {
 
     pub(super) use tokio::net::{TcpListener as Listener, TcpStream as Stream};
 
+    use newtmq_base::ShardId;
+
     use crate::driver::Driver;
 
     pub(super) type Streams = crate::driver::Wakers<Stream>;
@@ -65,7 +68,7 @@ mod tcp {
     ///
     /// # Errors
     /// None.
-    pub async fn drive(driver: Driver<Streams>) -> io::Result<()> {
+    pub async fn drive(driver: Driver<Streams>, _: ShardId) -> io::Result<()> {
         driver.await;
         Ok(())
     }

@@ -3,16 +3,16 @@
 use std::process;
 
 use anyhow::Context as _;
-use newtmq_base::{ListenerId, ShardId};
-use newtmq_node::{AdminCommand, Boot, Hook, HookSet, Shard};
+use newtmq_base::{ListenerId, SEED_BYTES, ShardId};
+use newtmq_node::{AdminCommand, Boot, Control, Hook, HookSet, Shard};
 use tokio::sync::mpsc;
 
 use crate::banner::{self, BannerFacts, Listening};
 use crate::config::Config;
 use crate::data::NodeIdentity;
-use crate::driver::Driver;
+use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
-use crate::rt::{self, Clock, Listener, StopSignals, Streams};
+use crate::rt::{self, Clock, Listener, StopSignals, Stream, Streams};
 use crate::{listener, settings};
 
 /// What a broker is started with.
@@ -22,7 +22,7 @@ pub struct RunOptions {
     pub config: Config,
     /// Who this node is.
     pub node: NodeIdentity,
-    /// Shards; 1 in this version.
+    /// Shards, each with its own thread.
     pub shards: u16,
     /// The start message is one line of JSON.
     pub json: bool,
@@ -33,54 +33,94 @@ pub struct RunOptions {
 /// # Errors
 /// It cannot start ([`CannotListen`] among others), or a part of it failed.
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
-    assert_eq!(options.shards, 1, "checked by the command line");
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { driver, listening } = start(&options, commanded).await?;
+        let Started { drivers, listening } = start(&options, commanded).await?;
         // Before the start message: who reads that may send a signal at once.
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
-        rt::drive(driver).await.context("the shard")?;
+        drive_all(drivers).await?;
         tracing::info!("stopped");
         Ok(())
     };
     rt::block_on(node).context("start the runtime")?
 }
 
-/// A broker that accepts connections, and serves them while its driver is polled.
+/// Runs all drivers to their end. One that fails ends them all: its clients' sessions are gone.
+///
+/// # Errors
+/// What the first one failed with.
+pub async fn drive_all(drivers: Vec<Driver<Streams>>) -> anyhow::Result<()> {
+    let (end, mut ends) = mpsc::channel(drivers.len());
+    for (shard, driver) in (0..).map(ShardId).zip(drivers) {
+        let end = end.clone();
+        tokio::spawn(async move {
+            let ended = rt::drive(driver, shard).await.with_context(|| format!("shard {}", shard.0));
+            // Nobody listens after the first failure.
+            let _ = end.send(ended).await;
+        });
+    }
+    drop(end);
+    while let Some(ended) = ends.recv().await {
+        ended?;
+    }
+    Ok(())
+}
+
+/// A broker that accepts connections, and serves them while its drivers run.
 #[derive(Debug)]
 pub struct Started {
-    /// Ends when it was told to stop.
-    pub driver: Driver<Streams>,
+    /// By shard. They end when they were told to stop.
+    pub drivers: Vec<Driver<Streams>>,
     /// What listens.
     pub listening: Vec<Listening>,
 }
 
-/// Opens every listener, and then starts the shard.
+/// Opens every listener, and then makes the shards.
 ///
 /// # Errors
 /// [`CannotListen`]; no random bytes.
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
     let listeners = listen(&options.config).await?;
     let clock = Clock::start();
-    let boot = Boot {
-        now: clock.now(),
-        wall: rt::wall_time(),
-        seed: rt::seed().context("random bytes from the operating system")?,
-        node: options.node.node_id,
-        incarnation: options.node.incarnation,
-        shard: ShardId(0),
-    };
-    let shard = Shard::new(settings::shard_config(&options.config, logged_hooks()), boot);
-    let (sender, accepted) = mpsc::channel(listener::ACCEPTED_MAX);
+    let (mailboxes, office, reports) = driver::office(options.shards);
+    let config = settings::shard_config(&options.config, logged_hooks());
+    let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
+    let mut drivers = Vec::new();
+    for (shard, mail) in (0..).map(ShardId).zip(mailboxes) {
+        let boot = Boot {
+            now: clock.now(),
+            wall: rt::wall_time(),
+            seed: seed()?,
+            node: options.node.node_id,
+            incarnation: options.node.incarnation,
+            shard,
+            shards: options.shards,
+            node_seed,
+        };
+        let streams = rt::streams().context("watch connections")?;
+        drivers.push(Driver::new(Shard::new(config.clone(), boot), clock, streams, mail));
+    }
+    tokio::spawn(driver::control(Control::new(&config, options.shards), reports, office.clone()));
+    tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     for (id, (socket, facts)) in listeners.into_iter().zip(&options.config.listeners).enumerate() {
         listening.push(Listening { name: facts.name.clone(), address: socket.local_addr()? });
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
-        tokio::spawn(listener::accept(socket, id, facts.name.clone(), sender.clone()));
+        tokio::spawn(listener::accept(socket, id, facts.name.clone(), office.dealer()));
     }
-    let streams = rt::streams().context("watch connections")?;
-    Ok(Started { driver: Driver::new(shard, clock, streams, accepted, commanded), listening })
+    Ok(Started { drivers, listening })
+}
+
+fn seed() -> anyhow::Result<[u8; SEED_BYTES]> {
+    rt::seed().context("random bytes from the operating system")
+}
+
+/// Gives every shard what is commanded.
+async fn pass_on(mut commanded: mpsc::Receiver<AdminCommand>, office: Office<Stream>) {
+    while let Some(command) = commanded.recv().await {
+        office.command(&command);
+    }
 }
 
 /// Opens every listener before anything is promised to anybody.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use madsim::runtime::{NodeHandle, Runtime};
 use newtmq::config::{self, Sources};
 use newtmq::data::NodeIdentity;
-use newtmq::run::{RunOptions, Started, start};
+use newtmq::run::{RunOptions, Started, drive_all, start};
 use newtmq_base::{Incarnation, NodeId};
 use newtmq_mqtt::{
     Ack, Connect, ConnectProperties, Decoder, Disconnect, Packet, PacketId, ProtocolVersion, Publish,
@@ -166,13 +166,13 @@ fn broker(runtime: &Runtime) -> (NodeHandle, mpsc::Sender<AdminCommand>, madsim:
     let options = RunOptions {
         config: config.unwrap().config,
         node: NodeIdentity { node_id: NodeId(1), incarnation: Incarnation(1) },
-        shards: 1,
+        shards: 4,
         json: true,
     };
     let running = node.spawn(async move {
-        let Started { driver, listening } = start(&options, commanded).await.unwrap();
-        assert_eq!(listening.len(), 1);
-        driver.await;
+        let Started { drivers, listening } = start(&options, commanded).await.unwrap();
+        assert_eq!((drivers.len(), listening.len()), (4, 1));
+        drive_all(drivers).await.unwrap();
     });
     (node, commands, running)
 }

@@ -32,6 +32,9 @@ pub trait Poller {
     /// The operating system's; the stream is of no use then.
     fn register(&mut self, stream: &Self::Stream, token: u64) -> io::Result<()>;
 
+    /// Watches a stream no longer; another poller will.
+    fn forget(&mut self, stream: &Self::Stream);
+
     /// Appends which streams have become ready, by token.
     fn take_ready(&mut self, ready: &mut Vec<(u64, Readiness)>);
 
@@ -69,6 +72,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Poller for Wakers<S> {
     fn register(&mut self, _: &S, _: u64) -> io::Result<()> {
         Ok(())
     }
+
+    fn forget(&mut self, _: &S) {}
 
     fn take_ready(&mut self, _: &mut Vec<(u64, Readiness)>) {}
 

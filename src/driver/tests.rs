@@ -60,6 +60,8 @@ impl Poller for Script {
         Ok(())
     }
 
+    fn forget(&mut self, _: &Broken) {}
+
     fn take_ready(&mut self, ready: &mut Vec<(u64, Readiness)>) {
         let readiness = Readiness { readable: true, writable: true, ended: false };
         ready.extend(self.ready.drain(..).map(|token| (token, readiness)));
@@ -92,18 +94,22 @@ fn a_timer_that_is_armed_while_writing_counts() {
         node: NodeId(1),
         incarnation: Incarnation(1),
         shard: ShardId(0),
+        shards: 1,
+        node_seed: 7,
     };
     let clock = Clock::start();
-    let (accept, accepted) = mpsc::channel(1);
-    let (_command, commands) = mpsc::channel(1);
+    let (mut mailboxes, office, _reports) = office(1);
+    let mail = mailboxes.remove(0);
     let shard = Shard::new(ShardConfig::default(), boot);
-    let mut driver = pin!(Driver::new(shard, clock, Script::default(), accepted, commands));
+    let mut driver = pin!(Driver::new(shard, clock, Script::default(), mail));
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);
 
     let address = SocketAddr::from(([192, 0, 2, 1], 50_000));
-    accept.try_send(Accepted { stream: Broken { readable: false }, address, listener: ListenerId(0) }).expect("room");
+    let accepted = Accepted { stream: Broken { readable: false }, address, listener: ListenerId(0) };
+    let mut dealer = office.dealer();
+    assert!(pin!(dealer.deal(accepted)).poll(&mut context).is_ready(), "there is room");
     assert!(driver.as_mut().poll(&mut context).is_pending());
 
     // CONNACK cannot be written: the connection is gone, its session waits for the client.

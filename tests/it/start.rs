@@ -102,7 +102,7 @@ fn a_wrong_configuration_is_code_2_with_file_line_and_key() {
 #[test]
 fn wrong_arguments_are_code_2() {
     for arguments in [
-        &["run", "--shards", "2"][..],
+        &["run", "--shards", "0"][..],
         &["run", "--config", "/nonexistent/newtmq.toml"],
         &["run", "--set", "colour=blue"],
         &["run", "--log", "loud"],

@@ -1,0 +1,123 @@
+//! How the drivers of a node's shards, and its control plane, hear from each other.
+//!
+//! The letters are not counted here: what shards say to each other is limited by the credit of their lanes, a connection
+//! moves once, and each connection waits for the control plane with at most one packet.
+
+use newtmq_base::ShardId;
+use newtmq_node::{AdminCommand, Control, ControlInput, ControlOutput, FromControl, Moved, PlaceMessage, ToControl};
+use tokio::sync::mpsc;
+
+use super::Accepted;
+
+/// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
+/// holds the rest.
+const ACCEPTED_MAX: usize = 1024;
+
+/// Something for a driver.
+#[derive(Debug)]
+pub enum Letter<S> {
+    /// What another shard said in one round, in order.
+    Place {
+        /// Which.
+        from: ShardId,
+        /// What.
+        messages: Vec<PlaceMessage>,
+    },
+    /// The control plane.
+    Control(FromControl),
+    /// A connection of a client of this shard.
+    Moved {
+        /// Its stream.
+        stream: S,
+        /// What the other shard knew of it.
+        moved: Box<Moved>,
+        /// What came after its CONNECT.
+        kept: Vec<u8>,
+    },
+    /// A command.
+    Admin(AdminCommand),
+}
+
+/// What a driver gets and sends.
+#[derive(Debug)]
+pub struct Mailbox<S> {
+    pub(super) own: ShardId,
+    pub(super) accepted: mpsc::Receiver<Accepted<S>>,
+    pub(super) letters: mpsc::UnboundedReceiver<Letter<S>>,
+    pub(super) shards: Vec<mpsc::UnboundedSender<Letter<S>>>,
+    pub(super) control: mpsc::UnboundedSender<(ShardId, ToControl)>,
+}
+
+/// The way to all shards of a node.
+#[derive(Debug)]
+pub struct Office<S> {
+    accepted: Vec<mpsc::Sender<Accepted<S>>>,
+    letters: Vec<mpsc::UnboundedSender<Letter<S>>>,
+}
+
+impl<S> Clone for Office<S> {
+    fn clone(&self) -> Self {
+        Office { accepted: self.accepted.clone(), letters: self.letters.clone() }
+    }
+}
+
+impl<S> Office<S> {
+    /// Gives every shard a command. Who has ended already needs none.
+    pub fn command(&self, command: &AdminCommand) {
+        for letters in &self.letters {
+            let _ = letters.send(Letter::Admin(command.clone()));
+        }
+    }
+
+    /// Deals connections out.
+    #[must_use]
+    pub fn dealer(&self) -> Dealer<S> {
+        Dealer { accepted: self.accepted.clone(), next: 0 }
+    }
+}
+
+/// Deals new connections out to the shards, one after the other: whose they are only their CONNECT says.
+#[derive(Debug)]
+pub struct Dealer<S> {
+    accepted: Vec<mpsc::Sender<Accepted<S>>>,
+    next: usize,
+}
+
+impl<S> Dealer<S> {
+    /// Gives a connection to the next shard. Waits while that one has too many to open; says whether it is still there.
+    pub async fn deal(&mut self, accepted: Accepted<S>) -> bool {
+        self.next = (self.next + 1) % self.accepted.len();
+        self.accepted[self.next].send(accepted).await.is_ok()
+    }
+}
+
+/// What the control plane hears.
+pub type Reports = mpsc::UnboundedReceiver<(ShardId, ToControl)>;
+
+/// A mailbox for each shard, the way to them, and what they tell the control plane.
+#[must_use]
+pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
+    let (control, reports) = mpsc::unbounded_channel();
+    let (to_letters, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
+    let (to_accepted, accepted): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(ACCEPTED_MAX)).unzip();
+    let mailboxes = (0..shards).zip(letters.into_iter().zip(accepted)).map(|(own, (letters, accepted))| Mailbox {
+        own: ShardId(own),
+        accepted,
+        letters,
+        shards: to_letters.clone(),
+        control: control.clone(),
+    });
+    (mailboxes.collect(), Office { accepted: to_accepted, letters: to_letters.clone() }, reports)
+}
+
+/// Runs the control plane until every shard has ended.
+pub async fn control<S>(mut control: Control, mut reports: Reports, office: Office<S>) {
+    let mut outputs = Vec::new();
+    while let Some((from, message)) = reports.recv().await {
+        control.handle(ControlInput::Shard { from, message }, &mut outputs);
+        for ControlOutput::Shard { to, message } in outputs.drain(..) {
+            // A shard that has ended has nobody left who could wait.
+            let _ = office.letters[usize::from(to.0)].send(Letter::Control(message));
+        }
+    }
+}
