@@ -4,7 +4,7 @@ use std::process;
 
 use anyhow::Context as _;
 use newtmq_base::{ListenerId, SEED_BYTES, ShardId};
-use newtmq_node::{AdminCommand, Boot, Control, Hook, HookSet, Shard};
+use newtmq_node::{AdminCommand, Boot, Control, ControlBoot, Hook, HookSet, Shard};
 use tokio::sync::mpsc;
 
 use crate::banner::{self, BannerFacts, Listening};
@@ -101,7 +101,13 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         let streams = rt::streams().context("watch connections")?;
         drivers.push(Driver::new(Shard::new(config.clone(), boot), clock, streams, mail));
     }
-    tokio::spawn(driver::control(Control::new(&config, options.shards), reports, office.clone()));
+    let boot = ControlBoot {
+        now: clock.now(),
+        wall: rt::wall_time(),
+        shards: options.shards,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    tokio::spawn(driver::control(Control::new(&config, boot), clock, reports, office.clone()));
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     for (id, (socket, facts)) in listeners.into_iter().zip(&options.config.listeners).enumerate() {

@@ -18,6 +18,8 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
     });
     let mqtt = &config.mqtt;
     ShardConfig {
+        node_name: config.node.name.as_str().into(),
+        sys_interval: config.broker.sys_interval,
         listeners: listeners.collect(),
         zones: config.zones.values().map(zone).collect(),
         mqtt: MqttConfig {

@@ -188,7 +188,6 @@ const EMQX_ONCE: &[&str] = &[
     "acl_deny_action",
     "flapping_clean_interval",
     "loaded_plugins",
-    "broker.sys_interval",
     "broker.sys_heartbeat",
     "broker.enable_session_registry",
     "broker.session_locking_strategy",
@@ -197,7 +196,16 @@ const EMQX_ONCE: &[&str] = &[
 ];
 
 const EMQX_SECTIONS: &[&str] = &[
-    "node.",
+    "node.cookie",
+    "node.data_dir",
+    "node.process_limit",
+    "node.max_ports",
+    "node.dist_",
+    "node.async_threads",
+    "node.global_gc_interval",
+    "node.fullsweep_after",
+    "node.crash_dump",
+    "node.heartbeat",
     "cluster.",
     "rpc.",
     "plugins.",

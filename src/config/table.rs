@@ -39,6 +39,8 @@ pub(super) enum Field<T: 'static> {
     Word(&'static [&'static str], fn(&mut T, usize)),
     /// `ADDRESS:PORT`.
     Address(fn(&mut T, SocketAddr)),
+    /// `NAME@HOST`.
+    NodeName(fn(&mut T, &str)),
     /// The name of a zone.
     Name(fn(&mut T, &str)),
     /// `topic=priority,…` or `none`.
@@ -65,6 +67,7 @@ impl<T> Field<T> {
             Field::Word(words, set) => set(target, words.iter().position(|word| *word == text)?),
             Field::Address(set) => set(target, value::address(text)?),
             Field::Name(set) => set(target, value::name(text)?),
+            Field::NodeName(set) => set(target, value::node_name(text)?),
             Field::Priorities(set) => set(target, value::priorities(text)?),
         }
         Some(())
@@ -92,6 +95,7 @@ impl<T> Field<T> {
             Field::Address(_) => {
                 "an IP address and a port, such as \"127.0.0.1:1883\" or \"[::1]:1883\", or a port".to_owned()
             }
+            Field::NodeName(_) => "a name and a host, such as \"newtmq@127.0.0.1\"".to_owned(),
             Field::Name(_) => "a name of at most 64 letters, digits, _ and -".to_owned(),
             Field::Priorities(_) => {
                 "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
@@ -258,6 +262,12 @@ pub(super) const ZONE: &[Key<Zone>] = &[
 /// Keys that exist once.
 pub(super) const ROOT: &[Key<Config>] = &[
     key(
+        "node.name",
+        Field::NodeName(|c, v| v.clone_into(&mut c.node.name)),
+        "newtmq@127.0.0.1",
+        "The node's name for people, in `$SYS` topics and logs.",
+    ),
+    key(
         "mqtt.max_packet_size",
         Field::Size(64, 256 * MB, |c, v| c.mqtt.max_packet_size = fit(v)),
         "1MB",
@@ -328,6 +338,12 @@ pub(super) const ROOT: &[Key<Config>] = &[
         Field::Time(0, 3650 * DAY, |c, v| c.retained.expiry_interval = v),
         "0s",
         "After this a retained message is deleted; 0s is never. A message's own expiry counts if it is shorter.",
+    ),
+    key(
+        "broker.sys_interval",
+        Field::Time(0, DAY, |c, v| c.broker.sys_interval = v),
+        "1m",
+        "How often the node publishes its figures under `$SYS/brokers/NODE`; 0s is never.",
     ),
     key(
         "broker.shared_subscription_strategy",

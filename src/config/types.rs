@@ -10,6 +10,8 @@ use super::table;
 /// A whole configuration. It exists only if every value and every relation between values holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Who the node is.
+    pub node: Node,
     /// What accepts connections, in the order of the configuration; at least one.
     pub listeners: Vec<Listener>,
     /// Limits and features of the protocol, the same for every client.
@@ -24,6 +26,13 @@ pub struct Config {
     pub log: Log,
     /// Clients may connect without a user name. Always true in this version.
     pub allow_anonymous: bool,
+}
+
+/// `node.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Name for people, as in `newtmq@127.0.0.1`.
+    pub name: String,
 }
 
 /// A TCP listener.
@@ -113,6 +122,8 @@ pub struct Retained {
 /// `broker.*`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
+    /// How often the node tells about itself under `$SYS`; zero is never.
+    pub sys_interval: Duration,
     /// Which member of a share group gets a message.
     pub shared_subscription_strategy: SharedStrategy,
 }
@@ -234,6 +245,7 @@ impl Listener {
 // The blanks only give the table something to fill; a test checks that it fills every field that matters.
 impl Config {
     const BLANK: Config = Config {
+        node: Node { name: String::new() },
         listeners: Vec::new(),
         mqtt: Mqtt {
             max_packet_size: 0,
@@ -248,7 +260,7 @@ impl Config {
         },
         zones: BTreeMap::new(),
         retained: Retained { max_retained_messages: 0, max_payload_size: 0, expiry_interval: Duration::ZERO },
-        broker: Broker { shared_subscription_strategy: SharedStrategy::Random },
+        broker: Broker { sys_interval: Duration::ZERO, shared_subscription_strategy: SharedStrategy::Random },
         log: Log { level: LogLevel::Info, format: LogFormat::Auto },
         allow_anonymous: false,
     };

@@ -83,6 +83,16 @@ pub(super) fn name(text: &str) -> Option<&str> {
     (fits && plain).then_some(text)
 }
 
+/// `NAME@HOST`, fit to be a level of a topic name.
+pub(super) fn node_name(text: &str) -> Option<&str> {
+    let (name, host) = text.split_once('@')?;
+    let fits = |part: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':' | b'[' | b']');
+        (1..=255).contains(&part.len()) && part.bytes().all(plain)
+    };
+    (fits(name) && fits(host)).then_some(text)
+}
+
 /// `t=10,u=8` or `none`. A topic is compared word for word, so a wildcard is refused.
 pub(super) fn priorities(text: &str) -> Option<Vec<(String, u8)>> {
     let mut found: Vec<(String, u8)> = Vec::new();

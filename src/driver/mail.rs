@@ -8,6 +8,7 @@ use newtmq_node::{AdminCommand, Control, ControlInput, ControlOutput, FromContro
 use tokio::sync::mpsc;
 
 use super::Accepted;
+use crate::rt::Clock;
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
 /// holds the rest.
@@ -111,10 +112,25 @@ pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
 }
 
 /// Runs the control plane until every shard has ended.
-pub async fn control<S>(mut control: Control, mut reports: Reports, office: Office<S>) {
+pub async fn control<S>(mut control: Control, clock: Clock, mut reports: Reports, office: Office<S>) {
     let mut outputs = Vec::new();
-    while let Some((from, message)) = reports.recv().await {
-        control.handle(ControlInput::Shard { from, message }, &mut outputs);
+    loop {
+        let deadline = control.next_deadline();
+        let alarm = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(clock.at(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = tokio::select! {
+            biased;
+            report = reports.recv() => match report {
+                Some((from, message)) => ControlInput::Shard { from, message },
+                None => return,
+            },
+            () = alarm => ControlInput::Tick,
+        };
+        control.handle(clock.now(), input, &mut outputs);
         for ControlOutput::Shard { to, message } in outputs.drain(..) {
             // A shard that has ended has nobody left who could wait.
             let _ = office.letters[usize::from(to.0)].send(Letter::Control(message));

@@ -11,6 +11,10 @@ use crate::hooks::HookSet;
 /// Everything configurable about a shard.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
+    /// Name of the node for people.
+    pub node_name: Box<str>,
+    /// `broker.sys_interval`: how often the node tells about itself under `$SYS`; zero for never.
+    pub sys_interval: Duration,
     /// Listeners, by [`newtmq_base::ListenerId`].
     pub listeners: Vec<ListenerConfig>,
     /// Zones, referred to by index.
@@ -28,6 +32,8 @@ pub struct ShardConfig {
 impl Default for ShardConfig {
     fn default() -> Self {
         ShardConfig {
+            node_name: "newtmq@127.0.0.1".into(),
+            sys_interval: Duration::ZERO,
             listeners: vec![ListenerConfig::default()],
             zones: vec![ZoneConfig::default()],
             mqtt: MqttConfig::default(),

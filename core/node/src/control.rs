@@ -2,16 +2,21 @@
 //! and grants what is limited for the whole node. It never sees a packet.
 
 mod quota;
+mod sys;
 
+use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use newtmq_base::ShardId;
+use newtmq_base::{Instant, ShardId, WallTime};
 use newtmq_mqtt::OwnedTopicFilter;
+use newtmq_session::Message;
 
 use crate::config::ShardConfig;
 use quota::Quotas;
 pub(crate) use quota::share;
+pub use sys::Report;
+use sys::Sys;
 
 /// A shard's subscriptions of one filter have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +71,8 @@ pub enum ToControl {
     Want(QuotaKind),
     /// Answers [`FromControl::Recall`]: what the shard does not use.
     Returned(QuotaKind, u32),
+    /// Answers [`FromControl::Report`].
+    Report(Box<Report>),
 }
 
 /// From the control plane to a shard.
@@ -86,11 +93,17 @@ pub enum FromControl {
     Denied(QuotaKind),
     /// Give back what is not used.
     Recall(QuotaKind),
+    /// Tell your figures.
+    Report,
+    /// Publish these as the server's own.
+    Publish(Arc<[Message]>),
 }
 
 /// Something that happens to the control plane.
 #[derive(Debug)]
 pub enum ControlInput {
+    /// Time has passed.
+    Tick,
     /// A shard says something.
     Shard {
         /// Which.
@@ -120,6 +133,19 @@ struct Pending {
     seq: u64,
 }
 
+/// What the control plane starts from.
+#[derive(Debug, Clone)]
+pub struct ControlBoot {
+    /// Monotonic time at the start.
+    pub now: Instant,
+    /// Wall-clock time at the same moment.
+    pub wall: WallTime,
+    /// How many shards the node has.
+    pub shards: u16,
+    /// Version of the program.
+    pub version: &'static str,
+}
+
 /// The control plane of one node. Sans-IO, like [`crate::Shard`].
 #[derive(Debug)]
 pub struct Control {
@@ -131,12 +157,21 @@ pub struct Control {
     pending: VecDeque<Pending>,
     retained: RetainedCounts,
     quotas: Quotas,
+    sys: Sys,
+    sys_interval: Duration,
+    /// When the shards are asked for their figures again.
+    sys_due: Instant,
+    /// What they have told so far, and how many have to yet.
+    report: Report,
+    unreported: usize,
 }
 
 impl Control {
-    /// For a node with so many shards, each of them with this configuration.
+    /// For a node whose shards have this configuration.
     #[must_use]
-    pub fn new(config: &ShardConfig, shards: u16) -> Control {
+    pub fn new(config: &ShardConfig, boot: ControlBoot) -> Control {
+        let ControlBoot { now, wall, shards, version } = boot;
+        let (name, sys_interval) = (config.node_name.clone(), config.sys_interval);
         let counts = || vec![0; usize::from(shards)].into_boxed_slice();
         Control {
             version: 0,
@@ -144,13 +179,51 @@ impl Control {
             pending: VecDeque::new(),
             retained: (0..shards).map(|_| counts()).collect(),
             quotas: Quotas::new(config, shards),
+            sys: Sys::new(name, version, now, wall),
+            sys_interval,
+            sys_due: if sys_interval.is_zero() { Instant::NEVER } else { now },
+            report: Report::default(),
+            unreported: 0,
         }
     }
 
+    /// When the control plane wants a Tick.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (self.sys_due != Instant::NEVER).then_some(self.sys_due)
+    }
+
     /// Takes one input in; what is to be done about it is pushed to `out`.
-    pub fn handle(&mut self, input: ControlInput, out: &mut Vec<ControlOutput>) {
-        let ControlInput::Shard { from, message } = input;
+    pub fn handle(&mut self, now: Instant, input: ControlInput, out: &mut Vec<ControlOutput>) {
+        match input {
+            ControlInput::Tick => self.on_tick(now, out),
+            ControlInput::Shard { from, message } => self.on_shard(now, from, message, out),
+        }
+    }
+
+    /// Asks all shards for their figures. A shard that has not told the last ones is slow enough without new questions.
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
+        if now < self.sys_due {
+            return;
+        }
+        self.sys_due = now + self.sys_interval;
+        if self.unreported == 0 {
+            self.unreported = self.installed.len();
+            self.report = Report::default();
+            out.extend((0..self.installed.len()).map(|to| to_shard(to, FromControl::Report)));
+        }
+    }
+
+    fn on_shard(&mut self, now: Instant, from: ShardId, message: ToControl, out: &mut Vec<ControlOutput>) {
         match message {
+            ToControl::Report(report) => {
+                self.report.add(&report);
+                self.unreported -= 1;
+                if self.unreported == 0 {
+                    let messages = self.sys.messages(now, &self.report);
+                    out.push(to_shard(0, FromControl::Publish(messages.into())));
+                }
+            }
             ToControl::Routes { seq, changes } => self.on_routes(from, seq, changes, out),
             ToControl::Installed { version, retained } => self.on_installed(from, version, retained, out),
             ToControl::Want(kind) => self.quotas.on_want(from, kind, out),

@@ -2,6 +2,8 @@
 
 use newtmq_mqtt::ReasonCode;
 
+use crate::traffic::Traffic;
+
 /// Why a matched message was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
@@ -81,9 +83,25 @@ pub struct Ledger {
     /// Retained messages sent to new subscriptions; not part of the balance.
     pub retained_sent: u64,
     dropped: [u64; DROP_REASONS],
+    /// What came and went.
+    pub traffic: Traffic,
 }
 
 impl Ledger {
+    /// The counters of two shards together.
+    pub fn add(&mut self, other: &Ledger) {
+        self.accepted += other.accepted;
+        self.unmatched += other.unmatched;
+        self.forwarded += other.forwarded;
+        self.matched += other.matched;
+        self.delivered += other.delivered;
+        self.retained_sent += other.retained_sent;
+        for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += count;
+        }
+        self.traffic.add(&other.traffic);
+    }
+
     pub(crate) fn drop(&mut self, reason: DropReason, count: u64) {
         self.dropped[reason as usize] += count;
     }

@@ -11,12 +11,14 @@ mod ledger;
 mod outbuf;
 mod place;
 mod shard;
+mod traffic;
 mod view;
 
 pub use batch::WriteBatch;
 pub use config::{ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
-    Control, ControlInput, ControlOutput, FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl,
+    Control, ControlBoot, ControlInput, ControlOutput, FromControl, QuotaKind, Report, RetainedCounts, RouteChange,
+    RouteDelta, ToControl,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
 pub use io::{AdminCommand, Boot, CloseCause, Fill, Moved, Outbox, Output, Peer, ShardInput, Taken};
@@ -24,4 +26,5 @@ pub use ledger::{DropReason, Ledger};
 pub use outbuf::OUTPUT_HIGH_BYTES;
 pub use place::{GroupPublish, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
 pub use shard::{Shard, TimerKind};
+pub use traffic::Traffic;
 pub use view::{ConnView, ShardView};

@@ -19,11 +19,12 @@ mod quota;
 mod retain;
 mod routes;
 mod subscribe;
+mod sys;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue};
+use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue, WallTime};
 use newtmq_mqtt::ClientId;
 use newtmq_session::Session;
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
@@ -82,6 +83,11 @@ pub struct Shard {
     /// Whose turn it is to be worked off.
     pub(crate) next_lane: u16,
     pub(crate) routes: Routes,
+    /// Subscriptions about the server itself, here and elsewhere in the node.
+    pub(crate) sys_filters: u64,
+    pub(crate) shared_subscriptions: u64,
+    started: Instant,
+    wall: WallTime,
     /// The node stops; everybody is sent away when all other shards have said good-bye.
     pub(crate) stopping: bool,
     pub(crate) byes: u16,
@@ -200,6 +206,10 @@ impl Shard {
             lanes: (0..boot.shards).map(|_| Lane::default()).collect(),
             next_lane: 0,
             routes: Routes::default(),
+            sys_filters: 0,
+            shared_subscriptions: 0,
+            started: boot.now,
+            wall: boot.wall,
             stopping: false,
             byes: 0,
             next_reading: 0,

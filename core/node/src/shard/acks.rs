@@ -31,6 +31,7 @@ impl Shard {
             }
             return;
         }
+        self.ledger.traffic.packets_sent[kind as usize] += 1;
         c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
         ready(now, c, conn.slot, out);
     }

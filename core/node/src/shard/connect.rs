@@ -132,6 +132,7 @@ impl Shard {
         let hook = if present { Hook::SessionResumed } else { Hook::SessionCreated };
         self.tell(hook, key, None, ReasonCode::Success, out);
         self.tell(Hook::ClientConnected, key, None, ReasonCode::Success, out);
+        self.tell_connected(now, key, connect.clean_start, out);
         self.pump(now, conn, out);
         Next::Go
     }

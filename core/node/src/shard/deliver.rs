@@ -9,6 +9,7 @@ use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
+use crate::conn::NONE;
 use crate::hooks::Hook;
 use crate::io::{Outbox, Output};
 use crate::outbuf::OUTPUT_OWN_BYTES;
@@ -84,7 +85,10 @@ impl Shard {
         out: &mut Outbox,
     ) -> Delivered {
         let forwarded = matches!(origin, Origin::Lane(..));
-        self.ledger.accepted += u64::from(!forwarded);
+        // What the server says of itself is in no account.
+        let own = matches!(origin, Origin::Server) && publishing.publisher == NONE;
+        let counts = !forwarded && !own;
+        self.ledger.accepted += u64::from(counts);
         let born_before = self.next_born();
         self.spent += 1;
         if self.topics.recall(*memo, publishing.topic).is_none() {
@@ -116,7 +120,7 @@ impl Shard {
             }
         }
         self.spent += step;
-        if !delivered.matched && !forwarded {
+        if !delivered.matched && counts {
             self.ledger.unmatched += 1;
             let topic = core::str::from_utf8(publishing.topic).ok();
             let reason = ReasonCode::NoMatchingSubscribers;

@@ -89,6 +89,10 @@ impl Shard {
         }
         self.tell(Hook::ClientDisconnected, key, None, reason, out);
         self.slot(key).conn = NONE;
+        if self.sys_filters > 0 {
+            let username = self.live(conn).rare.as_ref().and_then(|rare| rare.username.clone());
+            self.tell_disconnected(now, key, username.as_deref(), reason, out);
+        }
         self.detach(now, key, out);
     }
 

@@ -271,6 +271,7 @@ impl Fan<'_> {
             }
         }
         self.parts.ledger.delivered += 1;
+        self.parts.ledger.traffic.sent_message(QoS::AtMostOnce);
         self.wrote(conn, target.subscriber);
         None
     }
@@ -381,6 +382,7 @@ pub(crate) fn pump(
             newtmq_session::OutgoingKind::Pubrel => {
                 let packet_id = delivery.packet_id.expect("PUBREL belongs to QoS 2");
                 let (kind, reason) = (newtmq_mqtt::PacketType::Pubrel, newtmq_mqtt::ReasonCode::Success);
+                ledger.traffic.packets_sent[kind as usize] += 1;
                 c.out.encode(pool, |bytes| newtmq_mqtt::encode_ack(kind, packet_id, reason, c.version, bytes));
                 continue;
             }
@@ -399,6 +401,9 @@ pub(crate) fn pump(
             payload: message.payload(),
         };
         let written = write_publish(c, frame, Some(message), pool);
+        if written {
+            ledger.traffic.sent_message(delivery.qos);
+        }
         let packet_id = delivery.packet_id;
         match (written, packet_id) {
             (true, None) => ledger.delivered += 1,

@@ -52,6 +52,9 @@ impl Shard {
         if c.counted {
             self.move_away(c.listener);
         }
+        // It is counted where it is handled.
+        self.ledger.traffic.packets_received[newtmq_mqtt::PacketType::Connect as usize] -= 1;
+        self.ledger.traffic.bytes_received -= connect.len() as u64;
         let moved = Moved { listener: newtmq_base::ListenerId(c.listener), peer: c.peer, connect: connect.into() };
         out.push(Output::Move { conn, to: ShardId(to), moved: Box::new(moved) });
         Next::Hold

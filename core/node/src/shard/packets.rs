@@ -41,6 +41,7 @@ impl Shard {
         let max_packet_size = self.config.mqtt.max_packet_size;
         let mut rest = data;
         self.spent = 0;
+        self.ledger.traffic.bytes_received += data.len() as u64;
         let next = loop {
             match decoder.next(&mut rest, max_packet_size) {
                 Ok(Some(frame)) => match self.on_frame(now, conn, frame, out) {
@@ -61,6 +62,7 @@ impl Shard {
         }
         // A connection that is on its way to another shard takes the rest along.
         let taken = data.len() - rest.len();
+        self.ledger.traffic.bytes_received -= rest.len() as u64;
         let Some(c) = self.conn_mut(conn) else { return Taken { bytes: taken, hold: true } };
         c.decoder = decoder;
         let full = c.out.len() >= OUTPUT_OWN_BYTES;
@@ -81,6 +83,7 @@ impl Shard {
             (c.phase, c.version)
         };
         let kind = frame.packet_type();
+        self.ledger.traffic.packets_received[kind as usize] += 1;
         if phase != Phase::Open {
             return self.on_early_frame(now, conn, phase, frame, out);
         }
@@ -226,6 +229,7 @@ impl Shard {
         let encoded = packet.encode(c.version, &mut bytes).is_ok();
         let fits = encoded && bytes.len() as u64 <= u64::from(c.max_packet_size);
         if fits {
+            self.ledger.traffic.packets_sent[usize::from(bytes[0] >> 4)] += 1;
             c.out.extend(&bytes, &mut self.pool);
             super::ready(now, c, conn.slot, out);
         }

@@ -348,6 +348,7 @@ impl Pourer<'_> {
             let frame = publishing.qos0(true, identifiers, self.now);
             if write_publish(self.conn, frame, Some(message), self.pool) {
                 self.ledger.retained_sent += 1;
+                self.ledger.traffic.sent_message(QoS::AtMostOnce);
             }
             return true;
         }

@@ -137,6 +137,7 @@ impl Shard {
         let Some(rare) = &mut c.rare else { return };
         let version = c.version;
         for (kind, packet_id, reason) in core::mem::take(&mut rare.withheld) {
+            self.ledger.traffic.packets_sent[kind as usize] += 1;
             c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
             ready(now, c, publisher.slot, out);
         }
@@ -214,6 +215,7 @@ impl Shard {
             self.pool.put(buffer);
         }
         let Some(c) = self.conn_mut(conn) else { return Fill::Drained };
+        let before = batch.len();
         c.out.fill(now, batch);
         // What moves a little and is still full stays as it is: else each move would let every publisher add to it.
         c.stalled &= c.out.len() >= OUTPUT_HIGH_BYTES;
@@ -226,6 +228,7 @@ impl Shard {
             self.release_waiters(now, conn.slot, out);
             self.resume(now, conn, out);
         }
+        self.ledger.traffic.bytes_sent += (batch.len() - before) as u64;
         let c = self.live(conn);
         if c.out.is_empty() && !more {
             c.ready = false;

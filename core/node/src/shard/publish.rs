@@ -28,6 +28,7 @@ impl Shard {
         publish: &RawPublish<'_>,
         out: &mut Outbox,
     ) -> Next {
+        self.ledger.traffic.messages_received[publish.qos as usize] += 1;
         let c = self.live(conn);
         let (version, memo, key, zone) = (c.version, c.memo, c.session, usize::from(c.zone));
         if publish.qos > self.config.mqtt.max_qos_allowed {

@@ -100,9 +100,6 @@ impl Shard {
 
     /// A retained message for a topic that had none. Says whether it may stay; if that is not known yet, it stays until it is.
     pub(crate) fn admit_retained(&mut self, topic: &str, out: &mut Outbox) -> bool {
-        if self.config.retained.max_retained_messages == 0 {
-            return true;
-        }
         let full = self.shares.retained.used >= self.shares.retained.granted;
         if full && self.shards() == 1 {
             return false;
@@ -117,9 +114,7 @@ impl Shard {
 
     /// A topic has no retained message any more.
     pub(crate) fn retained_gone(&mut self) {
-        if self.config.retained.max_retained_messages > 0 {
-            self.shares.retained.used -= 1;
-        }
+        self.shares.retained.used -= 1;
     }
 
     pub(crate) fn on_granted(&mut self, now: Instant, kind: QuotaKind, count: u32, out: &mut Outbox) {

@@ -28,6 +28,11 @@ impl RetainedValue for Retained {
 /// Most retained messages that one Tick removes because their time has passed.
 const EXPIRE_STEP: usize = 4096;
 
+/// Whether the server says it of itself: that counts to no limit.
+fn is_own(topic: &str) -> bool {
+    topic.starts_with("$SYS/")
+}
+
 impl Shard {
     /// Sets, replaces or clears the retained message of a topic [MQTT-3.3.1-5], [MQTT-3.3.1-6], here or at the shard that
     /// owns the topic. Returns what tells it apart, if there is more than one shard.
@@ -63,7 +68,7 @@ impl Shard {
         let RetainedConfig { max_payload_size, expiry_interval, .. } = self.config.retained;
         let too_large = max_payload_size > 0 && publishing.payload.len() > max_payload_size;
         let new = self.retained.get(topic).is_none();
-        if too_large || (new && !self.admit_retained(topic, out)) {
+        if too_large || (new && !is_own(topic) && !self.admit_retained(topic, out)) {
             // The old value is no longer the last one, so it must not stay either.
             self.forget_retained(topic);
             tracing::debug!(topic, too_large, "not retained");
@@ -85,7 +90,9 @@ impl Shard {
     pub(crate) fn forget_retained(&mut self, topic: &str) {
         if let Some(old) = self.retained.remove(topic) {
             self.retained_expiry.remove(&(old.message.expires(), old.stamp));
-            self.retained_gone();
+            if !is_own(topic) {
+                self.retained_gone();
+            }
         }
     }
 

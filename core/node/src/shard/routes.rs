@@ -5,6 +5,7 @@ use newtmq_mqtt::{OwnedTopicFilter, TopicFilter};
 use newtmq_topic::{PlaceId, SubscriberId, Subscription};
 
 use super::Shard;
+use super::sys::is_sys;
 use crate::control::{FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl};
 use crate::io::{Outbox, Output};
 
@@ -21,19 +22,27 @@ pub(crate) struct Routes {
     waiting: std::collections::VecDeque<(u64, ConnId)>,
     /// What was said of retained messages.
     counts: Box<[u64]>,
+    /// Filters about the server at other shards.
+    sys: std::collections::BTreeSet<(u16, OwnedTopicFilter)>,
 }
 
 impl Shard {
     /// Adds or replaces a session's subscription.
     pub(crate) fn add_subscription(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) {
         let before = self.members(filter.as_filter());
-        self.topics.subscribe(filter, subscription);
+        if self.topics.subscribe(filter, subscription).is_none() {
+            self.sys_filters += u64::from(is_sys(filter.as_filter()));
+            self.shared_subscriptions += u64::from(filter.as_filter().share_group().is_some());
+        }
         self.note_change(filter.as_filter(), before);
     }
 
     pub(crate) fn remove_subscription(&mut self, filter: TopicFilter<'_>, key: u32) {
         let before = self.members(filter);
-        self.topics.unsubscribe(filter, SubscriberId(key));
+        if self.topics.unsubscribe(filter, SubscriberId(key)).is_some() {
+            self.sys_filters -= u64::from(is_sys(filter));
+            self.shared_subscriptions -= u64::from(filter.share_group().is_some());
+        }
         self.note_change(filter, before);
     }
 
@@ -74,6 +83,15 @@ impl Shard {
             FromControl::Committed { seq, retained } => self.on_committed(now, seq, &retained, out),
             FromControl::Granted(kind, count) => self.on_granted(now, kind, count, out),
             FromControl::Denied(kind) => self.on_denied(now, kind, out),
+            FromControl::Report => {
+                let report = Box::new(self.report());
+                out.push(Output::Control(ToControl::Report(report)));
+            }
+            FromControl::Publish(messages) => {
+                for message in messages.iter() {
+                    self.publish_message(now, message, crate::conn::NONE, out);
+                }
+            }
             FromControl::Recall(kind) => {
                 let count = self.give_back(kind);
                 out.push(Output::Control(ToControl::Returned(kind, count)));
@@ -86,6 +104,9 @@ impl Shard {
         for RouteChange { filter, members } in &delta.changes {
             // The own plain subscriptions are there already. Of a shared group the own members count from the moment on
             // that the others know of them, so that all take the same turns.
+            if !own && is_sys(filter.as_filter()) {
+                self.note_sys_elsewhere(filter, delta.shard, *members);
+            }
             if !own || filter.as_filter().share_group().is_some() {
                 self.topics.set_place(filter, PlaceId(delta.shard.0), *members);
             }
@@ -96,6 +117,17 @@ impl Shard {
             sent
         });
         out.push(Output::Control(ToControl::Installed { version: delta.version, retained }));
+    }
+
+    /// Counts the filters about the server that others have, each once for each of them.
+    fn note_sys_elsewhere(&mut self, filter: &OwnedTopicFilter, shard: ShardId, members: u32) {
+        let known = (shard.0, filter.clone());
+        let changed = if members > 0 { self.routes.sys.insert(known) } else { self.routes.sys.remove(&known) };
+        match (changed, members > 0) {
+            (true, true) => self.sys_filters += 1,
+            (true, false) => self.sys_filters -= 1,
+            (false, _) => {}
+        }
     }
 
     fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {

@@ -26,5 +26,6 @@ mod session;
 mod shared;
 mod smoke;
 mod subscribe;
+mod sys;
 mod turns;
 mod will;

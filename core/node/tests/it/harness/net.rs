@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, SEED_BYTES, ShardId, WallTime};
 use newtmq_node::{
-    Boot, CloseCause, Control, ControlInput, ControlOutput, Event, FromControl, Moved, Outbox, PlaceMessage, Question,
-    Shard, ShardConfig, ShardInput, TimerKind, ToControl, Verdict,
+    Boot, CloseCause, Control, ControlBoot, ControlInput, ControlOutput, Event, FromControl, Moved, Outbox,
+    PlaceMessage, Question, Shard, ShardConfig, ShardInput, TimerKind, ToControl, Verdict,
 };
 
 use super::client::{Filters, Script};
@@ -117,7 +117,10 @@ impl Net {
             seed,
             now: Instant::from_millis(1),
             shards: (0..shards).map(shard).collect(),
-            control: Control::new(config, shards),
+            control: Control::new(
+                config,
+                ControlBoot { now: Instant::START, wall: WallTime(1_700_000_000_000), shards, version: "1.2.3" },
+            ),
             channels: BTreeMap::new(),
             outbox: Outbox::default(),
             rng: Rng::from_number(seed),
@@ -188,7 +191,8 @@ impl Net {
 
     /// The next Tick, and whose.
     fn deadline(&self) -> Option<(Instant, usize)> {
-        (0..self.shards.len()).filter_map(|shard| Some((self.deadline_of(shard)?, shard))).min()
+        let control = self.control.next_deadline().map(|deadline| (deadline.max(self.now), CONTROL));
+        (0..self.shards.len()).filter_map(|shard| Some((self.deadline_of(shard)?, shard))).chain(control).min()
     }
 
     fn has_work(&self) -> bool {
@@ -214,8 +218,12 @@ impl Net {
         };
         if let Some((deadline, shard)) = tick {
             self.now = deadline;
-            self.input(shard, ShardInput::Tick);
-            self.had_work[shard] = false;
+            if shard == CONTROL {
+                self.control_input(ControlInput::Tick);
+            } else {
+                self.input(shard, ShardInput::Tick);
+                self.had_work[shard] = false;
+            }
         } else if let Some(((time, _), happening)) = self.queue.pop_first() {
             self.now = time;
             if !self.had_work.contains(&true) && self.rng.below(64) == 0 {
@@ -257,16 +265,20 @@ impl Net {
                 self.input(to, ShardInput::Place { from, message });
             }
             Happening::ToControl(from, message) => {
-                let mut outputs = Vec::new();
-                self.control.handle(ControlInput::Shard { from, message }, &mut outputs);
-                for ControlOutput::Shard { to, message } in outputs {
-                    let to = usize::from(to.0);
-                    self.say(CONTROL, to, Happening::FromControl(to, message));
-                }
+                self.control_input(ControlInput::Shard { from, message });
             }
             Happening::FromControl(to, message) => {
                 self.input(to, ShardInput::Control(message));
             }
+        }
+    }
+
+    fn control_input(&mut self, input: ControlInput) {
+        let mut outputs = Vec::new();
+        self.control.handle(self.now, input, &mut outputs);
+        for ControlOutput::Shard { to, message } in outputs {
+            let to = usize::from(to.0);
+            self.say(CONTROL, to, Happening::FromControl(to, message));
         }
     }
 
@@ -287,6 +299,10 @@ impl Net {
         let view = self.view();
         assert_eq!(view.connection_count(), 0);
         assert!(view.timer_count() <= view.session_count(), "only sessions that wait have timers");
+        if self.control.next_deadline().is_some() {
+            // It would tell about itself for ever.
+            return;
+        }
         // Longer than any Session Expiry Interval but "never".
         self.advance_secs(u64::from(u32::MAX));
         let view = self.view();
