@@ -402,6 +402,22 @@ impl<P: Poller> Driver<P> {
         self.poller.wake_at(context, wanted.map(|at| self.clock.at(at)));
     }
 
+    /// The account of messages, at the end: what was matched was delivered, waits or was dropped.
+    fn tell_account(&self) {
+        let view = self.shard.view();
+        let ledger = view.ledger();
+        tracing::info!(
+            shard = self.mail.own.0,
+            accepted = ledger.accepted,
+            matched = ledger.matched,
+            delivered = ledger.delivered,
+            waiting = view.queued(),
+            dropped = ledger.dropped_total(),
+            balance = view.ledger_balance() as i64,
+            "messages"
+        );
+    }
+
     fn round(&mut self, context: &mut Context<'_>) {
         self.now = self.clock.now();
         self.poll_inputs(context);
@@ -446,6 +462,7 @@ impl<P: Poller + Unpin> Future for Driver<P> {
         this.ready.set_parent(context.waker());
         this.round(context);
         if this.stopping && this.slots.is_empty() {
+            this.tell_account();
             return Poll::Ready(());
         }
         Poll::Pending
