@@ -5,7 +5,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::{ClientId, PacketId, QoS};
 use newtmq_session::{AckKind, Identifiers, Message, MessageParts, Op, Session, SessionLimits};
 
-const LIMITS: SessionLimits = SessionLimits { max_mqueue_len: 1000, max_inflight: 256 };
+const LIMITS: SessionLimits = SessionLimits { max_mqueue_len: 1000, max_mqueue_bytes: 0, max_inflight: 256 };
 /// Messages sent before they are acknowledged.
 const WINDOW: usize = 32;
 

@@ -14,12 +14,18 @@ use crate::{Dropped, Message};
 /// Packet Identifiers are 1..=65,535.
 pub(crate) const PACKET_IDS: u64 = 65_535;
 
+/// Ticks, half an interval each, after which something counts as overdue. It has then waited for the interval at least,
+/// and for one and a half at most, without a clock and without a time beside each message.
+pub const OVERDUE_TICKS: u8 = 3;
+
 #[derive(Debug)]
 struct InFlight {
     delivery: Delivery,
+    /// Ticks since it was last sent, or since its PUBREC.
+    age: u8,
     /// PUBREC has arrived: PUBREL is what is sent.
     released: bool,
-    /// Sent on an earlier connection: DUP is set when it is sent again [MQTT-3.3.1-1].
+    /// Sent on an earlier connection, or twice on this one: DUP is set when it is sent again [MQTT-3.3.1-1].
     sent_before: bool,
 }
 
@@ -35,12 +41,12 @@ pub struct Outgoing<'a> {
 /// Which packet to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutgoingKind {
-    /// PUBLISH; `dup` if it went out on an earlier connection.
+    /// PUBLISH; `dup` if it went out before.
     Publish {
         /// The DUP flag.
         dup: bool,
     },
-    /// PUBREL of a delivery whose PUBREC came on an earlier connection.
+    /// PUBREL of a delivery whose PUBREC came before.
     Pubrel,
 }
 
@@ -56,13 +62,17 @@ pub(crate) struct Flow {
     /// A QoS 0 message on its way out; it needs a place to be borrowed from.
     qos0: Option<Delivery>,
     queue: Queue,
-    /// QoS 2 identifiers received and not yet released, sorted.
-    qos2_in: Vec<u16>,
+    /// QoS 2 identifiers received and not yet released, sorted, and the ticks that each has seen.
+    qos2_in: Vec<(u16, u8)>,
 }
 
 impl Flow {
     pub(crate) fn queue_len(&self) -> usize {
         self.queue.len()
+    }
+
+    pub(crate) fn queue_bytes(&self) -> usize {
+        self.queue.bytes()
     }
 
     pub(crate) fn inflight_len(&self) -> usize {
@@ -88,6 +98,9 @@ impl Flow {
             entry.sent_before = true;
         }
         self.sent = 0;
+        for (_, age) in &mut self.qos2_in {
+            *age = 0;
+        }
     }
 
     pub(crate) fn enqueue(
@@ -103,6 +116,12 @@ impl Flow {
         while self.queue.len() >= limits.max_mqueue_len.max(1) {
             self.queue.pop_oldest();
             dropped.full += 1;
+        }
+        if limits.max_mqueue_bytes > 0 {
+            while self.queue.len() > 0 && self.queue.bytes() + message.size() > limits.max_mqueue_bytes {
+                self.queue.pop_oldest();
+                dropped.full += 1;
+            }
         }
         let (dseq, packet_id) = if qos == QoS::AtMostOnce { (0, None) } else { self.assign() };
         self.queue.push(priority, Delivery { message, identifiers, dseq, packet_id, qos, retain });
@@ -148,7 +167,8 @@ impl Flow {
             if !window_open {
                 return None;
             }
-            let entry = &self.inflight[self.sent];
+            let entry = &mut self.inflight[self.sent];
+            entry.age = 0;
             let kind =
                 if entry.released { OutgoingKind::Pubrel } else { OutgoingKind::Publish { dup: entry.sent_before } };
             self.sent += 1;
@@ -165,7 +185,7 @@ impl Flow {
             return Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: self.qos0.insert(delivery) });
         }
         self.sent += 1;
-        self.inflight.push_back(InFlight { delivery, released: false, sent_before: false });
+        self.inflight.push_back(InFlight { delivery, age: 0, released: false, sent_before: false });
         let entry = self.inflight.back().expect("pushed above");
         Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: &entry.delivery })
     }
@@ -216,14 +236,48 @@ impl Flow {
             return Applied::WrongKind;
         }
         entry.released = true;
+        entry.age = 0;
         Applied::Done
     }
 
+    pub(crate) fn retry_tick(&mut self) {
+        for entry in self.inflight.iter_mut().take(self.sent) {
+            entry.age = entry.age.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn next_overdue(&mut self, from: &mut usize) -> Option<Outgoing<'_>> {
+        let overdue = self.inflight.iter().take(self.sent).skip(*from).position(|entry| entry.age >= OVERDUE_TICKS)?;
+        let at = *from + overdue;
+        *from = at + 1;
+        let entry = &mut self.inflight[at];
+        entry.age = 0;
+        entry.sent_before = true;
+        let kind = if entry.released { OutgoingKind::Pubrel } else { OutgoingKind::Publish { dup: true } };
+        Some(Outgoing { kind, delivery: &entry.delivery })
+    }
+
+    /// Where a QoS 2 identifier of the client is, or where it belongs.
+    fn qos2_position(&self, packet_id: PacketId) -> Result<usize, usize> {
+        self.qos2_in.binary_search_by_key(&packet_id.get(), |(id, _)| *id)
+    }
+
+    pub(crate) fn await_rel_tick(&mut self) -> Vec<PacketId> {
+        let mut overdue = Vec::new();
+        for (id, age) in &mut self.qos2_in {
+            *age = age.saturating_add(1);
+            if *age >= OVERDUE_TICKS {
+                overdue.extend(PacketId::new(*id));
+            }
+        }
+        overdue
+    }
+
     pub(crate) fn qos2_in(&mut self, packet_id: PacketId) -> bool {
-        match self.qos2_in.binary_search(&packet_id.get()) {
+        match self.qos2_position(packet_id) {
             Ok(_) => false,
             Err(at) => {
-                self.qos2_in.insert(at, packet_id.get());
+                self.qos2_in.insert(at, (packet_id.get(), 0));
                 true
             }
         }
@@ -234,11 +288,11 @@ impl Flow {
     }
 
     pub(crate) fn has_qos2_in(&self, packet_id: PacketId) -> bool {
-        self.qos2_in.binary_search(&packet_id.get()).is_ok()
+        self.qos2_position(packet_id).is_ok()
     }
 
     pub(crate) fn qos2_rel(&mut self, packet_id: PacketId) -> bool {
-        match self.qos2_in.binary_search(&packet_id.get()) {
+        match self.qos2_position(packet_id) {
             Ok(at) => {
                 self.qos2_in.remove(at);
                 true

@@ -11,7 +11,7 @@ mod queue;
 mod session;
 mod subscriptions;
 
-pub use flow::{Outgoing, OutgoingKind};
+pub use flow::{OVERDUE_TICKS, Outgoing, OutgoingKind};
 pub use message::{Message, MessageParts, remaining_expiry};
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};

@@ -100,7 +100,7 @@ pub enum AckKind {
 /// What became of messages that the session gave up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dropped {
-    /// Oldest ones, at max_mqueue_len.
+    /// Oldest ones, at max_mqueue_len or max_mqueue_bytes.
     pub full: u32,
     /// Message Expiry Interval passed.
     pub expired: u32,

@@ -63,6 +63,8 @@ pub struct Delivery {
 pub(crate) struct Queue {
     lanes: Vec<(u8, VecDeque<Delivery>)>,
     len: usize,
+    /// Sum of the messages' sizes; a message that other sessions share counts in full.
+    bytes: usize,
     qos0: usize,
 }
 
@@ -71,12 +73,17 @@ impl Queue {
         self.len
     }
 
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn has_qos0(&self) -> bool {
         self.qos0 > 0
     }
 
     pub(crate) fn push(&mut self, priority: u8, delivery: Delivery) {
         self.len += 1;
+        self.bytes += delivery.message.size();
         self.qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
         let at = match self.lanes.iter().position(|(lane, _)| *lane <= priority) {
             Some(at) if self.lanes[at].0 == priority => at,
@@ -94,6 +101,7 @@ impl Queue {
 
     fn taken(&mut self, delivery: &Delivery) {
         self.len -= 1;
+        self.bytes -= delivery.message.size();
         self.qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
     }
 
@@ -124,8 +132,11 @@ impl Queue {
         for (_, lane) in &mut self.lanes {
             lane.retain(|delivery| {
                 let keep = !delivery.message.is_expired(now);
-                self.len -= usize::from(!keep);
-                self.qos0 -= usize::from(!keep && delivery.qos == QoS::AtMostOnce);
+                if !keep {
+                    self.len -= 1;
+                    self.bytes -= delivery.message.size();
+                    self.qos0 -= usize::from(delivery.qos == QoS::AtMostOnce);
+                }
                 keep
             });
         }

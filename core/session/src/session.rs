@@ -13,6 +13,9 @@ use crate::subscriptions::{SubscriptionEntry, Subscriptions};
 pub struct SessionLimits {
     /// Messages that wait; the oldest is dropped above it.
     pub max_mqueue_len: usize,
+    /// Bytes of messages that wait, each with its topic and properties; the oldest are dropped above it, but one message
+    /// may always wait. 0 for no limit.
+    pub max_mqueue_bytes: usize,
     /// Unacknowledged deliveries, together with the client's Receive Maximum.
     pub max_inflight: usize,
 }
@@ -84,6 +87,12 @@ impl Session {
     #[must_use]
     pub fn queue_len(&self) -> usize {
         self.flow.as_ref().map_or(0, |flow| flow.queue_len())
+    }
+
+    /// Bytes of the messages that wait for the window or the client.
+    #[must_use]
+    pub fn queue_bytes(&self) -> usize {
+        self.flow.as_ref().map_or(0, |flow| flow.queue_bytes())
     }
 
     /// Deliveries that wait for an acknowledgement.
@@ -176,6 +185,26 @@ impl Session {
     /// that were given up on the way.
     pub fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
         self.flow.as_mut()?.next_send(now, receive_maximum, expired)
+    }
+
+    /// Half of the retry interval has passed for what waits for an acknowledgement on this connection. What has seen
+    /// [`OVERDUE_TICKS`](crate::OVERDUE_TICKS) of them is overdue.
+    pub fn retry_tick(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            flow.retry_tick();
+        }
+    }
+
+    /// Hands out the next overdue packet, in the order of first sending [MQTT-4.6.0-1]. `from` is 0 at the beginning of
+    /// a round, and says how far it is.
+    pub fn next_overdue(&mut self, from: &mut usize) -> Option<Outgoing<'_>> {
+        self.flow.as_mut()?.next_overdue(from)
+    }
+
+    /// Half of the time has passed that the client has for its PUBRELs. Returns the identifiers that are overdue; they
+    /// are free only after an [`Op::Qos2Rel`] of each.
+    pub fn await_rel_tick(&mut self) -> Vec<PacketId> {
+        self.flow.as_mut().map_or_else(Vec::new, |flow| flow.await_rel_tick())
     }
 
     /// Gives memory back that nothing needs at the moment. Changes nothing else.

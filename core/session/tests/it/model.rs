@@ -1,7 +1,7 @@
 //! A reference model of the flow toward the client, written for clarity: lists that are searched from the front.
 
 use newtmq_mqtt::{PacketId, QoS};
-use newtmq_session::{AckKind, Applied, Dropped};
+use newtmq_session::{AckKind, Applied, Dropped, OVERDUE_TICKS, SessionLimits};
 
 /// One message on its way. `tag` tells messages apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub(crate) struct Entry {
     pub(crate) priority: u8,
     /// In milliseconds.
     pub(crate) expires: u64,
+    pub(crate) bytes: usize,
 }
 
 /// A message that was sent and not acknowledged.
@@ -22,6 +23,8 @@ pub(crate) struct Sent {
     /// Sent on this connection, or only on an earlier one.
     pub(crate) on_this_connection: bool,
     sent_before: bool,
+    /// Ticks since it was last sent, or released.
+    age: u8,
 }
 
 /// What is to be sent next.
@@ -47,17 +50,41 @@ impl Model {
         self.in_flight.iter().filter(|sent| sent.on_this_connection).count()
     }
 
-    pub(crate) fn enqueue(&mut self, entry: Entry, max_mqueue_len: usize) -> Applied {
+    pub(crate) fn enqueue(&mut self, entry: Entry, limits: &SessionLimits) -> Applied {
         self.enqueued += 1;
-        let full = self.queue.len() == max_mqueue_len;
-        if full {
+        let mut full = 0;
+        while self.queue.len() == limits.max_mqueue_len
+            || (!self.queue.is_empty() && self.queue_bytes() + entry.bytes > limits.max_mqueue_bytes)
+        {
             let lowest = self.queue.iter().map(|entry| entry.priority).min().unwrap();
             let at = self.queue.iter().position(|entry| entry.priority == lowest).unwrap();
             self.queue.remove(at);
             self.dropped += 1;
+            full += 1;
         }
         self.queue.push(entry);
-        if full { Applied::Dropped(Dropped { full: 1, expired: 0 }) } else { Applied::Done }
+        if full > 0 { Applied::Dropped(Dropped { full, expired: 0 }) } else { Applied::Done }
+    }
+
+    pub(crate) fn queue_bytes(&self) -> usize {
+        self.queue.iter().map(|entry| entry.bytes).sum()
+    }
+
+    pub(crate) fn retry_tick(&mut self) {
+        for sent in self.in_flight.iter_mut().filter(|sent| sent.on_this_connection) {
+            sent.age += 1;
+        }
+    }
+
+    /// What is sent again because its acknowledgement is overdue.
+    pub(crate) fn overdue(&mut self) -> Vec<Next> {
+        let overdue = |sent: &&mut Sent| sent.on_this_connection && sent.age >= OVERDUE_TICKS;
+        let again = self.in_flight.iter_mut().filter(overdue).map(|sent| {
+            sent.age = 0;
+            sent.sent_before = true;
+            Next::Again { tag: sent.entry.tag, id: sent.id, dup: !sent.released, pubrel: sent.released }
+        });
+        again.collect()
     }
 
     /// What is sent next, and how many messages expire on the way.
@@ -68,6 +95,7 @@ impl Model {
                 return (None, 0);
             }
             sent.on_this_connection = true;
+            sent.age = 0;
             let next = Next::Again {
                 tag: sent.entry.tag,
                 id: sent.id,
@@ -97,7 +125,8 @@ impl Model {
     pub(crate) fn was_sent(&mut self, entry: Entry, id: Option<PacketId>) {
         match id {
             Some(id) => {
-                self.in_flight.push(Sent { entry, id, released: false, on_this_connection: true, sent_before: false })
+                let (on_this_connection, released, sent_before) = (true, false, false);
+                self.in_flight.push(Sent { entry, id, released, on_this_connection, sent_before, age: 0 });
             }
             None => self.completed += 1,
         }
@@ -124,6 +153,7 @@ impl Model {
             None => Applied::Nothing,
             Some(sent) if sent.entry.qos == QoS::ExactlyOnce => {
                 sent.released = true;
+                sent.age = 0;
                 Applied::Done
             }
             Some(_) => Applied::WrongKind,

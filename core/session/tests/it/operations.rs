@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use newtmq_base::Instant;
 use newtmq_mqtt::{ClientId, PacketId, QoS};
 use newtmq_session::{
-    AckKind, Applied, Dropped, Identifiers, Message, MessageParts, Op, OutgoingKind, Session, SessionLimits,
+    AckKind, Applied, Dropped, Identifiers, Message, MessageParts, Op, Outgoing, OutgoingKind, Session, SessionLimits,
 };
 use proptest::prelude::*;
 
@@ -18,6 +18,8 @@ enum Step {
         priority: u8,
         /// In milliseconds.
         lives: Option<u64>,
+        /// Bytes of payload, but for four.
+        large: usize,
     },
     /// Sends as long as there is something, at most so many.
     Send(usize),
@@ -34,6 +36,8 @@ enum Step {
     Advance(u64),
     Expire,
     Release,
+    /// Half a retry interval passes so many times, and what is overdue is sent again.
+    Retry(u8),
     /// The n-th in flight cannot be sent to this client.
     Discard(usize),
     /// So many messages pass through, so that Packet Identifiers come round again.
@@ -50,8 +54,9 @@ fn kind() -> impl Strategy<Value = AckKind> {
 
 fn step() -> impl Strategy<Value = Step> {
     let lives = prop_oneof![3 => Just(None), 1 => (1..500u64).prop_map(Some)];
+    let large = prop_oneof![4 => Just(0), 1 => 0..400usize];
     prop_oneof![
-        60 => (qos(), 0..3u8, lives).prop_map(|(qos, priority, lives)| Step::Enqueue { qos, priority, lives }),
+        60 => (qos(), 0..3u8, lives, large).prop_map(|(qos, priority, lives, large)| Step::Enqueue { qos, priority, lives, large }),
         40 => (1..10usize).prop_map(Step::Send),
         25 => (0..10usize).prop_map(Step::Ack),
         15 => (0..10usize).prop_map(Step::Pubrec),
@@ -61,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (1..300u64).prop_map(Step::Advance),
         3 => Just(Step::Expire),
         3 => Just(Step::Release),
+        6 => (1..5u8).prop_map(Step::Retry),
         2 => (0..10usize).prop_map(Step::Discard),
     ]
 }
@@ -70,7 +76,11 @@ fn step_with_bursts() -> impl Strategy<Value = Step> {
     prop_oneof![30 => step(), 1 => (20_000..65_600u32).prop_map(Step::Burst)]
 }
 
-const LIMITS: SessionLimits = SessionLimits { max_mqueue_len: 12, max_inflight: 12 };
+const LIMITS: SessionLimits = SessionLimits { max_mqueue_len: 12, max_mqueue_bytes: 500, max_inflight: 12 };
+
+fn tag_of(sent: &Outgoing<'_>) -> u32 {
+    u32::from_be_bytes(sent.delivery.message.payload()[..4].try_into().unwrap())
+}
 
 struct Pair {
     session: Session,
@@ -93,23 +103,26 @@ impl Pair {
         }
     }
 
-    fn enqueue(&mut self, qos: QoS, priority: u8, lives: Option<u64>) {
+    fn enqueue(&mut self, qos: QoS, priority: u8, lives: Option<u64>, large: usize) {
         let expires = lives.map_or(u64::MAX, |lives| self.now + lives);
         let tag = self.next_tag;
         self.next_tag += 1;
+        let mut payload = tag.to_be_bytes().to_vec();
+        payload.resize(4 + large, 0);
         let parts = MessageParts {
             topic: b"t",
             forwardable: &[],
-            payload: &tag.to_be_bytes(),
+            payload: &payload,
             qos,
             retain: false,
             expires: if expires == u64::MAX { Instant::NEVER } else { Instant::from_millis(expires) },
         };
         let message = Message::new(&parts, &mut self.scratch);
+        let bytes = message.size();
         let op = Op::Enqueue { message, qos, retain: false, identifiers: Identifiers::None, priority };
         let applied = self.session.apply(op, &LIMITS);
-        let entry = Entry { tag, qos, priority, expires };
-        assert_eq!(applied, self.model.enqueue(entry, LIMITS.max_mqueue_len));
+        let entry = Entry { tag, qos, priority, expires, bytes };
+        assert_eq!(applied, self.model.enqueue(entry, &LIMITS));
     }
 
     /// Sends one. Says whether there was one.
@@ -124,7 +137,7 @@ impl Pair {
             assert_eq!(expected, None);
             return false;
         };
-        let tag = u32::from_be_bytes(sent.delivery.message.payload().try_into().unwrap());
+        let tag = tag_of(&sent);
         let id = sent.delivery.packet_id;
         match expected {
             None => panic!("nothing is to be sent, but {sent:?}"),
@@ -163,7 +176,7 @@ impl Pair {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Enqueue { qos, priority, lives } => self.enqueue(qos, priority, lives),
+            Step::Enqueue { qos, priority, lives, large } => self.enqueue(qos, priority, lives, large),
             Step::Send(count) => {
                 let _ = (0..count).take_while(|_| self.send()).count();
             }
@@ -202,6 +215,7 @@ impl Pair {
                 assert_eq!(applied, expected);
             }
             Step::Release => self.session.release(),
+            Step::Retry(ticks) => self.retry(ticks),
             Step::Discard(at) => {
                 if let Some((id, ..)) = self.nth(at) {
                     let applied = self.session.apply(Op::Discard { packet_id: id }, &LIMITS);
@@ -214,12 +228,26 @@ impl Pair {
         }
     }
 
+    fn retry(&mut self, ticks: u8) {
+        for _ in 0..ticks {
+            self.session.retry_tick();
+            self.model.retry_tick();
+        }
+        let (mut from, mut again) = (0, Vec::new());
+        while let Some(sent) = self.session.next_overdue(&mut from) {
+            let (tag, id) = (tag_of(&sent), sent.delivery.packet_id.unwrap());
+            let dup = sent.kind == OutgoingKind::Publish { dup: true };
+            again.push(Next::Again { tag, id, dup, pubrel: sent.kind == OutgoingKind::Pubrel });
+        }
+        assert_eq!(again, self.model.overdue());
+    }
+
     /// Messages of the highest priority that are sent and acknowledged at once, if the window lets them.
     fn burst(&mut self, count: u32) {
         self.receive_maximum = self.receive_maximum.max(self.model.in_flight.len() + 1);
         while self.model.in_flight.iter().any(|sent| !sent.on_this_connection) && self.send() {}
         for _ in 0..count {
-            self.enqueue(QoS::AtLeastOnce, 200, None);
+            self.enqueue(QoS::AtLeastOnce, 200, None, 0);
             assert!(self.send());
             let id = self.model.in_flight.last().unwrap().id;
             assert_eq!(self.ack(id, AckKind::Puback), Applied::Done);
@@ -230,7 +258,7 @@ impl Pair {
     fn check(&self) {
         let (session, model) = (&self.session, &self.model);
         assert_eq!((session.queue_len(), session.inflight_len()), (model.queue.len(), model.in_flight.len()));
-        assert_eq!(session.outstanding(), model.outstanding());
+        assert_eq!((session.outstanding(), session.queue_bytes()), (model.outstanding(), model.queue_bytes()));
         assert_eq!(session.has_queued_qos0(), model.queue.iter().any(|entry| entry.qos == QoS::AtMostOnce));
         let ids: Vec<PacketId> = session.packet_ids().collect();
         let unique: BTreeSet<PacketId> = ids.iter().copied().collect();
@@ -307,7 +335,7 @@ proptest! {
 fn an_identifier_in_use_is_skipped_in_each_round() {
     let mut pair = Pair::new();
     for _ in 0..3 {
-        pair.enqueue(QoS::ExactlyOnce, 0, None);
+        pair.enqueue(QoS::ExactlyOnce, 0, None, 0);
         assert!(pair.send());
     }
     for _ in 0..3 {
@@ -323,7 +351,7 @@ fn identifiers_are_decided_by_the_operations() {
     let ids = |release: bool| {
         let mut pair = Pair::new();
         for index in 0..200 {
-            pair.enqueue(if index % 3 == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce }, 0, None);
+            pair.enqueue(if index % 3 == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce }, 0, None, 0);
             if release {
                 pair.session.release();
             }
@@ -334,4 +362,21 @@ fn identifiers_are_decided_by_the_operations() {
         pair.session.packet_ids().collect::<Vec<_>>()
     };
     assert_eq!(ids(false), ids(true));
+}
+
+#[test]
+fn qos_2_identifiers_grow_old_until_the_client_comes_back() {
+    let mut session = Session::new(ClientId::new("a").unwrap(), 0);
+    let id = |id| PacketId::new(id).unwrap();
+    session.apply(Op::Qos2In { packet_id: id(7) }, &LIMITS);
+    assert!(session.await_rel_tick().is_empty());
+    session.apply(Op::Qos2In { packet_id: id(3) }, &LIMITS);
+    // Seen again: it is as old as before.
+    assert_eq!(session.apply(Op::Qos2In { packet_id: id(7) }, &LIMITS), Applied::Nothing);
+    assert!(session.await_rel_tick().is_empty());
+    assert_eq!(session.await_rel_tick(), [id(7)]);
+    session.apply(Op::Claim { expiry_interval: 9 }, &LIMITS);
+    assert!(session.await_rel_tick().is_empty() && session.await_rel_tick().is_empty());
+    assert_eq!(session.await_rel_tick(), [id(3), id(7)]);
+    assert_eq!(session.awaiting_rel_len(), 2, "they are freed by an operation");
 }
