@@ -7,6 +7,7 @@ use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
 use crate::hooks::HookSet;
+use crate::rate::Rate;
 
 /// Everything configurable about a shard.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct ShardConfig {
     pub shared_strategy: PickStrategy,
     /// Which hooks are listened to; nobody pays for the others.
     pub hooks: HookSet,
+    /// A question that is open for this long is answered with no.
+    pub hook_timeout: Duration,
 }
 
 impl Default for ShardConfig {
@@ -40,6 +43,7 @@ impl Default for ShardConfig {
             retained: RetainedConfig::default(),
             shared_strategy: PickStrategy::Random,
             hooks: HookSet::default(),
+            hook_timeout: Duration::from_secs(5),
         }
     }
 }
@@ -51,11 +55,13 @@ pub struct ListenerConfig {
     pub zone: u16,
     /// Connections above it are closed at once.
     pub max_connections: u32,
+    /// Bytes that a connection may send.
+    pub rate_limit: Option<Rate>,
 }
 
 impl Default for ListenerConfig {
     fn default() -> Self {
-        ListenerConfig { zone: 0, max_connections: 1_024_000 }
+        ListenerConfig { zone: 0, max_connections: 1_024_000, rate_limit: None }
     }
 }
 
@@ -107,12 +113,19 @@ pub struct ZoneConfig {
     pub keepalive_backoff_percent: u32,
     /// Server Keep Alive, in seconds, that replaces the client's.
     pub server_keepalive: Option<u16>,
-    /// `max_mqueue_len` and `max_inflight`.
+    /// `max_mqueue_len`, `max_mqueue_bytes` and `max_inflight`.
     pub session: SessionLimits,
     /// QoS 2 identifiers a client may have in use; with the withheld acknowledgements, its Receive Maximum.
     pub max_awaiting_rel: u16,
+    /// Clients before MQTT 5 get what they have not acknowledged again after this time, or half of it later; zero for
+    /// never.
+    pub retry_interval: Duration,
+    /// A QoS 2 identifier is free again if its PUBREL does not come for this time, or half of it longer; zero for never.
+    pub await_rel_timeout: Duration,
     /// Session Expiry Interval of clients before MQTT 5 that ask for a session, in seconds.
     pub session_expiry_interval: u32,
+    /// Longest Session Expiry Interval that an MQTT 5 client gets, in seconds; `u32::MAX` for no limit.
+    pub max_session_expiry_interval: u32,
     /// Topic → priority of the queue, higher first.
     pub mqueue_priorities: Vec<(String, u8)>,
     /// Priority of topics that are not listed.
@@ -123,6 +136,12 @@ pub struct ZoneConfig {
     pub max_subscriptions: usize,
     /// Deliver with the subscription's QoS even if the publish had a lower one.
     pub upgrade_qos: bool,
+    /// What goes in front of the topics of its clients, with `%c` and `%u`; empty for nothing.
+    pub mountpoint: String,
+    /// A client's User Name is its Client Identifier.
+    pub use_username_as_clientid: bool,
+    /// PUBLISH packets that a client may send.
+    pub publish_limit: Option<Rate>,
     /// A target whose output has not moved for this long holds no publisher any more.
     pub slow_consumer_timeout: Duration,
     /// Longest time that a publisher is held without a break.
@@ -135,14 +154,20 @@ impl Default for ZoneConfig {
             idle_timeout: Duration::from_secs(15),
             keepalive_backoff_percent: 75,
             server_keepalive: None,
-            session: SessionLimits { max_mqueue_len: 1000, max_inflight: 256 },
+            session: SessionLimits { max_mqueue_len: 1000, max_mqueue_bytes: 64 << 20, max_inflight: 256 },
             max_awaiting_rel: 100,
+            retry_interval: Duration::ZERO,
+            await_rel_timeout: Duration::from_secs(300),
             session_expiry_interval: 2 * 3600,
+            max_session_expiry_interval: u32::MAX,
             mqueue_priorities: Vec::new(),
             mqueue_default_priority: u8::MAX,
             mqueue_store_qos0: true,
             max_subscriptions: 0,
             upgrade_qos: false,
+            mountpoint: String::new(),
+            use_username_as_clientid: false,
+            publish_limit: None,
             slow_consumer_timeout: Duration::from_secs(1),
             max_publisher_hold: Duration::from_secs(10),
         }

@@ -8,6 +8,7 @@ use newtmq_topic::Memo;
 
 use crate::io::Peer;
 use crate::outbuf::OutBuf;
+use crate::shard::Meter;
 
 /// No session, no connection.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -41,8 +42,8 @@ pub(crate) struct Conn {
     pub(crate) stalled: bool,
     /// The driver was told to keep the input until [`crate::Output::Resume`].
     pub(crate) held: bool,
-    /// It is one of its listener's connections.
-    pub(crate) counted: bool,
+    /// What only some zones have.
+    pub(crate) features: Features,
     pub(crate) listener: u16,
     pub(crate) zone: u16,
     /// Keep Alive in seconds; 0 for none.
@@ -62,6 +63,38 @@ pub(crate) struct Conn {
     pub(crate) rare: Option<Box<Rare>>,
     pub(crate) peer: Peer,
 }
+
+/// A set of features, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Features(u8);
+
+/// What [`Features`] may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Feature {
+    /// Its topics have a mountpoint, in [`Rare::mount`].
+    Mounted = 1,
+    /// It has a `publish_limit` or `rate_limit`, in [`Rare::meter`].
+    Metered = 2,
+    /// Its client gets again what it does not acknowledge.
+    Retries = 4,
+    /// It is one of its listener's connections.
+    Counted = 8,
+}
+
+impl Features {
+    #[inline]
+    pub(crate) fn has(self, feature: Feature) -> bool {
+        self.0 & feature as u8 != 0
+    }
+
+    pub(crate) fn add(&mut self, feature: Feature) {
+        self.0 |= feature as u8;
+    }
+}
+
+// A node has very many connections: a field more is a decision.
+const _: () = assert!(size_of::<Option<Conn>>() <= 152);
 
 /// What only some connections have.
 #[derive(Debug, Default)]
@@ -98,6 +131,18 @@ pub(crate) struct Rare {
     pub(crate) connect: Option<Box<[u8]>>,
     /// User Name.
     pub(crate) username: Option<Box<str>>,
+    /// Mountpoint, its placeholders replaced.
+    pub(crate) mount: Option<Box<str>>,
+    /// `publish_limit` and `rate_limit`.
+    pub(crate) meter: Option<Box<Meter>>,
+    /// It is not read until then.
+    pub(crate) paced_until: Option<Instant>,
+    /// That is for the memory of the process.
+    pub(crate) pressed: bool,
+    /// When its unacknowledged packets are looked at next.
+    pub(crate) retry_at: Option<Instant>,
+    /// When its QoS 2 identifiers are looked at next.
+    pub(crate) rel_at: Option<Instant>,
 }
 
 /// A publisher that waits for a target of this shard.
@@ -161,7 +206,7 @@ impl Conn {
             ready: false,
             stalled: false,
             held: false,
-            counted: false,
+            features: Features::default(),
             listener,
             zone,
             keep_alive: 0,

@@ -138,6 +138,20 @@ pub enum CloseCause {
 pub enum AdminCommand {
     /// The node stops: wills that are due are published, then every client is sent away (MQTT 5: 0x8B).
     Shutdown,
+    /// The process has come to another level of memory use.
+    MemoryPressure(MemoryPressure),
+}
+
+/// What `memory.high_watermark` asks of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum MemoryPressure {
+    /// There is enough memory.
+    #[default]
+    None,
+    /// QoS 0 messages that would have to wait are dropped.
+    Shed,
+    /// The same, and a client that publishes is not read for `max_publisher_hold` after each message, or until this ends.
+    Hold,
 }
 
 /// How much of [`ShardInput::Bytes`] was taken. Of other inputs there is nothing to take.

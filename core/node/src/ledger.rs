@@ -8,7 +8,7 @@ use crate::traffic::Traffic;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub enum DropReason {
-    /// The session's queue was at max_mqueue_len; its oldest message went.
+    /// The session's queue was at max_mqueue_len or max_mqueue_bytes; its oldest message went.
     QueueFull,
     /// QoS 0 to a connected client whose output is full and does not move (or is its own publisher).
     SlowConsumer,
@@ -22,10 +22,12 @@ pub enum DropReason {
     SessionEnded,
     /// The client answered PUBREC with an error.
     Refused,
+    /// QoS 0 that would have had to wait, while the process was above `memory.high_watermark`.
+    MemoryPressure,
 }
 
 /// Number of reasons.
-pub(crate) const DROP_REASONS: usize = 7;
+pub(crate) const DROP_REASONS: usize = 8;
 
 impl DropReason {
     /// Every reason, in order.
@@ -37,13 +39,14 @@ impl DropReason {
         DropReason::PacketTooLarge,
         DropReason::SessionEnded,
         DropReason::Refused,
+        DropReason::MemoryPressure,
     ];
 
     /// The reason code that comes nearest, for those who are told.
     #[must_use]
     pub fn code(self) -> ReasonCode {
         match self {
-            DropReason::QueueFull | DropReason::SlowConsumer => ReasonCode::QuotaExceeded,
+            DropReason::QueueFull | DropReason::SlowConsumer | DropReason::MemoryPressure => ReasonCode::QuotaExceeded,
             DropReason::PacketTooLarge => ReasonCode::PacketTooLarge,
             DropReason::Expired | DropReason::OfflineQos0 | DropReason::SessionEnded | DropReason::Refused => {
                 ReasonCode::UnspecifiedError
@@ -62,6 +65,7 @@ impl DropReason {
             DropReason::PacketTooLarge => "packet_too_large",
             DropReason::SessionEnded => "session_ended",
             DropReason::Refused => "refused",
+            DropReason::MemoryPressure => "memory_pressure",
         }
     }
 }
@@ -82,6 +86,14 @@ pub struct Ledger {
     pub delivered: u64,
     /// Retained messages sent to new subscriptions; not part of the balance.
     pub retained_sent: u64,
+    /// PUBLISH and PUBREL packets sent again after `retry_interval`; not part of the balance.
+    pub sent_again: u64,
+    /// QoS 2 identifiers of clients freed because PUBREL did not come for `await_rel_timeout`.
+    pub rel_timeouts: u64,
+    /// Questions that no hook answered within `hook_timeout`.
+    pub hook_timeouts: u64,
+    /// Pauses of a client's input for `publish_limit`, `rate_limit` or memory.
+    pub paced: u64,
     dropped: [u64; DROP_REASONS],
     /// What came and went.
     pub traffic: Traffic,

@@ -10,6 +10,7 @@ mod io;
 mod ledger;
 mod outbuf;
 mod place;
+mod rate;
 mod shard;
 mod traffic;
 mod view;
@@ -21,10 +22,11 @@ pub use control::{
     RouteDelta, ToControl,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
-pub use io::{AdminCommand, Boot, CloseCause, Fill, Moved, Outbox, Output, Peer, ShardInput, Taken};
+pub use io::{AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, Outbox, Output, Peer, ShardInput, Taken};
 pub use ledger::{DropReason, Ledger};
 pub use outbuf::OUTPUT_HIGH_BYTES;
 pub use place::{GroupPublish, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
+pub use rate::Rate;
 pub use shard::{Shard, TimerKind};
 pub use traffic::Traffic;
 pub use view::{ConnView, ShardView};

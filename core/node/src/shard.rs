@@ -11,6 +11,9 @@ mod fan;
 mod groups;
 mod home;
 mod lanes;
+mod mount;
+mod overdue;
+mod pace;
 mod packets;
 mod pour;
 mod pressure;
@@ -32,12 +35,13 @@ use newtmq_topic::{RetainedIndex, SubscriptionTable};
 use crate::config::ShardConfig;
 use crate::conn::{Conn, NONE, Phase};
 use crate::hooks::{Event, Hook, Question};
-use crate::io::{AdminCommand, Boot, Outbox, Output, ShardInput, Taken};
+use crate::io::{AdminCommand, Boot, MemoryPressure, Outbox, Output, ShardInput, Taken};
 use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
 use lanes::Lane;
+pub(crate) use pace::Meter;
 use pour::Pourings;
 use quota::Shares;
 use retain::Retained;
@@ -92,7 +96,12 @@ pub struct Shard {
     pub(crate) stopping: bool,
     pub(crate) byes: u16,
     pub(crate) next_reading: u64,
-    next_request: u64,
+    pub(crate) next_request: u64,
+    /// Deadlines of questions, in order; those that were answered go when it is their turn.
+    pub(crate) questions: VecDeque<(Instant, RequestId)>,
+    /// Questions below this number have a deadline.
+    pub(crate) watched_requests: u64,
+    pub(crate) pressure: MemoryPressure,
     /// Numbers sessions, so that a slab key used again is noticed.
     next_born: u64,
 }
@@ -152,6 +161,14 @@ pub enum TimerKind {
     Session(u32),
     /// A retained message expires.
     Retained,
+    /// Acknowledgements may be overdue; by connection slot.
+    Retry(u32),
+    /// PUBRELs may be overdue; by connection slot.
+    AwaitRel(u32),
+    /// A client above `publish_limit` or `rate_limit` may go on; by connection slot.
+    Pace(u32),
+    /// A hook has not answered.
+    Question,
 }
 
 /// What follows a packet.
@@ -214,6 +231,9 @@ impl Shard {
             byes: 0,
             next_reading: 0,
             next_request: 0,
+            questions: VecDeque::new(),
+            watched_requests: 0,
+            pressure: MemoryPressure::None,
             next_born: 0,
             rng,
         }
@@ -235,6 +255,10 @@ impl Shard {
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
+            ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),
+        }
+        if self.watched_requests < self.next_request {
+            self.watch_questions(now);
         }
         self.send_changes(out);
         taken
@@ -247,10 +271,8 @@ impl Shard {
             return Some((Instant::START, TimerKind::Work));
         }
         let retained = self.retained_expiry.first_key_value().map(|((expires, _), _)| (*expires, TimerKind::Retained));
-        match (self.timers.next(), retained) {
-            (Some(timer), Some(retained)) => Some(timer.min(retained)),
-            (timer, retained) => timer.or(retained),
-        }
+        let question = self.questions.front().map(|(deadline, _)| (*deadline, TimerKind::Question));
+        self.timers.next().into_iter().chain(retained).chain(question).min()
     }
 
     /// Session by Client Identifier.

@@ -151,7 +151,9 @@ impl<'a> ShardView<'a> {
                 assert!(slot.session.outstanding() <= usize::from(c.receive_maximum), "the window is exceeded");
             }
             let limits = self.shard.config.zones[usize::from(slot.zone)].session;
-            assert!(slot.session.queue_len() <= limits.max_mqueue_len.max(1));
+            let (waiting, bytes) = (slot.session.queue_len(), slot.session.queue_bytes());
+            assert!(waiting <= limits.max_mqueue_len.max(1));
+            assert!(waiting <= 1 || limits.max_mqueue_bytes == 0 || bytes <= limits.max_mqueue_bytes);
         }
         let subscriptions: usize = self.shard.sessions.iter().map(|(_, slot)| slot.session.subscriptions().len()).sum();
         assert_eq!(self.shard.topics.len(), subscriptions, "the topic table and the sessions agree");

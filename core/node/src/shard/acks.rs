@@ -21,6 +21,9 @@ impl Shard {
         reason: ReasonCode,
         out: &mut Outbox,
     ) {
+        if kind == PacketType::Pubrec {
+            self.watch_rels(now, conn);
+        }
         let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
         let version = c.version;
         if c.rare.is_some() && matches!(kind, PacketType::Puback | PacketType::Pubrec) && (c.waits() || c.withholds()) {

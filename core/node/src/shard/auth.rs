@@ -136,7 +136,7 @@ impl Shard {
             && let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX)
             && let Ok(Packet::Connect(connect)) = frame.decode(ProtocolVersion::V5, Sender::Client)
         {
-            return (connect.client_id.into(), connect.username.map(Into::into));
+            return (self.client_id_of(conn, &connect).into(), connect.username.map(Into::into));
         }
         let c = self.live(conn);
         let username = c.rare.as_ref().and_then(|rare| rare.username.clone());

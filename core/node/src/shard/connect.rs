@@ -9,7 +9,7 @@ use newtmq_mqtt::{
 use newtmq_session::{MessageParts, Op, Will};
 
 use super::{Next, Shard, TimerKind};
-use crate::conn::{NONE, Pending, Phase, Stage};
+use crate::conn::{Feature, NONE, Pending, Phase, Stage};
 use crate::hooks::{Hook, Question};
 use crate::io::Outbox;
 
@@ -31,11 +31,12 @@ impl Shard {
         c.version = connect.version;
         // Counts for a refusal and for AUTH, too [MQTT-3.1.2-24].
         c.max_packet_size = connect.properties.maximum_packet_size.unwrap_or(PACKET_SIZE_MAX).min(PACKET_SIZE_MAX);
-        if let Err(reason) = self.check_connect(&connect) {
+        if let Err(reason) = self.check_connect(conn, &connect) {
             return self.reject_connect(now, conn, reason, out);
         }
-        let home = self.home_of(connect.client_id);
-        if home != self.own && !connect.client_id.is_empty() {
+        let client_id = self.client_id_of(conn, &connect);
+        let home = self.home_of(client_id);
+        if home != self.own && !client_id.is_empty() {
             return self.move_to(conn, home, frame.bytes, out);
         }
         if self.config.hooks.has(Hook::ClientAuthenticate) {
@@ -49,8 +50,9 @@ impl Shard {
     }
 
     /// What the configuration does not allow.
-    fn check_connect(&self, connect: &Connect<'_>) -> Result<(), ReasonCode> {
-        if connect.client_id.len() > self.config.mqtt.max_clientid_len {
+    fn check_connect(&self, conn: ConnId, connect: &Connect<'_>) -> Result<(), ReasonCode> {
+        let client_id = self.client_id_of(conn, connect);
+        if client_id.len() > self.config.mqtt.max_clientid_len {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         // Before MQTT 5 an empty identifier needs Clean Session [MQTT-3.1.3-8 of 3.1.1]; MQTT 3.1 allows none.
@@ -59,7 +61,7 @@ impl Shard {
             ProtocolVersion::V311 => connect.clean_start,
             ProtocolVersion::V5 => true,
         };
-        if connect.client_id.is_empty() && !may_be_empty {
+        if client_id.is_empty() && !may_be_empty {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
         if let Some(will) = &connect.will {
@@ -87,7 +89,7 @@ impl Shard {
 
     fn ask_about_connect(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, out: &mut Outbox) -> Next {
         let question = Question::Authenticate {
-            client: connect.client_id.into(),
+            client: self.client_id_of(conn, connect).into(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
             method: connect.properties.authentication_method.map(Into::into),
@@ -111,18 +113,27 @@ impl Shard {
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
     ) -> Next {
-        let assigned = if connect.client_id.is_empty() { Some(self.assign_client_id()) } else { None };
-        let text = assigned.as_deref().unwrap_or(connect.client_id);
+        let client_id = self.client_id_of(conn, connect);
+        let assigned = match client_id {
+            "" => Some(self.assign_client_id()),
+            // Whatever it is, a client that brought none is told [MQTT-3.2.2-16].
+            _ if connect.client_id.is_empty() => Some(client_id.to_owned()),
+            _ => None,
+        };
+        let text = assigned.as_deref().unwrap_or(client_id);
         let Ok(client) = ClientId::new(text) else {
             return self.reject_connect(now, conn, ReasonCode::ClientIdentifierNotValid, out);
         };
+        if let Err(reason) = self.mount(conn, text, connect) {
+            return self.reject_connect(now, conn, reason, out);
+        }
         self.set_up(now, conn, connect);
         let zone = self.live(conn).zone;
         let expiry_interval = self.expiry_interval_of(connect, zone);
         let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);
         self.live(conn).session = key;
         self.slot(key).conn = conn.slot;
-        let will = connect.will.as_ref().map(|will| Box::new(self.will_of(will)));
+        let will = connect.will.as_ref().map(|will| Box::new(self.will_of(conn, will)));
         self.apply(conn, Op::Claim { expiry_interval });
         self.apply(conn, Op::Will { will });
         self.live(conn).phase = Phase::Open;
@@ -133,6 +144,9 @@ impl Shard {
         self.tell(hook, key, None, ReasonCode::Success, out);
         self.tell(Hook::ClientConnected, key, None, ReasonCode::Success, out);
         self.tell_connected(now, key, connect.clean_start, out);
+        if self.slot(key).session.awaiting_rel_len() > 0 {
+            self.watch_rels(now, conn);
+        }
         self.pump(now, conn, out);
         Next::Go
     }
@@ -156,9 +170,14 @@ impl Shard {
         };
         let max_inflight = u16::try_from(zone.session.max_inflight).unwrap_or(u16::MAX);
         let percent = zone.keepalive_backoff_percent;
+        // MQTT 5 forbids it [MQTT-4.4.0-1].
+        let retries = connect.version != ProtocolVersion::V5 && !zone.retry_interval.is_zero();
         let max_topic_alias = self.config.mqtt.max_topic_alias;
         let c = self.live(conn);
         c.keep_alive = keep_alive;
+        if retries {
+            c.features.add(Feature::Retries);
+        }
         c.receive_maximum = connect.properties.receive_maximum.get().min(max_inflight);
         // Each side's aliases cost the broker memory, so one limit is good for both.
         let alias_maximum = connect.properties.topic_alias_maximum.min(max_topic_alias);
@@ -172,21 +191,26 @@ impl Shard {
         self.arm_conn(conn, deadline);
     }
 
-    /// Session Expiry Interval in seconds: MQTT 5 says it, before it is 0 or the zone's.
+    /// Session Expiry Interval in seconds: MQTT 5 says it, within the zone's limit; before it is 0 or the zone's.
     fn expiry_interval_of(&self, connect: &Connect<'_>, zone: u16) -> u32 {
+        let zone = &self.config.zones[usize::from(zone)];
         match (connect.version, connect.clean_start) {
-            (ProtocolVersion::V5, _) => connect.properties.session_expiry_interval,
+            (ProtocolVersion::V5, _) => {
+                connect.properties.session_expiry_interval.min(zone.max_session_expiry_interval)
+            }
             (_, true) => 0,
-            (_, false) => self.config.zones[usize::from(zone)].session_expiry_interval,
+            (_, false) => zone.session_expiry_interval,
         }
     }
 
-    fn will_of(&mut self, will: &newtmq_mqtt::Will<'_>) -> Will {
+    fn will_of(&mut self, conn: ConnId, will: &newtmq_mqtt::Will<'_>) -> Will {
         let mut forwardable = core::mem::take(&mut self.scratch.forwardable);
         forwardable.clear();
         will.properties.write_forwardable(&mut forwardable);
+        let topic = will.topic.as_str().as_bytes();
+        let mounted = self.mounted_topic(conn, topic).expect("its length was checked with the mountpoint");
         let parts = MessageParts {
-            topic: will.topic.as_str().as_bytes(),
+            topic: mounted.as_deref().unwrap_or(topic),
             forwardable: &forwardable,
             payload: will.payload,
             qos: will.qos,
@@ -273,6 +297,9 @@ impl Shard {
             properties.wildcard_subscription_available = (!mqtt.wildcard_subscription).then_some(false);
             properties.shared_subscription_available = (!mqtt.shared_subscription).then_some(false);
             properties.server_keep_alive = zone.server_keepalive;
+            // Said only where it is not what the client asked for (section 3.2.2.3.2).
+            let capped = connect.properties.session_expiry_interval > zone.max_session_expiry_interval;
+            properties.session_expiry_interval = capped.then_some(zone.max_session_expiry_interval);
             properties.authentication_method = connect.properties.authentication_method;
             properties.authentication_data = authentication_data;
         }

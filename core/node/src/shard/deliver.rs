@@ -153,8 +153,8 @@ impl Shard {
 
     /// The shard's parts that a fan-out borrows at the same time.
     pub(crate) fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
-        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, .. } = self;
-        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch })
+        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, .. } = self;
+        (topics, rng, Parts { pressure: *pressure, config, sessions, conns, ledger, pool, scratch })
     }
 
     /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.
@@ -218,7 +218,8 @@ impl Shard {
         let Some(c) = self.conn_mut(conn) else { return };
         let waits = c.waits();
         let blocked = c.rare.as_ref().is_some_and(|rare| {
-            rare.fan_out || rare.pending.is_some() || rare.suback.is_some() || (waits && rare.unread)
+            let put_aside = rare.pending.is_some() || rare.suback.is_some();
+            rare.fan_out || put_aside || rare.paced_until.is_some() || (waits && rare.unread)
         });
         if !c.held || blocked {
             return;

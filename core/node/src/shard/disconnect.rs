@@ -7,7 +7,7 @@ use newtmq_mqtt::{Disconnect, ReasonCode};
 use newtmq_session::{Message, MessageParts, Op, Will};
 
 use super::{Away, Next, Shard, TimerKind};
-use crate::conn::{NONE, Phase};
+use crate::conn::{Feature, NONE, Phase};
 use crate::hooks::Hook;
 use crate::io::{CloseCause, Outbox, Output};
 use crate::ledger::DropReason;
@@ -32,7 +32,9 @@ impl Shard {
                 // An ended session cannot be kept after all (3.14.2.2.2).
                 return self.reject(now, conn, ReasonCode::ProtocolError, out);
             }
-            self.apply(conn, Op::Detach { expiry_interval: interval });
+            let zone = usize::from(self.live(conn).zone);
+            let expiry_interval = interval.min(self.config.zones[zone].max_session_expiry_interval);
+            self.apply(conn, Op::Detach { expiry_interval });
         }
         if disconnect.reason_code != ReasonCode::DisconnectWithWillMessage && !disconnect.reason_code.is_error() {
             self.apply(conn, Op::Will { will: None });
@@ -61,11 +63,12 @@ impl Shard {
         };
         self.part(now, conn, reason, out);
         self.arm_conn(conn, Instant::NEVER);
+        self.forget_deadlines(conn);
         if let Some(pending) = self.live(conn).rare.as_mut().and_then(|rare| rare.pending.take()) {
             self.requests.remove(&pending.request);
         }
         if let Some(c) = self.conns[conn.slot as usize].take()
-            && c.counted
+            && c.features.has(Feature::Counted)
         {
             self.shares.connections[usize::from(c.listener)].used -= 1;
         }

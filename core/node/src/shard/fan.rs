@@ -6,13 +6,14 @@ use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
 use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits, remaining_expiry};
 use newtmq_topic::Subscription;
 
+use super::mount::unmounted;
 use super::{Scratch, SessionSlot, ready};
 use crate::config::ShardConfig;
-use crate::conn::{Conn, NONE};
+use crate::conn::{Conn, Feature, NONE};
 use crate::hooks::{Event, Hook};
-use crate::io::{Outbox, Output};
+use crate::io::{MemoryPressure, Outbox, Output};
 use crate::ledger::{DropReason, Ledger};
-use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
+use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
 use crate::place::Stamp;
 
 /// A message being published, borrowed from where it came from.
@@ -115,6 +116,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) pool: &'a mut BufferPool,
     pub(crate) scratch: &'a mut Scratch,
+    pub(crate) pressure: MemoryPressure,
 }
 
 /// One fan-out, or a step of one.
@@ -244,9 +246,13 @@ impl Fan<'_> {
         if full && (holds_nobody || c.out.len() >= OUTPUT_MAX_BYTES) {
             return Some(DropReason::SlowConsumer);
         }
+        if c.out.len() >= OUTPUT_LOW_BYTES && self.parts.pressure != MemoryPressure::None {
+            return Some(DropReason::MemoryPressure);
+        }
         let v5 = c.version == ProtocolVersion::V5;
         let retain = target.retain_as_published && self.publishing.retain;
-        let plain = target.identifiers.is_empty() && (!v5 || c.alias_maximum() == 0);
+        let plain =
+            target.identifiers.is_empty() && !c.features.has(Feature::Mounted) && (!v5 || c.alias_maximum() == 0);
         let head_only = self.publishing.payload.len() >= SHARE_PAYLOAD_BYTES;
         if !plain {
             if !self.write_special(conn, target, retain) {
@@ -308,6 +314,9 @@ impl Fan<'_> {
         let zone = &self.parts.config.zones[usize::from(slot.zone)];
         if qos == QoS::AtMostOnce && slot.conn == NONE && !zone.mqueue_store_qos0 {
             return Some(DropReason::OfflineQos0);
+        }
+        if qos == QoS::AtMostOnce && self.parts.pressure != MemoryPressure::None {
+            return Some(DropReason::MemoryPressure);
         }
         let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
@@ -418,7 +427,7 @@ pub(crate) fn pump(
     }
 }
 
-/// Encodes a PUBLISH for this client: its Topic Aliases are used, its Maximum Packet Size is kept. A large payload of
+/// Encodes a PUBLISH for this client: its mountpoint is taken off, its Topic Aliases are used, its Maximum Packet Size is kept. A large payload of
 /// `message` is shared. Says whether it was written.
 pub(crate) fn write_publish(
     c: &mut Conn,
@@ -426,6 +435,9 @@ pub(crate) fn write_publish(
     message: Option<&Message>,
     pool: &mut BufferPool,
 ) -> bool {
+    if c.features.has(Feature::Mounted) {
+        frame.topic = unmounted(c, frame.topic);
+    }
     if c.version == ProtocolVersion::V5 && c.alias_maximum() > 0 {
         frame = with_alias(c, frame);
     }

@@ -7,7 +7,7 @@ use core::hash::BuildHasher as _;
 use newtmq_base::{ConnId, Instant, ShardId};
 
 use super::{Next, Shard};
-use crate::conn::Conn;
+use crate::conn::{Conn, Feature};
 use crate::io::{Moved, Outbox, Output, Taken};
 
 impl Shard {
@@ -48,8 +48,9 @@ impl Shard {
     /// Sends a connection to the shard of its client.
     pub(crate) fn move_to(&mut self, conn: ConnId, to: u16, connect: &[u8], out: &mut Outbox) -> Next {
         self.arm_conn(conn, Instant::NEVER);
+        self.forget_deadlines(conn);
         let Some(c) = self.conns[conn.slot as usize].take() else { return Next::Stop };
-        if c.counted {
+        if c.features.has(Feature::Counted) {
             self.move_away(c.listener);
         }
         // It is counted where it is handled.
@@ -65,11 +66,13 @@ impl Shard {
         let Moved { listener, peer, connect } = moved;
         self.admit_moved(*listener);
         let c = self.insert_conn(now, conn, *listener, *peer);
-        c.counted = true;
+        c.features.add(Feature::Counted);
         c.phase = crate::conn::Phase::AwaitConnect;
         let zone = usize::from(c.zone);
         self.arm_conn(conn, now + self.config.zones[zone].idle_timeout);
+        // The CONNECT was paid for where it came in; what follows it is not.
         let taken = self.on_bytes(now, conn, connect, out);
+        self.set_meter(now, conn);
         Taken { bytes: 0, hold: taken.hold }
     }
 

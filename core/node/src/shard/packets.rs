@@ -7,8 +7,8 @@ use newtmq_mqtt::{
 };
 
 use super::{Next, Shard};
-use crate::conn::Phase;
-use crate::io::{Outbox, Peer, Taken};
+use crate::conn::{Feature, Phase};
+use crate::io::{MemoryPressure, Outbox, Peer, Taken};
 use crate::outbuf::OUTPUT_OWN_BYTES;
 
 /// Most deliveries in one call, in round figures; a connection that makes more goes on at the next Tick.
@@ -17,6 +17,7 @@ const TURN_DELIVERIES: usize = 16_384;
 impl Shard {
     pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
         self.insert_conn(now, conn, listener, peer);
+        self.set_meter(now, conn);
         self.admit(now, conn, listener, out);
     }
 
@@ -38,21 +39,28 @@ impl Shard {
         }
         // Taken out while packets borrow from it, so that they can be handled with `&mut self`.
         let mut decoder = core::mem::replace(&mut c.decoder, Decoder::new());
+        let metered = c.features.has(Feature::Metered);
+        let paced = metered || self.pressure == MemoryPressure::Hold;
         let max_packet_size = self.config.mqtt.max_packet_size;
+        let data = if metered { &data[..self.affordable(now, conn, data.len())] } else { data };
         let mut rest = data;
         self.spent = 0;
         self.ledger.traffic.bytes_received += data.len() as u64;
         let next = loop {
             match decoder.next(&mut rest, max_packet_size) {
-                Ok(Some(frame)) => match self.on_frame(now, conn, frame, out) {
-                    // Enough for one call: the others have their turn first.
-                    Next::Go if self.spent >= TURN_DELIVERIES => {
-                        self.turns.push(conn);
-                        break Next::Hold;
+                Ok(Some(frame)) => {
+                    let publish = paced && frame.packet_type() == PacketType::Publish;
+                    let next = self.on_frame(now, conn, frame, out);
+                    match if publish { self.spend_publish(now, conn, next) } else { next } {
+                        // Enough for one call: the others have their turn first.
+                        Next::Go if self.spent >= TURN_DELIVERIES => {
+                            self.turns.push(conn);
+                            break Next::Hold;
+                        }
+                        Next::Go => {}
+                        stop @ (Next::Hold | Next::Stop) => break stop,
                     }
-                    Next::Go => {}
-                    stop @ (Next::Hold | Next::Stop) => break stop,
-                },
+                }
                 Ok(None) => break Next::Go,
                 Err(error) => break self.on_decode_error(now, conn, &error, out),
             }
@@ -67,9 +75,13 @@ impl Shard {
         c.decoder = decoder;
         let full = c.out.len() >= OUTPUT_OWN_BYTES;
         c.held = next == Next::Hold || full;
-        let taken = Taken { bytes: taken, hold: c.held };
+        let mut taken = Taken { bytes: taken, hold: c.held };
         if full {
             self.wait_for_itself(now, conn);
+        }
+        if metered && self.spend_bytes(now, conn, taken.bytes) {
+            self.live(conn).held = true;
+            taken.hold = true;
         }
         taken
     }

@@ -7,7 +7,7 @@ use newtmq_mqtt::{ReasonCode, encode_ack};
 
 use super::{Shard, TimerKind, is_open, ready};
 use crate::batch::WriteBatch;
-use crate::conn::{Target, Waiter};
+use crate::conn::{Feature, Target, Waiter};
 use crate::io::{Fill, Outbox};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
 use crate::place::PlaceMessage;
@@ -229,6 +229,10 @@ impl Shard {
             self.resume(now, conn, out);
         }
         self.ledger.traffic.bytes_sent += (batch.len() - before) as u64;
+        let c = self.live(conn);
+        if c.features.has(Feature::Retries) {
+            self.watch_acks(now, conn);
+        }
         let c = self.live(conn);
         if c.out.is_empty() && !more {
             c.ready = false;

@@ -13,7 +13,7 @@ use newtmq_topic::Memo;
 use super::deliver::Origin;
 use super::fan::Publishing;
 use super::{Next, Shard};
-use crate::conn::{Pending, Rare, Stage};
+use crate::conn::{Feature, Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
 use crate::io::Outbox;
 use crate::place::Stamp;
@@ -31,6 +31,7 @@ impl Shard {
         self.ledger.traffic.messages_received[publish.qos as usize] += 1;
         let c = self.live(conn);
         let (version, memo, key, zone) = (c.version, c.memo, c.session, usize::from(c.zone));
+        let mounted = c.features.has(Feature::Mounted);
         if publish.qos > self.config.mqtt.max_qos_allowed {
             return self.reject(now, conn, ReasonCode::QoSNotSupported, out);
         }
@@ -48,7 +49,7 @@ impl Shard {
         if limited && !self.within_receive_maximum(conn, key, zone) {
             return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
         }
-        let plain = publish.properties.is_empty() && self.topics.recall(memo, publish.topic).is_some();
+        let plain = publish.properties.is_empty() && !mounted && self.topics.recall(memo, publish.topic).is_some();
         let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
         if plain && !asks {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
@@ -142,6 +143,10 @@ impl Shard {
         if let Some(next) = self.ask_about_publish(conn, frame, name, publish.payload, asked, out) {
             return next;
         }
+        let mounted = match self.mounted_topic(conn, topic) {
+            Ok(mounted) => mounted,
+            Err(error) => return self.on_decode_error(now, conn, &error, out),
+        };
         let mut forwardable = core::mem::take(&mut self.scratch.forwardable);
         forwardable.clear();
         properties.write_forwardable(&mut forwardable);
@@ -153,12 +158,13 @@ impl Shard {
             && !publish.retain
             && !publish.dup
             && !publish.topic.is_empty()
+            && mounted.is_none()
             && properties.is_forwardable_verbatim()
             && (version == ProtocolVersion::V5 || publish.properties.is_empty());
         let c = self.live(conn);
         let (memo, publisher) = (c.memo, c.session);
         let publishing = Publishing {
-            topic,
+            topic: mounted.as_deref().unwrap_or(topic),
             forwardable: &forwardable,
             payload: publish.payload,
             qos: publish.qos,
@@ -307,7 +313,8 @@ impl Shard {
                 Question::CheckAcl { client, action: AclAction::Publish, topics: vec![topic.as_str().into()] },
             ),
             None | Some(Stage::CheckAcl) if hooks.has(Hook::MessagePublish) => {
-                (Stage::Publish, Question::Publish { client, topic: topic.as_str().into(), payload: payload.into() })
+                let topic = self.mounted_name(conn, topic);
+                (Stage::Publish, Question::Publish { client, topic, payload: payload.into() })
             }
             _ => return None,
         };

@@ -7,7 +7,7 @@ use newtmq_mqtt::ReasonCode;
 
 use super::Shard;
 use crate::config::ShardConfig;
-use crate::conn::Phase;
+use crate::conn::{Feature, Phase};
 use crate::control::{QuotaKind, share};
 use crate::io::{Outbox, Output};
 
@@ -59,7 +59,7 @@ impl Shard {
         if share.used < share.granted {
             share.used += 1;
             let c = self.live(conn);
-            c.counted = true;
+            c.features.add(Feature::Counted);
             c.phase = Phase::AwaitConnect;
             let zone = usize::from(c.zone);
             self.arm_conn(conn, now + self.config.zones[zone].idle_timeout);

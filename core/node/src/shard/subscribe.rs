@@ -75,9 +75,8 @@ impl Shard {
                 (Some(reason), _) => reason,
                 (None, Err(_)) => ReasonCode::TopicFilterInvalid,
                 (None, Ok(filter)) => match self.check_filter(conn, filter, options) {
-                    Ok(qos) => {
+                    Ok((qos, filter)) => {
                         let options = SubscribeOptions { qos, ..options };
-                        let filter = OwnedTopicFilter::from(filter);
                         let new = self.subscribe_one(conn, filter.clone(), options, subscribe, out);
                         granted.push((filter, options, new));
                         granted_code(qos)
@@ -150,13 +149,13 @@ impl Shard {
         self.must_send(now, conn, &Packet::Suback(suback), out)
     }
 
-    /// What the configuration does not allow; else the QoS that is granted.
+    /// What the configuration does not allow; else the QoS that is granted, and the filter with its mountpoint.
     fn check_filter(
         &mut self,
         conn: ConnId,
         filter: TopicFilter<'_>,
         options: SubscribeOptions,
-    ) -> Result<QoS, ReasonCode> {
+    ) -> Result<(QoS, OwnedTopicFilter), ReasonCode> {
         let mqtt = &self.config.mqtt;
         let shared = filter.share_group().is_some();
         if shared && options.no_local {
@@ -175,11 +174,12 @@ impl Shard {
         let c = self.live(conn);
         let (key, zone) = (c.session, usize::from(c.zone));
         let limit = self.config.zones[zone].max_subscriptions;
+        let filter = self.mounted_filter(conn, filter).ok_or(ReasonCode::TopicFilterInvalid)?;
         let subscriptions = self.slot(key).session.subscriptions();
         if limit > 0 && subscriptions.len() >= limit && subscriptions.get(filter.as_str()).is_none() {
             return Err(ReasonCode::QuotaExceeded);
         }
-        Ok(granted)
+        Ok((granted, filter))
     }
 
     /// Says whether the subscription is new.
@@ -215,6 +215,11 @@ impl Shard {
                 continue;
             };
             self.tell(Hook::ClientUnsubscribe, key, Some(filter.as_str()), ReasonCode::Success, out);
+            let Some(filter) = self.mounted_filter(conn, filter) else {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+                continue;
+            };
+            let filter = filter.as_filter();
             self.remove_subscription(filter, key);
             self.stop_pouring(key, filter.as_str());
             let known = self.apply(conn, Op::Unsubscribe { filter }) == Applied::Done;

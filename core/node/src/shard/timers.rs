@@ -10,13 +10,17 @@ impl Shard {
         self.work(now, out);
         self.work_lanes(now, out);
         self.expire_retained(now);
+        self.expire_questions(now, out);
         while let Some(kind) = self.timers.pop_due(now) {
             match kind {
-                // Never armed: both are looked up where they are.
-                TimerKind::Work | TimerKind::Retained => {}
+                // Never armed: they are looked up where they are.
+                TimerKind::Work | TimerKind::Retained | TimerKind::Question => {}
                 TimerKind::Conn(slot) => self.on_conn_timer(now, slot, out),
                 TimerKind::Stall(slot) => self.on_stall_timer(now, slot, out),
                 TimerKind::Hold(slot) => self.on_hold_timer(now, slot, out),
+                TimerKind::Retry(slot) => self.on_retry_timer(now, slot, out),
+                TimerKind::AwaitRel(slot) => self.on_await_rel_timer(now, slot),
+                TimerKind::Pace(slot) => self.on_pace_timer(now, slot, out),
                 TimerKind::Session(key) => self.on_session_timer(now, key, out),
             }
         }

@@ -116,3 +116,51 @@ fn the_ledger_balances() {
         },
     );
 }
+
+#[test]
+fn a_queue_is_limited_in_bytes() {
+    check_with(
+        |config| config.zones[0].session.max_mqueue_bytes = 10_000,
+        |net| {
+            let a = net.connect(Connect::v5("a").resume());
+            net.subscribe(a, "t", AtLeastOnce);
+            net.cut(a);
+            let w = net.connect(Connect::v5("w"));
+            for index in 0..5_u8 {
+                net.publish(w, Publish::new("t", vec![b'0' + index; 3_000]).qos1());
+            }
+            net.settle();
+            assert_eq!((net.view().queued(), net.dropped(DropReason::QueueFull)), (3, 2));
+            // One that is larger than the limit waits alone.
+            net.publish(w, Publish::new("t", vec![b'x'; 20_000]).qos1());
+            net.settle();
+            assert_eq!((net.view().queued(), net.dropped(DropReason::QueueFull)), (1, 5));
+            net.publish(w, Publish::new("t", "small").qos1());
+            net.settle();
+            let a = net.connect(Connect::v5("a").resume());
+            assert_eq!(net.received(a), ["t small"]);
+        },
+    );
+}
+
+// Section 3.2.2.3.2
+#[test]
+fn a_session_does_not_outlive_max_session_expiry_interval() {
+    check_with(
+        |config| config.zones[0].max_session_expiry_interval = 100,
+        |net| {
+            let (a, connack) = net.connect_with(Connect::v5("a").expiry(u32::MAX));
+            assert_eq!(connack.expiry, Some(100));
+            net.cut(a);
+            net.advance_secs(99);
+            assert_eq!(net.view().session_count(), 1);
+            net.advance_secs(1);
+            assert_eq!(net.view().session_count(), 0);
+            let (a, connack) = net.connect_with(Connect::v5("a").expiry(10));
+            assert_eq!(connack.expiry, None, "what the client asked for");
+            net.disconnect_with(a, ReasonCode::NORMAL_DISCONNECTION, Some(1_000));
+            net.advance_secs(101);
+            assert_eq!(net.view().session_count(), 0);
+        },
+    );
+}

@@ -85,7 +85,8 @@ impl Net {
             last_to_client: self.now,
         });
         let peer = newtmq_node::Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
-        self.input(shard, ShardInput::Opened { conn, listener: newtmq_base::ListenerId(0), peer });
+        let listener = newtmq_base::ListenerId(self.listener);
+        self.input(shard, ShardInput::Opened { conn, listener, peer });
         link
     }
 
@@ -151,6 +152,8 @@ impl Net {
                     assert!(self.links[link].closing, "Abort comes after Close");
                     self.close_link(link);
                 }
+                // The hook hangs.
+                Output::Decide { question, .. } if self.hooks_hang => self.questions.push(*question),
                 Output::Decide { request, question } => {
                     let decider = self.decider.as_mut().expect("nobody listens to this hook");
                     let verdict = decider(&question);

@@ -88,7 +88,11 @@ pub(crate) struct Net {
     pub(crate) questions: Vec<Question>,
     /// Events told, in order.
     pub(crate) events: Vec<Event>,
+    /// Where the next connection comes in.
+    pub(crate) listener: u16,
     pub(super) unanswered: BTreeSet<(usize, RequestId)>,
+    /// Questions are never answered.
+    pub(crate) hooks_hang: bool,
 }
 
 /// No test needs more.
@@ -139,6 +143,8 @@ impl Net {
             questions: Vec::new(),
             events: Vec::new(),
             unanswered: BTreeSet::new(),
+            hooks_hang: false,
+            listener: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
 };
-use newtmq_node::{AdminCommand, DropReason, Question, ShardInput, Verdict};
+use newtmq_node::{AdminCommand, DropReason, MemoryPressure, Question, ShardInput, Verdict};
 
 use super::client::{Client, Script};
 use super::net::Net;
@@ -286,6 +286,14 @@ impl Net {
     pub(crate) fn shutdown(&mut self) {
         for shard in 0..self.shards.len() {
             self.input(shard, ShardInput::Admin(AdminCommand::Shutdown));
+        }
+        self.settle();
+    }
+
+    /// The process has come to a level of memory use.
+    pub(crate) fn memory(&mut self, level: MemoryPressure) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::MemoryPressure(level)));
         }
         self.settle();
     }

@@ -63,6 +63,10 @@ pub(crate) struct NodeLedger {
     pub(crate) matched: u64,
     pub(crate) delivered: u64,
     pub(crate) retained_sent: u64,
+    pub(crate) sent_again: u64,
+    pub(crate) rel_timeouts: u64,
+    pub(crate) hook_timeouts: u64,
+    pub(crate) paced: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -73,6 +77,10 @@ impl NodeLedger {
         self.matched += ledger.matched;
         self.delivered += ledger.delivered;
         self.retained_sent += ledger.retained_sent;
+        self.sent_again += ledger.sent_again;
+        self.rel_timeouts += ledger.rel_timeouts;
+        self.hook_timeouts += ledger.hook_timeouts;
+        self.paced += ledger.paced;
         for (sum, reason) in self.dropped.iter_mut().zip(DropReason::ALL) {
             *sum += ledger.dropped(reason);
         }
