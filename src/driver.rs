@@ -353,6 +353,7 @@ impl<P: Poller> Driver<P> {
                 Letter::Admin(command) => {
                     match command {
                         AdminCommand::Shutdown => self.stopping = true,
+                        AdminCommand::MemoryPressure(_) => {}
                     }
                     self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
                 }

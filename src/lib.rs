@@ -12,6 +12,7 @@ pub mod exit;
 pub mod limits;
 pub mod listener;
 pub mod logging;
+pub mod memory;
 pub mod rt;
 pub mod run;
 pub mod settings;

@@ -13,7 +13,7 @@ use crate::data::NodeIdentity;
 use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
 use crate::rt::{self, Clock, Listener, StopSignals, Stream, Streams};
-use crate::{listener, settings};
+use crate::{listener, memory, settings};
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -37,7 +37,8 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let (commands, commanded) = mpsc::channel(4);
         let Started { drivers, listening } = start(&options, commanded).await?;
         // Before the start message: who reads that may send a signal at once.
-        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
+        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
+        memory::watch(options.config.memory.high_watermark, commands);
         banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
         drive_all(drivers).await?;
         tracing::info!("stopped");

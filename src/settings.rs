@@ -1,7 +1,9 @@
 //! From the configuration to what a shard is told.
 
+use std::time::Duration;
+
 use newtmq_mqtt::QoS;
-use newtmq_node::{HookSet, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
+use newtmq_node::{HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig, ZoneConfig};
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
@@ -15,6 +17,11 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
     let listeners = config.listeners.iter().map(|listener| ListenerConfig {
         zone: u16::try_from(zone_index(&listener.zone)).expect("a configuration has few zones"),
         max_connections: listener.max_connections,
+        rate_limit: listener.rate_limit.map(|limit| Rate {
+            amount: limit.bytes_per_second,
+            per: Duration::from_secs(1),
+            burst: limit.burst,
+        }),
     });
     let mqtt = &config.mqtt;
     ShardConfig {
@@ -45,6 +52,7 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
             SharedStrategy::Hash => PickStrategy::Hash,
         },
         hooks,
+        hook_timeout: config.broker.hook_timeout,
     }
 }
 
@@ -55,10 +63,17 @@ fn zone(zone: &Zone) -> ZoneConfig {
         server_keepalive: zone.server_keepalive.map(|time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX)),
         session: SessionLimits {
             max_mqueue_len: usize::from(zone.max_mqueue_len),
+            max_mqueue_bytes: usize::try_from(zone.max_mqueue_bytes).unwrap_or(usize::MAX),
             max_inflight: usize::from(zone.max_inflight),
         },
         max_awaiting_rel: zone.max_awaiting_rel,
+        retry_interval: zone.retry_interval,
+        await_rel_timeout: zone.await_rel_timeout,
         session_expiry_interval: u32::try_from(zone.session_expiry_interval.as_secs()).unwrap_or(u32::MAX),
+        max_session_expiry_interval: match u32::try_from(zone.max_session_expiry_interval.as_secs()) {
+            Ok(0) | Err(_) => u32::MAX,
+            Ok(seconds) => seconds,
+        },
         mqueue_priorities: zone.mqueue_priorities.clone(),
         mqueue_default_priority: match zone.mqueue_default_priority {
             DefaultPriority::Highest => u8::MAX,
@@ -67,6 +82,13 @@ fn zone(zone: &Zone) -> ZoneConfig {
         mqueue_store_qos0: zone.mqueue_store_qos0,
         max_subscriptions: zone.max_subscriptions as usize,
         upgrade_qos: zone.upgrade_qos,
+        mountpoint: zone.mountpoint.clone().unwrap_or_default(),
+        use_username_as_clientid: zone.use_username_as_clientid,
+        publish_limit: zone.publish_limit.map(|limit| Rate {
+            amount: u64::from(limit.count),
+            per: limit.time,
+            burst: u64::from(limit.count),
+        }),
         slow_consumer_timeout: zone.slow_consumer_timeout,
         max_publisher_hold: zone.max_publisher_hold,
     }

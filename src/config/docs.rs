@@ -17,6 +17,7 @@ pub fn markdown() -> String {
     part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
     part(&mut out, "Routing", "", "", once("broker"));
+    part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", "", "", once(""));
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);

@@ -112,7 +112,6 @@ const EMQX_LISTENER: &[&str] = &[
     "acceptors",
     "max_conn_rate",
     "access",
-    "rate_limit",
     "proxy_protocol",
     "proxy_protocol_timeout",
     "peer_cert_as_username",
@@ -126,7 +125,6 @@ const EMQX_LISTENER: &[&str] = &[
 ];
 
 const EMQX_ZONE: &[&str] = &[
-    "publish_limit",
     "allow_anonymous",
     "acl_nomatch",
     "enable_acl",
@@ -144,13 +142,9 @@ const EMQX_ZONE: &[&str] = &[
     "wildcard_subscription",
     "shared_subscription",
     "ignore_loop_deliver",
-    "retry_interval",
-    "await_rel_timeout",
     "enable_flapping_detect",
     "flapping_threshold",
     "flapping_banned_expiry_interval",
-    "mountpoint",
-    "use_username_as_clientid",
     "strict_mode",
 ];
 

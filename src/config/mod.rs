@@ -21,7 +21,8 @@ pub use docs::markdown;
 pub use problem::{Fault, Origin, Problem, Problems};
 pub use source::{Given, Setting};
 pub use types::{
-    Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel, Mqtt, Retained, SharedStrategy, Zone,
+    Bandwidth, Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel, Memory, Mqtt, PerTime, Retained,
+    SharedStrategy, Watermark, Zone,
 };
 
 use known::Found;

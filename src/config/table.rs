@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::types::{Config, DefaultPriority, Listener, LogFormat, LogLevel, SharedStrategy, Zone};
+use super::types::{
+    Bandwidth, Config, DefaultPriority, Listener, LogFormat, LogLevel, PerTime, SharedStrategy, Watermark, Zone,
+};
 use super::value;
 
 /// One key. `T` is what it is a key of: a listener, a zone or the whole configuration.
@@ -45,6 +47,14 @@ pub(super) enum Field<T: 'static> {
     Name(fn(&mut T, &str)),
     /// `topic=priority,…` or `none`.
     Priorities(fn(&mut T, Vec<(String, u8)>)),
+    /// `none`, or `COUNT,DURATION`.
+    PerTime(fn(&mut T, Option<PerTime>)),
+    /// `none`, or `SIZE,SIZE`: bytes per second and at once.
+    Bandwidth(fn(&mut T, Option<Bandwidth>)),
+    /// `none`, or the beginning of a topic.
+    Mountpoint(fn(&mut T, Option<String>)),
+    /// `none`, a percentage or a size.
+    Watermark(fn(&mut T, Option<Watermark>)),
 }
 
 impl<T> Field<T> {
@@ -69,6 +79,10 @@ impl<T> Field<T> {
             Field::Name(set) => set(target, value::name(text)?),
             Field::NodeName(set) => set(target, value::node_name(text)?),
             Field::Priorities(set) => set(target, value::priorities(text)?),
+            Field::PerTime(set) => set(target, value::or_none(text, value::per_time)?),
+            Field::Bandwidth(set) => set(target, value::or_none(text, value::bandwidth)?),
+            Field::Mountpoint(set) => set(target, value::or_none(text, value::mountpoint)?),
+            Field::Watermark(set) => set(target, value::or_none(text, value::watermark)?),
         }
         Some(())
     }
@@ -100,6 +114,14 @@ impl<T> Field<T> {
             Field::Priorities(_) => {
                 "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
             }
+            Field::PerTime(_) => "none, or a number and a time from 1ms to 1d, such as \"100,10s\"".to_owned(),
+            Field::Bandwidth(_) => {
+                "none, or bytes per second and bytes at once, at least 1 each, such as \"100KB,200KB\"".to_owned()
+            }
+            Field::Mountpoint(_) => {
+                "none, or at most 1024 bytes without wildcards that begin a topic, such as \"devices/%c/\"".to_owned()
+            }
+            Field::Watermark(_) => "none, a percentage from 1% to 99%, or a size from 1MB, such as 2GB".to_owned(),
         }
     }
 
@@ -166,6 +188,13 @@ pub(super) const LISTENER: &[Key<Listener>] = &[
         "1024",
         "Connections that wait to be accepted. The operating system may have a lower limit.",
     ),
+    key(
+        "rate_limit",
+        Field::Bandwidth(|l, v| l.rate_limit = v),
+        "none",
+        "What one connection may send: bytes per second, and at once after a quiet time. Above it the connection is not \
+         read for a while; its Keep Alive is suspended meanwhile.",
+    ),
     key("nodelay", Field::Flag(|l, v| l.nodelay = v), "true", "Small packets are sent at once (TCP_NODELAY)."),
 ];
 
@@ -202,6 +231,21 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "QoS 2 messages received from a client and not yet released.",
     ),
     key(
+        "retry_interval",
+        Field::Seconds(0, HOUR / 1000, |z, v| z.retry_interval = v),
+        "0s",
+        "An MQTT 3.1 or 3.1.1 client gets a QoS 1 or 2 message, or its PUBREL, again if it does not acknowledge it for \
+         this time, or for half of it longer; 0s is never. TCP loses nothing, so only a client that loses something \
+         itself needs it. MQTT 5 forbids it. EMQ X: 20s.",
+    ),
+    key(
+        "await_rel_timeout",
+        Field::Seconds(0, DAY / 1000, |z, v| z.await_rel_timeout = v),
+        "300s",
+        "The packet identifier of a QoS 2 message is free again if a connected client does not release it for this \
+         time, or for half of it longer; 0s is never.",
+    ),
+    key(
         "session_expiry_interval",
         Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.session_expiry_interval = v),
         "2h",
@@ -209,10 +253,22 @@ pub(super) const ZONE: &[Key<Zone>] = &[
          client says so itself.",
     ),
     key(
+        "max_session_expiry_interval",
+        Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.max_session_expiry_interval = v),
+        "0s",
+        "The longest Session Expiry Interval that an MQTT 5 client gets; CONNACK tells it. 0s is no limit.",
+    ),
+    key(
         "max_mqueue_len",
         Field::Count(1, 65_533, |z, v| z.max_mqueue_len = fit(v)),
         "1000",
         "Messages that wait for a client; at the limit the oldest is dropped. Together with max_inflight below 65535.",
+    ),
+    key(
+        "max_mqueue_bytes",
+        Field::Size(0, 1 << 40, |z, v| z.max_mqueue_bytes = v),
+        "64MB",
+        "Bytes of these messages; at the limit the oldest is dropped. One message may always wait. 0 is no limit.",
     ),
     key(
         "mqueue_priorities",
@@ -243,6 +299,28 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         Field::Flag(|z, v| z.upgrade_qos = v),
         "off",
         "A message goes out with the subscription's QoS even where it was published with less.",
+    ),
+    key(
+        "mountpoint",
+        Field::Mountpoint(|z, v| z.mountpoint = v),
+        "none",
+        "Goes in front of every topic and filter that a client writes, and is taken off what it gets. `%c` is the Client \
+         Identifier, `%u` the User Name; without one `%u` stays. Access control sees the client's topics, limits count \
+         them. A name with `+` or `#` is refused; a `/` in a name begins another level. `$SYS/` topics are mounted like \
+         others, so such a client sees none.",
+    ),
+    key(
+        "use_username_as_clientid",
+        Field::Flag(|z, v| z.use_username_as_clientid = v),
+        "false",
+        "A client that has a User Name goes by it instead of its Client Identifier.",
+    ),
+    key(
+        "publish_limit",
+        Field::PerTime(|z, v| z.publish_limit = v),
+        "none",
+        "Messages that a client may publish in a time, as in `100,10s`; so many may also come at once. Above it the \
+         client is not read for a while; its Keep Alive is suspended meanwhile.",
     ),
     key(
         "slow_consumer_timeout",
@@ -351,6 +429,20 @@ pub(super) const ROOT: &[Key<Config>] = &[
         "random",
         "Which member of a share group gets a message: any, one after the other, the same one until it leaves, or by the \
          publisher's Client Identifier.",
+    ),
+    key(
+        "broker.hook_timeout",
+        Field::Time(10, HOUR, |c, v| c.broker.hook_timeout = v),
+        "5s",
+        "A question to a hook, such as whether a client may connect or publish, is answered with no after this time.",
+    ),
+    key(
+        "memory.high_watermark",
+        Field::Watermark(|c, v| c.memory.high_watermark = v),
+        "90%",
+        "Memory of the process, in bytes or of what the machine or its container has. Above it QoS 0 messages that would \
+         have to wait are dropped; a sixteenth above it clients that publish are read slowly. It ends a sixteenth below. \
+         Only on Linux.",
     ),
     key(
         ALLOW_ANONYMOUS,

@@ -24,6 +24,8 @@ pub struct Config {
     pub broker: Broker,
     /// What is logged, and how.
     pub log: Log,
+    /// Memory of the process.
+    pub memory: Memory,
     /// Clients may connect without a user name. Always true in this version.
     pub allow_anonymous: bool,
 }
@@ -48,8 +50,28 @@ pub struct Listener {
     pub max_connections: u32,
     /// Connections that the operating system completes before they are accepted.
     pub backlog: u32,
+    /// Bytes that a connection may send.
+    pub rate_limit: Option<Bandwidth>,
     /// Small packets are sent at once (TCP_NODELAY).
     pub nodelay: bool,
+}
+
+/// So many bytes a second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// In the long run.
+    pub bytes_per_second: u64,
+    /// At once, after a quiet time.
+    pub burst: u64,
+}
+
+/// So many in a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerTime {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub time: Duration,
 }
 
 /// `mqtt.*`
@@ -88,10 +110,18 @@ pub struct Zone {
     pub max_inflight: u16,
     /// QoS 2 messages received and not yet released.
     pub max_awaiting_rel: u16,
+    /// After this an MQTT 3.1 or 3.1.1 client gets again what it has not acknowledged; zero is never.
+    pub retry_interval: Duration,
+    /// After this a QoS 2 packet identifier that is not released is free; zero is never.
+    pub await_rel_timeout: Duration,
     /// Session Expiry Interval of MQTT 3.1 and 3.1.1 clients with Clean Session 0.
     pub session_expiry_interval: Duration,
+    /// Longest Session Expiry Interval of MQTT 5 clients; zero is no limit.
+    pub max_session_expiry_interval: Duration,
     /// Messages that wait for a client.
     pub max_mqueue_len: u16,
+    /// Bytes of these; 0 is no limit.
+    pub max_mqueue_bytes: u64,
     /// Priorities of topics in that queue; the higher is sent first. Empty: one queue in order.
     pub mqueue_priorities: Vec<(String, u8)>,
     /// Where a topic without a priority goes.
@@ -102,6 +132,12 @@ pub struct Zone {
     pub max_subscriptions: u32,
     /// A message goes out with the subscription's QoS even where it was published with less.
     pub upgrade_qos: bool,
+    /// What goes in front of the topics of a client, with placeholders.
+    pub mountpoint: Option<String>,
+    /// A client goes by its User Name.
+    pub use_username_as_clientid: bool,
+    /// Messages that a client may publish.
+    pub publish_limit: Option<PerTime>,
     /// How long a full socket that takes nothing still holds publishers.
     pub slow_consumer_timeout: Duration,
     /// How long a publisher is held at most.
@@ -126,6 +162,24 @@ pub struct Broker {
     pub sys_interval: Duration,
     /// Which member of a share group gets a message.
     pub shared_subscription_strategy: SharedStrategy,
+    /// A question to a hook is answered with no after this.
+    pub hook_timeout: Duration,
+}
+
+/// `memory.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// Above it messages are shed and publishers are held; none is never.
+    pub high_watermark: Option<Watermark>,
+}
+
+/// An amount of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watermark {
+    /// Of what the machine or its container has.
+    Percent(u8),
+    /// Bytes.
+    Bytes(u64),
 }
 
 /// `log.*`
@@ -236,6 +290,7 @@ impl Listener {
             zone: String::new(),
             max_connections: 0,
             backlog: 0,
+            rate_limit: None,
             nodelay: false,
         };
         table::with_defaults(table::LISTENER, blank)
@@ -260,7 +315,12 @@ impl Config {
         },
         zones: BTreeMap::new(),
         retained: Retained { max_retained_messages: 0, max_payload_size: 0, expiry_interval: Duration::ZERO },
-        broker: Broker { sys_interval: Duration::ZERO, shared_subscription_strategy: SharedStrategy::Random },
+        broker: Broker {
+            sys_interval: Duration::ZERO,
+            shared_subscription_strategy: SharedStrategy::Random,
+            hook_timeout: Duration::ZERO,
+        },
+        memory: Memory { high_watermark: None },
         log: Log { level: LogLevel::Info, format: LogFormat::Auto },
         allow_anonymous: false,
     };
@@ -273,13 +333,20 @@ impl Zone {
         server_keepalive: None,
         max_inflight: 0,
         max_awaiting_rel: 0,
+        retry_interval: Duration::ZERO,
+        await_rel_timeout: Duration::ZERO,
         session_expiry_interval: Duration::ZERO,
+        max_session_expiry_interval: Duration::ZERO,
         max_mqueue_len: 0,
+        max_mqueue_bytes: 0,
         mqueue_priorities: Vec::new(),
         mqueue_default_priority: DefaultPriority::Highest,
         mqueue_store_qos0: false,
         max_subscriptions: 0,
         upgrade_qos: false,
+        mountpoint: None,
+        use_username_as_clientid: false,
+        publish_limit: None,
         slow_consumer_timeout: Duration::ZERO,
         max_publisher_hold: Duration::ZERO,
     };

@@ -4,6 +4,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::types::{Bandwidth, PerTime, Watermark};
+
 const SIZE_UNITS: [(&str, u64); 4] = [("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
 
 /// Largest first: a duration names its parts in this order.
@@ -112,6 +114,45 @@ pub(super) fn priorities(text: &str) -> Option<Vec<(String, u8)>> {
     Some(found)
 }
 
+/// `none`, or what `read` makes of it.
+pub(super) fn or_none<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text == "none" { Some(None) } else { read(text).map(Some) }
+}
+
+/// `100,10s`.
+pub(super) fn per_time(text: &str) -> Option<PerTime> {
+    let (number, time) = text.split_once(',')?;
+    let number = u32::try_from(count(number.trim())?).ok().filter(|number| *number > 0)?;
+    let time = duration(time.trim()).filter(|time| (PER_TIME_MIN..=PER_TIME_MAX).contains(time))?;
+    Some(PerTime { count: number, time })
+}
+
+/// `100KB,200KB`.
+pub(super) fn bandwidth(text: &str) -> Option<Bandwidth> {
+    let (rate, burst) = text.split_once(',')?;
+    let read = |text: &str| size(text.trim()).filter(|bytes| (1..=BANDWIDTH_MAX).contains(bytes));
+    Some(Bandwidth { bytes_per_second: read(rate)?, burst: read(burst)? })
+}
+
+/// The beginning of a topic.
+pub(super) fn mountpoint(text: &str) -> Option<String> {
+    let fits = (1..=MOUNTPOINT_LENGTH_MAX).contains(&text.len()) && !text.contains(['+', '#', '\0']);
+    // No client could publish below the first one; below the others its topics would name a group.
+    let reserved = ["$SYS/", "$share/", "$queue/"].iter().any(|prefix| text.starts_with(prefix));
+    (fits && !reserved).then(|| text.to_owned())
+}
+
+/// `80%` or a size.
+pub(super) fn watermark(text: &str) -> Option<Watermark> {
+    match text.strip_suffix('%') {
+        Some(percent) => {
+            let percent = u8::try_from(count(percent)?).ok().filter(|percent| (1..=99).contains(percent))?;
+            Some(Watermark::Percent(percent))
+        }
+        None => size(text).filter(|bytes| *bytes >= WATERMARK_BYTES_MIN).map(Watermark::Bytes),
+    }
+}
+
 /// A size as short as it can be written exactly.
 pub(super) fn show_size(bytes: u64) -> String {
     for (unit, factor) in SIZE_UNITS {
@@ -135,6 +176,11 @@ pub(super) fn show_duration(time: Duration) -> String {
 }
 
 const NAME_LENGTH_MAX: usize = 64;
+const MOUNTPOINT_LENGTH_MAX: usize = 1024;
+const PER_TIME_MIN: Duration = Duration::from_millis(1);
+const PER_TIME_MAX: Duration = Duration::from_secs(86_400);
+const BANDWIDTH_MAX: u64 = 1 << 40;
+const WATERMARK_BYTES_MIN: u64 = 1 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -16,9 +16,12 @@ use crate::hooks::Verdict;
 use crate::io::Outbox;
 use crate::outbuf::OUTPUT_HIGH_BYTES;
 
+/// The shortest tick: a deadline must lie ahead.
+const TICK_MIN: Duration = Duration::from_millis(1);
+
 /// A tick is half of the interval; see [`newtmq_session::OVERDUE_TICKS`].
 fn tick(interval: Duration) -> Duration {
-    interval / 2
+    (interval / 2).max(TICK_MIN)
 }
 
 impl Shard {
