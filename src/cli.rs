@@ -1,7 +1,6 @@
 //! The command line: reads arguments, loads the configuration, opens the data directory and hands over to `run`.
 //! Errors go to standard error; what a command is asked for goes to standard output.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,11 +9,11 @@ use clap::{Args, Parser, Subcommand};
 
 use newtmq_node::SHARDS_MAX;
 
-use crate::config::{self, Given, Loaded, Origin, Setting, Sources};
+use crate::config::{self, Loaded, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
 use crate::run::RunOptions;
-use crate::{limits, logging};
+use crate::{check, limits, logging};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -29,7 +28,7 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
-        Command::CheckConfig { file } => check_config(&file),
+        Command::CheckConfig { file, json } => check_config(&file, json),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
@@ -62,6 +61,9 @@ enum Command {
     CheckConfig {
         /// The file.
         file: PathBuf,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Write the documentation of the configuration.
     #[command(hide = true)]
@@ -168,26 +170,14 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-fn check_config(file: &Path) -> Result<(), Failed> {
+fn check_config(file: &Path, json: bool) -> Result<(), Failed> {
     let sources = Sources { file: Some(file.to_owned()), environment: environment(), sets: Vec::new() };
-    let loaded = config::load(&sources).map_err(Failed::usage)?;
-    print(&report(file, &loaded)).map_err(Failed::runtime)
-}
-
-fn report(file: &Path, loaded: &Loaded) -> String {
-    let mut out = String::new();
-    for Setting { key, value, origin } in &loaded.settings {
-        let Given::Text(value) = value else { continue };
-        let _ = match origin {
-            Origin::Line(_, line) => writeln!(out, "{key} = {value}  (line {line})"),
-            Origin::Environment(_) | Origin::Set | Origin::File(_) => writeln!(out, "{key} = {value}  ({origin})"),
-        };
+    let result = config::load(&sources);
+    if json {
+        print(&check::json(file, &result)).map_err(Failed::runtime)?;
     }
-    for note in &loaded.notes {
-        let _ = writeln!(out, "warning: {note}");
-    }
-    let _ = writeln!(out, "{}: no errors; every key that is not listed has its default", file.display());
-    out
+    let loaded = result.map_err(Failed::usage)?;
+    if json { Ok(()) } else { print(&check::report(file, &loaded)).map_err(Failed::runtime) }
 }
 
 fn config_docs(file: Option<&Path>) -> Result<(), Failed> {
@@ -238,12 +228,5 @@ mod tests {
         for (shards, fits) in [("0", false), ("1", true), ("128", true), ("129", false)] {
             assert_eq!(Arguments::try_parse_from(["newtmq", "--shards", shards]).is_ok(), fits, "{shards}");
         }
-    }
-
-    #[test]
-    fn the_report_tells_what_is_set_and_where() {
-        let text = "log.level = \"warn\"\n[zone.internal]\nmax_inflight = 3\n";
-        let loaded = config::load_text("a.toml", text, &Sources::default()).unwrap();
-        insta::assert_snapshot!(report(Path::new("a.toml"), &loaded));
     }
 }

@@ -2,6 +2,7 @@
 //! clock, the command line. The rules of MQTT and of the cluster are in `core/`; none is decided here.
 
 pub mod banner;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod data;

@@ -138,6 +138,17 @@ pub enum Fault {
     NoAuthenticator,
 }
 
+impl Fault {
+    /// The full path of the key that it is about, if it is about one. Every message about a key begins with it.
+    #[must_use]
+    pub fn key(&self) -> Option<String> {
+        match self {
+            Fault::Unreadable(_) | Fault::Syntax { .. } | Fault::NoEquals { .. } => None,
+            other => other.to_string().split_once(": ").map(|(key, _)| key.to_owned()),
+        }
+    }
+}
+
 /// A fault and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {

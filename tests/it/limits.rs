@@ -180,6 +180,45 @@ fn more_connections_than_open_files() {
 }
 
 #[test]
+fn a_client_publishes_no_more_than_it_may() {
+    let broker = Broker::start(&["zone.external.publish_limit=10,1s"]);
+    let mut reader = Client::connect(&broker, "reader");
+    reader.subscribe("t", QoS::AtMostOnce);
+    let mut fast = Client::connect(&broker, "fast");
+    let since = Instant::now();
+    let burst: Vec<u8> = (0..20_u8).flat_map(|n| encoded(&publish("t", &[n], QoS::AtMostOnce))).collect();
+    fast.send_bytes(&burst);
+    for n in 0..20_u8 {
+        assert_eq!(reader.message().payload, [n]);
+    }
+    assert!(since.elapsed() >= Duration::from_millis(990), "{:?}", since.elapsed());
+    fast.ping();
+    broker.stays_well();
+}
+
+/// A watermark that every process is above.
+#[test]
+fn with_too_little_memory_publishers_are_slow_and_others_are_not() {
+    let broker = Broker::start(&["memory.high_watermark=1MB", "zone.external.max_publisher_hold=300ms"]);
+    broker.process.stderr.wait_for("the warning", |line| line.contains("too little memory") && line.contains("WARN"));
+    let mut reader = Client::connect(&broker, "reader");
+    reader.subscribe("t", QoS::AtMostOnce);
+    let mut writer = Client::connect(&broker, "writer");
+    let since = Instant::now();
+    for n in 0..4_u8 {
+        writer.send_bytes(&encoded(&publish("t", &[n], QoS::AtMostOnce)));
+    }
+    let mut other = Client::connect(&broker, "other");
+    for n in 0..4_u8 {
+        other.ping();
+        assert_eq!(reader.message().payload, [n]);
+    }
+    assert!(since.elapsed() >= Duration::from_millis(880), "{:?}", since.elapsed());
+    assert_eq!(broker.process.stderr.count("memory"), 1, "one line, not one for each message");
+    broker.stays_well();
+}
+
+#[test]
 fn a_listener_has_a_limit_of_connections() {
     let broker = Broker::start(&["listener.tcp.external.max_connections=3"]);
     let mut inside: Vec<_> = (0..3).map(|n| Client::connect(&broker, &format!("c{n}"))).collect();

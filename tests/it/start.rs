@@ -100,6 +100,26 @@ fn a_wrong_configuration_is_code_2_with_file_line_and_key() {
 }
 
 #[test]
+fn a_configuration_is_checked_for_programs() {
+    let scratch = Scratch::new("check-json");
+    let files = [
+        (scratch.write("right.toml", "zone.external.publish_limit = \"100,10s\"\n"), 0),
+        (scratch.write("wrong.toml", "zone.external.publish_limit = \"100,10\"\n"), 2),
+        ("/nonexistent/newtmq.toml".to_owned(), 2),
+    ];
+    for (file, code) in files {
+        let mut command = newtmq();
+        command.args(["check-config", &file, "--json"]);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(code), "{file}");
+        let told: serde_json::Value = serde_json::from_str(&process.stdout.to_end()).unwrap();
+        assert_eq!((told["event"].as_str(), told["ok"].as_bool()), (Some("checked"), Some(code == 0)));
+        assert_eq!(told["errors"].as_array().unwrap().is_empty(), code == 0);
+        assert_eq!(told["settings"].as_array().unwrap().len(), usize::from(code == 0));
+    }
+}
+
+#[test]
 fn wrong_arguments_are_code_2() {
     for arguments in [
         &["run", "--shards", "0"][..],
