@@ -91,7 +91,12 @@ fn leaf_of(path: &str) -> &str {
 
 /// The name here of a key that EMQ X has under another one.
 pub(super) fn renamed(path: &str) -> Option<String> {
-    let moved = format!("retained.{}", path.strip_prefix("retainer.")?);
+    let moved = match *path.split('.').collect::<Vec<_>>().as_slice() {
+        ["retainer", leaf] => format!("retained.{leaf}"),
+        // What EMQ X has for the node and for each zone is here for the node alone.
+        ["zone", _, leaf] => format!("mqtt.{leaf}"),
+        _ => return None,
+    };
     find(&moved).is_some().then_some(moved)
 }
 
@@ -133,15 +138,6 @@ const EMQX_ZONE: &[&str] = &[
     "enable_stats",
     "force_gc_policy",
     "force_shutdown_policy",
-    "max_packet_size",
-    "max_clientid_len",
-    "max_topic_levels",
-    "max_qos_allowed",
-    "max_topic_alias",
-    "retain_available",
-    "wildcard_subscription",
-    "shared_subscription",
-    "ignore_loop_deliver",
     "enable_flapping_detect",
     "flapping_threshold",
     "flapping_banned_expiry_interval",
@@ -245,6 +241,19 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(suggest(path).as_deref(), want, "{path}");
+        }
+    }
+
+    #[test]
+    fn keys_of_another_place() {
+        for (path, want) in [
+            ("retainer.max_payload_size", Some("retained.max_payload_size")),
+            ("retainer.storage_type", None),
+            ("zone.external.max_packet_size", Some("mqtt.max_packet_size")),
+            ("zone.internal.ignore_loop_deliver", Some("mqtt.ignore_loop_deliver")),
+            ("zone.external.strict_mode", None),
+        ] {
+            assert_eq!(renamed(path).as_deref(), want, "{path}");
         }
     }
 

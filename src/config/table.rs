@@ -441,7 +441,8 @@ pub(super) const ROOT: &[Key<Config>] = &[
         Field::Watermark(|c, v| c.memory.high_watermark = v),
         "90%",
         "Memory of the process, in bytes or of what the machine or its container has. Above it QoS 0 messages that would \
-         have to wait are dropped; a sixteenth above it clients that publish are read slowly. It ends a sixteenth below. \
+         have to wait are dropped; a sixteenth above it clients that publish with QoS 1 or 2 or RETAIN are read slowly. It \
+         ends a sixteenth below, or when memory has not grown for 10 s: what is freed mostly stays with the process. \
          Only on Linux.",
     ),
     key(

@@ -206,11 +206,13 @@ fn with_too_little_memory_publishers_are_slow_and_others_are_not() {
     let mut writer = Client::connect(&broker, "writer");
     let since = Instant::now();
     for n in 0..4_u8 {
-        writer.send_bytes(&encoded(&publish("t", &[n], QoS::AtMostOnce)));
+        writer.send_bytes(&encoded(&publish("t", &[n], QoS::AtLeastOnce)));
     }
     let mut other = Client::connect(&broker, "other");
+    other.subscribe("live", QoS::AtMostOnce);
     for n in 0..4_u8 {
-        other.ping();
+        other.send_bytes(&encoded(&publish("live", &[n], QoS::AtMostOnce)));
+        assert_eq!(other.message().payload, [n]);
         assert_eq!(reader.message().payload, [n]);
     }
     assert!(since.elapsed() >= Duration::from_millis(880), "{:?}", since.elapsed());

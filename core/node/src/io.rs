@@ -150,7 +150,8 @@ pub enum MemoryPressure {
     None,
     /// QoS 0 messages that would have to wait are dropped.
     Shed,
-    /// The same, and a client that publishes is not read for `max_publisher_hold` after each message, or until this ends.
+    /// The same, and a client that publishes with QoS 1 or 2 or RETAIN is not read for `max_publisher_hold` after each
+    /// such message, or until this ends.
     Hold,
 }
 

@@ -2,11 +2,15 @@
 //! read stays with the driver and in the client's socket, so nothing is lost and nobody else waits.
 
 use newtmq_base::{ConnId, Instant};
+use newtmq_mqtt::Frame;
 
 use super::{Next, Shard, TimerKind, is_open};
 use crate::conn::Feature;
 use crate::io::{MemoryPressure, Outbox};
 use crate::rate::{Bucket, Rate};
+
+/// The bits of QoS and RETAIN in the first byte of a PUBLISH (3.3.1).
+const PUBLISH_QOS_RETAIN: u8 = 0b0111;
 
 /// What a connection has left of its limits.
 #[derive(Debug)]
@@ -68,8 +72,10 @@ impl Shard {
     }
 
     /// Accounts for a PUBLISH, after which its client may have to wait.
-    pub(crate) fn spend_publish(&mut self, now: Instant, conn: ConnId, next: Next) -> Next {
-        let pressed = self.pressure == MemoryPressure::Hold;
+    pub(crate) fn spend_publish(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, next: Next) -> Next {
+        // QoS 0 without RETAIN needs no memory: what would have to wait is dropped.
+        let is_kept = frame.bytes[0] & PUBLISH_QOS_RETAIN != 0;
+        let pressed = self.pressure == MemoryPressure::Hold && is_kept;
         let Some(c) = self.conn_mut(conn).filter(|c| is_open(c)) else { return next };
         let zone = usize::from(c.zone);
         let mut until = None;

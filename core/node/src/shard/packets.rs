@@ -51,7 +51,7 @@ impl Shard {
                 Ok(Some(frame)) => {
                     let publish = paced && frame.packet_type() == PacketType::Publish;
                     let next = self.on_frame(now, conn, frame, out);
-                    match if publish { self.spend_publish(now, conn, next) } else { next } {
+                    match if publish { self.spend_publish(now, conn, frame, next) } else { next } {
                         // Enough for one call: the others have their turn first.
                         Next::Go if self.spent >= TURN_DELIVERIES => {
                             self.turns.push(conn);

@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce};
+use newtmq_mqtt::{Packet, ProtocolVersion};
 use newtmq_node::{DropReason, MemoryPressure, Rate, ShardConfig};
 
-use crate::harness::{Connect, Got, Net, Publish, check_heavy, check_with};
+use crate::harness::{Connect, Got, Net, Publish, Will, check_heavy, check_with};
 
 fn publish_limit(config: &mut ShardConfig) {
     config.zones[0].publish_limit = Some(Rate { amount: 10, per: Duration::from_secs(10), burst: 10 });
@@ -141,6 +142,29 @@ fn a_packet_larger_than_the_burst_comes_through() {
     });
 }
 
+/// Its connection also goes to another shard with it.
+#[test]
+fn a_connect_larger_than_the_burst_comes_through() {
+    check_heavy(rate_limit(2_000, 1_000), |net| {
+        for name in ["a", "b", "c", "d"] {
+            let will = Will::new(Publish::new("will", vec![0; 5_000]));
+            let mut ping = Vec::new();
+            Packet::Pingreq.encode(ProtocolVersion::V5, &mut ping).unwrap();
+            let client = net.start(Connect::v5(name).will(will).and_then(ping));
+            net.settle();
+            net.advance_secs(4);
+            assert!(matches!(&net.take(client)[..], [Got::Connack(_), Got::Pingresp]));
+            for _ in 0..3 {
+                net.publish(client, Publish::new("t", vec![0; 2_000]));
+            }
+            net.settle();
+            assert!(net.held(client), "still limited");
+            net.disconnect(client);
+            net.advance_secs(10);
+        }
+    });
+}
+
 #[test]
 fn with_little_memory_qos_0_does_not_wait() {
     check_heavy(
@@ -193,6 +217,10 @@ fn with_too_little_memory_publishers_are_held() {
                 }
                 assert_eq!(net.received(r), ["t 0"]);
                 assert!(net.held(w));
+                for _ in 0..3 {
+                    net.publish(r, Publish::new("t", "live"));
+                }
+                assert_eq!(net.received(r), ["t live"; 3], "QoS 0 to who keeps up needs no memory");
                 net.ping(r);
                 assert_eq!(net.take(r), [Got::Pingresp], "who does not publish is served");
                 net.advance_secs(9);
