@@ -13,6 +13,8 @@ pub struct BannerFacts {
     pub node: NodeIdentity,
     /// What listens, at least one.
     pub listeners: Vec<Listening>,
+    /// Nobody connects without a password.
+    pub authentication: bool,
     /// One line of JSON instead of text.
     pub json: bool,
 }
@@ -50,7 +52,9 @@ fn text(facts: &BannerFacts, colour: bool) -> String {
         let _ = writeln!(out, "  {}{address}  ({})", label("listening"), listener.name);
     }
     let exposed = exposed(facts);
-    let security = if exposed.is_empty() {
+    let security = if facts.authentication {
+        "nobody connects without a password; connections are not encrypted".to_owned()
+    } else if exposed.is_empty() {
         "no authentication; reachable from this machine only".to_owned()
     } else {
         let names = exposed.join(", ");
@@ -80,7 +84,7 @@ fn json(facts: &BannerFacts) -> String {
         "node_id": format!("{:016x}", facts.node.node_id.0),
         "incarnation": facts.node.incarnation.0,
         "listeners": listeners,
-        "authentication": false,
+        "authentication": facts.authentication,
         "exposed": exposed(facts),
     });
     format!("{line}\n")
@@ -122,8 +126,20 @@ mod tests {
         BannerFacts {
             node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },
             listeners: addresses.iter().enumerate().map(listening).collect(),
+            authentication: false,
             json: false,
         }
+    }
+
+    #[test]
+    fn with_passwords() {
+        let facts = BannerFacts { authentication: true, ..facts(&["0.0.0.0:1883"]) };
+        let text = text(&facts, false);
+        assert!(
+            text.contains("security  nobody connects without a password; connections are not encrypted\n"),
+            "{text}"
+        );
+        assert!(json(&facts).contains("\"authentication\":true"));
     }
 
     #[test]

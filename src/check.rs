@@ -26,17 +26,18 @@ pub fn report(file: &Path, loaded: &Loaded) -> String {
     out
 }
 
-/// The same, or the errors, as one line of JSON.
+/// The same, or the errors, as one line of JSON. `of_files` is what is wrong with a file that the configuration names.
 #[must_use]
-pub fn json(file: &Path, result: &Result<Loaded, Problems>) -> String {
-    let (settings, warnings, errors) = match result {
+pub fn json(file: &Path, result: &Result<Loaded, Problems>, of_files: Option<String>) -> String {
+    let (settings, warnings, mut errors) = match result {
         Ok(loaded) => (loaded.settings.iter().filter_map(setting).collect(), loaded.notes.clone(), Vec::new()),
         Err(problems) => (Vec::new(), Vec::new(), problems.0.iter().map(problem).collect()),
     };
+    errors.extend(of_files.map(|message| json!({ "key": null, "source": null, "line": null, "message": message })));
     let line = json!({
         "event": "checked",
         "file": file.display().to_string(),
-        "ok": result.is_ok(),
+        "ok": errors.is_empty(),
         "settings": settings,
         "warnings": warnings,
         "errors": errors,
@@ -82,14 +83,15 @@ mod tests {
 
     #[test]
     fn as_json() {
-        let line = json(Path::new("a.toml"), &load("log.level = \"warn\"\n[zone.internal]\n"));
+        let line = json(Path::new("a.toml"), &load("log.level = \"warn\"\n[zone.internal]\n"), None);
         insta::assert_snapshot!("as_json_right", line);
         let line = json(
             Path::new("a.toml"),
             &load("log.level = \"warm\"\nlog.lvl = 1\nlistener.tcp.lan.zone = \"external\"\n"),
+            None,
         );
         insta::assert_snapshot!("as_json_wrong", line);
-        let line = json(Path::new("a.toml"), &load("log.level = warn"));
+        let line = json(Path::new("a.toml"), &load("log.level = warn"), None);
         insta::assert_snapshot!("as_json_no_toml", line);
     }
 }

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use newtmq_node::SHARDS_MAX;
 
+use crate::access::{self, Passwd};
 use crate::config::{self, Loaded, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
@@ -29,6 +30,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
         Command::CheckConfig { file, json } => check_config(&file, json),
+        Command::Passwd { file, user, delete } => passwd(Passwd { file, user, delete }),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
@@ -64,6 +66,17 @@ enum Command {
         /// Print one line of JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Set a user's password in a password file, which is made if there is none. The password is asked for, or is the
+    /// first line of standard input if that is no terminal.
+    Passwd {
+        /// The password file.
+        file: PathBuf,
+        /// The user's name.
+        user: String,
+        /// Delete the user instead.
+        #[arg(long)]
+        delete: bool,
     },
     /// Write the documentation of the configuration.
     #[command(hide = true)]
@@ -103,11 +116,12 @@ Examples:
   newtmq run --set listener.tcp.external.bind=127.0.0.1:0 --json
                                                  on a free port, told as JSON
   newtmq check-config newtmq.toml                is this file right?
+  newtmq passwd users alice                      set a password, asked for
 
 Exit codes:
   0  done, or stopped by a signal (a second signal stops at once, with code 1)
-  1  failed while running, or the data directory cannot be used
-  2  wrong arguments or configuration; nothing was started
+  1  failed while running, or the data directory or a password file cannot be used
+  2  wrong arguments, configuration, users or rules; nothing was started
   3  an address is in use or cannot be listened on";
 
 /// Why a command ends with another code than 0.
@@ -173,11 +187,22 @@ fn environment() -> Vec<(String, String)> {
 fn check_config(file: &Path, json: bool) -> Result<(), Failed> {
     let sources = Sources { file: Some(file.to_owned()), environment: environment(), sets: Vec::new() };
     let result = config::load(&sources);
+    let files = result.as_ref().map_or(Ok(()), |loaded| access::check(&loaded.config.access));
     if json {
-        print(&check::json(file, &result)).map_err(Failed::runtime)?;
+        let of_files = files.as_ref().err().map(ToString::to_string);
+        print(&check::json(file, &result, of_files)).map_err(Failed::runtime)?;
     }
     let loaded = result.map_err(Failed::usage)?;
+    files.map_err(Failed::usage)?;
     if json { Ok(()) } else { print(&check::report(file, &loaded)).map_err(Failed::runtime) }
+}
+
+fn passwd(wanted: Passwd) -> Result<(), Failed> {
+    let told = access::passwd(&wanted).map_err(|error| {
+        let exit = if error.is_usage() { Exit::Usage } else { Exit::Failure };
+        Failed { exit, error: error.into() }
+    })?;
+    print(&format!("{told}\n")).map_err(Failed::runtime)
 }
 
 fn config_docs(file: Option<&Path>) -> Result<(), Failed> {

@@ -4,6 +4,7 @@
 //! that has output. Generic over the stream, so that TCP, TLS, WebSocket and simulated connections run the same code.
 //! It decides nothing about MQTT.
 
+mod decide;
 mod mail;
 mod poller;
 mod ready;
@@ -16,14 +17,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use newtmq_base::{ConnId, Instant, ListenerId, ShardId};
+use newtmq_base::{ConnId, Instant, ListenerId, RequestId, ShardId};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{
-    AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, Shard, ShardInput, WriteBatch,
+    AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, Shard, ShardInput, Verdict, WriteBatch,
 };
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::sync::mpsc;
 
 use crate::rt::Clock;
+pub use decide::{Answer, Asked, Decider};
 pub use mail::{Dealer, Letter, Mailbox, Office, Reports, control, office};
 pub use poller::{Poller, Readiness, Wakers};
 use ready::ReadyList;
@@ -79,12 +82,18 @@ pub struct Driver<P: Poller> {
     out: Outbox,
     outputs: Vec<Output>,
     stopping: bool,
+    /// Who answers the questions of hooks; without one the shard is not configured to ask.
+    decider: Option<Decider>,
+    /// What was answered. A connection has one open question at most, so there are no more answers than connections.
+    verdicts: mpsc::UnboundedReceiver<(RequestId, Verdict)>,
+    answers: mpsc::UnboundedSender<(RequestId, Verdict)>,
 }
 
 impl<P: Poller> Driver<P> {
     /// A driver for a shard. It ends when [`AdminCommand::Shutdown`] came and all connections are closed.
     #[must_use]
     pub fn new(shard: Shard, clock: Clock, poller: P, mail: Mailbox<P::Stream>) -> Driver<P> {
+        let (answers, verdicts) = mpsc::unbounded_channel();
         Driver {
             told: mail.shards.iter().map(|_| Vec::new()).collect(),
             mail,
@@ -102,7 +111,17 @@ impl<P: Poller> Driver<P> {
             out: Outbox::default(),
             outputs: Vec::new(),
             stopping: false,
+            decider: None,
+            verdicts,
+            answers,
         }
+    }
+
+    /// With somebody who answers the questions of hooks, if there is one.
+    #[must_use]
+    pub fn decided_by(mut self, decider: Option<Decider>) -> Driver<P> {
+        self.decider = decider;
+        self
     }
 
     /// What watches the streams.
@@ -182,8 +201,11 @@ impl<P: Poller> Driver<P> {
                     Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
                     // The control plane ends after the shards.
                     Output::Control(message) => drop(self.mail.control.send((self.mail.own, message))),
-                    // Nobody decides in this version, so the shard is not configured to ask.
-                    Output::Decide { .. } => {}
+                    Output::Decide { request, question } => {
+                        if let Some(decider) = &self.decider {
+                            decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
+                        }
+                    }
                     Output::Event(event) => tracing::debug!(
                         hook = event.hook.name(),
                         client = %event.client,
@@ -351,13 +373,14 @@ impl<P: Poller> Driver<P> {
                 Letter::Moved { .. } if self.stopping => {}
                 Letter::Moved { stream, moved, kept } => self.moved_in(stream, moved, kept),
                 Letter::Admin(command) => {
-                    match command {
-                        AdminCommand::Shutdown => self.stopping = true,
-                        AdminCommand::MemoryPressure(_) => {}
-                    }
+                    self.stopping |= command == AdminCommand::Shutdown;
                     self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
                 }
             }
+            self.take_outputs();
+        }
+        while let Poll::Ready(Some((request, verdict))) = self.verdicts.poll_recv(context) {
+            self.shard.handle(self.now, ShardInput::Decided { request, verdict }, &mut self.out);
             self.take_outputs();
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use crate::access::FileError;
+
 /// The exit codes of every `newtmq` command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -45,6 +47,9 @@ impl Exit {
             cause.is::<CannotListen>()
                 || matches!(kind, Some(io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable))
         });
+        if error.chain().any(|cause| cause.is::<FileError>()) {
+            return Exit::Usage;
+        }
         if cannot_listen { Exit::Listen } else { Exit::Failure }
     }
 }

@@ -117,7 +117,11 @@ pub fn wall_time() -> WallTime {
 
 #[cfg(not(madsim))]
 mod imp {
+    use std::sync::{Arc, Mutex, PoisonError};
+    use std::thread;
+
     use socket2::{Domain, Protocol, Socket, Type};
+    use tokio::sync::mpsc;
 
     use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
 
@@ -163,6 +167,49 @@ mod imp {
         Ok(seed)
     }
 
+    /// Does `workers.len()` pieces of work at a time, each on a thread of its own, until nobody can send any more.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub fn work<T: Send + 'static>(
+        name: &str,
+        work: mpsc::Receiver<T>,
+        workers: Vec<impl FnMut(T) + Send + 'static>,
+    ) -> io::Result<()> {
+        let work = Arc::new(Mutex::new(work));
+        for (at, mut worker) in workers.into_iter().enumerate() {
+            let work = Arc::clone(&work);
+            // One waits for the next piece, the others for their turn to do so.
+            let next = move || work.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            let body = move || {
+                while let Some(piece) = next() {
+                    worker(piece);
+                }
+            };
+            thread::Builder::new().name(format!("{name}-{at}")).spawn(body)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for SIGHUP; repeatable.
+    #[derive(Debug)]
+    pub struct ReloadSignals(tokio::signal::unix::Signal);
+
+    impl ReloadSignals {
+        /// Listens for it from here on.
+        ///
+        /// # Errors
+        /// The operating system's.
+        pub fn new() -> io::Result<ReloadSignals> {
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map(ReloadSignals)
+        }
+
+        /// The next one.
+        pub async fn next(&mut self) {
+            self.0.recv().await;
+        }
+    }
+
     /// Waits for SIGTERM or SIGINT; repeatable.
     #[derive(Debug)]
     pub struct StopSignals {
@@ -193,6 +240,8 @@ mod imp {
 
 #[cfg(madsim)]
 mod imp {
+    use tokio::sync::mpsc;
+
     use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
 
     /// Runs a future to its end in a simulation of its own. A simulation that has more than a broker has its own runtime,
@@ -219,6 +268,44 @@ mod imp {
     pub fn seed() -> io::Result<[u8; SEED_BYTES]> {
         use madsim::rand::Rng as _;
         Ok(madsim::rand::thread_rng().r#gen())
+    }
+
+    /// Does the work in one task: the simulator has one thread.
+    ///
+    /// # Errors
+    /// None.
+    pub fn work<T: Send + 'static>(
+        _name: &str,
+        mut work: mpsc::Receiver<T>,
+        workers: Vec<impl FnMut(T) + Send + 'static>,
+    ) -> io::Result<()> {
+        if let Some(mut worker) = workers.into_iter().next() {
+            tokio::spawn(async move {
+                while let Some(piece) = work.recv().await {
+                    worker(piece);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The simulator has no SIGHUP.
+    #[derive(Debug)]
+    pub struct ReloadSignals(());
+
+    impl ReloadSignals {
+        /// Listens for nothing.
+        ///
+        /// # Errors
+        /// None.
+        pub fn new() -> io::Result<ReloadSignals> {
+            Ok(ReloadSignals(()))
+        }
+
+        /// Never.
+        pub async fn next(&mut self) {
+            std::future::pending().await
+        }
     }
 
     /// The simulator knows only Ctrl-C.

@@ -1,18 +1,20 @@
 //! Running the broker until it is told to stop.
 
 use std::process;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use newtmq_base::{ListenerId, SEED_BYTES, ShardId};
-use newtmq_node::{AdminCommand, Boot, Control, ControlBoot, Hook, HookSet, Shard};
+use newtmq_node::{AdminCommand, Boot, Control, ControlBoot, Hook, HookSet, Shard, ShardConfig};
 use tokio::sync::mpsc;
 
+use crate::access::Access;
 use crate::banner::{self, BannerFacts, Listening};
 use crate::config::Config;
 use crate::data::NodeIdentity;
 use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
-use crate::rt::{self, Clock, Listener, StopSignals, Stream, Streams};
+use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
 use crate::{listener, memory, settings};
 
 /// What a broker is started with.
@@ -35,11 +37,17 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening } = start(&options, commanded).await?;
+        let Started { drivers, listening, access } = start(&options, commanded).await?;
+        // Without a file it stays what ends a process whose terminal is closed.
+        if access.has_files() {
+            let signals = ReloadSignals::new().context("listen for signals")?;
+            tokio::spawn(reload_on_signal(signals, access, commands.clone()));
+        }
         // Before the start message: who reads that may send a signal at once.
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
         memory::watch(options.config.memory.high_watermark, commands);
-        banner::print(&BannerFacts { node: options.node, listeners: listening, json: options.json });
+        let authentication = !options.config.access.allow_anonymous;
+        banner::print(&BannerFacts { node: options.node, listeners: listening, authentication, json: options.json });
         drive_all(drivers).await?;
         tracing::info!("stopped");
         Ok(())
@@ -75,17 +83,21 @@ pub struct Started {
     pub drivers: Vec<Driver<Streams>>,
     /// What listens.
     pub listening: Vec<Listening>,
+    /// Who may connect, and who may do what.
+    pub access: Arc<Access>,
 }
 
 /// Opens every listener, and then makes the shards.
 ///
 /// # Errors
-/// [`CannotListen`]; no random bytes.
+/// [`CannotListen`]; a file of users or rules; no random bytes.
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
-    let listeners = listen(&options.config).await?;
     let clock = Clock::start();
+    let access = Arc::new(Access::open(&options.config.access, clock)?);
+    let listeners = listen(&options.config).await?;
     let (mailboxes, office, reports) = driver::office(options.shards);
-    let config = settings::shard_config(&options.config, logged_hooks());
+    let hooks = logged_hooks().union(access.hooks());
+    let config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
     let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
     let mut drivers = Vec::new();
     for (shard, mail) in (0..).map(ShardId).zip(mailboxes) {
@@ -100,7 +112,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             node_seed,
         };
         let streams = rt::streams().context("watch connections")?;
-        drivers.push(Driver::new(Shard::new(config.clone(), boot), clock, streams, mail));
+        let driver = Driver::new(Shard::new(config.clone(), boot), clock, streams, mail);
+        drivers.push(driver.decided_by(access.decider()));
     }
     let boot = ControlBoot {
         now: clock.now(),
@@ -116,7 +129,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
         tokio::spawn(listener::accept(socket, id, facts.name.clone(), office.dealer()));
     }
-    Ok(Started { drivers, listening })
+    Ok(Started { drivers, listening, access })
 }
 
 fn seed() -> anyhow::Result<[u8; SEED_BYTES]> {
@@ -148,6 +161,22 @@ fn logged_hooks() -> HookSet {
         return HookSet::default();
     }
     HookSet::default().with(Hook::ClientConnected).with(Hook::ClientDisconnected).with(Hook::SessionTerminated)
+}
+
+/// Reads the files of users and rules again whenever it is asked to.
+async fn reload_on_signal(mut signals: ReloadSignals, access: Arc<Access>, commands: mpsc::Sender<AdminCommand>) {
+    loop {
+        signals.next().await;
+        match access.reload() {
+            Ok(rules) => {
+                if commands.send(AdminCommand::SetAccess(Box::new(rules))).await.is_err() {
+                    return;
+                }
+                tracing::info!("read the files of users and rules again");
+            }
+            Err(error) => tracing::error!(%error, "the files of users and rules stay as they were read before"),
+        }
+    }
 }
 
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {

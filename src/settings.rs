@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use newtmq_access::{AclCacheLimits, Permission, ThrottleLimits};
 use newtmq_mqtt::QoS;
-use newtmq_node::{HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig, ZoneConfig};
+use newtmq_node::{
+    AccessConfig, DenyAction, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig, ZoneConfig,
+};
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
-use crate::config::{Config, DefaultPriority, SharedStrategy, Zone};
+use crate::config::{Access, AclDenyAction, AclNomatch, Config, DefaultPriority, LoginThrottle, SharedStrategy, Zone};
 
 /// The shard's part of a configuration. Listeners keep their order, so [`newtmq_base::ListenerId`] is their index.
 #[must_use]
@@ -53,6 +56,37 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
         },
         hooks,
         hook_timeout: config.broker.hook_timeout,
+        access: access(&config.access),
+    }
+}
+
+/// Without the rules, which are in a file.
+#[must_use]
+pub fn access(access: &Access) -> AccessConfig {
+    AccessConfig {
+        acl: None,
+        nomatch: match access.acl_nomatch {
+            AclNomatch::Allow => Permission::Allow,
+            AclNomatch::Deny => Permission::Deny,
+        },
+        deny_action: match access.acl_deny_action {
+            AclDenyAction::Ignore => DenyAction::Ignore,
+            AclDenyAction::Disconnect => DenyAction::Disconnect,
+        },
+        cache: access
+            .enable_acl_cache
+            .then_some(AclCacheLimits { max_size: usize::from(access.acl_cache_max_size), ttl: access.acl_cache_ttl }),
+    }
+}
+
+/// What `login_throttle.*` says.
+#[must_use]
+pub fn throttle(throttle: &LoginThrottle) -> ThrottleLimits {
+    ThrottleLimits {
+        user_failures: throttle.user_failures,
+        address_failures: throttle.address_failures,
+        window: throttle.window,
+        delay_max: throttle.delay_max,
     }
 }
 
@@ -91,5 +125,6 @@ fn zone(zone: &Zone) -> ZoneConfig {
         }),
         slow_consumer_timeout: zone.slow_consumer_timeout,
         max_publisher_hold: zone.max_publisher_hold,
+        bypass_acl: !zone.enable_acl,
     }
 }

@@ -17,6 +17,7 @@ use madsim::runtime::{NodeHandle, Runtime};
 use newtmq::config::{self, Sources};
 use newtmq::data::NodeIdentity;
 use newtmq::run::{RunOptions, Started, drive_all, start};
+use newtmq_access::{HashParams, User, Users, Verifier};
 use newtmq_base::{Incarnation, NodeId};
 use newtmq_mqtt::{
     Ack, Connect, ConnectProperties, Decoder, Disconnect, Packet, PacketId, ProtocolVersion, Publish,
@@ -63,6 +64,13 @@ struct Client {
 
 impl Client {
     async fn connect(name: &'static str, trace: &Trace) -> Client {
+        let (client, reason) = Client::login(name, None, trace).await;
+        assert_eq!(reason, ReasonCode::Success);
+        client
+    }
+
+    /// A connection with this password for the user `u`, and what the broker says to it.
+    async fn login(name: &'static str, password: Option<&[u8]>, trace: &Trace) -> (Client, ReasonCode) {
         let stream = TcpStream::connect(BROKER).await.unwrap();
         let mut client = Client { name, stream, decoder: Decoder::new(), input: Vec::new(), trace: trace.clone() };
         client
@@ -72,13 +80,18 @@ impl Client {
                 keep_alive: 30,
                 client_id: name,
                 will: None,
-                username: None,
-                password: None,
+                username: password.map(|_| "u"),
+                password,
                 properties: ConnectProperties::default(),
             }))
             .await;
-        client.receive(|packet| assert!(matches!(packet, Packet::Connack(_)), "{packet:?}")).await;
-        client
+        let reason = client
+            .receive(|packet| match packet {
+                Packet::Connack(connack) => connack.reason_code,
+                other => panic!("{other:?}"),
+            })
+            .await;
+        (client, reason)
     }
 
     async fn send(&mut self, packet: &Packet<'_>) {
@@ -160,9 +173,18 @@ fn id(value: u16) -> PacketId {
 
 /// A node that runs the broker until it is told to stop.
 fn broker(runtime: &Runtime) -> (NodeHandle, mpsc::Sender<AdminCommand>, madsim::task::JoinHandle<()>) {
+    broker_with(runtime, "")
+}
+
+/// The same with more configuration.
+fn broker_with(
+    runtime: &Runtime,
+    text: &str,
+) -> (NodeHandle, mpsc::Sender<AdminCommand>, madsim::task::JoinHandle<()>) {
     let node = runtime.create_node().name("broker").ip("10.0.0.1".parse().unwrap()).build();
     let (commands, commanded) = mpsc::channel(4);
-    let config = config::load_text("sim.toml", "listener.tcp.external = \"10.0.0.1:1883\"", &Sources::default());
+    let text = format!("listener.tcp.external = \"10.0.0.1:1883\"\n{text}");
+    let config = config::load_text("sim.toml", &text, &Sources::default());
     let options = RunOptions {
         config: config.unwrap().config,
         node: NodeIdentity { node_id: NodeId(1), incarnation: Incarnation(1) },
@@ -170,7 +192,7 @@ fn broker(runtime: &Runtime) -> (NodeHandle, mpsc::Sender<AdminCommand>, madsim:
         json: true,
     };
     let running = node.spawn(async move {
-        let Started { drivers, listening } = start(&options, commanded).await.unwrap();
+        let Started { drivers, listening, .. } = start(&options, commanded).await.unwrap();
         assert_eq!((drivers.len(), listening.len()), (4, 1));
         drive_all(drivers).await.unwrap();
     });
@@ -261,4 +283,33 @@ fn a_client_that_goes_silent_is_given_up() {
         });
     };
     std::thread::spawn(run).join().unwrap();
+}
+
+/// Passwords are checked in a task instead of on threads; the rest is the same.
+#[test]
+fn logins() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("users-{}", std::process::id()));
+    let params = HashParams { memory_kib: 64, passes: 1, lanes: 1 };
+    let password = Verifier::default().hash(b"right", [7; 16], params).unwrap();
+    let user = User { password: Some(password), scram: None };
+    std::fs::write(&file, Users::edited("", "u", Some(&user), [1; 32]).unwrap().0).unwrap();
+    let text = format!("password_file = {:?}\nallow_anonymous = false", file.to_str().unwrap());
+    let run = move || {
+        let runtime = Runtime::with_seed_and_config(1, madsim::Config::default());
+        let (_node, _commands, _running) = broker_with(&runtime, &text);
+        let clients = runtime.create_node().name("clients").ip("10.0.0.2".parse().unwrap()).build();
+        let told = clients.spawn(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let trace = Trace::new();
+            let mut told = Vec::new();
+            for password in [Some(&b"right"[..]), Some(b"wrong"), None] {
+                told.push(Client::login("c", password, &trace).await.1);
+            }
+            told
+        });
+        let (right, wrong, none) = (ReasonCode::Success, ReasonCode::BadUserNameOrPassword, ReasonCode::NotAuthorized);
+        assert_eq!(runtime.block_on(told).unwrap(), [right, wrong, none]);
+    };
+    std::thread::spawn(run).join().unwrap();
+    std::fs::remove_file(file).unwrap();
 }

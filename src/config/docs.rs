@@ -18,7 +18,8 @@ pub fn markdown() -> String {
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
     part(&mut out, "Routing", "", "", once("broker"));
     part(&mut out, "Memory", "", "", once("memory"));
-    part(&mut out, "Access", "", "", once(""));
+    part(&mut out, "Access", ACCESS, "", once(""));
+    part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);
     out
@@ -93,6 +94,13 @@ A zone is what the clients of some listeners have in common. A listener may alwa
 `external`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
 
 const RETAINED: &str = "Retained messages are kept in memory: a restart forgets them.";
+
+const ACCESS: &str = "\
+[Access](access.md) describes the files. They are read at the start and again at SIGHUP; their paths are relative to the
+directory that the broker was started in.";
+
+const THROTTLE: &str = "\
+Whoever fails to log in too often has to wait, see [Access](access.md#throttling).";
 
 const LOGGING: &str = "\
 Logs go to standard error. The environment variable `RUST_LOG` takes the place of `log.level`; it can choose a level

@@ -132,7 +132,6 @@ const EMQX_LISTENER: &[&str] = &[
 const EMQX_ZONE: &[&str] = &[
     "allow_anonymous",
     "acl_nomatch",
-    "enable_acl",
     "acl_deny_action",
     "enable_ban",
     "enable_stats",
@@ -170,12 +169,6 @@ const EMQX_LOG: &[&str] = &[
 ];
 
 const EMQX_ONCE: &[&str] = &[
-    "acl_nomatch",
-    "acl_file",
-    "enable_acl_cache",
-    "acl_cache_max_size",
-    "acl_cache_ttl",
-    "acl_deny_action",
     "flapping_clean_interval",
     "loaded_plugins",
     "broker.sys_heartbeat",

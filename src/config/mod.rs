@@ -21,8 +21,8 @@ pub use docs::markdown;
 pub use problem::{Fault, Origin, Problem, Problems};
 pub use source::{Given, Setting};
 pub use types::{
-    Bandwidth, Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel, Memory, Mqtt, PerTime, Retained,
-    SharedStrategy, Watermark, Zone,
+    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel,
+    LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Watermark, Zone,
 };
 
 use known::Found;
@@ -97,6 +97,9 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     let used: BTreeSet<&str> = config.listeners.iter().map(|listener| listener.zone.as_str()).collect();
     let unused = config.zones.keys().filter(|zone| !used.contains(zone.as_str()));
     let mut notes: Vec<String> = unused.map(|zone| format!("no listener has the zone {zone}")).collect();
+    if config.access.password_file.is_some() && config.access.allow_anonymous {
+        notes.push("password_file is set, and allow_anonymous lets in clients without a user name".to_owned());
+    }
     if !ignored.is_empty() {
         notes.push(format!("these environment variables name no key and are ignored: {}", ignored.join(", ")));
     }
@@ -190,7 +193,11 @@ impl Build {
                 self.problem(origin, Fault::TooManyIdentifiers { zone: name.clone(), queue, inflight });
             }
         }
-        if !config.allow_anonymous {
+        let password_file = table::PASSWORD_FILE.to_owned();
+        if !config.access.allow_anonymous
+            && config.access.password_file.is_none()
+            && !self.refused.contains(&password_file)
+        {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);
         }
         Some(config)

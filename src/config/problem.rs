@@ -133,8 +133,8 @@ pub enum Fault {
         /// `max_inflight`.
         inflight: u16,
     },
-    /// `allow_anonymous = false`.
-    #[error("allow_anonymous: false is refused: this version has no authentication, so nobody could connect")]
+    /// `allow_anonymous = false` without a password file.
+    #[error("allow_anonymous: false needs a password_file; without one nobody could connect")]
     NoAuthenticator,
 }
 

@@ -2,10 +2,12 @@
 //! `docs/configuration.md` all come from here.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{
-    Bandwidth, Config, DefaultPriority, Listener, LogFormat, LogLevel, PerTime, SharedStrategy, Watermark, Zone,
+    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, Listener, LogFormat, LogLevel, PerTime,
+    SharedStrategy, Watermark, Zone,
 };
 use super::value;
 
@@ -45,6 +47,8 @@ pub(super) enum Field<T: 'static> {
     NodeName(fn(&mut T, &str)),
     /// The name of a zone.
     Name(fn(&mut T, &str)),
+    /// `none`, or the path of a file.
+    File(fn(&mut T, Option<PathBuf>)),
     /// `topic=priority,…` or `none`.
     Priorities(fn(&mut T, Vec<(String, u8)>)),
     /// `none`, or `COUNT,DURATION`.
@@ -78,6 +82,7 @@ impl<T> Field<T> {
             Field::Address(set) => set(target, value::address(text)?),
             Field::Name(set) => set(target, value::name(text)?),
             Field::NodeName(set) => set(target, value::node_name(text)?),
+            Field::File(set) => set(target, value::file(text)?),
             Field::Priorities(set) => set(target, value::priorities(text)?),
             Field::PerTime(set) => set(target, value::or_none(text, value::per_time)?),
             Field::Bandwidth(set) => set(target, value::or_none(text, value::bandwidth)?),
@@ -111,6 +116,7 @@ impl<T> Field<T> {
             }
             Field::NodeName(_) => "a name and a host, such as \"newtmq@127.0.0.1\"".to_owned(),
             Field::Name(_) => "a name of at most 64 letters, digits, _ and -".to_owned(),
+            Field::File(_) => "none, or the path of a file".to_owned(),
             Field::Priorities(_) => {
                 "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
             }
@@ -335,6 +341,12 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "10s",
         "How long a publisher is held for slow clients at most.",
     ),
+    key(
+        "enable_acl",
+        Field::Flag(|z, v| z.enable_acl = v),
+        "on",
+        "The rules of `acl_file` and `acl_nomatch` count for clients of this zone.",
+    ),
 ];
 
 /// Keys that exist once.
@@ -447,9 +459,76 @@ pub(super) const ROOT: &[Key<Config>] = &[
     ),
     key(
         ALLOW_ANONYMOUS,
-        Field::Flag(|c, v| c.allow_anonymous = v),
+        Field::Flag(|c, v| c.access.allow_anonymous = v),
         "true",
-        "Everybody may connect. `false` is refused: this version has no authentication.",
+        "Clients may connect without a user name. A user name that is given needs its password, if there is a \
+         `password_file`; `false` needs one.",
+    ),
+    key(
+        PASSWORD_FILE,
+        Field::File(|c, v| c.access.password_file = v),
+        "none",
+        "Users and their passwords, written by `newtmq passwd`. Without it no password is looked at.",
+    ),
+    key(
+        "acl_file",
+        Field::File(|c, v| c.access.acl_file = v),
+        "none",
+        "Rules of who may publish and subscribe to what, in the form of EMQ X's `acl.conf`. EMQ X: `etc/acl.conf`.",
+    ),
+    key(
+        "acl_nomatch",
+        Field::Word(AclNomatch::WORDS, |c, v| c.access.acl_nomatch = AclNomatch::ALL[v]),
+        "allow",
+        "What a client may do where no rule fits.",
+    ),
+    key(
+        "acl_deny_action",
+        Field::Word(AclDenyAction::WORDS, |c, v| c.access.acl_deny_action = AclDenyAction::ALL[v]),
+        "ignore",
+        "What happens to a client that tries what it may not: nothing but the answer, or the end of its connection.",
+    ),
+    key(
+        "enable_acl_cache",
+        Field::Flag(|c, v| c.access.enable_acl_cache = v),
+        "on",
+        "A connection remembers what it may do.",
+    ),
+    key(
+        "acl_cache_max_size",
+        Field::Count(1, 1024, |c, v| c.access.acl_cache_max_size = fit(v)),
+        "32",
+        "Answers that a connection remembers; at the limit the oldest is forgotten.",
+    ),
+    key(
+        "acl_cache_ttl",
+        Field::Time(1000, DAY, |c, v| c.access.acl_cache_ttl = v),
+        "1m",
+        "How long an answer is remembered. New rules drop all of them.",
+    ),
+    key(
+        "login_throttle.user_failures",
+        Field::Count(0, 1_000_000, |c, v| c.access.login_throttle.user_failures = fit(v)),
+        "10",
+        "Failed logins with a user name before it has to wait; 0 is never.",
+    ),
+    key(
+        "login_throttle.address_failures",
+        Field::Count(0, 1_000_000, |c, v| c.access.login_throttle.address_failures = fit(v)),
+        "50",
+        "Failed logins from an address, in IPv6 from a /64, before it has to wait; 0 is never.",
+    ),
+    key(
+        "login_throttle.window",
+        Field::Time(1000, DAY, |c, v| c.access.login_throttle.window = v),
+        "1m",
+        "Failures are forgotten after this.",
+    ),
+    key(
+        "login_throttle.delay_max",
+        Field::Time(1000, DAY, |c, v| c.access.login_throttle.delay_max = v),
+        "5m",
+        "The longest wait. The first is 1 s, and each further failure doubles it.",
     ),
     key(
         "log.level",
@@ -465,8 +544,9 @@ pub(super) const ROOT: &[Key<Config>] = &[
     ),
 ];
 
-/// The key whose value `false` is refused.
+/// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
+pub(super) const PASSWORD_FILE: &str = "password_file";
 /// What a listener's keys begin with, before its name.
 pub(super) const LISTENER_SECTION: &str = "listener.tcp";
 /// What a zone's keys begin with, before its name.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::table;
@@ -26,8 +27,44 @@ pub struct Config {
     pub log: Log,
     /// Memory of the process.
     pub memory: Memory,
-    /// Clients may connect without a user name. Always true in this version.
+    /// Who may connect, and what they may do.
+    pub access: Access,
+}
+
+/// `allow_anonymous`, `password_file`, `acl_*` and `login_throttle.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Clients may connect without a user name; with any, if there is no password file.
     pub allow_anonymous: bool,
+    /// Users and their passwords. Without one nobody's password is looked at.
+    pub password_file: Option<PathBuf>,
+    /// Rules of who may do what with a topic.
+    pub acl_file: Option<PathBuf>,
+    /// What holds where no rule fits.
+    pub acl_nomatch: AclNomatch,
+    /// What a client gets that tries what it may not.
+    pub acl_deny_action: AclDenyAction,
+    /// Connections remember what the rules and hooks said.
+    pub enable_acl_cache: bool,
+    /// Answers that a connection remembers.
+    pub acl_cache_max_size: u16,
+    /// How long an answer is good.
+    pub acl_cache_ttl: Duration,
+    /// Failed logins.
+    pub login_throttle: LoginThrottle,
+}
+
+/// `login_throttle.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginThrottle {
+    /// Failures of a user name before it has to wait; 0 is never.
+    pub user_failures: u32,
+    /// Failures from an address before it has to wait; 0 is never.
+    pub address_failures: u32,
+    /// Failures are forgotten after this.
+    pub window: Duration,
+    /// The longest wait.
+    pub delay_max: Duration,
 }
 
 /// `node.*`
@@ -142,6 +179,8 @@ pub struct Zone {
     pub slow_consumer_timeout: Duration,
     /// How long a publisher is held at most.
     pub max_publisher_hold: Duration,
+    /// The rules of who may do what count for its clients.
+    pub enable_acl: bool,
 }
 
 /// `retained.*`
@@ -236,6 +275,26 @@ words! {
 }
 
 words! {
+    /// What a client may do where no rule fits.
+    AclNomatch {
+        /// It may.
+        Allow = "allow",
+        /// It may not.
+        Deny = "deny",
+    }
+}
+
+words! {
+    /// What a client gets that tries what it may not, besides the reason code.
+    AclDenyAction {
+        /// Nothing else.
+        Ignore = "ignore",
+        /// The end of its connection.
+        Disconnect = "disconnect",
+    }
+}
+
+words! {
     /// Log levels, the most detailed first.
     LogLevel {
         /// Every packet.
@@ -322,7 +381,22 @@ impl Config {
         },
         memory: Memory { high_watermark: None },
         log: Log { level: LogLevel::Info, format: LogFormat::Auto },
-        allow_anonymous: false,
+        access: Access {
+            allow_anonymous: false,
+            password_file: None,
+            acl_file: None,
+            acl_nomatch: AclNomatch::Deny,
+            acl_deny_action: AclDenyAction::Disconnect,
+            enable_acl_cache: false,
+            acl_cache_max_size: 0,
+            acl_cache_ttl: Duration::ZERO,
+            login_throttle: LoginThrottle {
+                user_failures: 0,
+                address_failures: 0,
+                window: Duration::ZERO,
+                delay_max: Duration::ZERO,
+            },
+        },
     };
 }
 
@@ -349,6 +423,7 @@ impl Zone {
         publish_limit: None,
         slow_consumer_timeout: Duration::ZERO,
         max_publisher_hold: Duration::ZERO,
+        enable_acl: false,
     };
 }
 

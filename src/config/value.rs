@@ -2,6 +2,7 @@
 //! text and knows no key; the ranges are in the table.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::types::{Bandwidth, PerTime, Watermark};
@@ -18,6 +19,15 @@ pub(super) fn flag(text: &str) -> Option<bool> {
         "true" | "on" => Some(true),
         "false" | "off" => Some(false),
         _ => None,
+    }
+}
+
+/// `none`, or the path of a file.
+pub(super) fn file(text: &str) -> Option<Option<PathBuf>> {
+    match text {
+        "none" => Some(None),
+        _ if text.is_empty() || text.contains('\0') => None,
+        _ => Some(Some(PathBuf::from(text))),
     }
 }
 

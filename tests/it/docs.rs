@@ -85,7 +85,7 @@ fn run(scratch: &Scratch, example: &Example) {
     // The shell becomes the last command, so that a signal reaches it.
     let (before, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
     let mut process = shell(scratch, &format!("{before}\nexec {last}"));
-    let starts_a_broker = !last.contains("check-config");
+    let starts_a_broker = !["check-config", "newtmq passwd"].iter().any(|other| last.contains(other));
     if starts_a_broker {
         process.stdout.wait_for("the start message", |line| line.contains("stop      Ctrl-C"));
         process.signal(Signal::TERM);

@@ -9,6 +9,7 @@
 // A test says what it expects by failing.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod broker;
 mod client;
 mod clients;

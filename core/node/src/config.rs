@@ -1,7 +1,9 @@
 //! What a shard is told at its start. Names are those of the configuration keys.
 
 use core::time::Duration;
+use std::sync::Arc;
 
+use newtmq_access::{Acl, AclCacheLimits, Action, Permission, Who};
 use newtmq_mqtt::QoS;
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
@@ -30,6 +32,8 @@ pub struct ShardConfig {
     pub hooks: HookSet,
     /// A question that is open for this long is answered with no.
     pub hook_timeout: Duration,
+    /// Who may do what with a topic.
+    pub access: AccessConfig,
 }
 
 impl Default for ShardConfig {
@@ -44,7 +48,49 @@ impl Default for ShardConfig {
             shared_strategy: PickStrategy::Random,
             hooks: HookSet::default(),
             hook_timeout: Duration::from_secs(5),
+            access: AccessConfig::default(),
         }
+    }
+}
+
+/// `acl_file` and what goes with it. Replaced as a whole by [`crate::AdminCommand::SetAccess`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessConfig {
+    /// The rules of `acl_file`. They come after the hook `client.check_acl`.
+    pub acl: Option<Arc<Acl>>,
+    /// `acl_nomatch`: what holds where no rule fits.
+    pub nomatch: Permission,
+    /// `acl_deny_action`
+    pub deny_action: DenyAction,
+    /// `enable_acl_cache`, `acl_cache_max_size`, `acl_cache_ttl`; none for no cache.
+    pub cache: Option<AclCacheLimits>,
+}
+
+/// What a client gets that tries what it may not, besides the reason code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DenyAction {
+    /// Nothing else.
+    Ignore,
+    /// The end of its connection.
+    Disconnect,
+}
+
+impl Default for AccessConfig {
+    /// Everybody may do everything, and nothing is looked at.
+    fn default() -> Self {
+        AccessConfig { acl: None, nomatch: Permission::Allow, deny_action: DenyAction::Ignore, cache: None }
+    }
+}
+
+impl AccessConfig {
+    /// Whether anything could be denied.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.acl.is_some() || self.nomatch == Permission::Deny
+    }
+
+    pub(crate) fn check(&self, who: &Who<'_>, action: Action, topic: &str) -> Permission {
+        self.acl.as_deref().and_then(|acl| acl.check(who, action, topic)).unwrap_or(self.nomatch)
     }
 }
 
@@ -146,6 +192,8 @@ pub struct ZoneConfig {
     pub slow_consumer_timeout: Duration,
     /// Longest time that a publisher is held without a break.
     pub max_publisher_hold: Duration,
+    /// [`ShardConfig::access`] does not count for clients of this zone.
+    pub bypass_acl: bool,
 }
 
 impl Default for ZoneConfig {
@@ -170,6 +218,7 @@ impl Default for ZoneConfig {
             publish_limit: None,
             slow_consumer_timeout: Duration::from_secs(1),
             max_publisher_hold: Duration::from_secs(10),
+            bypass_acl: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use newtmq_access::AclCache;
 use newtmq_base::{ConnId, Instant, RequestId};
 use newtmq_mqtt::{Decoder, OwnedTopicFilter, PacketId, PacketType, ProtocolVersion, ReasonCode};
 use newtmq_topic::Memo;
@@ -128,7 +129,7 @@ pub(crate) struct Rare {
     /// A re-authentication is going on.
     pub(crate) reauthenticating: bool,
     /// The CONNECT of an authentication that needs several steps.
-    pub(crate) connect: Option<Box<[u8]>>,
+    pub(crate) connect: Option<Aside>,
     /// User Name.
     pub(crate) username: Option<Box<str>>,
     /// Mountpoint, its placeholders replaced.
@@ -143,6 +144,11 @@ pub(crate) struct Rare {
     pub(crate) retry_at: Option<Instant>,
     /// When its QoS 2 identifiers are looked at next.
     pub(crate) rel_at: Option<Instant>,
+    /// The topic of its last publish that the rules permitted, and their generation.
+    pub(crate) permitted: Box<[u8]>,
+    pub(crate) permitted_generation: u32,
+    /// More of what the rules said.
+    pub(crate) acl_cache: AclCache,
 }
 
 /// A publisher that waits for a target of this shard.
@@ -178,7 +184,32 @@ pub(crate) struct PendingSuback {
 pub(crate) struct Pending {
     pub(crate) request: RequestId,
     pub(crate) stage: Stage,
-    pub(crate) packet: Box<[u8]>,
+    pub(crate) packet: Aside,
+}
+
+/// The bytes of a packet that was put aside.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Aside(Box<[u8]>);
+
+impl From<&[u8]> for Aside {
+    fn from(packet: &[u8]) -> Aside {
+        Aside(packet.into())
+    }
+}
+
+impl core::ops::Deref for Aside {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl core::fmt::Debug for Aside {
+    /// Without the bytes: a CONNECT may hold a password.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Aside({} B)", self.0.len())
+    }
 }
 
 /// Which question is open.

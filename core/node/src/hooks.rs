@@ -1,6 +1,8 @@
 //! Hook points, named as EMQ X users know them. Some tell ([`Event`]), some decide ([`Question`] and [`Verdict`]);
 //! only those in the [`HookSet`] cost anything.
 
+use std::net::SocketAddr;
+
 use newtmq_base::ConnId;
 use newtmq_mqtt::ReasonCode;
 
@@ -94,6 +96,12 @@ impl HookSet {
         HookSet(self.0 | 1 << hook as u8)
     }
 
+    /// What is in either.
+    #[must_use]
+    pub fn union(self, other: HookSet) -> HookSet {
+        HookSet(self.0 | other.0)
+    }
+
     /// Whether `hook` is in it.
     #[must_use]
     #[inline]
@@ -131,6 +139,10 @@ pub enum AclAction {
 pub enum Question {
     /// May this client connect, or how does its authentication exchange go on (section 4.12)?
     Authenticate {
+        /// The connection: the steps of an exchange belong together by it.
+        conn: ConnId,
+        /// Who is at its other end.
+        peer: SocketAddr,
         /// Client Identifier.
         client: Box<str>,
         /// User Name.
@@ -172,8 +184,9 @@ pub enum Question {
 impl core::fmt::Debug for Question {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Question::Authenticate { client, username, method, .. } => {
-                write!(f, "Authenticate {{ client: {client:?}, username: {username:?}, method: {method:?} }}")
+            Question::Authenticate { conn: _, peer, client, username, password: _, method, data: _ } => {
+                write!(f, "Authenticate {{ peer: {peer}, client: {client:?}, ")?;
+                write!(f, "username: {username:?}, method: {method:?} }}")
             }
             Question::CheckAcl { client, action, topics } => {
                 write!(f, "CheckAcl {{ client: {client:?}, action: {action:?}, topics: {topics:?} }}")

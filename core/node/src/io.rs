@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::ReasonCode;
 
+use crate::config::AccessConfig;
 use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
 use crate::place::PlaceMessage;
@@ -112,7 +113,6 @@ pub enum ShardInput<'a> {
 }
 
 /// A connection on its way to the shard of its client.
-#[derive(Debug)]
 pub struct Moved {
     /// Where it came in.
     pub listener: ListenerId,
@@ -120,6 +120,13 @@ pub struct Moved {
     pub peer: Peer,
     /// The CONNECT packet that says where it belongs.
     pub connect: Box<[u8]>,
+}
+
+impl core::fmt::Debug for Moved {
+    /// Without the packet, which may hold a password.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Moved({}, CONNECT of {} B)", self.peer.address(), self.connect.len())
+    }
 }
 
 /// Why a network connection is gone.
@@ -140,6 +147,9 @@ pub enum AdminCommand {
     Shutdown,
     /// The process has come to another level of memory use.
     MemoryPressure(MemoryPressure),
+    /// Other rules of who may do what. What connections remember of the old ones is dropped; subscriptions that were made
+    /// stay.
+    SetAccess(Box<AccessConfig>),
 }
 
 /// What `memory.high_watermark` asks of a shard.

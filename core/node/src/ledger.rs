@@ -84,6 +84,8 @@ pub struct Ledger {
     pub matched: u64,
     /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.
     pub delivered: u64,
+    /// Publishes, wills and filters of subscriptions that a client may not use (`acl_deny_action`); not part of the balance.
+    pub denied: u64,
     /// Retained messages sent to new subscriptions; not part of the balance.
     pub retained_sent: u64,
     /// PUBLISH and PUBREL packets sent again after `retry_interval`; not part of the balance.
@@ -107,6 +109,7 @@ impl Ledger {
         self.forwarded += other.forwarded;
         self.matched += other.matched;
         self.delivered += other.delivered;
+        self.denied += other.denied;
         self.retained_sent += other.retained_sent;
         for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += count;

@@ -16,7 +16,7 @@ mod traffic;
 mod view;
 
 pub use batch::WriteBatch;
-pub use config::{ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
+pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
     Control, ControlBoot, ControlInput, ControlOutput, FromControl, QuotaKind, Report, RetainedCounts, RouteChange,
     RouteDelta, ToControl,

@@ -2,6 +2,7 @@
 //!
 //! This file owns the state and turns inputs into calls; the rules are in the modules below, one per concern.
 
+mod access;
 mod acks;
 mod auth;
 mod connect;
@@ -102,6 +103,8 @@ pub struct Shard {
     /// Questions below this number have a deadline.
     pub(crate) watched_requests: u64,
     pub(crate) pressure: MemoryPressure,
+    /// Of the rules in `config.access`; never 0.
+    pub(crate) access_generation: u32,
     /// Numbers sessions, so that a slab key used again is noticed.
     next_born: u64,
 }
@@ -234,6 +237,7 @@ impl Shard {
             questions: VecDeque::new(),
             watched_requests: 0,
             pressure: MemoryPressure::None,
+            access_generation: 1,
             next_born: 0,
             rng,
         }
@@ -255,6 +259,7 @@ impl Shard {
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
+            ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),
             ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),
         }
         if self.watched_requests < self.next_request {

@@ -77,6 +77,7 @@ impl Report {
         all.push(("messages/retained".to_owned(), self.retained));
         all.push(("messages/dropped".to_owned(), self.ledger.unmatched + self.ledger.dropped_total()));
         all.push(("messages/expired".to_owned(), self.ledger.dropped(DropReason::Expired)));
+        all.push(("acl/denied".to_owned(), self.ledger.denied));
         all.push(("messages/forward".to_owned(), self.ledger.forwarded));
         for reason in DropReason::ALL {
             all.push((format!("messages/dropped/{}", reason.name()), self.ledger.dropped(reason)));

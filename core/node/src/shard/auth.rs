@@ -4,7 +4,7 @@ use newtmq_base::{ConnId, Instant, RequestId};
 use newtmq_mqtt::{Auth, AuthProperties, Decoder, Frame, Packet, ProtocolVersion, ReasonCode, Sender};
 
 use super::{Next, Shard};
-use crate::conn::{Pending, Phase, Stage};
+use crate::conn::{Aside, Pending, Phase, Stage};
 use crate::hooks::{Question, Verdict};
 use crate::io::Outbox;
 
@@ -49,6 +49,9 @@ impl Shard {
             && frame.packet_type() == newtmq_mqtt::PacketType::Publish
         {
             return match verdict {
+                Verdict::Deny(reason) if stage == Stage::CheckAcl => {
+                    self.deny_publish(now, conn, &publish, reason, out)
+                }
                 Verdict::Deny(reason) => self.refuse_publish(now, conn, &publish, reason, out),
                 Verdict::Each(reasons) if reasons.first().is_some_and(|reason| reason.is_error()) => {
                     self.refuse_publish(now, conn, &publish, reasons[0], out)
@@ -119,12 +122,13 @@ impl Shard {
         }
         let (client, username) = self.identity(conn, connect.as_deref());
         let data = auth.properties.authentication_data.map(Into::into);
-        let question = Question::Authenticate { client, username, password: None, method, data };
+        let peer = self.live(conn).peer.address();
+        let question = Question::Authenticate { conn, peer, client, username, password: None, method, data };
         let request = self.ask(conn, question, out);
         let (stage, packet) = match connect {
             Some(connect) => (Stage::Authenticate, connect),
             // Nothing of the packet is needed for the verdict; any packet does as a stand-in.
-            None => (Stage::Reauthenticate, Box::from([0xC0, 0x00])),
+            None => (Stage::Reauthenticate, Aside::from(&[0xC0, 0x00][..])),
         };
         self.live(conn).rare().pending = Some(Pending { request, stage, packet });
         Next::Hold
@@ -150,6 +154,10 @@ impl Shard {
             Verdict::Allow { data } => self.send_auth(now, conn, ReasonCode::Success, data.as_deref(), out),
             Verdict::Continue(challenge) => {
                 self.send_auth(now, conn, ReasonCode::ContinueAuthentication, Some(&challenge), out);
+            }
+            // No DISCONNECT has this reason (section 3.14.2.1).
+            Verdict::Deny(ReasonCode::BadUserNameOrPassword) => {
+                return self.reject(now, conn, ReasonCode::NotAuthorized, out);
             }
             // A failed re-authentication ends the connection (section 4.12.1).
             Verdict::Deny(reason) => return self.reject(now, conn, reason, out),

@@ -89,6 +89,8 @@ impl Shard {
 
     fn ask_about_connect(&mut self, conn: ConnId, connect: &Connect<'_>, frame: Frame<'_>, out: &mut Outbox) -> Next {
         let question = Question::Authenticate {
+            conn,
+            peer: self.live(conn).peer.address(),
             client: self.client_id_of(conn, connect).into(),
             username: connect.username.map(Into::into),
             password: connect.password.map(Into::into),
@@ -124,6 +126,9 @@ impl Shard {
         let Ok(client) = ClientId::new(text) else {
             return self.reject_connect(now, conn, ReasonCode::ClientIdentifierNotValid, out);
         };
+        if !self.permits_will(conn, client.as_str(), connect) {
+            return self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
+        }
         if let Err(reason) = self.mount(conn, text, connect) {
             return self.reject_connect(now, conn, reason, out);
         }

@@ -51,7 +51,7 @@ impl Shard {
         }
         let plain = publish.properties.is_empty() && !mounted && self.topics.recall(memo, publish.topic).is_some();
         let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
-        if plain && !asks {
+        if plain && !asks && self.is_permitted(conn, publish.topic) {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
             let publishing = Publishing {
                 topic: publish.topic,
@@ -139,6 +139,10 @@ impl Shard {
         if name.as_str().starts_with("$SYS/") {
             // Only the server speaks there (4.7.2).
             return self.refuse_publish(now, conn, publish, ReasonCode::NotAuthorized, out);
+        }
+        let asked = self.answered(now, conn, name, asked);
+        if let Some(next) = self.refuse_by_rules(now, conn, publish, name, asked, out) {
+            return next;
         }
         if let Some(next) = self.ask_about_publish(conn, frame, name, publish.payload, asked, out) {
             return next;

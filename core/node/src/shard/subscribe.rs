@@ -67,6 +67,9 @@ impl Shard {
         refused: &[ReasonCode],
         out: &mut Outbox,
     ) -> Next {
+        let Some(refused) = self.refused_by_rules(now, conn, subscribe, refused) else {
+            return self.reject(now, conn, ReasonCode::NotAuthorized, out);
+        };
         let mut reasons = Vec::new();
         let mut granted = Vec::new();
         for (at, (filter, options)) in subscribe.filters().enumerate() {

@@ -200,3 +200,17 @@ fn a_challenge_above_the_maximum_packet_size_is_not_sent() {
         assert_eq!(net.take(a), [Got::Closed]);
     });
 }
+
+/// A wrong password is a reason of CONNACK, but of no DISCONNECT (section 3.14.2.1).
+#[test]
+fn a_wrong_password_on_an_open_connection() {
+    check_with(authenticated, |net| {
+        let a = challenged(net, Connect::v5("a").method(METHOD, b"start"));
+        net.send_auth(a, ReasonCode::ContinueAuthentication, METHOD, b"cba");
+        net.take(a);
+        net.decide(|_| Verdict::Deny(ReasonCode::BadUserNameOrPassword));
+        net.send_auth(a, ReasonCode::ReAuthenticate, METHOD, b"x");
+        assert_eq!(net.kicked(a), ReasonCode::NotAuthorized);
+        assert_eq!(net.refused(Connect::v5("b").method(METHOD, b"x")), ReasonCode::BadUserNameOrPassword);
+    });
+}

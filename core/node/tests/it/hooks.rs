@@ -85,10 +85,13 @@ fn each_hook_is_asked_once_with_what_it_is_about() {
         assert_eq!(net.received(a), ["t x"]);
         let client: Box<str> = "a".into();
         let filters: Vec<Box<str>> = vec!["t".into(), "u".into()];
+        let Question::Authenticate { conn, .. } = net.questions[0] else { panic!("{:?}", net.questions) };
         assert_eq!(
             net.questions,
             [
                 Question::Authenticate {
+                    conn,
+                    peer: ([192, 0, 2, 1], 50_000).into(),
                     client: client.clone(),
                     username: Some("u".into()),
                     password: Some(b"p".to_vec().into()),

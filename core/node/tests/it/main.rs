@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod acl;
 mod alias;
 mod auth;
 mod connect;

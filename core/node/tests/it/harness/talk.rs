@@ -6,7 +6,7 @@ use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
 };
-use newtmq_node::{AdminCommand, DropReason, MemoryPressure, Question, ShardInput, Verdict};
+use newtmq_node::{AccessConfig, AdminCommand, DropReason, MemoryPressure, Question, ShardInput, Verdict};
 
 use super::client::{Client, Script};
 use super::net::Net;
@@ -281,6 +281,12 @@ impl Net {
     /// Answers questions of hooks.
     pub(crate) fn decide(&mut self, decider: impl FnMut(&Question) -> Verdict + 'static) {
         self.decider = Some(Box::new(decider));
+    }
+
+    pub(crate) fn set_access(&mut self, access: AccessConfig) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::SetAccess(Box::new(access.clone()))));
+        }
     }
 
     pub(crate) fn shutdown(&mut self) {

@@ -67,6 +67,7 @@ pub(crate) struct NodeLedger {
     pub(crate) rel_timeouts: u64,
     pub(crate) hook_timeouts: u64,
     pub(crate) paced: u64,
+    pub(crate) denied: u64,
     dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -81,6 +82,7 @@ impl NodeLedger {
         self.rel_timeouts += ledger.rel_timeouts;
         self.hook_timeouts += ledger.hook_timeouts;
         self.paced += ledger.paced;
+        self.denied += ledger.denied;
         for (sum, reason) in self.dropped.iter_mut().zip(DropReason::ALL) {
             *sum += ledger.dropped(reason);
         }

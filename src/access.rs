@@ -1,0 +1,330 @@
+//! Who may connect: answers the questions of `client.authenticate` from the password file, away from the threads that
+//! serve clients, for a password takes milliseconds to check. Reads that file and `acl_file`, at the start and again
+//! whenever it is told to.
+
+mod exchanges;
+mod files;
+mod passwd;
+#[cfg(all(test, not(madsim)))]
+mod tests;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use newtmq_access::{SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
+use newtmq_base::Instant;
+use newtmq_mqtt::ReasonCode;
+use newtmq_node::{AccessConfig, Hook, HookSet, Question, Verdict};
+use tokio::sync::mpsc;
+
+use crate::config::Access as Config;
+use crate::driver::{Asked, Decider};
+use crate::rt::{self, Clock};
+use crate::settings;
+use exchanges::Exchanges;
+pub use files::FileError;
+pub use passwd::{Passwd, PasswdError, passwd};
+
+/// Questions that wait for a thread. At the limit a client is told that the server is busy.
+const QUEUE_MAX: usize = 1024;
+/// Most threads that check passwords; there are no more than half of the processor's.
+const THREADS_MAX: usize = 4;
+/// Between two lines of the log about the same trouble.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// The files of a broker and what they lead to.
+#[derive(Debug)]
+pub struct Access {
+    config: Config,
+    shared: Arc<Shared>,
+    decider: Option<Decider>,
+    rules: AccessConfig,
+}
+
+/// How logins went, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Logins {
+    /// The password or proof was right.
+    pub accepted: u64,
+    /// It was not, or was not given.
+    pub failed: u64,
+    /// Refused without a look, because too many had failed.
+    pub throttled: u64,
+    /// Refused because too many were waiting.
+    pub busy: u64,
+    /// Addresses and user names whose failures were forgotten to make room.
+    pub throttle_evicted: u64,
+    /// SCRAM exchanges that were given up to make room.
+    pub exchanges_evicted: u64,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+struct Shared {
+    allow_anonymous: bool,
+    clock: Clock,
+    users: RwLock<Option<Arc<Users>>>,
+    throttle: Mutex<Throttle>,
+    exchanges: Mutex<Exchanges>,
+    accepted: AtomicU64,
+    failed: AtomicU64,
+    throttled: AtomicU64,
+    busy: AtomicU64,
+    /// When the last line about being busy was written, in nanoseconds since the start.
+    warned: AtomicU64,
+}
+
+impl Access {
+    /// Reads the files, and starts the threads if there is anything for them to do.
+    ///
+    /// # Errors
+    /// A file, or the operating system's.
+    pub fn open(config: &Config, clock: Clock) -> anyhow::Result<Access> {
+        let (rules, users) = read(config)?;
+        let authenticates = users.is_some();
+        let shared = Arc::new(Shared {
+            allow_anonymous: config.allow_anonymous,
+            clock,
+            users: RwLock::new(users),
+            throttle: Mutex::new(Throttle::new(settings::throttle(&config.login_throttle))),
+            exchanges: Mutex::default(),
+            accepted: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            throttled: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            warned: AtomicU64::new(0),
+        });
+        let decider = if authenticates { Some(start(&shared)?) } else { None };
+        Ok(Access { config: config.clone(), shared, decider, rules })
+    }
+
+    /// The hooks that are answered here: none without a password file, so that a connection costs nothing more.
+    #[must_use]
+    pub fn hooks(&self) -> HookSet {
+        let none = HookSet::default();
+        if self.decider.is_some() { none.with(Hook::ClientAuthenticate) } else { none }
+    }
+
+    /// Who answers them.
+    #[must_use]
+    pub fn decider(&self) -> Option<Decider> {
+        self.decider.clone()
+    }
+
+    /// Whether there is anything to read again.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.config.acl_file.is_some() || self.config.password_file.is_some()
+    }
+
+    /// The rules as they were read at the start.
+    #[must_use]
+    pub fn rules(&self) -> AccessConfig {
+        self.rules.clone()
+    }
+
+    /// Reads the files again. New passwords count from here on; the rules are for every shard
+    /// ([`newtmq_node::AdminCommand::SetAccess`]).
+    ///
+    /// # Errors
+    /// One of the files; then nothing is changed.
+    pub fn reload(&self) -> Result<AccessConfig, FileError> {
+        let (rules, users) = read(&self.config)?;
+        *self.shared.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        Ok(rules)
+    }
+
+    /// How logins went.
+    #[must_use]
+    pub fn logins(&self) -> Logins {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Logins {
+            accepted: count(&self.shared.accepted),
+            failed: count(&self.shared.failed),
+            throttled: count(&self.shared.throttled),
+            busy: count(&self.shared.busy),
+            throttle_evicted: lock(&self.shared.throttle).evicted(),
+            exchanges_evicted: lock(&self.shared.exchanges).evicted(),
+        }
+    }
+}
+
+/// Checks the files without starting anything.
+///
+/// # Errors
+/// One of them.
+pub fn check(config: &Config) -> Result<(), FileError> {
+    read(config).map(drop)
+}
+
+fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError> {
+    let acl = config.acl_file.as_deref().map(files::acl).transpose()?;
+    let users = config.password_file.as_deref().map(files::users).transpose()?;
+    let rules = AccessConfig { acl: acl.map(Arc::new), ..settings::access(config) };
+    Ok((rules, users.map(Arc::new)))
+}
+
+/// Starts the threads; the decider puts questions into their queue.
+fn start(shared: &Arc<Shared>) -> io::Result<Decider> {
+    let (sender, questions) = mpsc::channel::<Asked>(QUEUE_MAX);
+    let worker = || {
+        let (shared, mut verifier) = (Arc::clone(shared), Verifier::default());
+        move |asked: Asked| {
+            let verdict = shared.decide(&mut verifier, &asked);
+            asked.answer.give(verdict);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get() / 2).clamp(1, THREADS_MAX);
+    rt::work("access", questions, (0..threads).map(|_| worker()).collect())?;
+    let shared = Arc::clone(shared);
+    Ok(Decider::new(move |asked| {
+        if let Some(verdict) = shared.decide_at_once(&asked.question) {
+            return asked.answer.give(verdict);
+        }
+        if let Err(error) = sender.try_send(asked) {
+            shared.warn_busy();
+            error.into_inner().answer.give(Verdict::Deny(ReasonCode::ServerBusy));
+        }
+    }))
+}
+
+impl Shared {
+    /// What needs no look at a file. On the driver's thread.
+    fn decide_at_once(&self, question: &Question) -> Option<Verdict> {
+        match question {
+            Question::Authenticate { method: None, username: None, .. } if self.allow_anonymous => {
+                Some(Verdict::Allow { data: None })
+            }
+            Question::Authenticate { method: None, username: None, .. } => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                Some(Verdict::Deny(ReasonCode::NotAuthorized))
+            }
+            Question::Authenticate { method: Some(method), .. } if &**method != SCRAM_METHOD => {
+                Some(Verdict::Deny(ReasonCode::BadAuthenticationMethod))
+            }
+            Question::Authenticate { .. } => None,
+            // Nobody here listens to these hooks.
+            Question::CheckAcl { .. } | Question::Subscribe { .. } | Question::Publish { .. } => {
+                Some(Verdict::Allow { data: None })
+            }
+        }
+    }
+
+    /// What may take time.
+    fn decide(&self, verifier: &mut Verifier, asked: &Asked) -> Verdict {
+        let Question::Authenticate { conn, peer, client, username, password, method, data } = &*asked.question else {
+            return Verdict::Deny(ReasonCode::ImplementationSpecificError);
+        };
+        let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (Some(users), Some(username)) = (users, username.as_deref()) else {
+            // An exchange without a User Name: the rules would not know whom they are about.
+            return self.refuse(client, None, "no user name", ReasonCode::BadUserNameOrPassword);
+        };
+        let (now, ip) = (self.clock.now(), peer.ip());
+        let key = (asked.shard, *conn);
+        let exchange = lock(&self.exchanges).take(now, key);
+        if exchange.is_none()
+            && let Some(verdict) = self.throttled(now, ip, client, username)
+        {
+            return verdict;
+        }
+        if method.is_none() {
+            let right = users.verify(verifier, username, password.as_deref().unwrap_or_default());
+            return self.outcome(
+                ip,
+                client,
+                username,
+                if right { Ok(None) } else { Err("wrong user name or password") },
+            );
+        }
+        let data = data.as_deref().unwrap_or_default();
+        match exchange {
+            Some(exchange) => {
+                let answer = exchange.finish(data);
+                self.outcome(ip, client, username, answer.map(Some).map_err(why))
+            }
+            None => match self.first_step(&users, username, data) {
+                Ok((exchange, challenge)) => {
+                    lock(&self.exchanges).put(now, key, exchange);
+                    Verdict::Continue(challenge.into_bytes().into())
+                }
+                Err(why) => self.outcome(ip, client, username, Err(why)),
+            },
+        }
+    }
+
+    /// The first step of a SCRAM exchange.
+    fn first_step(&self, users: &Users, username: &str, message: &[u8]) -> Result<(ScramServer, String), &'static str> {
+        let random = rt::seed().map_err(|_| "no random bytes")?;
+        let nonce = std::array::from_fn(|at| random[at]);
+        let (exchange, challenge) = ScramServer::start(message, nonce, |name| users.scram_keys(name)).map_err(why)?;
+        // The rules of who may do what go by the User Name, so it must be the one that is proved.
+        if exchange.username() != username {
+            return Err("the exchange is about another user name");
+        }
+        Ok((exchange, challenge))
+    }
+
+    fn throttled(&self, now: Instant, ip: IpAddr, client: &str, username: &str) -> Option<Verdict> {
+        let until = lock(&self.throttle).waits(now, ip, username)?;
+        self.throttled.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(client, username, %ip, wait = ?(until - now), "login refused: too many have failed");
+        Some(Verdict::Deny(ReasonCode::ConnectionRateExceeded))
+    }
+
+    fn outcome(
+        &self,
+        ip: IpAddr,
+        client: &str,
+        username: &str,
+        login: Result<Option<String>, &'static str>,
+    ) -> Verdict {
+        match login {
+            Ok(data) => {
+                lock(&self.throttle).succeeded(username);
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                Verdict::Allow { data: data.map(|data| data.into_bytes().into()) }
+            }
+            Err(why) => {
+                // From when it failed: a wait must not begin while the password is still looked at.
+                lock(&self.throttle).failed(self.clock.now(), ip, username);
+                self.refuse(client, Some(username), why, ReasonCode::BadUserNameOrPassword)
+            }
+        }
+    }
+
+    fn refuse(&self, client: &str, username: Option<&str>, why: &str, reason: ReasonCode) -> Verdict {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(client, username, why, "login refused");
+        Verdict::Deny(reason)
+    }
+
+    /// Counts, and writes a line once in a while.
+    fn warn_busy(&self) {
+        let busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
+        let (now, last) = (self.clock.now(), self.warned.load(Ordering::Relaxed));
+        let due = last == 0 || now - Instant::from_nanos(last) >= WARN_EVERY;
+        let mark = now.as_nanos().max(1);
+        if due && self.warned.compare_exchange(last, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(busy, "more logins than passwords can be checked; clients are told that the server is busy");
+        }
+    }
+}
+
+fn why(error: ScramError) -> &'static str {
+    match error {
+        ScramError::Malformed => "SCRAM: a message is malformed",
+        ScramError::ChannelBinding => "SCRAM: channel binding is not supported",
+        ScramError::AuthorizationIdentity => "SCRAM: an authorization identity is not supported",
+        ScramError::Extension => "SCRAM: an extension is not supported",
+        ScramError::Mismatch => "SCRAM: the messages do not belong together",
+        ScramError::Proof => "SCRAM: wrong user name or password",
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,164 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+
+use newtmq_access::{HashParams, SCRAM_ITERATIONS, ScramKeys, ThrottleLimits, User};
+use newtmq_base::ConnId;
+
+use super::*;
+
+const CHEAP: HashParams = HashParams { memory_kib: 64, passes: 1, lanes: 1 };
+
+fn users() -> Users {
+    let password = Verifier::default().hash(b"secret", [7; 16], CHEAP).unwrap();
+    let user = User { password: Some(password), scram: ScramKeys::derive("secret", &[8; 16], SCRAM_ITERATIONS) };
+    let (text, _) = Users::edited("", "alice", Some(&user), [1; 32]).unwrap();
+    Users::parse(&text, [1; 32]).unwrap()
+}
+
+fn shared(allow_anonymous: bool) -> Shared {
+    let limits = ThrottleLimits { user_failures: 3, ..ThrottleLimits::default() };
+    Shared {
+        allow_anonymous,
+        clock: Clock::start(),
+        users: RwLock::new(Some(Arc::new(users()))),
+        throttle: Mutex::new(Throttle::new(limits)),
+        exchanges: Mutex::default(),
+        accepted: AtomicU64::new(0),
+        failed: AtomicU64::new(0),
+        throttled: AtomicU64::new(0),
+        busy: AtomicU64::new(0),
+        warned: AtomicU64::new(0),
+    }
+}
+
+fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>, data: &[u8]) -> Question {
+    Question::Authenticate {
+        conn: ConnId { slot: 1, generation: 1 },
+        peer: SocketAddr::from(([192, 0, 2, 1], 1)),
+        client: "c".into(),
+        username: username.map(Into::into),
+        password: password.map(|password| password.as_bytes().into()),
+        method: method.map(Into::into),
+        data: (!data.is_empty()).then(|| data.into()),
+    }
+}
+
+/// The verdict, wherever it is made.
+fn decide(shared: &Shared, question: Question) -> Verdict {
+    shared.decide_at_once(&question).unwrap_or_else(|| {
+        let (asked, _driver) = Asked::alone(question);
+        shared.decide(&mut Verifier::default(), &asked)
+    })
+}
+
+const ALLOW: Verdict = Verdict::Allow { data: None };
+const WRONG: Verdict = Verdict::Deny(ReasonCode::BadUserNameOrPassword);
+
+#[test]
+fn who_may_connect() {
+    for (anonymous, username, password, verdict) in [
+        (true, None, None, ALLOW),
+        (true, None, Some("x"), ALLOW),
+        (false, None, None, Verdict::Deny(ReasonCode::NotAuthorized)),
+        (false, None, Some("secret"), Verdict::Deny(ReasonCode::NotAuthorized)),
+        (false, Some("alice"), Some("secret"), ALLOW),
+        (true, Some("alice"), Some("secret"), ALLOW),
+        (true, Some("alice"), Some("Secret"), WRONG),
+        (true, Some("alice"), None, WRONG),
+        (true, Some("bob"), Some("secret"), WRONG),
+        (true, Some(""), Some(""), WRONG),
+    ] {
+        let shared = shared(anonymous);
+        let got = decide(&shared, question(username, password, None, b""));
+        assert_eq!(got, verdict, "{anonymous} {username:?} {password:?}");
+    }
+}
+
+#[test]
+fn after_some_failures_nobody_is_looked_at() {
+    let shared = shared(true);
+    let login = |password| decide(&shared, question(Some("alice"), Some(password), None, b""));
+    let wait = Verdict::Deny(ReasonCode::ConnectionRateExceeded);
+    assert_eq!([(); 3].map(|()| login("wrong")), [WRONG, WRONG, WRONG]);
+    assert_eq!([login("wrong"), login("secret")], [wait.clone(), wait]);
+    // Others may try.
+    assert_eq!(decide(&shared, question(Some("bob"), Some("x"), None, b"")), WRONG);
+    let counted = [&shared.accepted, &shared.failed, &shared.throttled].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(counted, [0, 4, 2]);
+}
+
+#[test]
+fn exchanges_that_are_refused() {
+    let method = Some(SCRAM_METHOD);
+    for (username, first, verdict) in [
+        (None, "n,,n=alice,r=x", WRONG),
+        (Some("bob"), "n,,n=alice,r=x", WRONG),
+        (Some("alice"), "", WRONG),
+        (Some("alice"), "p=tls-unique,,n=alice,r=x", WRONG),
+    ] {
+        assert_eq!(decide(&shared(true), question(username, None, method, first.as_bytes())), verdict, "{first}");
+    }
+    let other = decide(&shared(true), question(None, None, Some("PLAIN"), b"x"));
+    assert_eq!(other, Verdict::Deny(ReasonCode::BadAuthenticationMethod));
+    // Somebody and nobody get as far; the proof decides.
+    for username in ["alice", "nobody"] {
+        let shared = shared(true);
+        let step = |data: &[u8]| decide(&shared, question(Some(username), None, method, data));
+        let Verdict::Continue(challenge) = step(format!("n,,n={username},r=x").as_bytes()) else { panic!() };
+        let nonce = String::from_utf8_lossy(&challenge).split(',').next().unwrap().to_owned();
+        let proof = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        assert_eq!(step(format!("c=biws,{nonce},p={proof}").as_bytes()), WRONG);
+        assert_eq!(shared.failed.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn a_full_queue_refuses_and_does_not_wait() {
+    let shared = Arc::new(shared(true));
+    let decider = start(&shared).unwrap();
+    // No thread gets further than this.
+    let stopped = shared.throttle.lock().unwrap();
+    let mut answers: Vec<_> = (0..QUEUE_MAX + THREADS_MAX + 2)
+        .map(|_| {
+            let (asked, verdicts) = Asked::alone(question(Some("alice"), Some("secret"), None, b""));
+            decider.ask(asked);
+            verdicts
+        })
+        .collect();
+    let refused = answers.iter_mut().filter_map(|verdicts| verdicts.try_recv().ok()).map(|(_, verdict)| verdict);
+    let refused: Vec<_> = refused.collect();
+    assert!((2..=THREADS_MAX + 2).contains(&refused.len()), "{}", refused.len());
+    assert!(refused.iter().all(|verdict| *verdict == Verdict::Deny(ReasonCode::ServerBusy)));
+    assert_eq!(shared.busy.load(Ordering::Relaxed), refused.len() as u64);
+    drop(stopped);
+    // The others are answered, and the threads go when nobody can ask any more.
+    let allowed = answers.iter_mut().filter_map(|verdicts| verdicts.blocking_recv()).map(|(_, verdict)| verdict);
+    assert_eq!(allowed.filter(|verdict| *verdict == ALLOW).count(), answers.len() - refused.len());
+}
+
+#[test]
+fn a_broken_file_changes_nothing() {
+    let dir = std::env::temp_dir().join(format!("newtmq-access-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("acl.conf");
+    std::fs::write(&file, "{allow, all}.").unwrap();
+    let config = Config { acl_file: Some(file.clone()), ..crate::config::Config::default().access };
+    let access = Access::open(&config, Clock::start()).unwrap();
+    assert_eq!(access.hooks(), HookSet::default(), "nobody is asked without a password file");
+    assert_eq!(access.rules().acl.map(|acl| acl.len()), Some(1));
+    std::fs::write(&file, "{allow, all}. {deny, al}.").unwrap();
+    assert_eq!(
+        access.reload().unwrap_err().to_string(),
+        format!(
+            "{}:1:22: whom the rule is about is all or a pair such as {{user, \"name\"}}, not `al`",
+            file.display()
+        )
+    );
+    std::fs::write(&file, b"{allow, all}.\n\xFF").unwrap();
+    assert_eq!(access.reload().unwrap_err().to_string(), format!("{}:2: not UTF-8", file.display()));
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(access.reload().unwrap().acl.map(|acl| acl.len()), Some(0));
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(access.reload().unwrap_err().to_string().contains("No such file"));
+}
