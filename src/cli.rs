@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
         Command::CheckConfig { file, json } => check_config(&file, json),
-        Command::Passwd { file, user, delete } => passwd(Passwd { file, user, delete }),
+        Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
@@ -74,8 +74,11 @@ enum Command {
         file: PathBuf,
         /// The user's name.
         user: String,
-        /// Delete the user instead.
+        /// Let the user log in with SCRAM-SHA-256, too. Whoever gets hold of the file can then try passwords faster.
         #[arg(long)]
+        scram: bool,
+        /// Delete the user instead.
+        #[arg(long, conflicts_with = "scram")]
         delete: bool,
     },
     /// Write the documentation of the configuration.

@@ -24,6 +24,8 @@ pub struct Passwd {
     pub file: PathBuf,
     /// The user.
     pub user: String,
+    /// Keep also what SCRAM needs. It is cheaper to guess passwords from than the hash.
+    pub scram: bool,
     /// Delete the user instead of setting a password.
     pub delete: bool,
 }
@@ -77,7 +79,7 @@ impl PasswdError {
 /// # Errors
 /// See [`PasswdError`].
 pub fn passwd(wanted: &Passwd) -> Result<String, PasswdError> {
-    let Passwd { file, user, delete } = wanted;
+    let Passwd { file, user, scram, delete } = wanted;
     let failed = |error| PasswdError::Io { file: file.clone(), error };
     // What is replaced is the file, not a link to it.
     let target = if fs::exists(file).map_err(failed)? { fs::canonicalize(file).map_err(failed)? } else { file.clone() };
@@ -94,20 +96,25 @@ pub fn passwd(wanted: &Passwd) -> Result<String, PasswdError> {
     }
     let password = ask(user)?;
     let salt = || rt::seed().map(|random| first(&random)).map_err(failed);
-    let (entry, note) = entry(&password, [salt()?, salt()?])?;
+    let entry = entry(&password, [salt()?, salt()?], *scram)?;
     let (new, had) = edited(file, &old, user, Some(&entry))?;
     replace(&target, &new)?;
     let what = if had { "changed the password of" } else { "added" };
-    Ok(format!("{}: {what} {user:?}{note}", file.display()))
+    Ok(format!("{}: {what} {user:?}", file.display()))
 }
 
-/// What is kept of a password, and what the user should know about it.
-fn entry(password: &[u8], salts: [[u8; SALT_BYTES]; 2]) -> Result<(User, &'static str), InvalidHash> {
+/// What is kept of a password.
+fn entry(password: &[u8], salts: [[u8; SALT_BYTES]; 2], scram: bool) -> Result<User, PasswdError> {
     let hash = Verifier::default().hash(password, salts[0], HashParams::default())?;
-    let text = std::str::from_utf8(password).ok();
-    let scram = text.and_then(|text| ScramKeys::derive(text, &salts[1], SCRAM_ITERATIONS));
-    let note = if scram.is_some() { "" } else { "; not for SCRAM, which needs a password of printable ASCII" };
-    Ok((User { password: Some(hash), scram }, note))
+    let mut user = User { password: Some(hash), scram: None };
+    if scram {
+        let text = std::str::from_utf8(password).ok();
+        user.scram = text.and_then(|text| ScramKeys::derive(text, &salts[1], SCRAM_ITERATIONS));
+        if user.scram.is_none() {
+            return Err(PasswdError::Password("SCRAM needs a password of printable ASCII; nothing is changed"));
+        }
+    }
+    Ok(user)
 }
 
 fn first<const N: usize>(random: &[u8]) -> [u8; N] {

@@ -28,7 +28,7 @@ fn passwd(arguments: &[&str], input: &str) -> Output {
 fn users(scratch: &Scratch) -> String {
     let file = scratch.path().join("users").to_str().unwrap().to_owned();
     for (user, password) in [("alice", "ALICE\n"), ("bob", "BOB")] {
-        let output = passwd(&[&file, user], password);
+        let output = passwd(&["--scram", &file, user], password);
         assert!(output.status.success(), "{output:?}");
     }
     file
@@ -320,8 +320,11 @@ fn the_passwd_command() {
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     std::fs::write(&file, format!("# people\n{}", text())).unwrap();
     let before = text();
-    let output = passwd(&[&file, "bob"], "p\u{e4}ssword\n");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("not for SCRAM"), "{output:?}");
+    assert!(before.contains("bob:$argon2id$") && before.matches(":SCRAM-SHA-256$").count() == 2);
+    let output = passwd(&["--scram", &file, "bob"], "p\u{e4}ssword\n");
+    assert_eq!((output.status.code(), text()), (Some(2), before.clone()), "{output:?}");
+    assert!(passwd(&[&file, "bob"], "p\u{e4}ssword\n").status.success());
+    assert_eq!(text().matches(":SCRAM-SHA-256$").count(), 1);
     assert!(text().starts_with("# people\n!salt-key:") && text() != before && mode() == 0o640);
     for (arguments, input, code) in [
         (vec!["--delete", &file, "bob"], "", 0),

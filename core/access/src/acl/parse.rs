@@ -9,6 +9,8 @@ use super::{Acl, Level, Net, Pattern, Permission, Rule, Subject, Topics};
 
 /// Most rules of a file. Each check may look at all of them.
 pub const RULES_MAX: usize = 10_000;
+/// Most topics and parts of conditions in all rules together.
+const ITEMS_MAX: usize = 100_000;
 /// Deepest nesting of `'and'` and `'or'`.
 const NESTING_MAX: usize = 16;
 
@@ -43,13 +45,15 @@ struct Parser<'a> {
     /// The token that is looked at, and where it begins.
     token: Token,
     at: At,
+    /// Of lists, so far.
+    items: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Result<Parser<'a>, AclError> {
         let mut lexer = Lexer::new(text);
         let (token, at) = lexer.next()?;
-        Ok(Parser { lexer, token, at })
+        Ok(Parser { lexer, token, at, items: 0 })
     }
 
     /// The token that is looked at, and where it was; the next one takes its place.
@@ -214,6 +218,10 @@ impl<'a> Parser<'a> {
             return Ok(items.into());
         }
         loop {
+            if self.items == ITEMS_MAX {
+                return Err(self.at.error(format!("the rules have more than {ITEMS_MAX} topics and conditions")));
+            }
+            self.items += 1;
             items.push(item(self)?);
             if self.is(']') {
                 self.take()?;

@@ -303,6 +303,8 @@ fn mistakes_are_told_with_line_and_column() {
     }
     let deep = format!("{{allow, {}all", "{'and', [".repeat(100));
     assert_eq!(Acl::parse(&deep).unwrap_err().message, "nested deeper than 16");
+    let wide = format!("{{allow, all, publish, [{}]}}", "\"t\",".repeat(100_001));
+    assert_eq!(Acl::parse(&wide).unwrap_err().message, "the rules have more than 100000 topics and conditions");
     let many = "{allow, all}.\n".repeat(RULES_MAX + 1);
     assert_eq!(Acl::parse(&many).unwrap_err().line, RULES_MAX as u32 + 1);
 }
