@@ -126,5 +126,6 @@ fn zone(zone: &Zone) -> ZoneConfig {
         slow_consumer_timeout: zone.slow_consumer_timeout,
         max_publisher_hold: zone.max_publisher_hold,
         bypass_acl: !zone.enable_acl,
+        bypass_authentication: !zone.enable_auth,
     }
 }

@@ -163,7 +163,7 @@ impl Build {
     }
 
     fn zone(&mut self, name: &str) -> &mut Zone {
-        self.config.zones.entry(name.to_owned()).or_default()
+        self.config.zones.entry(name.to_owned()).or_insert_with(|| Zone::named(name))
     }
 
     fn problem(&mut self, origin: Option<Origin>, fault: Fault) {

@@ -345,7 +345,13 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "enable_acl",
         Field::Flag(|z, v| z.enable_acl = v),
         "on",
-        "The rules of `acl_file` and `acl_nomatch` count for clients of this zone.",
+        "The rules of `acl_file` and `acl_nomatch` count for clients of this zone. Off by default in the zone `internal`.",
+    ),
+    key(
+        "enable_auth",
+        Field::Flag(|z, v| z.enable_auth = v),
+        "on",
+        "Clients of this zone log in as `allow_anonymous` and `password_file` want it. Off by default in the zone `internal`.",
     ),
 ];
 

@@ -181,6 +181,8 @@ pub struct Zone {
     pub max_publisher_hold: Duration,
     /// The rules of who may do what count for its clients.
     pub enable_acl: bool,
+    /// Clients have to say who they are, as `allow_anonymous` and `password_file` want it.
+    pub enable_auth: bool,
 }
 
 /// `retained.*`
@@ -333,6 +335,19 @@ impl Default for Config {
     }
 }
 
+/// The zone of programs on the same machine, whose clients need no login and no permission.
+pub(super) const INTERNAL_ZONE: &str = "internal";
+
+impl Zone {
+    /// A zone as it is before anything is set.
+    #[must_use]
+    pub fn named(name: &str) -> Zone {
+        let open = name == INTERNAL_ZONE;
+        let zone = Zone::default();
+        Zone { enable_acl: zone.enable_acl && !open, enable_auth: zone.enable_auth && !open, ..zone }
+    }
+}
+
 impl Default for Zone {
     fn default() -> Zone {
         table::with_defaults(table::ZONE, Zone::BLANK)
@@ -424,6 +439,7 @@ impl Zone {
         slow_consumer_timeout: Duration::ZERO,
         max_publisher_hold: Duration::ZERO,
         enable_acl: false,
+        enable_auth: false,
     };
 }
 

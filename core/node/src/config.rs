@@ -194,6 +194,8 @@ pub struct ZoneConfig {
     pub max_publisher_hold: Duration,
     /// [`ShardConfig::access`] does not count for clients of this zone.
     pub bypass_acl: bool,
+    /// Nobody is asked whether a client of this zone may connect.
+    pub bypass_authentication: bool,
 }
 
 impl Default for ZoneConfig {
@@ -219,6 +221,7 @@ impl Default for ZoneConfig {
             slow_consumer_timeout: Duration::from_secs(1),
             max_publisher_hold: Duration::from_secs(10),
             bypass_acl: false,
+            bypass_authentication: false,
         }
     }
 }

@@ -39,7 +39,8 @@ impl Shard {
         if home != self.own && !client_id.is_empty() {
             return self.move_to(conn, home, frame.bytes, out);
         }
-        if self.config.hooks.has(Hook::ClientAuthenticate) {
+        let zone = usize::from(self.live(conn).zone);
+        if self.config.hooks.has(Hook::ClientAuthenticate) && !self.config.zones[zone].bypass_authentication {
             return self.ask_about_connect(conn, &connect, frame, out);
         }
         if connect.properties.authentication_method.is_some() {

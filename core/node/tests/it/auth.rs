@@ -214,3 +214,16 @@ fn a_wrong_password_on_an_open_connection() {
         assert_eq!(net.refused(Connect::v5("b").method(METHOD, b"x")), ReasonCode::BadUserNameOrPassword);
     });
 }
+
+#[test]
+fn a_zone_may_do_without_authentication() {
+    let configure = |config: &mut ShardConfig| {
+        authenticated(config);
+        config.zones[0].bypass_authentication = true;
+    };
+    check_with(configure, |net| {
+        net.connect(Connect::v311("a"));
+        assert!(net.questions.is_empty());
+        assert_eq!(net.refused(Connect::v5("b").method("m", b"")), ReasonCode::BadAuthenticationMethod);
+    });
+}
