@@ -57,6 +57,13 @@ pub enum PlaceMessage {
     Read(Box<RetainedRead>),
     /// Answers [`PlaceMessage::Read`].
     Chunk(Box<RetainedChunk>),
+    /// Asks how many retained messages the receiver has sent.
+    Probe,
+    /// Answers [`PlaceMessage::Probe`]. What the sender sent live by then came before this.
+    Sent {
+        /// By owner.
+        counts: Box<[u64]>,
+    },
     /// So much of what was sent has been worked off.
     Credit {
         /// In the sender's account.
@@ -145,6 +152,8 @@ impl PlaceMessage {
             PlaceMessage::Group(group) => group.message.len() + COST_BYTES,
             PlaceMessage::Read(_)
             | PlaceMessage::Chunk(_)
+            | PlaceMessage::Probe
+            | PlaceMessage::Sent { .. }
             | PlaceMessage::Credit { .. }
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }

@@ -43,7 +43,7 @@ use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
 use lanes::Lane;
 pub(crate) use pace::Meter;
-use pour::Pourings;
+use pour::{ParkedChunk, Pourings};
 use quota::Shares;
 use retain::Retained;
 use routes::Routes;
@@ -68,6 +68,8 @@ pub struct Shard {
     pub(crate) retained_need: Vec<Box<[u64]>>,
     /// Reads that wait for that here, by the shard that reads.
     pub(crate) parked_reads: Vec<(u16, Box<RetainedRead>)>,
+    /// What was read and may also be on its way live.
+    pub(crate) parked_chunks: Vec<ParkedChunk>,
     pub(crate) timers: TimerQueue<TimerKind>,
     pub(crate) ledger: Ledger,
     pub(crate) pool: BufferPool,
@@ -212,6 +214,7 @@ impl Shard {
             retained_expiry: BTreeMap::new(),
             retained_need: (0..boot.shards).map(|_| counts()).collect(),
             parked_reads: Vec::new(),
+            parked_chunks: Vec::new(),
             timers: TimerQueue::default(),
             ledger: Ledger::default(),
             pool: BufferPool::default(),
@@ -223,7 +226,7 @@ impl Shard {
             own: boot.shard.0,
             shards: boot.shards,
             node_seed: HashSeed::new(boot.node_seed),
-            lanes: (0..boot.shards).map(|_| Lane::default()).collect(),
+            lanes: (0..boot.shards).map(|_| Lane::new(boot.shards)).collect(),
             next_lane: 0,
             routes: Routes::default(),
             sys_filters: 0,

@@ -127,7 +127,10 @@ impl<'a> ShardView<'a> {
     pub fn assert_idle(&self) {
         let shard = self.shard;
         assert!(shard.jobs.is_empty() && shard.turns.is_empty() && shard.requests.is_empty());
-        assert!(shard.parked_reads.is_empty(), "somebody waits for retained messages");
+        assert!(
+            shard.parked_reads.is_empty() && shard.parked_chunks.is_empty(),
+            "somebody waits for retained messages"
+        );
         for lane in &shard.lanes {
             lane.assert_idle();
         }

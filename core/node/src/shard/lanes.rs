@@ -28,7 +28,7 @@ const LANE_DELIVERIES: usize = 16_384;
 
 const _: () = assert!(CREDIT_BYTES < LANE_LOW_BYTES && LANE_LOW_BYTES < LANE_HIGH_BYTES);
 
-/// To and from one other shard; the own one has a lane, too, of which only the counts of retained messages are used.
+/// To and from one other shard. The own one has a lane, too, for the counts of retained messages and for reading them.
 #[derive(Debug, Default)]
 pub(crate) struct Lane {
     /// Bytes sent and not worked off.
@@ -45,12 +45,20 @@ pub(crate) struct Lane {
     owed: usize,
     /// Retained messages that came.
     pub(crate) retained_seen: u64,
+    /// The other shard was asked how many it has sent.
+    pub(crate) probed: bool,
+    /// By owner: how many it had sent when it answered. What it sent live by then has been delivered.
+    pub(crate) passed: Box<[u64]>,
 }
 
 impl Lane {
+    pub(crate) fn new(shards: u16) -> Lane {
+        Lane { passed: vec![0; usize::from(shards)].into(), ..Lane::default() }
+    }
+
     /// Checks that nothing waits, and that what is not credited is less than a credit.
     pub(crate) fn assert_idle(&self) {
-        assert!(self.waiters.is_empty() && self.inbox.is_empty() && !self.busy);
+        assert!(self.waiters.is_empty() && self.inbox.is_empty() && !self.busy && !self.probed);
         assert!(self.outstanding < CREDIT_BYTES, "{} bytes are not credited", self.outstanding);
     }
 
@@ -68,8 +76,11 @@ impl Shard {
             | PlaceMessage::Group(_)
             | PlaceMessage::Retain { .. }
             | PlaceMessage::Read(_)
+            // Not before what was sent live ahead of them.
+            | PlaceMessage::Chunk(_)
+            | PlaceMessage::Sent { .. }
             | PlaceMessage::Bye => lane.inbox.push_back(message),
-            PlaceMessage::Chunk(chunk) => self.on_chunk(now, from.0, chunk, out),
+            PlaceMessage::Probe => self.on_probe(from.0, out),
             PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
             PlaceMessage::Hold { publisher, target } => {
                 self.wait_for(now, publisher, &[Target::There(from.0, target)], out);
@@ -114,8 +125,10 @@ impl Shard {
             PlaceMessage::Group(group) => self.on_group(now, from, *group, out),
             PlaceMessage::Retain { message, stamp } => self.on_retain(now, from, &message, stamp, out),
             PlaceMessage::Read(read) => self.on_read(now, from, read, out),
+            PlaceMessage::Chunk(chunk) => self.on_chunk(now, from, chunk, out),
+            PlaceMessage::Sent { counts } => self.on_sent(now, from, counts, out),
             PlaceMessage::Bye => self.on_bye(now, out),
-            PlaceMessage::Chunk(_)
+            PlaceMessage::Probe
             | PlaceMessage::Credit { .. }
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }
@@ -181,7 +194,13 @@ impl Shard {
     }
 
     pub(crate) fn send_place(&mut self, to: u16, message: PlaceMessage, out: &mut Outbox) {
-        self.lanes[usize::from(to)].outstanding += message.cost();
+        let lane = &mut self.lanes[usize::from(to)];
+        if to == self.own {
+            // At the next Tick, so that a long reading takes turns with everything else.
+            lane.inbox.push_back(message);
+            return;
+        }
+        lane.outstanding += message.cost();
         out.push(Output::Place { to: ShardId(to), message });
     }
 

@@ -3,7 +3,8 @@
 //!
 //! With several shards a message may be published while its topic is read. What keeps the two apart: a subscription
 //! reads when every shard sends it live messages; an owner answers when it has worked off all that was retained before;
-//! and the reader compares a retained message with the last one of its topic that it got live.
+//! the reader waits for what the publishers' shards had sent live until then; and compares a retained message with the
+//! last one of its topic that it got live. With several shards the own topics are read in the same way.
 
 use core::ops::ControlFlow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,7 +38,21 @@ pub(crate) struct Pourings {
     /// Those that have something to send.
     ready: BTreeSet<OwnedTopicFilter>,
     /// By topic: the last message with RETAIN that the session got live, with several shards.
-    live: BTreeMap<Box<[u8]>, Stamp>,
+    live: Live,
+    /// The youngest reading.
+    latest: u64,
+}
+
+/// By topic: which message came last, and the youngest reading at that time.
+type Live = BTreeMap<Box<[u8]>, (Stamp, u64)>;
+
+/// A chunk that waits until what was published before it has come live.
+#[derive(Debug)]
+pub(crate) struct ParkedChunk {
+    owner: u16,
+    /// By source: up to which retained message to this owner.
+    until: Box<[u64]>,
+    chunk: Box<RetainedChunk>,
 }
 
 /// Retained messages on their way to one new subscription.
@@ -49,39 +64,36 @@ pub(crate) struct Pouring {
     identifier: u32,
     /// By owner: what was retained by publishers of this shard; the session gets later ones live.
     before: Box<[u64]>,
-    /// In the topics of this shard; none when they are done.
+    /// It has been started.
+    begun: bool,
+    /// In the topics of this shard, if it is the only one; none when they are done.
     own: Option<RetainedCursor>,
-    /// From other shards.
+    /// From the owners, with several shards.
     chunks: VecDeque<(u16, Box<RetainedChunk>)>,
-    /// Shards that have not answered.
+    /// Owners that have not answered.
     awaited: u16,
 }
 
 impl Pourings {
     pub(crate) fn note_live(&mut self, topic: &[u8], stamp: Stamp) {
         if self.live.len() < LIVE_TOPICS_MAX || self.live.contains_key(topic) {
-            self.live.insert(topic.into(), stamp);
+            self.live.insert(topic.into(), (stamp, self.latest));
         }
     }
 }
 
 impl Pouring {
     /// Whether the session is to get a message that `owner` has, as far as it had worked off what came by then.
-    fn wants(
-        &self,
-        live: &BTreeMap<Box<[u8]>, Stamp>,
-        own: u16,
-        owner: u16,
-        entry: (&Message, Stamp),
-        seen: impl Fn(u16) -> u64,
-    ) -> bool {
+    fn wants(&self, live: &Live, own: u16, owner: u16, entry: (&Message, Stamp), seen: &[u64]) -> bool {
         let (message, stamp) = entry;
         if stamp.source() == own && stamp.number() > self.before[usize::from(owner)] {
             return false;
         }
-        let Some(last) = live.get(message.topic()) else { return true };
+        // What came live before this reading began comes again.
+        let last = live.get(message.topic()).filter(|(_, reading)| *reading >= self.reading);
+        let Some((last, _)) = last else { return true };
         // A live one that the owner did not know of is later; the same one is not sent twice.
-        *last != stamp && last.number() <= seen(last.source())
+        *last != stamp && last.number() <= seen[usize::from(last.source())]
     }
 
     fn is_done(&self) -> bool {
@@ -102,30 +114,34 @@ impl Shard {
         self.next_reading += 1;
         let reading = self.next_reading;
         let chunks = VecDeque::new();
-        let pouring = Pouring { reading, qos, identifier, before, own: None, chunks, awaited: 0 };
-        self.slot(key).pouring.get_or_insert_default().by_filter.insert(filter.clone(), pouring);
+        let pouring = Pouring { reading, qos, identifier, before, begun: false, own: None, chunks, awaited: 0 };
+        let pourings = self.slot(key).pouring.get_or_insert_default();
+        pourings.latest = reading;
+        pourings.by_filter.insert(filter.clone(), pouring);
         true
     }
 
-    /// Starts to send them.
+    /// Starts to send them. A filter may be named twice in one SUBSCRIBE; the last one counts.
     pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
         let parsed = filter.as_filter();
         let owners = match parsed.has_wildcards() {
             true => 0..self.shards(),
             false => self.owner_of(parsed.filter())..self.owner_of(parsed.filter()) + 1,
         };
-        let own = self.own;
-        let slot = self.sessions.get_mut(key).expect("an open connection has a session");
+        let alone = self.shards() == 1;
+        let slot = self.slot(key);
         let born = slot.born;
         let Some(pourings) = &mut slot.pouring else { return };
-        let Some(pouring) = pourings.by_filter.get_mut(&filter) else { return };
-        if owners.contains(&own) {
+        let Some(pouring) = pourings.by_filter.get_mut(&filter).filter(|pouring| !pouring.begun) else { return };
+        pouring.begun = true;
+        if alone {
             pouring.own = Some(RetainedCursor::new(filter.clone()));
-            pourings.ready.insert(filter.clone());
+            pourings.ready.insert(filter);
+            return;
         }
-        pouring.awaited = owners.clone().filter(|owner| *owner != own).count() as u16;
+        pouring.awaited = owners.len() as u16;
         let reader = Reader { session: key, born, reading: pouring.reading, filter };
-        for owner in owners.filter(|owner| *owner != own) {
+        for owner in owners {
             let cursor = RetainedCursor::new(reader.filter.clone());
             self.read_from(owner, reader.clone(), cursor, out);
         }
@@ -180,15 +196,63 @@ impl Shard {
         }
     }
 
-    /// Some retained messages of another shard.
-    pub(crate) fn on_chunk(&mut self, now: Instant, from: u16, chunk: Box<RetainedChunk>, out: &mut Outbox) {
+    /// Some retained messages from their owner.
+    pub(crate) fn on_chunk(&mut self, now: Instant, owner: u16, chunk: Box<RetainedChunk>, out: &mut Outbox) {
+        let mut until: Box<[u64]> = vec![0; usize::from(self.shards())].into();
+        for (_, stamp) in &chunk.messages {
+            let source = stamp.source();
+            // What the owner's own clients published came before this, and own ones are known anyway.
+            if source != self.own && source != owner {
+                let known = &mut until[usize::from(source)];
+                *known = stamp.number().max(*known);
+            }
+        }
+        self.take_or_park(now, ParkedChunk { owner, until, chunk }, out);
+    }
+
+    /// Goes on with a chunk if everything in it that comes live has come; else asks the shards that may have sent it.
+    fn take_or_park(&mut self, now: Instant, parked: ParkedChunk, out: &mut Outbox) {
+        let mut waits = false;
+        for (source, until) in (0..).zip(&parked.until) {
+            let lane = &mut self.lanes[usize::from(source)];
+            if *until > lane.passed[usize::from(parked.owner)] {
+                waits = true;
+                if !core::mem::replace(&mut lane.probed, true) {
+                    self.send_place(source, PlaceMessage::Probe, out);
+                }
+            }
+        }
+        if waits {
+            self.parked_chunks.push(parked);
+        } else {
+            self.take_chunk(now, parked.owner, parked.chunk, out);
+        }
+    }
+
+    /// Another shard asks how far this one is.
+    pub(crate) fn on_probe(&mut self, from: u16, out: &mut Outbox) {
+        let counts = self.lanes.iter().map(|lane| lane.retained_sent).collect();
+        self.send_place(from, PlaceMessage::Sent { counts }, out);
+    }
+
+    /// What `from` had sent live until it answered has been delivered.
+    pub(crate) fn on_sent(&mut self, now: Instant, from: u16, counts: Box<[u64]>, out: &mut Outbox) {
+        let lane = &mut self.lanes[usize::from(from)];
+        lane.passed = counts;
+        lane.probed = false;
+        for parked in core::mem::take(&mut self.parked_chunks) {
+            self.take_or_park(now, parked, out);
+        }
+    }
+
+    fn take_chunk(&mut self, now: Instant, owner: u16, chunk: Box<RetainedChunk>, out: &mut Outbox) {
         let Reader { session, born, reading, ref filter } = chunk.reader;
         let Some(slot) = self.sessions.get_mut(session).filter(|slot| slot.born == born) else { return };
         let Some(pourings) = &mut slot.pouring else { return };
         let Some(pouring) = pourings.by_filter.get_mut(filter).filter(|p| p.reading == reading) else { return };
         pourings.ready.insert(filter.clone());
         pouring.awaited -= 1;
-        pouring.chunks.push_back((from, chunk));
+        pouring.chunks.push_back((owner, chunk));
         let conn = slot.conn;
         if let Some(Some(c)) = self.conns.get(conn as usize) {
             let conn = ConnId { slot: conn, generation: c.generation };
@@ -208,7 +272,7 @@ impl Shard {
     /// The same, without telling the driver. Says whether retained messages are left that nothing but the size of a
     /// step keeps back.
     pub(crate) fn refill(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> bool {
-        let Shard { sessions, conns, ledger, pool, retained, config, lanes, own, .. } = self;
+        let Shard { sessions, conns, ledger, pool, retained, config, own, .. } = self;
         let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
         let Some(slot) = sessions.get_mut(c.session) else { return false };
         pump(now, slot, c, ledger, pool, &config.zones[usize::from(slot.zone)].session);
@@ -217,11 +281,10 @@ impl Shard {
         }
         let zone = &config.zones[usize::from(slot.zone)];
         let (limits, upgrade, own) = (zone.session, zone.upgrade_qos, *own);
-        let seen = |source: u16| lanes[usize::from(source)].retained_seen;
         let (mut budget, mut asks) = (POUR_STEP, Vec::new());
         while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES && budget > 0 {
             let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade, own };
-            if !pourer.step(retained, &seen, &mut budget, &mut asks) {
+            if !pourer.step(retained, &mut budget, &mut asks) {
                 break;
             }
         }
@@ -251,22 +314,15 @@ struct Pourer<'a> {
 
 impl Pourer<'_> {
     /// Goes on with the first subscription that has something to send. Says whether it is worth going on.
-    fn step(
-        &mut self,
-        retained: &RetainedIndex<Retained>,
-        seen: &impl Fn(u16) -> u64,
-        budget: &mut usize,
-        asks: &mut Vec<Ask>,
-    ) -> bool {
+    fn step(&mut self, retained: &RetainedIndex<Retained>, budget: &mut usize, asks: &mut Vec<Ask>) -> bool {
         let Some(mut pourings) = self.slot.pouring.take() else { return false };
         let Some(filter) = pourings.ready.pop_first() else {
             self.slot.pouring = Some(pourings);
             return false;
         };
-        let Pourings { by_filter, live, ready } = &mut *pourings;
+        let Pourings { by_filter, live, ready, .. } = &mut *pourings;
         let Some(pouring) = by_filter.get_mut(&filter) else { unreachable!("only readings that go on are ready") };
-        let blocked =
-            self.pour_own(pouring, live, retained, seen, budget) || self.pour_chunks(pouring, live, budget, asks);
+        let blocked = self.pour_own(pouring, retained, budget) || self.pour_chunks(pouring, live, budget, asks);
         if blocked || pouring.own.is_some() || !pouring.chunks.is_empty() {
             ready.insert(filter);
         } else if pouring.is_done() {
@@ -276,20 +332,14 @@ impl Pourer<'_> {
         !blocked
     }
 
-    /// From the topics of this shard. Says whether there was no room.
-    fn pour_own(
-        &mut self,
-        pouring: &mut Pouring,
-        live: &BTreeMap<Box<[u8]>, Stamp>,
-        retained: &RetainedIndex<Retained>,
-        seen: &impl Fn(u16) -> u64,
-        budget: &mut usize,
-    ) -> bool {
+    /// From the topics of the only shard. Says whether there was no room.
+    fn pour_own(&mut self, pouring: &mut Pouring, retained: &RetainedIndex<Retained>, budget: &mut usize) -> bool {
         let Some(mut cursor) = pouring.own.take() else { return false };
         let mut blocked = false;
         let finished = retained.drain(&mut cursor, budget, |entry| {
-            let of_entry = (&entry.message, entry.stamp);
-            if !pouring.wants(live, self.own, self.own, of_entry, seen) || entry.message.is_expired(self.now) {
+            // Published since the subscription was made, it came live.
+            let live = entry.stamp.number() > pouring.before[0];
+            if live || entry.message.is_expired(self.now) {
                 return ControlFlow::Continue(());
             }
             if self.conn.out.len() >= OUTPUT_LOW_BYTES
@@ -307,22 +357,15 @@ impl Pourer<'_> {
     }
 
     /// From other shards. Says whether there was no room.
-    fn pour_chunks(
-        &mut self,
-        pouring: &mut Pouring,
-        live: &BTreeMap<Box<[u8]>, Stamp>,
-        budget: &mut usize,
-        asks: &mut Vec<Ask>,
-    ) -> bool {
+    fn pour_chunks(&mut self, pouring: &mut Pouring, live: &Live, budget: &mut usize, asks: &mut Vec<Ask>) -> bool {
         while let Some((owner, mut chunk)) = pouring.chunks.pop_front() {
             while let Some((message, stamp)) = chunk.messages.front() {
                 if *budget == 0 {
                     pouring.chunks.push_front((owner, chunk));
                     return false;
                 }
-                let seen = |source: u16| chunk.seen[usize::from(source)];
-                let wanted =
-                    pouring.wants(live, self.own, owner, (message, *stamp), seen) && !message.is_expired(self.now);
+                let entry = (message, *stamp);
+                let wanted = pouring.wants(live, self.own, owner, entry, &chunk.seen) && !message.is_expired(self.now);
                 let full = self.conn.out.len() >= OUTPUT_LOW_BYTES;
                 if wanted && (full || !self.pour_one(message, pouring.qos, pouring.identifier)) {
                     pouring.chunks.push_front((owner, chunk));

@@ -27,6 +27,7 @@ mod publish_qos;
 mod regressions;
 mod retained;
 mod session;
+mod shards;
 mod shared;
 mod smoke;
 mod subscribe;

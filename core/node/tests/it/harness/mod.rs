@@ -39,7 +39,7 @@ pub(crate) fn check_with(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mu
 
 /// The same for tests that move much data: fewer seeds, large chunks.
 pub(crate) fn check_heavy(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10, together: false }, configure, test);
+    run(2, &SHARDS, HEAVY, configure, test);
 }
 
 /// The same with all clients at one shard of the node. A publisher is held at once for a target of its own shard; for one
@@ -47,6 +47,23 @@ pub(crate) fn check_heavy(configure: impl Fn(&mut ShardConfig), test: impl Fn(&m
 pub(crate) fn check_heavy_together(configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
     run(2, &SHARDS, Options { chunk_max: 64 << 10, chunk_min: 4 << 10, together: true }, configure, test);
 }
+
+/// The same for what only several shards can do: with these numbers of shards, and as many seeds.
+pub(crate) fn check_shards(shards: &[u16], seeds: u64, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
+    run(seeds, shards, Options::default(), configure, test);
+}
+
+/// The same for tests that move much data: large chunks.
+pub(crate) fn check_shards_heavy(
+    shards: &[u16],
+    seeds: u64,
+    configure: impl Fn(&mut ShardConfig),
+    test: impl Fn(&mut Net),
+) {
+    run(seeds, shards, HEAVY, configure, test);
+}
+
+const HEAVY: Options = Options { chunk_max: 64 << 10, chunk_min: 4 << 10, together: false };
 
 fn run(seeds: u64, shards: &[u16], options: Options, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
     let mut config = ShardConfig::default();

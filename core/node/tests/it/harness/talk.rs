@@ -35,6 +35,23 @@ impl Net {
         self.shards.len()
     }
 
+    /// A Client Identifier like this one that belongs to a shard.
+    pub(crate) fn id_at(&self, shard: usize, name: &str) -> String {
+        let home = |id: &String| usize::from(self.shards[0].home(id).0) == shard;
+        (0..).map(|number| format!("{name}.{number}")).find(home).expect("one of a few is")
+    }
+
+    /// A number below this one, by chance.
+    pub(crate) fn below(&mut self, count: usize) -> usize {
+        self.rng.below(count as u64) as usize
+    }
+
+    /// Lets up to so many microseconds pass: fewer than a message between two shards may take.
+    pub(crate) fn wait_below(&mut self, micros: u64) {
+        let micros = self.rng.below(micros);
+        self.advance(core::time::Duration::from_micros(micros));
+    }
+
     /// Opens a network connection, and sends nothing.
     pub(crate) fn open(&mut self) -> Client {
         self.open_as(Connect::v5("?"))

@@ -1,0 +1,4 @@
+//! What only a node of several shards can get wrong: clients, topics and share groups at different shards, with messages
+//! between them that take their time.
+
+mod retained;
