@@ -9,6 +9,7 @@ use newtmq_topic::Memo;
 
 use crate::io::Peer;
 use crate::outbuf::OutBuf;
+use crate::place::Obstacle;
 use crate::shard::Meter;
 
 /// No session, no connection.
@@ -151,12 +152,19 @@ pub(crate) struct Rare {
     pub(crate) acl_cache: AclCache,
 }
 
-/// A publisher that waits for a target of this shard.
+/// A publisher that waits for something at this shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiter {
     Here(ConnId),
-    /// At another shard.
-    There(u16, ConnId),
+    /// At another shard, which was told by the hold of this number.
+    There(u16, ConnId, u64),
+}
+
+impl Waiter {
+    /// Whether it is this publisher of another shard.
+    pub(crate) fn is_there(&self, shard: u16, publisher: ConnId) -> bool {
+        matches!(self, Waiter::There(of, conn, _) if (*of, *conn) == (shard, publisher))
+    }
 }
 
 /// What a publisher waits for.
@@ -164,8 +172,8 @@ pub(crate) enum Waiter {
 pub(crate) enum Target {
     /// The output of the connection in this slot.
     Here(u32),
-    /// The output of a connection at another shard.
-    There(u16, ConnId),
+    /// Something at another shard.
+    There(u16, Obstacle),
     /// Another shard, to work off what was sent to it.
     Lane(u16),
 }

@@ -25,7 +25,7 @@ pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
 pub use io::{AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, Outbox, Output, Peer, ShardInput, Taken};
 pub use ledger::{DropReason, Ledger};
 pub use outbuf::OUTPUT_HIGH_BYTES;
-pub use place::{GroupPublish, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
+pub use place::{GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
 pub use rate::Rate;
 pub use shard::{Shard, TimerKind};
 pub use traffic::Traffic;

@@ -69,29 +69,40 @@ pub enum PlaceMessage {
         /// In the sender's account.
         bytes: usize,
     },
-    /// The publisher has to wait: a target's output is above the limit.
+    /// The publisher has to wait: something is above its limit.
     Hold {
         /// At the receiver.
         publisher: ConnId,
         /// At the sender.
-        target: ConnId,
+        obstacle: Obstacle,
     },
-    /// The target of an earlier hold has drained, stalled or gone.
+    /// What an earlier hold was for has drained, stalled or gone.
     Release {
         /// At the receiver.
         publisher: ConnId,
         /// At the sender.
-        target: ConnId,
+        obstacle: Obstacle,
     },
     /// The publisher waits no longer, or has gone.
     Leave {
         /// At the sender.
         publisher: ConnId,
         /// At the receiver.
-        target: ConnId,
+        obstacle: Obstacle,
+        /// How many holds the sender had got from the receiver: a later one goes on.
+        holds: u64,
     },
     /// The sender stops; no message comes any more.
     Bye,
+}
+
+/// What keeps a publisher of another shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The output of a connection.
+    Output(ConnId),
+    /// A third shard, which works off what was passed on to it.
+    Lane(u16),
 }
 
 /// A message on its way to a member of a shared group (section 4.8.2). It goes round the places that have members until

@@ -80,6 +80,19 @@ impl<'a> ShardView<'a> {
         self.shard.topics.len()
     }
 
+    /// Bytes sent to other shards that these have not worked off, by shard.
+    pub fn lane_bytes(&self) -> impl Iterator<Item = usize> + use<'a> {
+        self.shard.lanes.iter().map(|lane| lane.outstanding)
+    }
+
+    /// Publishers that wait for an output or another shard; and how many are known to those that they wait for.
+    #[must_use]
+    pub fn waits(&self) -> (usize, usize) {
+        let rare = || self.shard.conns.iter().flatten().filter_map(|c| c.rare.as_ref());
+        let known = self.shard.lanes.iter().map(|lane| lane.waiters.len()).sum::<usize>();
+        (rare().map(|rare| rare.waiting_on.len()).sum(), known + rare().map(|rare| rare.waiters.len()).sum::<usize>())
+    }
+
     /// Number of retained messages.
     #[must_use]
     pub fn retained_count(&self) -> usize {

@@ -240,7 +240,7 @@ impl Shard {
     pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, publisher: u32, out: &mut Outbox) {
         let mut publishing = Publishing::of_message(message, publisher);
         if message.retain() {
-            publishing.stamp = self.retain(now, &publishing, out);
+            publishing.stamp = self.retain(now, &publishing, None, out);
         }
         let _ = self.deliver(now, publishing, &mut Memo::default(), Origin::Server, None, out);
     }

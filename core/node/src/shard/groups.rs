@@ -59,20 +59,23 @@ impl Shard {
 
     /// Another shard's message for a member here.
     pub(crate) fn on_group(&mut self, now: Instant, from: u16, mut publish: GroupPublish, out: &mut Outbox) {
+        // It comes back to the fittest: here or nowhere, unless the members have left meanwhile.
         let last = publish.tried >> self.own & 1 == 1;
         let mut congested = Vec::new();
         let pick = self.topics.find_group(&publish.group).and_then(|key| self.pick_here(key, publish.index));
         match pick {
             Some(pick) if last || pick.fit == Fit::Ready => {
-                let publishing = Publishing::of_message(&publish.message, NONE);
+                let publishing = Publishing::of_message(&publish.message, self.publisher_key(publish.publisher));
                 self.give_member(now, publishing, &pick, &mut congested, out);
             }
             _ => {
+                if last {
+                    // The others may still have members, only less fit ones.
+                    (publish.tried, publish.best) = (0, None);
+                }
                 publish.tried |= 1 << self.own;
                 if let Some(pick) = pick {
                     publish.best = publish.best.into_iter().chain([(pick.fit, self.own)]).min();
-                } else if last {
-                    publish.best = None;
                 }
                 let publisher = publish.publisher;
                 self.pass_on(now, publish, &mut congested, out);
@@ -106,12 +109,18 @@ impl Shard {
         match (untried.or(best), key) {
             (Some(place), Some(key)) if place == self.own => {
                 if let Some(pick) = self.pick_here(key, publish.index) {
-                    let publishing = Publishing::of_message(&publish.message, NONE);
+                    let publishing = Publishing::of_message(&publish.message, self.publisher_key(publish.publisher));
                     self.give_member(now, publishing, &pick, congested, out);
                 }
             }
             (Some(place), _) if place != self.own => {
+                let publisher = publish.publisher;
                 self.send_place(place, PlaceMessage::Group(Box::new(publish)), out);
+                match publisher {
+                    Some((shard, conn)) if shard.0 == self.own => self.wait_for_lane(now, place, conn, out),
+                    Some((shard, conn)) => self.hold_for_lane(place, shard.0, conn, out),
+                    None => {}
+                }
             }
             _ => {
                 // The last member has left while the message was on its way.
@@ -143,6 +152,12 @@ impl Shard {
             Fan { now, parts, out, publishing, shared: true, message: None, congested: congested_before, born_before };
         fan.run(core::slice::from_ref(&pick.member));
         *congested = fan.congested;
+    }
+
+    /// The session of a publisher of this shard: nobody is held for the own output.
+    fn publisher_key(&self, publisher: Option<(ShardId, ConnId)>) -> u32 {
+        let here = publisher.filter(|(shard, _)| shard.0 == self.own);
+        here.and_then(|(_, conn)| self.conn(conn)).map_or(NONE, |c| c.session)
     }
 
     /// For the strategy that goes by the publisher.

@@ -13,9 +13,9 @@ use newtmq_topic::{Memo, PlaceId};
 use super::Shard;
 use super::deliver::Origin;
 use super::fan::Publishing;
-use crate::conn::Target;
+use crate::conn::{Target, Waiter};
 use crate::io::{Outbox, Output};
-use crate::place::{PlaceMessage, Stamp};
+use crate::place::{Obstacle, PlaceMessage, Stamp};
 
 /// Above this many bytes that are not worked off, publishers wait.
 const LANE_HIGH_BYTES: usize = 1 << 20;
@@ -34,7 +34,10 @@ pub(crate) struct Lane {
     /// Bytes sent and not worked off.
     pub(crate) outstanding: usize,
     /// Publishers that wait for it to become less.
-    pub(crate) waiters: Vec<ConnId>,
+    pub(crate) waiters: Vec<Waiter>,
+    /// Holds sent, and holds that came.
+    pub(crate) holds_sent: u64,
+    pub(crate) holds_seen: u64,
     /// Retained messages sent.
     pub(crate) retained_sent: u64,
     /// What came and waits.
@@ -82,13 +85,16 @@ impl Shard {
             | PlaceMessage::Bye => lane.inbox.push_back(message),
             PlaceMessage::Probe => self.on_probe(from.0, out),
             PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
-            PlaceMessage::Hold { publisher, target } => {
-                self.wait_for(now, publisher, &[Target::There(from.0, target)], out);
+            PlaceMessage::Hold { publisher, obstacle } => {
+                lane.holds_seen += 1;
+                self.wait_for(now, publisher, &[Target::There(from.0, obstacle)], out);
             }
-            PlaceMessage::Release { publisher, target } => {
-                self.stop_waiting_for(now, publisher, Target::There(from.0, target), out);
+            PlaceMessage::Release { publisher, obstacle } => {
+                self.stop_waiting_for(now, publisher, Target::There(from.0, obstacle), out);
             }
-            PlaceMessage::Leave { publisher, target } => self.forget_waiter(from.0, publisher, target),
+            PlaceMessage::Leave { publisher, obstacle, holds } => {
+                self.forget_waiter(from.0, publisher, obstacle, holds);
+            }
         }
     }
 
@@ -193,6 +199,25 @@ impl Shard {
         }
     }
 
+    /// The same for a publisher of another shard.
+    pub(crate) fn hold_for_lane(&mut self, to: u16, from: u16, publisher: ConnId, out: &mut Outbox) {
+        let lane = &self.lanes[usize::from(to)];
+        let waits = || lane.waiters.iter().any(|waiter| waiter.is_there(from, publisher));
+        if lane.outstanding >= LANE_HIGH_BYTES && !waits() {
+            let hold = self.send_hold(from, publisher, Obstacle::Lane(to), out);
+            self.lanes[usize::from(to)].waiters.push(Waiter::There(from, publisher, hold));
+        }
+    }
+
+    /// Tells a publisher of another shard to wait; the number of the hold.
+    pub(crate) fn send_hold(&mut self, to: u16, publisher: ConnId, obstacle: Obstacle, out: &mut Outbox) -> u64 {
+        let lane = &mut self.lanes[usize::from(to)];
+        lane.holds_sent += 1;
+        let hold = lane.holds_sent;
+        self.send_place(to, PlaceMessage::Hold { publisher, obstacle }, out);
+        hold
+    }
+
     pub(crate) fn send_place(&mut self, to: u16, message: PlaceMessage, out: &mut Outbox) {
         let lane = &mut self.lanes[usize::from(to)];
         if to == self.own {
@@ -210,8 +235,14 @@ impl Shard {
         if lane.outstanding >= LANE_LOW_BYTES {
             return;
         }
-        for publisher in core::mem::take(&mut lane.waiters) {
-            self.stop_waiting_for(now, publisher, Target::Lane(from), out);
+        for waiter in core::mem::take(&mut lane.waiters) {
+            match waiter {
+                Waiter::Here(publisher) => self.stop_waiting_for(now, publisher, Target::Lane(from), out),
+                Waiter::There(shard, publisher, _) => {
+                    let obstacle = Obstacle::Lane(from);
+                    self.send_place(shard, PlaceMessage::Release { publisher, obstacle }, out);
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::batch::WriteBatch;
 use crate::conn::{Feature, Target, Waiter};
 use crate::io::{Fill, Outbox};
 use crate::outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_OWN_BYTES};
-use crate::place::PlaceMessage;
+use crate::place::{Obstacle, PlaceMessage};
 
 impl Shard {
     /// Makes a publisher of this shard wait for the output of targets of this shard.
@@ -39,7 +39,7 @@ impl Shard {
             match *target {
                 Target::Here(slot) => self.add_waiter(slot, Waiter::Here(publisher)),
                 Target::There(..) => {}
-                Target::Lane(to) => self.lanes[usize::from(to)].waiters.push(publisher),
+                Target::Lane(to) => self.lanes[usize::from(to)].waiters.push(Waiter::Here(publisher)),
             }
         }
         if first_wait && self.live(publisher).waits() {
@@ -59,20 +59,30 @@ impl Shard {
     /// Makes a publisher of another shard wait for targets of this one.
     pub(crate) fn hold_remote(&mut self, from: u16, publisher: ConnId, slots: &[u32], out: &mut Outbox) {
         for slot in slots {
-            let waiter = Waiter::There(from, publisher);
             let Some(Some(t)) = self.conns.get_mut(*slot as usize) else { continue };
             let target = ConnId { slot: *slot, generation: t.generation };
-            if !t.rare().waiters.contains(&waiter) {
-                self.add_waiter(*slot, waiter);
-                self.send_place(from, PlaceMessage::Hold { publisher, target }, out);
+            if !t.rare().waiters.iter().any(|waiter| waiter.is_there(from, publisher)) {
+                let hold = self.send_hold(from, publisher, Obstacle::Output(target), out);
+                self.add_waiter(*slot, Waiter::There(from, publisher, hold));
             }
         }
     }
 
-    /// A publisher of another shard waits no longer for a target of this one.
-    pub(crate) fn forget_waiter(&mut self, from: u16, publisher: ConnId, target: ConnId) {
-        if let Some(rare) = self.conn_mut(target).and_then(|t| t.rare.as_mut()) {
-            rare.waiters.retain(|waiter| *waiter != Waiter::There(from, publisher));
+    /// A publisher of another shard waits no longer for something at this one. It may have said so before it heard of
+    /// the last hold.
+    pub(crate) fn forget_waiter(&mut self, from: u16, publisher: ConnId, obstacle: Obstacle, holds: u64) {
+        let waiters = match obstacle {
+            Obstacle::Output(target) => {
+                self.conn_mut(target).and_then(|t| t.rare.as_mut()).map(|rare| &mut rare.waiters)
+            }
+            Obstacle::Lane(to) => Some(&mut self.lanes[usize::from(to)].waiters),
+        };
+        let left = |waiter: &Waiter| match waiter {
+            Waiter::There(shard, conn, hold) => (*shard, *conn) == (from, publisher) && *hold <= holds,
+            Waiter::Here(_) => false,
+        };
+        if let Some(waiters) = waiters {
+            waiters.retain(|waiter| !left(waiter));
         }
     }
 
@@ -84,8 +94,13 @@ impl Shard {
                     t.rare().waiters.retain(|waiter| *waiter != Waiter::Here(publisher));
                 }
             }
-            Target::There(shard, target) => self.send_place(shard, PlaceMessage::Leave { publisher, target }, out),
-            Target::Lane(to) => self.lanes[usize::from(to)].waiters.retain(|waiter| *waiter != publisher),
+            Target::There(shard, obstacle) => {
+                let holds = self.lanes[usize::from(shard)].holds_seen;
+                self.send_place(shard, PlaceMessage::Leave { publisher, obstacle, holds }, out);
+            }
+            Target::Lane(to) => {
+                self.lanes[usize::from(to)].waiters.retain(|waiter| *waiter != Waiter::Here(publisher));
+            }
         }
     }
 
@@ -104,9 +119,9 @@ impl Shard {
         for waiter in core::mem::take(&mut rare.waiters) {
             match waiter {
                 Waiter::Here(publisher) => self.stop_waiting_for(now, publisher, Target::Here(target), out),
-                Waiter::There(shard, publisher) => {
-                    let target = ConnId { slot: target, generation };
-                    self.send_place(shard, PlaceMessage::Release { publisher, target }, out);
+                Waiter::There(shard, publisher, _) => {
+                    let obstacle = Obstacle::Output(ConnId { slot: target, generation });
+                    self.send_place(shard, PlaceMessage::Release { publisher, obstacle }, out);
                 }
             }
         }
@@ -169,9 +184,23 @@ impl Shard {
         }
         let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
         // A timer of an earlier hold, or of an earlier connection in this slot, does not end this one.
-        if limit <= now {
-            // Another shard needs as long as it needs; only clients are given up.
-            self.stop_waiting_for_all(now, publisher, |target| !matches!(target, Target::Lane(_)), out);
+        if limit > now {
+            return;
+        }
+        // Another shard needs as long as it needs; only clients are given up.
+        let is_client = |target: &Target| match target {
+            Target::Here(_) | Target::There(_, Obstacle::Output(_)) => true,
+            Target::Lane(_) | Target::There(_, Obstacle::Lane(_)) => false,
+        };
+        self.stop_waiting_for_all(now, publisher, is_client, out);
+        let Shard { conns, config, .. } = self;
+        if let Some(Some(c)) = conns.get_mut(slot as usize)
+            && c.waits()
+        {
+            // Clients that it has to wait for from here on get their time, too.
+            c.rare().wait_since = now;
+            let limit = now + config.zones[usize::from(c.zone)].max_publisher_hold;
+            self.timers.arm(limit, TimerKind::Hold(publisher.slot));
         }
     }
 

@@ -197,7 +197,7 @@ impl Shard {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
         }
         if publishing.retain {
-            publishing.stamp = self.retain(now, &publishing, out);
+            publishing.stamp = self.retain(now, &publishing, Some(conn), out);
         }
         let kind = if publishing.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
         let owed = packet_id.map(|packet_id| (kind, packet_id, ReasonCode::Success));

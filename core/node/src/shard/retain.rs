@@ -1,6 +1,6 @@
 //! Retained messages: one per topic (section 3.3.1.3), each at the shard that owns its topic. [`super::pour`] reads them.
 
-use newtmq_base::Instant;
+use newtmq_base::{ConnId, Instant};
 use newtmq_session::Message;
 use newtmq_topic::RetainedValue;
 
@@ -35,8 +35,15 @@ fn is_own(topic: &str) -> bool {
 
 impl Shard {
     /// Sets, replaces or clears the retained message of a topic [MQTT-3.3.1-5], [MQTT-3.3.1-6], here or at the shard that
-    /// owns the topic. Returns what tells it apart, if there is more than one shard.
-    pub(crate) fn retain(&mut self, now: Instant, publishing: &Publishing<'_>, out: &mut Outbox) -> Stamp {
+    /// owns the topic; its publisher waits while that shard has much to do. Returns what tells it apart, if there is more
+    /// than one shard.
+    pub(crate) fn retain(
+        &mut self,
+        now: Instant,
+        publishing: &Publishing<'_>,
+        publisher: Option<ConnId>,
+        out: &mut Outbox,
+    ) -> Stamp {
         let topic = core::str::from_utf8(publishing.topic).expect("validated by the caller");
         let owner = self.owner_of(topic);
         let lane = &mut self.lanes[usize::from(owner)];
@@ -48,6 +55,9 @@ impl Shard {
         } else {
             let message = publishing.to_message(&mut self.scratch.block);
             self.send_place(owner, PlaceMessage::Retain { message, stamp }, out);
+            if let Some(publisher) = publisher {
+                self.wait_for_lane(now, owner, publisher, out);
+            }
         }
         if self.shards() == 1 { Stamp::NONE } else { stamp }
     }

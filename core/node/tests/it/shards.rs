@@ -1,4 +1,5 @@
 //! What only a node of several shards can get wrong: clients, topics and share groups at different shards, with messages
 //! between them that take their time.
 
+mod holds;
 mod retained;

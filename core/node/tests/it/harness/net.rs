@@ -77,6 +77,8 @@ pub(crate) struct Net {
     had_work: Vec<bool>,
     /// How late the Tick for work that is left comes; by chance without it.
     pub(crate) work_delay: Option<Duration>,
+    /// The only shard that is late; none for all.
+    pub(crate) slow_shard: Option<usize>,
     pub(super) links: Vec<Link>,
     pub(super) scripts: Vec<Script>,
     /// By Client Identifier.
@@ -135,6 +137,7 @@ impl Net {
             work_at: vec![Instant::START; count],
             had_work: vec![false; count],
             work_delay: None,
+            slow_shard: None,
             links: Vec::new(),
             scripts: Vec::new(),
             filters: BTreeMap::new(),
@@ -243,7 +246,9 @@ impl Net {
             let has_work = self.shards[shard].next_deadline().is_some_and(|(_, kind)| kind == TimerKind::Work);
             if has_work && !self.had_work[shard] {
                 let random = if self.rng.below(2) == 0 { 0 } else { self.rng.below(500) };
-                self.work_at[shard] = self.now + self.work_delay.unwrap_or(Duration::from_micros(random));
+                let slow = self.slow_shard.is_none_or(|slow| slow == shard);
+                let delay = self.work_delay.filter(|_| slow).unwrap_or(Duration::from_micros(random));
+                self.work_at[shard] = self.now + delay;
             }
             self.had_work[shard] = has_work;
         }

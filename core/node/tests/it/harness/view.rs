@@ -27,6 +27,17 @@ impl<'a> NodeView<'a> {
         self.0.iter().map(|shard| shard.view().retained_count()).sum()
     }
 
+    /// Most bytes from one shard to another that are not worked off.
+    pub(crate) fn lane_bytes_max(self) -> usize {
+        self.0.iter().flat_map(|shard| shard.view().lane_bytes()).max().unwrap_or(0)
+    }
+
+    /// What publishers wait for, as they and as their targets know it.
+    pub(crate) fn waits(self) -> (usize, usize) {
+        let all = self.0.iter().map(|shard| shard.view().waits());
+        all.fold((0, 0), |sum, waits| (sum.0 + waits.0, sum.1 + waits.1))
+    }
+
     pub(crate) fn timer_count(self) -> usize {
         self.0.iter().map(|shard| shard.view().timer_count()).sum()
     }
