@@ -1,5 +1,7 @@
 //! What only a node of several shards can get wrong: clients, topics and share groups at different shards, with messages
 //! between them that take their time.
 
+mod groups;
 mod holds;
+mod pair;
 mod retained;
