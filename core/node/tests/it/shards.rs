@@ -5,3 +5,4 @@ mod groups;
 mod holds;
 mod pair;
 mod retained;
+mod routes;

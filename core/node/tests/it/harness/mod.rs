@@ -50,7 +50,12 @@ pub(crate) fn check_heavy_together(configure: impl Fn(&mut ShardConfig), test: i
 
 /// The same for what only several shards can do: with these numbers of shards, and as many seeds.
 pub(crate) fn check_shards(shards: &[u16], seeds: u64, configure: impl Fn(&mut ShardConfig), test: impl Fn(&mut Net)) {
-    run(seeds, shards, Options::default(), configure, test);
+    let far = |net: &mut Net| {
+        let seed = usize::try_from(net.seed).unwrap();
+        net.far_shard = seed.is_multiple_of(3).then_some(seed / 3 % net.shards());
+        test(net);
+    };
+    run(seeds, shards, Options::default(), configure, far);
 }
 
 /// The same for tests that move much data: large chunks.

@@ -114,6 +114,11 @@ impl Net {
         id
     }
 
+    /// A SUBSCRIBE of this identifier was sent together with the CONNECT.
+    pub(crate) fn expect_suback(&mut self, client: Client, id: u16) {
+        self.scripts[client.0].packet_id(Some(id), PacketType::Subscribe);
+    }
+
     /// The client counts on messages for these filters, also on its other connections.
     pub(crate) fn allow(&mut self, client: Client, filters: &[String]) {
         let known = &self.filters[&self.scripts[client.0].settings.client];

@@ -110,3 +110,104 @@ fn a_shard_that_passes_a_groups_messages_on_holds_their_publishers_for_the_next(
         },
     );
 }
+
+/// Publishers and targets at different shards, all of them in one storm of pauses, cuts, takeovers and departures.
+#[test]
+fn holds_end_whatever_ends_them() {
+    check_shards_heavy(
+        &[2, 3, 4],
+        12,
+        |config| config.zones[0].max_publisher_hold = Duration::from_secs(3),
+        |net| {
+            let shards = net.shards();
+            let start = |net: &mut Net, shard: usize, name: &str, v5: bool| {
+                let id = net.id_at(shard, name);
+                net.connect(if v5 { Connect::v5(&id) } else { Connect::v311(&id) })
+            };
+            let mut targets = Vec::new();
+            for number in 0..3 {
+                let target = start(net, number % shards, &format!("r{number}"), true);
+                net.subscribe(target, "t", AtMostOnce);
+                targets.push(target);
+            }
+            let mut writers: Vec<Client> = (0..4).map(|n| start(net, n % shards, &format!("w{n}"), n < 2)).collect();
+            for index in 0..120 {
+                let at = net.below(writers.len());
+                for _ in 0..20 {
+                    net.publish(writers[at], Publish::new("t", payload(index)));
+                }
+                let number = net.below(3);
+                let target = targets[number];
+                match net.below(12) {
+                    0 | 1 => net.pause(target),
+                    2 => net.unpause(target),
+                    3 => net.read_some(target, 100_000),
+                    4 => {
+                        // Taken over, or cut and back.
+                        if net.below(2) == 0 {
+                            net.cut(target);
+                        }
+                        targets[number] = start(net, number % shards, &format!("r{number}"), true);
+                        net.subscribe(targets[number], "t", AtMostOnce);
+                    }
+                    5 => {
+                        net.cut(writers[at]);
+                        writers[at] = start(net, at % shards, &format!("w{at}"), at < 2);
+                    }
+                    6 => net.advance(Duration::from_millis(400)),
+                    7 => net.advance(Duration::from_millis(1500)),
+                    _ => net.wait_below(3000),
+                }
+            }
+            for target in &targets {
+                net.unpause(*target);
+            }
+            net.settle();
+            net.advance_secs(5);
+            assert_eq!(net.view().waits(), (0, 0));
+            assert!(writers.iter().all(|writer| !net.held(*writer)));
+            for target in &targets {
+                net.take(*target);
+            }
+            for writer in writers {
+                net.publish(writer, Publish::new("t", payload(7)));
+            }
+            for target in targets {
+                assert_eq!(indices(net, target), [7; 4]);
+            }
+        },
+    );
+}
+
+#[test]
+fn a_wait_for_a_shard_leaves_a_later_one_for_a_client_its_limit() {
+    check_shards_heavy(
+        &[3, 4],
+        8,
+        |config| config.zones[0].max_publisher_hold = Duration::from_secs(2),
+        |net| {
+            let slow = connect_at(net, 1, "slow");
+            let other = connect_at(net, 2, "other");
+            net.subscribe(slow, "t", AtMostOnce);
+            net.subscribe(other, "t", AtMostOnce);
+            net.pause(slow);
+            let w = connect_at(net, 0, "w");
+            net.work_delay = Some(Duration::from_secs(3));
+            for index in 0..150 {
+                net.publish(w, Publish::new("t", payload(index)));
+            }
+            net.advance(Duration::from_millis(2_990));
+            assert!(net.held(w) && net.view().lane_bytes_max() > LANE_HIGH_BYTES);
+            net.work_delay = None;
+            let before = net.ledger().accepted;
+            let mut quarters = 0;
+            while net.ledger().accepted == before {
+                net.read_some(slow, 40_000);
+                net.advance(Duration::from_millis(250));
+                quarters += 1;
+                assert!(quarters <= 10, "held for ever");
+            }
+            net.unpause(slow);
+        },
+    );
+}

@@ -7,8 +7,8 @@ use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, SEED_BYTES, 
 use newtmq_mqtt::ProtocolVersion::V5;
 use newtmq_mqtt::QoS::AtMostOnce;
 use newtmq_node::{
-    Boot, Control, ControlInput, ControlOutput, Fill, Outbox, Output, Peer, PlaceMessage, Shard,
-    ShardConfig, ShardInput, WriteBatch,
+    Boot, Control, ControlInput, ControlOutput, Fill, Outbox, Output, Peer, PlaceMessage, Shard, ShardConfig,
+    ShardInput, WriteBatch,
 };
 
 use crate::harness::{Connect, Publish, Subscribe};
