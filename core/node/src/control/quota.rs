@@ -28,6 +28,8 @@ struct Quota {
     waiting: VecDeque<ShardId>,
     /// Shards that have not answered the recall that is under way.
     recalled: u16,
+    /// How many of those who wait asked before it.
+    before: usize,
 }
 
 impl Quotas {
@@ -58,8 +60,8 @@ impl Quotas {
             return;
         }
         if quota.free == 0 {
-            // The limit is reached, for all who wait.
-            for shard in quota.waiting.drain(..) {
+            // The limit was reached when these asked. For those who asked since, it is not known.
+            for shard in quota.waiting.drain(..quota.before) {
                 out.push(ControlOutput::Shard { to: shard, message: FromControl::Denied(kind) });
             }
         }
@@ -81,6 +83,7 @@ impl Quota {
         }
         if !self.waiting.is_empty() {
             self.recalled = shards;
+            self.before = self.waiting.len();
             for to in 0..usize::from(shards) {
                 out.push(to_shard(to, FromControl::Recall(kind)));
             }

@@ -70,6 +70,10 @@ impl Shard {
         c.phase = crate::conn::Phase::AwaitConnect;
         let zone = usize::from(c.zone);
         self.arm_conn(conn, now + self.config.zones[zone].idle_timeout);
+        if self.stopping {
+            self.close(now, conn, newtmq_mqtt::ReasonCode::ServerShuttingDown, out);
+            return Taken::default();
+        }
         // The CONNECT was paid for where it came in; what follows it is not.
         let taken = self.on_bytes(now, conn, connect, out);
         self.set_meter(now, conn);

@@ -17,6 +17,9 @@ const TURN_DELIVERIES: usize = 16_384;
 impl Shard {
     pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
         self.insert_conn(now, conn, listener, peer);
+        if self.stopping {
+            return self.close(now, conn, ReasonCode::ServerShuttingDown, out);
+        }
         self.set_meter(now, conn);
         self.admit(now, conn, listener, out);
     }

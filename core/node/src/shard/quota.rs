@@ -1,6 +1,6 @@
 //! The shard's share of what is limited for the whole node: connections of a listener, retained messages.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, Instant, ListenerId, ShardId};
 use newtmq_mqtt::ReasonCode;
@@ -18,6 +18,8 @@ pub(crate) struct Share {
     pub(crate) used: u32,
     /// More was asked for.
     asked: bool,
+    /// Counts how often. Who came after the last time waits for the answer to the next.
+    round: u64,
 }
 
 /// All shares, and who waits for them to grow.
@@ -25,16 +27,16 @@ pub(crate) struct Share {
 pub(crate) struct Shares {
     /// By listener.
     pub(crate) connections: Vec<Share>,
-    /// By listener: connections that may have to be closed.
-    waiting: Vec<VecDeque<ConnId>>,
+    /// By listener: connections that may have to be closed, each with the round before it.
+    waiting: Vec<VecDeque<(ConnId, u64)>>,
     pub(crate) retained: Share,
-    /// Topics of retained messages that may have to be given up.
-    unsure: VecDeque<Box<str>>,
+    /// Topics of retained messages that may have to be given up, in the same way. Some may be gone already.
+    unsure: VecDeque<(Box<str>, u64)>,
 }
 
 impl Shares {
     pub(crate) fn new(config: &ShardConfig, shard: ShardId, shards: u16) -> Shares {
-        let granted = |limit| Share { granted: share(limit, shard, shards), used: 0, asked: false };
+        let granted = |limit| Share { granted: share(limit, shard, shards), ..Share::default() };
         let limit = u32::try_from(config.retained.max_retained_messages).unwrap_or(u32::MAX);
         Shares {
             connections: config.listeners.iter().map(|listener| granted(listener.max_connections)).collect(),
@@ -66,7 +68,8 @@ impl Shard {
         } else if self.shards() == 1 {
             self.turn_away(now, conn, out);
         } else {
-            self.shares.waiting[usize::from(listener.0)].push_back(conn);
+            let round = self.shares.connections[usize::from(listener.0)].round;
+            self.shares.waiting[usize::from(listener.0)].push_back((conn, round));
             self.ask_for(QuotaKind::Connections(listener.0), out);
         }
     }
@@ -80,6 +83,7 @@ impl Shard {
     fn ask_for(&mut self, kind: QuotaKind, out: &mut Outbox) {
         let share = self.shares.share(kind);
         if !core::mem::replace(&mut share.asked, true) {
+            share.round += 1;
             self.want(kind, out);
         }
     }
@@ -106,7 +110,8 @@ impl Shard {
         }
         self.shares.retained.used += 1;
         if full {
-            self.shares.unsure.push_back(topic.into());
+            let round = self.shares.retained.round;
+            self.shares.unsure.push_back((topic.into(), round));
             self.ask_for(QuotaKind::Retained, out);
         }
         true
@@ -123,7 +128,7 @@ impl Shard {
         share.asked = false;
         match kind {
             QuotaKind::Connections(listener) => {
-                while let Some(conn) = self.shares.waiting[usize::from(listener)].pop_front() {
+                while let Some((conn, _)) = self.shares.waiting[usize::from(listener)].pop_front() {
                     let waits = |phase| phase == Phase::AwaitGrant;
                     if self.conn(conn).is_none_or(|c| !waits(c.phase)) {
                         continue;
@@ -136,6 +141,7 @@ impl Shard {
                 }
             }
             QuotaKind::Retained => {
+                self.forget_unsure();
                 let over = self.shares.retained.used.saturating_sub(self.shares.retained.granted);
                 while self.shares.unsure.len() > over as usize {
                     self.shares.unsure.pop_front();
@@ -147,26 +153,54 @@ impl Shard {
         }
     }
 
-    /// The node's limit is reached.
+    /// The node's limit was reached when this shard asked. Who came later is not meant.
     pub(crate) fn on_denied(&mut self, now: Instant, kind: QuotaKind, out: &mut Outbox) {
-        self.shares.share(kind).asked = false;
+        let share = self.shares.share(kind);
+        share.asked = false;
+        let round = share.round;
         match kind {
             QuotaKind::Connections(listener) => {
-                for conn in core::mem::take(&mut self.shares.waiting[usize::from(listener)]) {
-                    if self.conn(conn).is_some_and(|c| c.phase == Phase::AwaitGrant) {
+                let waiting = core::mem::take(&mut self.shares.waiting[usize::from(listener)]);
+                for (conn, before) in waiting {
+                    if self.conn(conn).is_none_or(|c| c.phase != Phase::AwaitGrant) {
+                        continue;
+                    }
+                    let share = self.shares.share(kind);
+                    if before < round && share.used >= share.granted {
                         self.turn_away(now, conn, out);
+                        continue;
+                    }
+                    self.admit(now, conn, ListenerId(listener), out);
+                    if self.live(conn).phase == Phase::AwaitConnect {
+                        self.resume(now, conn, out);
                     }
                 }
             }
             QuotaKind::Retained => {
-                for topic in core::mem::take(&mut self.shares.unsure) {
-                    if self.shares.retained.used > self.shares.retained.granted {
+                self.forget_unsure();
+                let (denied, later): (VecDeque<_>, VecDeque<_>) =
+                    core::mem::take(&mut self.shares.unsure).into_iter().partition(|(_, before)| *before < round);
+                self.shares.unsure = later;
+                let later = u32::try_from(self.shares.unsure.len()).unwrap_or(u32::MAX);
+                for (topic, _) in denied.into_iter().rev() {
+                    let Share { used, granted, .. } = self.shares.retained;
+                    if used.saturating_sub(later) > granted {
                         tracing::debug!(%topic, "not retained: max_retained_messages is reached");
                         self.forget_retained(&topic);
                     }
                 }
+                if !self.shares.unsure.is_empty() {
+                    self.ask_for(kind, out);
+                }
             }
         }
+    }
+
+    /// Leaves those topics in doubt that still have a retained message, each once.
+    fn forget_unsure(&mut self) {
+        let mut seen = BTreeSet::new();
+        let Shard { shares, retained, .. } = self;
+        shares.unsure.retain(|(topic, _)| retained.get(topic).is_some() && seen.insert(topic.clone()));
     }
 
     /// What is not used is given back.

@@ -111,6 +111,12 @@ impl Net {
     fn obey(&mut self, shard: usize) {
         let outputs: Vec<Output> = self.outbox.drain().collect();
         for output in outputs {
+            if let Some(trace) = &mut self.trace {
+                // FNV-1a: the same for every build of Rust.
+                for byte in format!("{shard} {:?} {output:?}", self.now).bytes() {
+                    *trace = (*trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+                }
+            }
             match output {
                 Output::Move { conn, to, moved } => {
                     let link = self.link_of(shard, conn);

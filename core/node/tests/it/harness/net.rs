@@ -77,6 +77,8 @@ pub(crate) struct Net {
     had_work: Vec<bool>,
     /// How late the Tick for work that is left comes; by chance without it.
     pub(crate) work_delay: Option<Duration>,
+    /// Hash of everything that the shards asked for, if wanted.
+    pub(crate) trace: Option<u64>,
     /// What is said to this shard takes longer than what is said to others.
     pub(crate) far_shard: Option<usize>,
     /// The only shard that is late; none for all.
@@ -139,6 +141,7 @@ impl Net {
             work_at: vec![Instant::START; count],
             had_work: vec![false; count],
             work_delay: None,
+            trace: None,
             far_shard: None,
             slow_shard: None,
             links: Vec::new(),

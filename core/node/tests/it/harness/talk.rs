@@ -119,6 +119,21 @@ impl Net {
         self.scripts[client.0].packet_id(Some(id), PacketType::Subscribe);
     }
 
+    /// The same for a PUBLISH of QoS 1.
+    pub(crate) fn expect_puback(&mut self, client: Client, id: u16) {
+        self.scripts[client.0].packet_id(Some(id), PacketType::Publish);
+    }
+
+    /// Whether the client's connection is closed, as far as it knows.
+    pub(crate) fn is_over(&self, client: Client) -> bool {
+        self.scripts[client.0].closed
+    }
+
+    /// The network connection breaks; nothing is awaited.
+    pub(crate) fn cut_later(&mut self, client: Client) {
+        self.cut_link(client.0);
+    }
+
     /// The client counts on messages for these filters, also on its other connections.
     pub(crate) fn allow(&mut self, client: Client, filters: &[String]) {
         let known = &self.filters[&self.scripts[client.0].settings.client];
@@ -309,6 +324,15 @@ impl Net {
         for shard in 0..self.shards.len() {
             self.input(shard, ShardInput::Admin(AdminCommand::SetAccess(Box::new(access.clone()))));
         }
+    }
+
+    /// The shards hear of it one after the other.
+    pub(crate) fn shutdown_slowly(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::Shutdown));
+            self.wait_below(2000);
+        }
+        self.settle();
     }
 
     pub(crate) fn shutdown(&mut self) {

@@ -116,7 +116,7 @@ fn a_shard_that_passes_a_groups_messages_on_holds_their_publishers_for_the_next(
 fn holds_end_whatever_ends_them() {
     check_shards_heavy(
         &[2, 3, 4],
-        12,
+        4,
         |config| config.zones[0].max_publisher_hold = Duration::from_secs(3),
         |net| {
             let shards = net.shards();
