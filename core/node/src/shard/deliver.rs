@@ -153,8 +153,9 @@ impl Shard {
 
     /// The shard's parts that a fan-out borrows at the same time.
     pub(crate) fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
-        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, .. } = self;
-        (topics, rng, Parts { pressure: *pressure, config, sessions, conns, ledger, pool, scratch })
+        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, node_seed, .. } = self;
+        let (pressure, node_seed) = (*pressure, *node_seed);
+        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch, pressure, node_seed })
     }
 
     /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.

@@ -1,7 +1,9 @@
 //! Fan-out of one message to the sessions that it matched. The hot path: an outgoing frame is encoded once per kind and
 //! copied, and what came in already in that form is not encoded at all.
 
-use newtmq_base::{Instant, Slab};
+use core::hash::BuildHasher as _;
+
+use newtmq_base::{HashSeed, Instant, Slab};
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
 use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits, remaining_expiry};
 use newtmq_topic::Subscription;
@@ -117,6 +119,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) pool: &'a mut BufferPool,
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) pressure: MemoryPressure,
+    pub(crate) node_seed: HashSeed,
 }
 
 /// One fan-out, or a step of one.
@@ -233,7 +236,8 @@ impl Fan<'_> {
     fn note_live(&mut self, subscriber: u32) {
         let Some(slot) = self.parts.sessions.get_mut(subscriber) else { return };
         if let Some(pourings) = &mut slot.pouring {
-            pourings.note_live(self.publishing.topic, self.publishing.stamp);
+            let topic = self.parts.node_seed.state().hash_one(self.publishing.topic);
+            pourings.note_live(topic, self.publishing.stamp);
         }
     }
 

@@ -6,10 +6,11 @@
 //! the reader waits for what the publishers' shards had sent live until then; and compares a retained message with the
 //! last one of its topic that it got live. With several shards the own topics are read in the same way.
 
+use core::hash::BuildHasher as _;
 use core::ops::ControlFlow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, HashSeed, Instant};
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_session::{Identifiers, Message, Op};
 use newtmq_topic::{RetainedCursor, RetainedIndex};
@@ -28,6 +29,9 @@ const POUR_STEP: usize = 2048;
 /// Most messages of a chunk, and the bytes after which it ends.
 const CHUNK_MESSAGES: usize = 256;
 const CHUNK_BYTES: usize = 64 << 10;
+/// Most readings of a session that other shards work on at a time; the others wait. One SUBSCRIBE may have very many
+/// filters.
+const READINGS_MAX: usize = 16;
 /// Topics whose last live message a session remembers while it reads. Above it one may come twice.
 const LIVE_TOPICS_MAX: usize = 16_384;
 
@@ -37,14 +41,18 @@ pub(crate) struct Pourings {
     by_filter: BTreeMap<OwnedTopicFilter, Pouring>,
     /// Those that have something to send.
     ready: BTreeSet<OwnedTopicFilter>,
-    /// By topic: the last message with RETAIN that the session got live, with several shards.
+    /// Those that wait for others to be done, with several shards. Some may have been given up.
+    waiting: VecDeque<(OwnedTopicFilter, u64)>,
+    /// How many have begun, with several shards.
+    running: usize,
+    /// By hash of the topic: the last message with RETAIN that the session got live, with several shards.
     live: Live,
     /// The youngest reading.
     latest: u64,
 }
 
-/// By topic: which message came last, and the youngest reading at that time.
-type Live = BTreeMap<Box<[u8]>, (Stamp, u64)>;
+/// By hash of the topic: which message came last, and the youngest reading at that time.
+type Live = BTreeMap<u64, (Stamp, u64)>;
 
 /// A chunk that waits until what was published before it has come live.
 #[derive(Debug)]
@@ -75,22 +83,29 @@ pub(crate) struct Pouring {
 }
 
 impl Pourings {
-    pub(crate) fn note_live(&mut self, topic: &[u8], stamp: Stamp) {
-        if self.live.len() < LIVE_TOPICS_MAX || self.live.contains_key(topic) {
-            self.live.insert(topic.into(), (stamp, self.latest));
+    /// `topic` is its hash: a session that takes nothing for long may remember very many.
+    pub(crate) fn note_live(&mut self, topic: u64, stamp: Stamp) {
+        if self.live.len() < LIVE_TOPICS_MAX || self.live.contains_key(&topic) {
+            self.live.insert(topic, (stamp, self.latest));
         }
+    }
+
+    fn remove(&mut self, filter: &str) {
+        if let Some(pouring) = self.by_filter.remove(filter) {
+            self.running -= usize::from(pouring.begun);
+        }
+        self.ready.remove(filter);
     }
 }
 
 impl Pouring {
     /// Whether the session is to get a message that `owner` has, as far as it had worked off what came by then.
-    fn wants(&self, live: &Live, own: u16, owner: u16, entry: (&Message, Stamp), seen: &[u64]) -> bool {
-        let (message, stamp) = entry;
+    fn wants(&self, live: &Live, own: u16, owner: u16, (topic, stamp): (u64, Stamp), seen: &[u64]) -> bool {
         if stamp.source() == own && stamp.number() > self.before[usize::from(owner)] {
             return false;
         }
         // What came live before this reading began comes again.
-        let last = live.get(message.topic()).filter(|(_, reading)| *reading >= self.reading);
+        let last = live.get(&topic).filter(|(_, reading)| *reading >= self.reading);
         let Some((last, _)) = last else { return true };
         // A live one that the owner did not know of is later; the same one is not sent twice.
         *last != stamp && last.number() <= seen[usize::from(last.source())]
@@ -121,29 +136,43 @@ impl Shard {
         true
     }
 
-    /// Starts to send them. A filter may be named twice in one SUBSCRIBE; the last one counts.
+    /// Starts to send them.
     pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
-        let parsed = filter.as_filter();
-        let owners = match parsed.has_wildcards() {
-            true => 0..self.shards(),
-            false => self.owner_of(parsed.filter())..self.owner_of(parsed.filter()) + 1,
-        };
         let alone = self.shards() == 1;
-        let slot = self.slot(key);
-        let born = slot.born;
-        let Some(pourings) = &mut slot.pouring else { return };
-        let Some(pouring) = pourings.by_filter.get_mut(&filter).filter(|pouring| !pouring.begun) else { return };
-        pouring.begun = true;
-        if alone {
-            pouring.own = Some(RetainedCursor::new(filter.clone()));
-            pourings.ready.insert(filter);
-            return;
+        let Some(pourings) = &mut self.slot(key).pouring else { return };
+        let Some(pouring) = pourings.by_filter.get_mut(&filter) else { return };
+        if !alone {
+            let reading = pouring.reading;
+            pourings.waiting.push_back((filter, reading));
+            return self.begin_readings(key, out);
         }
-        pouring.awaited = owners.len() as u16;
-        let reader = Reader { session: key, born, reading: pouring.reading, filter };
-        for owner in owners {
-            let cursor = RetainedCursor::new(reader.filter.clone());
-            self.read_from(owner, reader.clone(), cursor, out);
+        pouring.own = Some(RetainedCursor::new(filter.clone()));
+        pourings.ready.insert(filter);
+    }
+
+    /// With several shards: begins readings that wait, while there are not too many.
+    pub(crate) fn begin_readings(&mut self, key: u32, out: &mut Outbox) {
+        while let Some(slot) = self.sessions.get_mut(key)
+            && let Some(pourings) = &mut slot.pouring
+            && pourings.running < READINGS_MAX
+            && let Some((filter, reading)) = pourings.waiting.pop_front()
+        {
+            // Given up, or named twice in one SUBSCRIBE.
+            let waits = |pouring: &&mut Pouring| pouring.reading == reading && !pouring.begun;
+            let Some(pouring) = pourings.by_filter.get_mut(&filter).filter(waits) else { continue };
+            let parsed = filter.as_filter();
+            let wild = parsed.has_wildcards();
+            pouring.awaited = if wild { self.shards } else { 1 };
+            pouring.begun = true;
+            pourings.running += 1;
+            let born = slot.born;
+            let owner = self.owner_of(parsed.filter());
+            let owners = if wild { 0..self.shards } else { owner..owner + 1 };
+            let reader = Reader { session: key, born, reading, filter };
+            for owner in owners {
+                let cursor = RetainedCursor::new(reader.filter.clone());
+                self.read_from(owner, reader.clone(), cursor, out);
+            }
         }
     }
 
@@ -156,8 +185,7 @@ impl Shard {
     pub(crate) fn stop_pouring(&mut self, key: u32, filter: &str) {
         let slot = self.slot(key);
         if let Some(pourings) = &mut slot.pouring {
-            pourings.by_filter.remove(filter);
-            pourings.ready.remove(filter);
+            pourings.remove(filter);
             if pourings.by_filter.is_empty() {
                 slot.pouring = None;
             }
@@ -272,7 +300,7 @@ impl Shard {
     /// The same, without telling the driver. Says whether retained messages are left that nothing but the size of a
     /// step keeps back.
     pub(crate) fn refill(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> bool {
-        let Shard { sessions, conns, ledger, pool, retained, config, own, .. } = self;
+        let Shard { sessions, conns, ledger, pool, retained, config, own, node_seed, .. } = self;
         let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
         let Some(slot) = sessions.get_mut(c.session) else { return false };
         pump(now, slot, c, ledger, pool, &config.zones[usize::from(slot.zone)].session);
@@ -280,18 +308,20 @@ impl Shard {
             return false;
         }
         let zone = &config.zones[usize::from(slot.zone)];
-        let (limits, upgrade, own) = (zone.session, zone.upgrade_qos, *own);
+        let (limits, upgrade, own, seed) = (zone.session, zone.upgrade_qos, *own, *node_seed);
         let (mut budget, mut asks) = (POUR_STEP, Vec::new());
         while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES && budget > 0 {
-            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade, own };
+            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade, own, seed };
             if !pourer.step(retained, &mut budget, &mut asks) {
                 break;
             }
         }
+        let key = c.session;
         let more = budget == 0 && slot.pouring.as_ref().is_some_and(|pourings| !pourings.ready.is_empty());
         for (owner, reader, cursor) in asks {
             self.read_from(owner, reader, cursor, out);
         }
+        self.begin_readings(key, out);
         more
     }
 }
@@ -310,6 +340,8 @@ struct Pourer<'a> {
     /// The subscription's QoS counts alone, as for live messages.
     upgrade: bool,
     own: u16,
+    /// Of the topics that came live.
+    seed: HashSeed,
 }
 
 impl Pourer<'_> {
@@ -326,7 +358,7 @@ impl Pourer<'_> {
         if blocked || pouring.own.is_some() || !pouring.chunks.is_empty() {
             ready.insert(filter);
         } else if pouring.is_done() {
-            by_filter.remove(&filter);
+            pourings.remove(filter.as_str());
         }
         self.slot.pouring = if pourings.by_filter.is_empty() { None } else { Some(pourings) };
         !blocked
@@ -364,7 +396,7 @@ impl Pourer<'_> {
                     pouring.chunks.push_front((owner, chunk));
                     return false;
                 }
-                let entry = (message, *stamp);
+                let entry = (self.seed.state().hash_one(message.topic()), *stamp);
                 let wanted = pouring.wants(live, self.own, owner, entry, &chunk.seen) && !message.is_expired(self.now);
                 let full = self.conn.out.len() >= OUTPUT_LOW_BYTES;
                 if wanted && (full || !self.pour_one(message, pouring.qos, pouring.identifier)) {

@@ -231,6 +231,7 @@ impl Shard {
             }
             reasons.push(if known { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
         }
+        self.begin_readings(key, out);
         let unsuback = Unsuback {
             packet_id: unsubscribe.packet_id,
             properties: Default::default(),

@@ -171,3 +171,38 @@ fn a_publisher_that_gave_up_one_hold_is_released_from_the_next() {
     pair.settle();
     assert_eq!(pair.waits(), [(0, 0), (0, 0)]);
 }
+
+#[test]
+fn one_subscribe_does_not_make_others_read_for_all_its_filters_at_once() {
+    const FILTERS: usize = 500;
+    let mut pair = Pair::new();
+    let w = pair.connect(1, "w");
+    for number in 0..FILTERS {
+        pair.publish(1, w, Publish::new(&format!("{number}/x"), "").retain());
+        pair.publish(1, w, Publish::new(&format!("{number}/x"), "y").retain());
+    }
+    pair.settle();
+    let r = pair.connect(0, "r");
+    let filters = (0..FILTERS).fold(Subscribe::default(), |all, n| all.and(&format!("{n}/+"), AtMostOnce));
+    pair.input(0, ShardInput::Bytes { conn: r, data: &filters.encode(1, V5) });
+    let read = |message: &&PlaceMessage| matches!(message, PlaceMessage::Read(_));
+    let reads = pair.under_way[1].iter().filter(read).count();
+    assert_eq!(reads, 16);
+    // Those that are given up make room for others.
+    let gone: Vec<String> = (0..16).map(|n| format!("{n}/+")).collect();
+    let gone: Vec<newtmq_mqtt::TopicFilter<'_>> =
+        gone.iter().map(|filter| newtmq_mqtt::TopicFilter::new(filter).unwrap()).collect();
+    let unsubscribe = newtmq_mqtt::Packet::Unsubscribe(newtmq_mqtt::Unsubscribe {
+        packet_id: newtmq_mqtt::PacketId::new(2).unwrap(),
+        user_properties: newtmq_mqtt::UserProperties::default(),
+        filters: newtmq_mqtt::UnsubscribeFilters::new(&gone),
+    });
+    let mut bytes = Vec::new();
+    unsubscribe.encode(V5, &mut bytes).unwrap();
+    pair.input(0, ShardInput::Bytes { conn: r, data: &bytes });
+    assert_eq!(pair.under_way[1].iter().filter(read).count(), 32);
+    pair.settle();
+    let sent: u64 = pair.shards.iter().map(|shard| shard.view().ledger().retained_sent).sum();
+    assert_eq!(sent, (FILTERS - gone.len()) as u64);
+    pair.shards.iter().for_each(|shard| shard.view().assert_idle());
+}
