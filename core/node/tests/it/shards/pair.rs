@@ -7,8 +7,8 @@ use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, SEED_BYTES, 
 use newtmq_mqtt::ProtocolVersion::V5;
 use newtmq_mqtt::QoS::AtMostOnce;
 use newtmq_node::{
-    Boot, Control, ControlInput, ControlOutput, Fill, Outbox, Output, Peer, PlaceMessage, Shard, ShardConfig,
-    ShardInput, WriteBatch,
+    Boot, Control, ControlBoot, ControlInput, ControlOutput, Fill, Outbox, Output, Peer, PlaceMessage, Shard,
+    ShardConfig, ShardInput, WriteBatch,
 };
 
 use crate::harness::{Connect, Publish, Subscribe};
@@ -42,7 +42,10 @@ impl Pair {
         Pair {
             now: Instant::from_millis(1),
             shards: [shard(0), shard(1)],
-            control: Control::new(&config, 2),
+            control: Control::new(
+                &config,
+                ControlBoot { now: Instant::START, wall: WallTime(1_700_000_000_000), shards: 2, version: "1.2.3" },
+            ),
             under_way: Default::default(),
             moved: Vec::new(),
             closed: Vec::new(),
@@ -63,7 +66,7 @@ impl Pair {
                 Output::Control(message) => {
                     let mut answers = Vec::new();
                     let from = ShardId(at as u16);
-                    self.control.handle(ControlInput::Shard { from, message }, &mut answers);
+                    self.control.handle(self.now, ControlInput::Shard { from, message }, &mut answers);
                     for ControlOutput::Shard { to, message } in answers {
                         self.input(usize::from(to.0), ShardInput::Control(message));
                     }
