@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::config::{Listener, Transport};
 use crate::data::NodeIdentity;
 
 /// What the banner tells.
@@ -22,10 +23,28 @@ pub struct BannerFacts {
 /// A listener that is open.
 #[derive(Debug, Clone)]
 pub struct Listening {
+    /// What it speaks below MQTT.
+    pub transport: Transport,
     /// `NAME` in `listener.tcp.NAME`.
     pub name: String,
     /// Where it listens in fact: never port 0.
     pub address: SocketAddr,
+    /// Path of the URL; empty without WebSocket.
+    pub path: String,
+}
+
+impl Listening {
+    /// A listener that is open at this address.
+    #[must_use]
+    pub fn new(listener: &Listener, address: SocketAddr) -> Listening {
+        let path = if listener.transport.has_websocket() { listener.mqtt_path.clone() } else { String::new() };
+        Listening { transport: listener.transport, name: listener.name.clone(), address, path }
+    }
+
+    /// Short for its full name.
+    fn short(&self) -> String {
+        format!("{}.{}", self.transport.word(), self.name)
+    }
 }
 
 /// Prints the banner on standard output. Nobody may be reading it, and that must not stop the broker: errors are
@@ -48,8 +67,8 @@ fn text(facts: &BannerFacts, colour: bool) -> String {
     let node = format!("node {:016x}, start {}", facts.node.node_id.0, facts.node.incarnation.0);
     let _ = writeln!(out, "{} {VERSION}  {}\n", paint(BOLD, "NewtMQ"), paint(DIM, &node));
     for listener in &facts.listeners {
-        let address = paint(BOLD, &format!("mqtt://{}", listener.address));
-        let _ = writeln!(out, "  {}{address}  ({})", label("listening"), listener.name);
+        let url = format!("{}://{}{}", listener.transport.scheme(), listener.address, listener.path);
+        let _ = writeln!(out, "  {}{}  ({})", label("listening"), paint(BOLD, &url), listener.short());
     }
     let exposed = exposed(facts);
     let security = if facts.authentication {
@@ -75,7 +94,7 @@ fn json(facts: &BannerFacts) -> String {
     let listeners: Vec<_> = facts
         .listeners
         .iter()
-        .map(|l| serde_json::json!({ "name": l.name, "protocol": "mqtt", "address": l.address.to_string() }))
+        .map(|l| serde_json::json!({ "name": l.name, "protocol": l.transport.scheme(), "address": l.address.to_string() }))
         .collect();
     let line = serde_json::json!({
         "event": "started",
@@ -91,14 +110,14 @@ fn json(facts: &BannerFacts) -> String {
 }
 
 /// Listeners that other machines can reach.
-fn exposed(facts: &BannerFacts) -> Vec<&str> {
+fn exposed(facts: &BannerFacts) -> Vec<String> {
     let reachable = |l: &&Listening| !l.address.ip().to_canonical().is_loopback();
-    facts.listeners.iter().filter(reachable).map(|l| l.name.as_str()).collect()
+    facts.listeners.iter().filter(reachable).map(Listening::short).collect()
 }
 
 /// Where a client on this machine connects to.
 fn next(facts: &BannerFacts) -> Option<(IpAddr, u16)> {
-    let address = facts.listeners.first()?.address;
+    let address = facts.listeners.iter().find(|l| l.transport == Transport::Tcp)?.address;
     let host = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -122,6 +141,8 @@ mod tests {
         let listening = |(at, address): (usize, &&str)| Listening {
             name: ["external", "lan"][at].to_owned(),
             address: address.parse().unwrap(),
+            transport: [Transport::Tcp, Transport::Ws][at],
+            path: ["", "/mqtt"][at].to_owned(),
         };
         BannerFacts {
             node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },

@@ -14,7 +14,7 @@ use crate::config::{self, Loaded, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
 use crate::run::RunOptions;
-use crate::{check, limits, logging};
+use crate::{cert, check, limits, logging};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -31,6 +31,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run(&arguments),
         Command::CheckConfig { file, json } => check_config(&file, json),
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
+        Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
@@ -81,6 +82,9 @@ enum Command {
         #[arg(long, conflicts_with = "scram")]
         delete: bool,
     },
+    /// Make certificates.
+    #[command(subcommand)]
+    Cert(CertCommand),
     /// Write the documentation of the configuration.
     #[command(hide = true)]
     ConfigDocs {
@@ -111,6 +115,31 @@ struct RunArguments {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum CertCommand {
+    /// Make a certificate authority and a certificate for this machine, for development.
+    Dev(CertDevArguments),
+}
+
+#[derive(Debug, Args)]
+struct CertDevArguments {
+    /// The data directory of the broker; the files go into its folder `certs`.
+    #[arg(short, long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Another folder for the files.
+    #[arg(long, value_name = "DIR", conflicts_with = "data")]
+    dir: Option<PathBuf>,
+    /// A further name or address of the broker; may be repeated.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// Make a certificate for the client of this name instead, from the same authority.
+    #[arg(long, value_name = "NAME")]
+    client: Option<String>,
+    /// Replace files that are there.
+    #[arg(long)]
+    force: bool,
+}
+
 const EXAMPLES: &str = "\
 Examples:
   newtmq                                         a broker on 127.0.0.1:1883
@@ -120,10 +149,12 @@ Examples:
                                                  on a free port, told as JSON
   newtmq check-config newtmq.toml                is this file right?
   newtmq passwd users alice                      set a password, asked for
+  newtmq cert dev && newtmq run --data data      with TLS on 127.0.0.1:8883
 
 Exit codes:
   0  done, or stopped by a signal (a second signal stops at once, with code 1)
-  1  failed while running, or the data directory or a password file cannot be used
+  1  failed while running, or the data directory, a password file or a certificate cannot be
+     used or made
   2  wrong arguments, configuration, users or rules; nothing was started
   3  an address is in use or cannot be listened on";
 
@@ -150,7 +181,10 @@ impl Failed {
 }
 
 fn run(arguments: &RunArguments) -> Result<(), Failed> {
-    let Loaded { config, notes, .. } = config::load(&sources(arguments)).map_err(Failed::usage)?;
+    let certificates = arguments.data.as_ref().map(|data| data.join(config::CERTIFICATE_FOLDER));
+    let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
+    let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
+    let Loaded { config, notes, .. } = loaded;
     logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
     for note in notes {
         tracing::warn!("{note}");
@@ -206,6 +240,13 @@ fn passwd(wanted: Passwd) -> Result<(), Failed> {
         Failed { exit, error: error.into() }
     })?;
     print(&format!("{told}\n")).map_err(Failed::runtime)
+}
+
+fn cert_dev(arguments: CertDevArguments) -> Result<(), Failed> {
+    let CertDevArguments { data, dir, hosts, client, force } = arguments;
+    let folder = dir.unwrap_or_else(|| data.join(config::CERTIFICATE_FOLDER));
+    let told = cert::dev(&cert::Request { folder, hosts, client, force }).map_err(Failed::runtime)?;
+    print(&told).map_err(Failed::runtime)
 }
 
 fn config_docs(file: Option<&Path>) -> Result<(), Failed> {

@@ -32,7 +32,7 @@ pub use poller::{Poller, Readiness, Wakers};
 use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};
 
-/// Largest read.
+/// Largest read, and what a connection may read in a row; then the others have their turn.
 const READ_BYTES: usize = 64 << 10;
 /// Most connections opened in a round.
 const OPEN_MAX: usize = 256;
@@ -57,6 +57,8 @@ pub struct Accepted<S> {
     pub address: SocketAddr,
     /// Where it came in.
     pub listener: ListenerId,
+    /// The User Name that its certificate gives it.
+    pub username: Option<Box<str>>,
 }
 
 /// Drives a shard until it is told to stop and every connection is closed.
@@ -131,6 +133,7 @@ impl<P: Poller> Driver<P> {
 
     /// Reads what the connection has, within a budget.
     fn read(&mut self, slot: u32) {
+        let mut budget = READ_BYTES;
         loop {
             let Some(s) = self.slots.get(slot) else { return };
             if s.held {
@@ -158,7 +161,9 @@ impl<P: Poller> Driver<P> {
                 }
                 self.take_outputs();
             }
-            if count == READ_BYTES {
+            // TLS and WebSocket give less than they read, so that a full buffer alone would never be seen.
+            budget = budget.saturating_sub(count);
+            if budget == 0 {
                 // There may be more; the others first.
                 self.ready.push(slot);
                 return;
@@ -303,9 +308,10 @@ impl<P: Poller> Driver<P> {
     }
 
     fn open(&mut self, accepted: Accepted<P::Stream>) {
-        let Accepted { stream, address, listener } = accepted;
+        let Accepted { stream, address, listener, username } = accepted;
         let Some(conn) = self.insert(stream) else { return };
-        let input = ShardInput::Opened { conn, listener, peer: Peer::from(address) };
+        tracing::debug!(%conn, %address, listener = listener.0, username, "opened");
+        let input = ShardInput::Opened { conn, listener, peer: Peer::from(address), username };
         self.shard.handle(self.now, input, &mut self.out);
         self.take_outputs();
         // What came with the connection is read in this round.

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::driver::{Driver, Poller, Readiness};
+use crate::net::Link;
 
 /// Most events taken at once; what is left is taken in the next round.
 const EVENTS_MAX: usize = 1024;
@@ -112,15 +113,15 @@ pub fn drive(driver: Driver<Epoll>) -> io::Result<()> {
 }
 
 impl Poller for Epoll {
-    type Stream = Stream;
+    type Stream = Link<Socket>;
 
-    fn register(&mut self, stream: &Stream, token: u64) -> io::Result<()> {
+    fn register(&mut self, stream: &Link<Socket>, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.fd, &stream.socket, EventData::new_u64(token), flags)?)
+        Ok(epoll::add(&self.fd, &stream.socket().socket, EventData::new_u64(token), flags)?)
     }
 
-    fn forget(&mut self, stream: &Stream) {
-        if let Err(error) = epoll::delete(&self.fd, &stream.socket) {
+    fn forget(&mut self, stream: &Link<Socket>) {
+        if let Err(error) = epoll::delete(&self.fd, &stream.socket().socket) {
             tracing::debug!(%error, "a connection that moves was not watched");
         }
     }
@@ -129,10 +130,11 @@ impl Poller for Epoll {
         ready.append(&mut self.ready);
     }
 
-    fn set_ready(stream: &mut Stream, readiness: Readiness) {
-        stream.readable |= readiness.readable;
-        stream.writable |= readiness.writable;
-        stream.ended |= readiness.ended;
+    fn set_ready(stream: &mut Link<Socket>, readiness: Readiness) {
+        let socket = stream.socket_mut();
+        socket.readable |= readiness.readable;
+        socket.writable |= readiness.writable;
+        socket.ended |= readiness.ended;
     }
 
     fn wake_at(&mut self, _: &mut Context<'_>, deadline: Option<Instant>) {
@@ -159,7 +161,7 @@ fn readiness(flags: EventFlags) -> Readiness {
 
 /// A TCP connection watched by an [`Epoll`].
 #[derive(Debug)]
-pub struct Stream {
+pub struct Socket {
     socket: TcpStream,
     /// A read may give something. True at first: what came before the registration is not told.
     readable: bool,
@@ -169,7 +171,20 @@ pub struct Stream {
     ended: bool,
 }
 
-impl Stream {
+impl From<TcpStream> for Socket {
+    /// A connection that does not block.
+    fn from(socket: TcpStream) -> Socket {
+        Socket { socket, readable: true, writable: true, ended: false }
+    }
+}
+
+impl From<Socket> for TcpStream {
+    fn from(socket: Socket) -> TcpStream {
+        socket.socket
+    }
+}
+
+impl Socket {
     fn wrote(&mut self, written: io::Result<usize>, wanted: usize) -> Poll<io::Result<usize>> {
         match written {
             Ok(count) => {
@@ -186,7 +201,7 @@ impl Stream {
     }
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.readable && !this.ended {
@@ -214,7 +229,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if !this.writable && !this.ended {
@@ -275,7 +290,7 @@ impl Listener {
     ///
     /// # Errors
     /// The operating system's, for example that the process has too many open files.
-    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+    pub async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         loop {
             let mut guard = self.0.readable().await?;
             let accepted = guard.try_io(|socket| {
@@ -288,7 +303,7 @@ impl Listener {
                     // A TCP connection has an address unless it is gone already.
                     let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
                     let socket = TcpStream::from(socket);
-                    return Ok((Stream { socket, readable: true, writable: true, ended: false }, address));
+                    return Ok((Socket::from(socket), address));
                 }
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => {}

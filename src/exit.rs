@@ -28,9 +28,9 @@ impl From<Exit> for ExitCode {
 
 /// An address cannot be listened on. The environment's fault; nothing was started.
 #[derive(Debug, thiserror::Error)]
-#[error("listener.tcp.{listener} cannot listen on {address}{}", advice(.source))]
+#[error("{listener} cannot listen on {address}{}", advice(.source))]
 pub struct CannotListen {
-    /// The listener's name.
+    /// The listener's full name.
     pub listener: String,
     /// Its address.
     pub address: SocketAddr,
@@ -70,7 +70,7 @@ mod tests {
 
     fn in_use() -> CannotListen {
         let address = SocketAddr::from(([127, 0, 0, 1], 1883));
-        CannotListen { listener: "external".to_owned(), address, source: io::ErrorKind::AddrInUse.into() }
+        CannotListen { listener: "listener.tcp.external".to_owned(), address, source: io::ErrorKind::AddrInUse.into() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod banner;
+pub mod cert;
 pub mod check;
 pub mod cli;
 pub mod config;
@@ -15,6 +16,8 @@ pub mod limits;
 pub mod listener;
 pub mod logging;
 pub mod memory;
+pub mod net;
+pub mod reload;
 pub mod rt;
 pub mod run;
 pub mod settings;

@@ -3,30 +3,33 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 
 use newtmq_base::{Instant, SEED_BYTES, WallTime};
+
+use crate::net::Link;
 
 /// What watches the connections of a driver.
 pub type Streams = tcp::Streams;
 /// A TCP connection.
-pub type Stream = tcp::Stream;
+pub type Socket = tcp::Socket;
+/// A connection of any transport.
+pub type Stream = Link<Socket>;
 /// A listening TCP socket.
 pub type Listener = tcp::Listener;
-pub use tcp::{drive, streams};
+pub use tcp::{drive, from_async, into_async, streams};
 
 /// Connections on an epoll instance of our own.
 #[cfg(all(target_os = "linux", not(madsim)))]
 mod tcp {
     use std::io;
-
     use std::thread;
 
     use newtmq_base::ShardId;
+    use tokio::net::TcpStream;
     use tokio::sync::oneshot;
 
     use crate::driver::Driver;
-    pub(super) use crate::epoll::{Epoll as Streams, Listener, Stream};
+    pub(super) use crate::epoll::{Epoll as Streams, Listener, Socket};
 
     /// Runs a driver to its end, on a thread of its own.
     ///
@@ -49,6 +52,22 @@ mod tcp {
     pub fn streams() -> io::Result<Streams> {
         Streams::new()
     }
+
+    /// Has tokio watch a connection, for what comes before MQTT.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn into_async(socket: Socket) -> io::Result<TcpStream> {
+        TcpStream::from_std(socket.into())
+    }
+
+    /// Takes it back from tokio.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn from_async(stream: TcpStream) -> io::Result<Socket> {
+        stream.into_std().map(Socket::from)
+    }
 }
 
 /// Connections that tokio, or the simulator in its place, watches.
@@ -56,13 +75,14 @@ mod tcp {
 mod tcp {
     use std::io;
 
-    pub(super) use tokio::net::{TcpListener as Listener, TcpStream as Stream};
+    pub(super) use tokio::net::{TcpListener as Listener, TcpStream as Socket};
 
     use newtmq_base::ShardId;
 
-    use crate::driver::Driver;
+    use crate::driver::{Driver, Wakers};
+    use crate::net::Link;
 
-    pub(super) type Streams = crate::driver::Wakers<Stream>;
+    pub(super) type Streams = Wakers<Link<Socket>>;
 
     /// Runs a driver to its end.
     ///
@@ -79,6 +99,22 @@ mod tcp {
     /// None.
     pub fn streams() -> io::Result<Streams> {
         Ok(Streams::default())
+    }
+
+    /// It is watched already.
+    ///
+    /// # Errors
+    /// None.
+    pub fn into_async(socket: Socket) -> io::Result<Socket> {
+        Ok(socket)
+    }
+
+    /// It stays as it is.
+    ///
+    /// # Errors
+    /// None.
+    pub fn from_async(socket: Socket) -> io::Result<Socket> {
+        Ok(socket)
     }
 }
 
@@ -123,38 +159,49 @@ mod imp {
     use socket2::{Domain, Protocol, Socket, Type};
     use tokio::sync::mpsc;
 
-    use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
+    use super::{Future, SEED_BYTES, io};
+    use crate::config::Listener as Facts;
 
-    /// Runs a future to its end on this thread.
+    /// Runs a future to its end on this thread; what it spawns runs on as many threads as the machine has cores, so that
+    /// TLS handshakes use all of them.
     ///
     /// # Errors
     /// The operating system's, when the runtime is made.
     pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("net").enable_all().build()?;
         Ok(runtime.block_on(future))
     }
 
-    /// Listens on `address`. Port 0 picks a free one. With `nodelay` connections send small packets at once.
+    /// Opens a listener. Port 0 picks a free one.
     ///
     /// # Errors
     /// The operating system's, for example that the address is in use.
     #[allow(clippy::unused_async)] // asynchronous in the simulator
-    pub async fn listen(address: SocketAddr, backlog: u32, nodelay: bool) -> io::Result<Listener> {
+    pub async fn listen(facts: &Facts) -> io::Result<super::Listener> {
+        let address = facts.bind;
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart must not wait for old connections to leave TIME_WAIT; two listeners are still refused.
-        socket.set_reuse_address(true)?;
+        socket.set_reuse_address(facts.reuseaddr)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // Connections take it over from the socket that accepts them.
-        socket.set_tcp_nodelay(nodelay)?;
+        // Connections take these over from the socket that accepts them.
+        socket.set_tcp_nodelay(facts.nodelay)?;
+        if facts.recbuf > 0 {
+            socket.set_recv_buffer_size(facts.recbuf as usize)?;
+        }
+        if facts.sndbuf > 0 {
+            socket.set_send_buffer_size(facts.sndbuf as usize)?;
+        }
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(facts.send_timeout).filter(|timeout| !timeout.is_zero()))?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        socket.listen(i32::try_from(facts.backlog).unwrap_or(i32::MAX))?;
         #[cfg(target_os = "linux")]
-        return Listener::new(socket.into());
+        return super::Listener::new(socket.into());
         #[cfg(not(target_os = "linux"))]
-        Listener::from_std(socket.into())
+        super::Listener::from_std(socket.into())
     }
 
     /// Random bytes from the operating system.
@@ -242,7 +289,8 @@ mod imp {
 mod imp {
     use tokio::sync::mpsc;
 
-    use super::{Future, Listener, SEED_BYTES, SocketAddr, io};
+    use super::{Future, Listener, SEED_BYTES, io};
+    use crate::config::Listener as Facts;
 
     /// Runs a future to its end in a simulation of its own. A simulation that has more than a broker has its own runtime,
     /// and no use for this.
@@ -253,12 +301,12 @@ mod imp {
         Ok(madsim::runtime::Runtime::new().block_on(future))
     }
 
-    /// Listens on `address` of the simulated node.
+    /// Opens a listener of the simulated node.
     ///
     /// # Errors
     /// The simulator's.
-    pub async fn listen(address: SocketAddr, _backlog: u32, _nodelay: bool) -> io::Result<Listener> {
-        Listener::bind(address).await
+    pub async fn listen(facts: &Facts) -> io::Result<Listener> {
+        Listener::bind(facts.bind).await
     }
 
     /// From the simulation's seed.

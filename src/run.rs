@@ -10,10 +10,13 @@ use tokio::sync::mpsc;
 
 use crate::access::Access;
 use crate::banner::{self, BannerFacts, Listening};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::data::NodeIdentity;
 use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
+use crate::net::certs::Context as TlsContext;
+use crate::net::intake::Intake;
+use crate::reload::{self, Reload};
 use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
 use crate::{listener, memory, settings};
 
@@ -37,11 +40,11 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, access } = start(&options, commanded).await?;
+        let Started { drivers, listening, intakes, reloadable, .. } = start(&options, commanded).await?;
         // Without a file it stays what ends a process whose terminal is closed.
-        if access.has_files() {
+        if !reloadable.is_empty() {
             let signals = ReloadSignals::new().context("listen for signals")?;
-            tokio::spawn(reload_on_signal(signals, access, commands.clone()));
+            tokio::spawn(reload::on_signal(signals, reloadable, commands.clone()));
         }
         // Before the start message: who reads that may send a signal at once.
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
@@ -49,6 +52,9 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let authentication = !options.config.access.allow_anonymous;
         banner::print(&BannerFacts { node: options.node, listeners: listening, authentication, json: options.json });
         drive_all(drivers).await?;
+        for intake in &intakes {
+            tracing::info!(listener = intake.listener().path(), counters = ?intake.counters, "connections");
+        }
         tracing::info!("stopped");
         Ok(())
     };
@@ -77,7 +83,6 @@ pub async fn drive_all(drivers: Vec<Driver<Streams>>) -> anyhow::Result<()> {
 }
 
 /// A broker that accepts connections, and serves them while its drivers run.
-#[derive(Debug)]
 pub struct Started {
     /// By shard. They end when they were told to stop.
     pub drivers: Vec<Driver<Streams>>,
@@ -85,13 +90,24 @@ pub struct Started {
     pub listening: Vec<Listening>,
     /// Who may connect, and who may do what.
     pub access: Arc<Access>,
+    /// What became of the connections of each.
+    pub intakes: Vec<Arc<Intake>>,
+    /// What can be read again while it runs.
+    pub reloadable: Vec<Arc<dyn Reload>>,
+}
+
+impl std::fmt::Debug for Started {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Started").field("listening", &self.listening).finish_non_exhaustive()
+    }
 }
 
 /// Opens every listener, and then makes the shards.
 ///
 /// # Errors
-/// [`CannotListen`]; a file of users or rules; no random bytes.
+/// [`CannotListen`]; a file of users, rules or certificates; no random bytes.
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
+    let contexts = contexts(&options.config)?;
     let clock = Clock::start();
     let access = Arc::new(Access::open(&options.config.access, clock)?);
     let listeners = listen(&options.config).await?;
@@ -124,12 +140,28 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     tokio::spawn(driver::control(Control::new(&config, boot), clock, reports, office.clone()));
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
+    let mut intakes = Vec::new();
     for (id, (socket, facts)) in listeners.into_iter().zip(&options.config.listeners).enumerate() {
-        listening.push(Listening { name: facts.name.clone(), address: socket.local_addr()? });
+        listening.push(Listening::new(facts, socket.local_addr()?));
+        let context = contexts[id].clone();
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
-        tokio::spawn(listener::accept(socket, id, facts.name.clone(), office.dealer()));
+        let intake = Arc::new(Intake::new(facts.clone(), id, context));
+        tokio::spawn(listener::accept(socket, Arc::clone(&intake), office.dealer()));
+        intakes.push(intake);
     }
-    Ok(Started { drivers, listening, access })
+    let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
+    let files = access.has_files().then(|| Arc::clone(&access) as Arc<dyn Reload>);
+    let reloadable = files.into_iter().chain(contexts).collect();
+    Ok(Started { drivers, listening, access, intakes, reloadable })
+}
+
+/// The certificates of each listener, read before anything is opened; none without TLS.
+fn contexts(config: &Config) -> anyhow::Result<Vec<Option<Arc<TlsContext>>>> {
+    let context = |facts: &config::Listener| {
+        let context = || TlsContext::new(facts).map(Arc::new).with_context(|| facts.path());
+        facts.transport.has_tls().then(context).transpose()
+    };
+    config.listeners.iter().map(context).collect()
 }
 
 fn seed() -> anyhow::Result<[u8; SEED_BYTES]> {
@@ -147,9 +179,11 @@ async fn pass_on(mut commanded: mpsc::Receiver<AdminCommand>, office: Office<Str
 async fn listen(config: &Config) -> Result<Vec<Listener>, CannotListen> {
     let mut open = Vec::new();
     for listener in &config.listeners {
-        let socket = rt::listen(listener.bind, listener.backlog, listener.nodelay)
-            .await
-            .map_err(|source| CannotListen { listener: listener.name.clone(), address: listener.bind, source })?;
+        let socket = rt::listen(listener).await.map_err(|source| CannotListen {
+            listener: listener.path(),
+            address: listener.bind,
+            source,
+        })?;
         open.push(socket);
     }
     Ok(open)
@@ -164,21 +198,6 @@ fn logged_hooks() -> HookSet {
 }
 
 /// Reads the files of users and rules again whenever it is asked to.
-async fn reload_on_signal(mut signals: ReloadSignals, access: Arc<Access>, commands: mpsc::Sender<AdminCommand>) {
-    loop {
-        signals.next().await;
-        match access.reload() {
-            Ok(rules) => {
-                if commands.send(AdminCommand::SetAccess(Box::new(rules))).await.is_err() {
-                    return;
-                }
-                tracing::info!("read the files of users and rules again");
-            }
-            Err(error) => tracing::error!(%error, "the files of users and rules stay as they were read before"),
-        }
-    }
-}
-
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal stops at once");

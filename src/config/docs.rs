@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::listener_table;
 use super::table::{self, Key};
 
 /// The documentation of every key, as Markdown.
@@ -12,7 +13,9 @@ pub fn markdown() -> String {
         let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
         table::ROOT.iter().filter(mine).collect::<Vec<_>>()
     };
-    part(&mut out, "Listeners", LISTENERS, "listener.tcp.NAME.", table::LISTENER);
+    part(&mut out, "Listeners", LISTENERS, "listener.TRANSPORT.NAME.", listener_table::LISTENER);
+    part(&mut out, "Listeners with TLS", TLS, "listener.ssl|wss.NAME.", listener_table::TLS);
+    part(&mut out, "Listeners with WebSocket", WEBSOCKET, "listener.ws|wss.NAME.", listener_table::WEBSOCKET);
     part(&mut out, "Zones", ZONES, "zone.NAME.", table::ZONE);
     part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
@@ -41,7 +44,10 @@ fn part<'a, T: 'static>(
         let _ = write!(out, "\n### `{prefix}{}`\n\n", key.name);
         let _ = writeln!(out, "{}\n", key.doc);
         let _ = writeln!(out, "- Value: {}", key.field.expected());
-        let _ = writeln!(out, "- Default: `{quote}{}{quote}`", key.default);
+        let _ = match key.default {
+            "" => writeln!(out, "- Default: none"),
+            default => writeln!(out, "- Default: `{quote}{default}{quote}`"),
+        };
     }
 }
 
@@ -86,12 +92,28 @@ called `newtmq`, are ignored with a warning.
 ";
 
 const LISTENERS: &str = "\
-`NAME` is yours to choose. Without any listener there is one called `external`; with one there are only those that you
-name. Only plain TCP exists in this version: no TLS, no WebSocket.";
+`TRANSPORT` is `tcp`, `ssl` (TLS), `ws` (WebSocket) or `wss` (WebSocket on TLS); `NAME` is yours to choose. Without any
+listener there are these, and with one there are only those that you name:
+
+| listener | address | |
+|---|---|---|
+| `listener.tcp.external` | 127.0.0.1:1883 | |
+| `listener.tcp.internal` | 127.0.0.1:11883 | zone `internal`, for programs on the same machine |
+| `listener.ws.external` | 127.0.0.1:8083 | path `/mqtt` |
+| `listener.ssl.external` | 127.0.0.1:8883 | once the data directory has a certificate |
+| `listener.wss.external` | 127.0.0.1:8084 | once the data directory has a certificate |
+
+[Listeners](listeners.md) tells how they are used.";
+
+const TLS: &str = "\
+They are taken by `listener.ssl.NAME` and `listener.wss.NAME`.";
+
+const WEBSOCKET: &str = "\
+They are taken by `listener.ws.NAME` and `listener.wss.NAME`.";
 
 const ZONES: &str = "\
-A zone is what the clients of some listeners have in common. A listener may always name the zone
-`external`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
+A zone is what the clients of some listeners have in common. A listener may always name the zones
+`external` and `internal`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
 
 const RETAINED: &str = "Retained messages are kept in memory: a restart forgets them.";
 

@@ -1,14 +1,16 @@
 //! Finding a key by its written path, and saying something useful about a path that is no key: a near name, another
 //! name, or that EMQ X has it and this version does not.
 
+use super::listener::{Listener, Transport};
+use super::listener_table::{self, LISTENER_SECTION};
 use super::table::{self, Key};
-use super::types::{Config, DEFAULT_NAME, Listener, Zone};
+use super::types::{Config, DEFAULT_NAME, Zone};
 use super::value;
 
 /// What a path leads to.
 pub(super) enum Found<'a> {
-    /// A key of a listener, with the listener's name.
-    Listener(&'a str, &'static Key<Listener>),
+    /// A key of a listener, with the listener's transport and name, and the key's number; 0 if it has none.
+    Listener(Transport, &'a str, u16, &'static Key<Listener>),
     /// A key of a zone, with the zone's name.
     Zone(&'a str, &'static Key<Zone>),
     /// A key that exists once.
@@ -19,8 +21,8 @@ pub(super) enum Found<'a> {
 pub(super) fn find(path: &str) -> Option<Found<'_>> {
     let parts: Vec<&str> = path.split('.').collect();
     match parts[..] {
-        ["listener", "tcp", name] => listener(name, "bind"),
-        ["listener", "tcp", name, leaf] => listener(name, leaf),
+        [LISTENER_SECTION, transport, name] => listener(transport, name, &["bind"]),
+        [LISTENER_SECTION, transport, name, ref leaf @ ..] => listener(transport, name, leaf),
         ["zone", name, leaf] => {
             let key = table::ZONE.iter().find(|key| key.name == leaf)?;
             Some(Found::Zone(value::name(name)?, key))
@@ -29,15 +31,30 @@ pub(super) fn find(path: &str) -> Option<Found<'_>> {
     }
 }
 
-fn listener<'a>(name: &'a str, leaf: &str) -> Option<Found<'a>> {
-    let key = table::LISTENER.iter().find(|key| key.name == leaf)?;
-    Some(Found::Listener(value::name(name)?, key))
+fn listener<'a>(transport: &str, name: &'a str, leaf: &[&str]) -> Option<Found<'a>> {
+    let transport = transport_of(transport)?;
+    // `access.3` is the key `access.N` with a number.
+    let (number, leaf) = match *leaf {
+        [first, number, ref rest @ ..] => {
+            let number = value::count(number).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?;
+            (number, [&[first, "N"], rest].concat().join("."))
+        }
+        _ => (0, leaf.join(".")),
+    };
+    let key = listener_table::of(transport).find(|key| key.name == leaf)?;
+    Some(Found::Listener(transport, value::name(name)?, number, key))
+}
+
+/// The transport of this name.
+pub(super) fn transport_of(word: &str) -> Option<Transport> {
+    Transport::WORDS.iter().position(|known| *known == word).map(|at| Transport::ALL[at])
 }
 
 /// The full path of a key: the short form of a listener's address is written out.
 pub(super) fn canonical(path: &str) -> String {
-    match find(path) {
-        Some(Found::Listener(name, key)) => format!("{}.{name}.{}", table::LISTENER_SECTION, key.name),
+    let parts: Vec<&str> = path.split('.').collect();
+    match parts[..] {
+        [LISTENER_SECTION, _, _] if find(path).is_some() => format!("{path}.bind"),
         _ => path.to_owned(),
     }
 }
@@ -46,8 +63,13 @@ pub(super) fn canonical(path: &str) -> String {
 pub(super) fn is_section(path: &str) -> bool {
     let parts: Vec<&str> = path.split('.').collect();
     match parts[..] {
-        ["listener"] | ["listener", "tcp"] | ["zone"] => true,
-        ["listener", "tcp", name] | ["zone", name] => value::name(name).is_some(),
+        [LISTENER_SECTION] | ["zone"] => true,
+        [LISTENER_SECTION, transport] => transport_of(transport).is_some(),
+        [LISTENER_SECTION, transport, name] => transport_of(transport).is_some() && value::name(name).is_some(),
+        [LISTENER_SECTION, _, _, "access" | "sni"] | [LISTENER_SECTION, _, _, "sni", _] => {
+            listener_table::numbered(path).is_some()
+        }
+        ["zone", name] => value::name(name).is_some(),
         _ => table::ROOT.iter().any(|key| key.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))),
     }
 }
@@ -72,15 +94,24 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
         .map(|(_, candidate)| candidate)
 }
 
-/// Every key, with the names of listeners and zones as in `path` where it has them.
+/// Every key, with the transports and names of listeners and zones as in `path` where it has them: first the transport
+/// of `path`, so that of equally near keys its own are found.
 fn candidates(path: &str) -> Vec<String> {
     let parts: Vec<&str> = path.split('.').collect();
-    let name_at = |at: usize, length: usize| match parts.get(at) {
-        Some(name) if parts.len() == length && value::name(name).is_some() => name,
+    let name_at = |at: usize, lengths: std::ops::RangeInclusive<usize>| match parts.get(at) {
+        Some(name) if lengths.contains(&parts.len()) && value::name(name).is_some() => name,
         _ => DEFAULT_NAME,
     };
-    let (listener, zone) = (name_at(2, 4), name_at(1, 3));
-    let listeners = table::LISTENER.iter().map(|key| format!("{}.{listener}.{}", table::LISTENER_SECTION, key.name));
+    let (listener, zone) = (name_at(2, 4..=6), name_at(1, 3..=3));
+    let mut transports = Transport::ALL.to_vec();
+    let own = parts.get(1).and_then(|word| transport_of(word));
+    transports.sort_by_key(|transport| Some(*transport) != own);
+    let listener_key = |transport: Transport, key: &Key<Listener>| {
+        format!("{LISTENER_SECTION}.{}.{listener}.{}", transport.word(), key.name.replace(".N", ".1"))
+    };
+    let listeners = transports
+        .into_iter()
+        .flat_map(|transport| listener_table::of(transport).map(move |key| listener_key(transport, key)));
     let zones = table::ZONE.iter().map(|key| format!("{}.{zone}.{}", table::ZONE_SECTION, key.name));
     listeners.chain(zones).chain(table::ROOT.iter().map(|key| key.name.to_owned())).collect()
 }
@@ -104,7 +135,11 @@ pub(super) fn renamed(path: &str) -> Option<String> {
 pub(super) fn of_emqx(path: &str) -> bool {
     let parts: Vec<&str> = path.split('.').collect();
     match *parts.as_slice() {
-        ["listener", "tcp", _, leaf] | ["listener", "tcp", _, leaf, _] => EMQX_LISTENER.contains(&leaf),
+        [LISTENER_SECTION, transport, _, leaf] | [LISTENER_SECTION, transport, _, leaf, _]
+            if transport_of(transport).is_some() =>
+        {
+            EMQX_LISTENER.contains(&leaf)
+        }
         ["zone", _, leaf] | ["zone", _, leaf, _] => EMQX_ZONE.contains(&leaf),
         ["log", leaf, ..] => EMQX_LOG.contains(&leaf),
         _ => EMQX_ONCE.contains(&path) || EMQX_SECTIONS.iter().any(|section| path.starts_with(section)),
@@ -115,18 +150,22 @@ const DISTANCE_MAX: usize = 3;
 
 const EMQX_LISTENER: &[&str] = &[
     "acceptors",
-    "max_conn_rate",
-    "access",
-    "proxy_protocol",
-    "proxy_protocol_timeout",
-    "peer_cert_as_username",
-    "send_timeout",
     "send_timeout_close",
-    "recbuf",
-    "sndbuf",
     "buffer",
     "tune_buffer",
-    "reuseaddr",
+    "psk_ciphers",
+    "dhfile",
+    "key_password",
+    "reuse_sessions",
+    "secure_renegotiate",
+    "honor_cipher_order",
+    "verify_mqtt_packet",
+    "proxy_address_header",
+    "proxy_port_header",
+    "compress",
+    "deflate_opts",
+    "idle_timeout",
+    "max_frame_size",
 ];
 
 const EMQX_ZONE: &[&str] = &[
@@ -205,9 +244,6 @@ const EMQX_SECTIONS: &[&str] = &[
     "lwm2m.",
     "stomp.",
     "retainer.",
-    "listener.ssl.",
-    "listener.ws.",
-    "listener.wss.",
     "listener.api.",
     "listener.dashboard.",
 ];
@@ -224,6 +260,10 @@ mod tests {
             ("zones.external.max_inflight", Some("zone.external.max_inflight")),
             ("listener.tcp.lan.nodeley", Some("listener.tcp.lan.nodelay")),
             ("listener.tpc.lan.bind", Some("listener.tcp.lan.bind")),
+            ("listener.tcp.lan.certfile", Some("listener.ssl.lan.certfile")),
+            ("listener.ws.lan.mqtt_pat", Some("listener.ws.lan.mqtt_path")),
+            ("listener.tcp.lan.acess.1", Some("listener.tcp.lan.access.1")),
+            ("listener.wss.lan.sni.1.certfil", Some("listener.wss.lan.sni.1.certfile")),
             ("mqtt.max_packetsize", Some("mqtt.max_packet_size")),
             ("mqtt.max_inflight", Some("zone.external.max_inflight")),
             ("max_inflight", Some("zone.external.max_inflight")),

@@ -3,8 +3,13 @@
 //! This module turns text into a [`Config`] that is checked as a whole, or into [`Problems`] that name every mistake at
 //! once. It never starts anything, and it never ignores a key: what is neither a key nor known from EMQ X is an error.
 
+#[macro_use]
+mod words;
+
 mod docs;
 mod known;
+mod listener;
+mod listener_table;
 mod problem;
 mod source;
 mod table;
@@ -15,20 +20,25 @@ mod value;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use docs::markdown;
+pub use listener::{
+    AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,
+    Tls, TlsVersion, Transport, Verify,
+};
 pub use problem::{Fault, Origin, Problem, Problems};
 pub use source::{Given, Setting};
 pub use types::{
-    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Listener, Log, LogFormat, LogLevel,
+    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Log, LogFormat, LogLevel,
     LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Watermark, Zone,
 };
 
 use known::Found;
+use listener_table::LISTENER_SECTION;
 use source::Read;
 use table::Key;
-use types::DEFAULT_NAME;
+use types::STANDARD_ZONES;
 
 /// Everything that can set a key, the weakest first.
 #[derive(Debug, Clone, Default)]
@@ -50,6 +60,36 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
     /// What is allowed but probably not meant, a sentence each.
     pub notes: Vec<String>,
+    /// No source names a listener.
+    standard_listeners: bool,
+}
+
+impl Loaded {
+    /// Gives each listener with TLS that names no certificate the one in this folder. If the listeners are the standard
+    /// ones, those with TLS join them as soon as the folder has a certificate.
+    ///
+    /// # Errors
+    /// A listener names no certificate and there is no folder.
+    pub fn with_certificates(mut self, folder: Option<&Path>) -> Result<Loaded, Problems> {
+        if self.standard_listeners
+            && let Some(folder) = folder
+            && [CERTIFICATE_FILE, KEY_FILE].iter().all(|file| folder.join(file).is_file())
+        {
+            self.config.listeners.extend(Listener::standard_with_tls());
+        }
+        let mut problems = Vec::new();
+        for listener in self.config.listeners.iter_mut().filter(|listener| listener.transport.has_tls()) {
+            match folder {
+                Some(folder) => listener.default_certificate(folder),
+                None if listener.tls.certificate.certfile.is_none() => {
+                    let fault = Fault::NoCertificate { listener: listener.path() };
+                    problems.push(Problem { origin: None, fault });
+                }
+                None => {}
+            }
+        }
+        if problems.is_empty() { Ok(self) } else { Err(Problems(problems)) }
+    }
 }
 
 /// Reads the sources and checks what they say.
@@ -87,7 +127,8 @@ fn finish(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
     match config {
         Some(config) if build.problems.is_empty() => {
             let notes = notes(&config, &read.ignored);
-            Ok(Loaded { config, settings: read.settings, notes })
+            let standard_listeners = build.standard_listeners;
+            Ok(Loaded { config, settings: read.settings, notes, standard_listeners })
         }
         _ => Err(Problems(build.problems)),
     }
@@ -96,10 +137,21 @@ fn finish(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
 fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     let used: BTreeSet<&str> = config.listeners.iter().map(|listener| listener.zone.as_str()).collect();
     let unused = config.zones.keys().filter(|zone| !used.contains(zone.as_str()));
+    let named = config.listeners.iter().filter(|l| l.peer_cert_as_username != PeerName::None);
+    let unasked = named.filter(|l| l.transport.has_tls() && l.tls.verify == Verify::None && !l.proxy_protocol);
     let mut notes: Vec<String> = unused.map(|zone| format!("no listener has the zone {zone}")).collect();
     if config.access.password_file.is_some() && config.access.allow_anonymous {
         notes.push("password_file is set, and allow_anonymous lets in clients without a user name".to_owned());
     }
+    notes.extend(
+        unasked.map(|l| format!("{}: no client is asked for a certificate without verify = verify_peer", l.path())),
+    );
+    let open = |l: &&Listener| config.zones.get(&l.zone).is_some_and(|zone| !zone.enable_auth);
+    let reachable = |l: &&Listener| !l.bind.ip().to_canonical().is_loopback();
+    let exposed = config.listeners.iter().filter(|_| !config.access.allow_anonymous).filter(open).filter(reachable);
+    notes.extend(exposed.map(|l| {
+        format!("{} can be reached from other machines, and the zone {} asks nobody for a login", l.path(), l.zone)
+    }));
     if !ignored.is_empty() {
         notes.push(format!("these environment variables name no key and are ignored: {}", ignored.join(", ")));
     }
@@ -114,12 +166,15 @@ struct Build {
     /// Keys whose value was refused: what holds between them and others cannot be judged.
     refused: BTreeSet<String>,
     problems: Vec<Problem>,
+    /// No source names a listener.
+    standard_listeners: bool,
 }
 
 impl Build {
     fn new(problems: Vec<Problem>) -> Build {
         let config = Config { listeners: Vec::new(), zones: BTreeMap::new(), ..Config::default() };
-        Build { config, origins: BTreeMap::new(), refused: BTreeSet::new(), problems }
+        let (origins, refused) = (BTreeMap::new(), BTreeSet::new());
+        Build { config, origins, refused, problems, standard_listeners: false }
     }
 
     fn apply(&mut self, setting: &Setting) {
@@ -128,9 +183,11 @@ impl Build {
             return self.empty_section(key, origin);
         }
         let fault = match known::find(key) {
-            Some(Found::Listener(name, known)) => set(known, self.listener(name), key, value),
-            Some(Found::Zone(name, known)) => set(known, self.zone(name), key, value),
-            Some(Found::Root(known)) => set(known, &mut self.config, key, value),
+            Some(Found::Listener(transport, name, number, known)) => {
+                set(known, self.listener(transport, name), number, key, value)
+            }
+            Some(Found::Zone(name, known)) => set(known, self.zone(name), 0, key, value),
+            Some(Found::Root(known)) => set(known, &mut self.config, 0, key, value),
             None => Some(unknown(key)),
         };
         match fault {
@@ -147,16 +204,21 @@ impl Build {
         match key.split('.').collect::<Vec<_>>()[..] {
             ["zone", name] if known::is_section(key) => drop(self.zone(name)),
             // `listener.tcp.NAME` reads as the short form of its address.
-            ["listener", "tcp", name, "bind"] => drop(self.listener(name)),
+            [LISTENER_SECTION, transport, name, "bind"] => {
+                if let Some(transport) = known::transport_of(transport) {
+                    self.listener(transport, name);
+                }
+            }
             _ if known::is_section(key) => {}
             _ => self.problem(Some(origin.clone()), unknown(key)),
         }
     }
 
-    fn listener(&mut self, name: &str) -> &mut Listener {
+    fn listener(&mut self, transport: Transport, name: &str) -> &mut Listener {
         let listeners = &mut self.config.listeners;
-        let at = listeners.iter().position(|listener| listener.name == name).unwrap_or_else(|| {
-            listeners.push(Listener::named(name));
+        let this = |listener: &Listener| listener.transport == transport && listener.name == name;
+        let at = listeners.iter().position(this).unwrap_or_else(|| {
+            listeners.push(Listener::named(transport, name));
             listeners.len() - 1
         });
         &mut listeners[at]
@@ -177,10 +239,13 @@ impl Build {
     /// Checks what holds between keys, and fills in what exists without being named.
     fn check(&mut self) -> Option<Config> {
         if self.config.listeners.is_empty() {
-            self.config.listeners.push(Listener::named(DEFAULT_NAME));
+            self.standard_listeners = true;
+            self.config.listeners = Listener::standard();
         }
-        if self.config.listeners.iter().any(|listener| listener.zone == DEFAULT_NAME) {
-            self.zone(DEFAULT_NAME);
+        for name in STANDARD_ZONES {
+            if self.config.listeners.iter().any(|listener| listener.zone == name) {
+                self.zone(name);
+            }
         }
         let config = self.config.clone();
         self.check_listeners(&config);
@@ -211,8 +276,41 @@ impl Build {
                 let zone = listener.zone.clone();
                 let suggestion = known::nearest(&zone, config.zones.keys().map(String::as_str)).map(str::to_owned);
                 let origin = self.origin(&[listener_key(listener, "zone")]);
-                self.problem(origin, Fault::NoZone { listener: listener.name.clone(), zone, suggestion });
+                self.problem(origin, Fault::NoZone { listener: listener.path(), zone, suggestion });
             }
+            self.check_transport(listener);
+        }
+    }
+
+    /// What the keys of a listener need of each other.
+    fn check_transport(&mut self, listener: &Listener) {
+        let tls = &listener.tls;
+        let asks = tls.verify == Verify::Peer;
+        let named = listener.peer_cert_as_username != PeerName::None;
+        let has_tls = listener.transport.has_tls();
+        let file = |files: &CertificateFiles| (files.certfile.is_some(), files.keyfile.is_some());
+        let mut needs = |leaf: &str, wrong: bool, needs: &'static str| {
+            if wrong {
+                let key = listener_key(listener, leaf);
+                let origin = self.origin(std::slice::from_ref(&key));
+                self.problem(origin, Fault::Needs { key, needs });
+            }
+        };
+        needs("verify", asks && tls.cacertfile.is_none(), "verify_peer needs `cacertfile`");
+        needs("fail_if_no_peer_cert", tls.fail_if_no_peer_cert && !asks, "it needs `verify = verify_peer`");
+        needs("certfile", file(&tls.certificate) == (true, false), "it needs `keyfile`");
+        needs("keyfile", file(&tls.certificate) == (false, true), "it needs `certfile`");
+        let by_proxy = listener.proxy_protocol && listener.peer_cert_as_username == PeerName::Cn;
+        let from_nowhere = named && !has_tls && !by_proxy;
+        needs(
+            "peer_cert_as_username",
+            from_nowhere,
+            "without TLS it can only be cn, and needs `proxy_protocol = true`",
+        );
+        for (number, sni) in &tls.sni {
+            let leaf = format!("sni.{number}.hostname");
+            let whole = !sni.hostname.is_empty() && file(&sni.certificate) == (true, true);
+            needs(&leaf, !whole, "hostname, certfile and keyfile of one number belong together");
         }
     }
 
@@ -222,12 +320,12 @@ impl Build {
             return;
         }
         let origin = self.origin(&[key]);
-        if origin.is_none() && listener.name != DEFAULT_NAME {
-            return self.problem(None, Fault::NoAddress { listener: listener.name.clone() });
+        if origin.is_none() && !listener.is_standard() {
+            return self.problem(None, Fault::NoAddress { listener: listener.path() });
         }
         let same = |other: &&&Listener| other.bind == listener.bind && listener.bind.port() != 0;
         if let Some(first) = addressed.iter().find(same) {
-            let (first, second) = (first.name.clone(), listener.name.clone());
+            let (first, second) = (first.path(), listener.path());
             self.problem(origin, Fault::SameAddress { first, second, address: listener.bind.to_string() });
         }
         addressed.push(listener);
@@ -235,13 +333,13 @@ impl Build {
 }
 
 fn listener_key(listener: &Listener, leaf: &str) -> String {
-    format!("{}.{}.{leaf}", table::LISTENER_SECTION, listener.name)
+    format!("{}.{leaf}", listener.path())
 }
 
-fn set<T>(known: &Key<T>, target: &mut T, key: &str, value: &Given) -> Option<Fault> {
+fn set<T>(known: &Key<T>, target: &mut T, number: u16, key: &str, value: &Given) -> Option<Fault> {
     let (found, suggestion) = match value {
         Given::Text(text) => {
-            if known.field.set(target, text).is_some() {
+            if known.field.set(target, number, text).is_some() {
                 return None;
             }
             let near = known::nearest(&text.to_ascii_lowercase(), known.field.words().iter().copied());

@@ -95,13 +95,13 @@ pub enum Fault {
         text: String,
     },
     /// A listener without an address.
-    #[error("listener.tcp.{listener}.bind: not set, and only the listener `external` has a default")]
+    #[error("{listener}.bind: not set, and only the standard listeners have a default")]
     NoAddress {
-        /// Its name.
+        /// Its full name.
         listener: String,
     },
     /// Two listeners on one address.
-    #[error("listener.tcp.{second}.bind: {address} is also the address of listener.tcp.{first}")]
+    #[error("{second}.bind: {address} is also the address of {first}")]
     SameAddress {
         /// The listener that was there first.
         first: String,
@@ -111,7 +111,7 @@ pub enum Fault {
         address: String,
     },
     /// A listener whose zone has no key.
-    #[error("listener.tcp.{listener}.zone: no key of zone.{zone} is set{}", did_you_mean(.suggestion.as_deref()))]
+    #[error("{listener}.zone: no key of zone.{zone} is set{}", did_you_mean(.suggestion.as_deref()))]
     NoZone {
         /// The listener.
         listener: String,
@@ -119,6 +119,23 @@ pub enum Fault {
         zone: String,
         /// The zone that was probably meant.
         suggestion: Option<String>,
+    },
+    /// A key that is of no use without another.
+    #[error("{key}: {needs}")]
+    Needs {
+        /// The key.
+        key: String,
+        /// What is missing.
+        needs: &'static str,
+    },
+    /// A listener with TLS and no certificate.
+    #[error(
+        "{listener}.certfile: not set, and without --data there is no default; `newtmq cert dev` makes a certificate for \
+         development"
+    )]
+    NoCertificate {
+        /// Its full name.
+        listener: String,
     },
     /// More packet identifiers would be needed than there are.
     #[error(

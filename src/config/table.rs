@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::listener::AccessRule;
 use super::types::{
-    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, Listener, LogFormat, LogLevel, PerTime,
-    SharedStrategy, Watermark, Zone,
+    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, LogFormat, LogLevel, PerTime, SharedStrategy,
+    Watermark, Zone,
 };
 use super::value;
 
 /// One key. `T` is what it is a key of: a listener, a zone or the whole configuration.
 pub(super) struct Key<T: 'static> {
-    /// The last part for a listener or a zone; the whole key otherwise.
+    /// What follows the name of a listener or a zone, with `N` for a number; the whole key otherwise.
     pub(super) name: &'static str,
     /// What its values are, and where they go.
     pub(super) field: Field<T>,
-    /// The default, written as in a file.
+    /// The default, written as in a file; empty if there is none.
     pub(super) default: &'static str,
     /// One line for the documentation.
     pub(super) doc: &'static str,
@@ -59,11 +60,21 @@ pub(super) enum Field<T: 'static> {
     Mountpoint(fn(&mut T, Option<String>)),
     /// `none`, a percentage or a size.
     Watermark(fn(&mut T, Option<Watermark>)),
+    /// Some words, by position, each at most once.
+    Words(&'static [&'static str], fn(&mut T, &[usize])),
+    /// `allow` or `deny`, and a network or `all`. Numbered.
+    Access(fn(&mut T, u16, AccessRule)),
+    /// A host name. Numbered.
+    Host(fn(&mut T, u16, &str)),
+    /// The path of a file. Numbered, or once.
+    Path(fn(&mut T, u16, PathBuf)),
+    /// The path of a URL.
+    UrlPath(fn(&mut T, &str)),
 }
 
 impl<T> Field<T> {
-    /// Reads `text` and sets it; `None` leaves the target as it was.
-    pub(super) fn set(&self, target: &mut T, text: &str) -> Option<()> {
+    /// Reads `text` and sets it; `None` leaves the target as it was. `number` is the `N` of a numbered key.
+    pub(super) fn set(&self, target: &mut T, number: u16, text: &str) -> Option<()> {
         match self {
             Field::Flag(set) => set(target, value::flag(text)?),
             Field::Count(min, max, set) => set(target, value::count(text).filter(|n| (min..=max).contains(&n))?),
@@ -88,6 +99,11 @@ impl<T> Field<T> {
             Field::Bandwidth(set) => set(target, value::or_none(text, value::bandwidth)?),
             Field::Mountpoint(set) => set(target, value::or_none(text, value::mountpoint)?),
             Field::Watermark(set) => set(target, value::or_none(text, value::watermark)?),
+            Field::Words(words, set) => set(target, &value::words(words, text)?),
+            Field::Access(set) => set(target, number, value::access(text)?),
+            Field::Host(set) => set(target, number, value::host(text)?),
+            Field::Path(set) => set(target, number, value::path(text)?),
+            Field::UrlPath(set) => set(target, value::url_path(text)?),
         }
         Some(())
     }
@@ -128,6 +144,14 @@ impl<T> Field<T> {
                 "none, or at most 1024 bytes without wildcards that begin a topic, such as \"devices/%c/\"".to_owned()
             }
             Field::Watermark(_) => "none, a percentage from 1% to 99%, or a size from 1MB, such as 2GB".to_owned(),
+            Field::Words(words, _) => format!("a list of some of {}, with commas between", words.join(", ")),
+            Field::Access(_) => {
+                "allow or deny, and an address, a network or all, such as \"deny 192.0.2.0/24\" or \"allow all\""
+                    .to_owned()
+            }
+            Field::Host(_) => "a host name, such as \"mqtt.example.org\" or \"*.example.org\"".to_owned(),
+            Field::Path(_) => "the path of a file".to_owned(),
+            Field::UrlPath(_) => "the path of a URL without a query, such as \"/mqtt\"".to_owned(),
         }
     }
 
@@ -158,51 +182,22 @@ fn keep_alive(text: &str) -> Option<Option<Duration>> {
 /// Fills `target` with the defaults of its keys.
 pub(super) fn with_defaults<T>(keys: &[Key<T>], mut target: T) -> T {
     for key in keys {
-        key.field.set(&mut target, key.default).expect("a default is a value of its key; a test sets each");
+        // Some have none: nothing is set then.
+        if !key.default.is_empty() {
+            key.field.set(&mut target, 0, key.default).expect("a default is a value of its key; a test sets each");
+        }
     }
     target
 }
 
 /// A number that the table's range has already made fit.
-fn fit<N: TryFrom<u64>>(number: u64) -> N {
+pub(super) fn fit<N: TryFrom<u64>>(number: u64) -> N {
     N::try_from(number).ok().expect("the key's range lies within its field's type; a test sets both ends")
 }
 
-const fn key<T>(name: &'static str, field: Field<T>, default: &'static str, doc: &'static str) -> Key<T> {
+pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'static str, doc: &'static str) -> Key<T> {
     Key { name, field, default, doc }
 }
-
-/// `listener.tcp.NAME.`
-pub(super) const LISTENER: &[Key<Listener>] = &[
-    key(
-        "bind",
-        Field::Address(|l, v| l.bind = v),
-        "127.0.0.1:1883",
-        "Where it listens. A bare port means every IPv4 interface; port 0 is any free port. `listener.tcp.NAME = …` is \
-         short for this key. Only the listener `external` has the default; any other must say.",
-    ),
-    key("zone", Field::Name(|l, v| v.clone_into(&mut l.zone)), "external", "The zone of its clients."),
-    key(
-        "max_connections",
-        Field::Count(1, 10_000_000, |l, v| l.max_connections = fit(v)),
-        "1024000",
-        "Connections at a time; a further one is closed at once. The limit of open files may be reached before.",
-    ),
-    key(
-        "backlog",
-        Field::Count(1, 65_535, |l, v| l.backlog = fit(v)),
-        "1024",
-        "Connections that wait to be accepted. The operating system may have a lower limit.",
-    ),
-    key(
-        "rate_limit",
-        Field::Bandwidth(|l, v| l.rate_limit = v),
-        "none",
-        "What one connection may send: bytes per second, and at once after a quiet time. Above it the connection is not \
-         read for a while; its Keep Alive is suspended meanwhile.",
-    ),
-    key("nodelay", Field::Flag(|l, v| l.nodelay = v), "true", "Small packets are sent at once (TCP_NODELAY)."),
-];
 
 /// `zone.NAME.`
 pub(super) const ZONE: &[Key<Zone>] = &[
@@ -553,11 +548,9 @@ pub(super) const ROOT: &[Key<Config>] = &[
 /// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
 pub(super) const PASSWORD_FILE: &str = "password_file";
-/// What a listener's keys begin with, before its name.
-pub(super) const LISTENER_SECTION: &str = "listener.tcp";
 /// What a zone's keys begin with, before its name.
 pub(super) const ZONE_SECTION: &str = "zone";
 
-const MB: u64 = 1 << 20;
-const HOUR: u64 = 3_600_000;
-const DAY: u64 = 24 * HOUR;
+pub(super) const MB: u64 = 1 << 20;
+pub(super) const HOUR: u64 = 3_600_000;
+pub(super) const DAY: u64 = 24 * HOUR;

@@ -2,10 +2,10 @@
 //! here but in the table, so that the documentation cannot differ from them.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::listener::Listener;
 use super::table;
 
 /// A whole configuration. It exists only if every value and every relation between values holds.
@@ -72,25 +72,6 @@ pub struct LoginThrottle {
 pub struct Node {
     /// Name for people, as in `newtmq@127.0.0.1`.
     pub name: String,
-}
-
-/// A TCP listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// `NAME` in `listener.tcp.NAME`.
-    pub name: String,
-    /// Where it listens. Port 0 lets the operating system choose.
-    pub bind: SocketAddr,
-    /// Key of [`Config::zones`].
-    pub zone: String,
-    /// Connections at a time.
-    pub max_connections: u32,
-    /// Connections that the operating system completes before they are accepted.
-    pub backlog: u32,
-    /// Bytes that a connection may send.
-    pub rate_limit: Option<Bandwidth>,
-    /// Small packets are sent at once (TCP_NODELAY).
-    pub nodelay: bool,
 }
 
 /// So many bytes a second.
@@ -232,26 +213,6 @@ pub struct Log {
     pub format: LogFormat,
 }
 
-/// Values that are words: each type lists them in the order of its variants.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
-
-        impl $name {
-            pub(super) const WORDS: &'static [&'static str] = &[$($word,)+];
-            pub(super) const ALL: &'static [$name] = &[$($name::$variant,)+];
-
-            /// The word in the configuration.
-            #[must_use]
-            pub fn word(self) -> &'static str {
-                match self { $($name::$variant => $word,)+ }
-            }
-        }
-    };
-}
-
 words! {
     /// Where a topic without a priority of its own goes in a client's queue.
     DefaultPriority {
@@ -325,24 +286,21 @@ words! {
 }
 
 impl Default for Config {
-    /// One listener `external` on 127.0.0.1:1883 with the zone `external`, and the table's defaults.
+    /// The standard listeners without TLS with their zones, and the table's defaults.
     fn default() -> Config {
         Config {
-            listeners: vec![Listener::named(DEFAULT_NAME)],
-            zones: BTreeMap::from([(DEFAULT_NAME.to_owned(), Zone::default())]),
+            listeners: Listener::standard(),
+            zones: STANDARD_ZONES.iter().map(|name| ((*name).to_owned(), Zone::named(name))).collect(),
             ..table::with_defaults(table::ROOT, Config::BLANK)
         }
     }
 }
 
-/// The zone of programs on the same machine, whose clients need no login and no permission.
-pub(super) const INTERNAL_ZONE: &str = "internal";
-
 impl Zone {
     /// A zone as it is before anything is set.
     #[must_use]
     pub fn named(name: &str) -> Zone {
-        let open = name == INTERNAL_ZONE;
+        let open = name == INTERNAL_NAME;
         let zone = Zone::default();
         Zone { enable_acl: zone.enable_acl && !open, enable_auth: zone.enable_auth && !open, ..zone }
     }
@@ -351,23 +309,6 @@ impl Zone {
 impl Default for Zone {
     fn default() -> Zone {
         table::with_defaults(table::ZONE, Zone::BLANK)
-    }
-}
-
-impl Listener {
-    /// A listener with the table's defaults.
-    #[must_use]
-    pub fn named(name: &str) -> Listener {
-        let blank = Listener {
-            name: name.to_owned(),
-            bind: SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-            zone: String::new(),
-            max_connections: 0,
-            backlog: 0,
-            rate_limit: None,
-            nodelay: false,
-        };
-        table::with_defaults(table::LISTENER, blank)
     }
 }
 
@@ -443,5 +384,9 @@ impl Zone {
     };
 }
 
-/// The listener and the zone that exist without a configuration.
+/// The listeners and the zone that exist without a configuration.
 pub(super) const DEFAULT_NAME: &str = "external";
+/// The listener for programs on the same machine, and its zone, whose clients need no login and no permission.
+pub(super) const INTERNAL_NAME: &str = "internal";
+/// Zones that listeners may have without a key of theirs being set.
+pub(super) const STANDARD_ZONES: [&str; 2] = [DEFAULT_NAME, INTERNAL_NAME];

@@ -1,10 +1,13 @@
 //! How values are written: flags, sizes, durations, ratios, addresses and queue priorities. Every function here reads
 //! text and knows no key; the ranges are in the table.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use super::listener::AccessRule;
 use super::types::{Bandwidth, PerTime, Watermark};
 
 const SIZE_UNITS: [(&str, u64); 4] = [("gb", 1 << 30), ("mb", 1 << 20), ("kb", 1 << 10), ("b", 1)];
@@ -163,6 +166,55 @@ pub(super) fn watermark(text: &str) -> Option<Watermark> {
     }
 }
 
+/// Positions of some words, in the order written; at least one and none twice.
+pub(super) fn words(known: &[&str], text: &str) -> Option<Vec<usize>> {
+    let mut found = Vec::new();
+    for part in text.split([',', ':']) {
+        let at = known.iter().position(|word| *word == part.trim())?;
+        if found.contains(&at) {
+            return None;
+        }
+        found.push(at);
+    }
+    Some(found)
+}
+
+/// `allow all`, `deny 192.0.2.0/24`, `allow 2001:db8::1`.
+pub(super) fn access(text: &str) -> Option<AccessRule> {
+    let (word, whom) = text.trim().split_once(char::is_whitespace)?;
+    let allow = match word {
+        "allow" => true,
+        "deny" => false,
+        _ => return None,
+    };
+    let network = match whom.trim() {
+        "all" => None,
+        whom => Some(whom.parse::<IpNet>().or_else(|_| whom.parse::<IpAddr>().map(IpNet::from)).ok()?.trunc()),
+    };
+    Some(AccessRule { allow, network })
+}
+
+/// A host name, perhaps with `*.` in front.
+pub(super) fn host(text: &str) -> Option<&str> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let label = |label: &str| {
+        let plain = label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        plain && (1..=63).contains(&label.len())
+    };
+    (name.len() <= 253 && name.split('.').all(label)).then_some(text)
+}
+
+/// The path of a file; whether it is there is seen when it is read.
+pub(super) fn path(text: &str) -> Option<PathBuf> {
+    (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
+}
+
+/// The path of a URL.
+pub(super) fn url_path(text: &str) -> Option<&str> {
+    let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+    (text.starts_with('/') && plain && text.len() <= URL_PATH_LENGTH_MAX).then_some(text)
+}
+
 /// A size as short as it can be written exactly.
 pub(super) fn show_size(bytes: u64) -> String {
     for (unit, factor) in SIZE_UNITS {
@@ -191,6 +243,7 @@ const PER_TIME_MIN: Duration = Duration::from_millis(1);
 const PER_TIME_MAX: Duration = Duration::from_secs(86_400);
 const BANDWIDTH_MAX: u64 = 1 << 40;
 const WATERMARK_BYTES_MIN: u64 = 1 << 20;
+const URL_PATH_LENGTH_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -209,6 +262,38 @@ mod tests {
         ] {
             assert_eq!(flag(text), want, "{text}");
         }
+    }
+
+    #[test]
+    fn access_rules() {
+        let all = |allow| Some(AccessRule { allow, network: None });
+        let network = |allow, text: &str| Some(AccessRule { allow, network: text.parse().ok() });
+        for (text, want) in [
+            ("allow all", all(true)),
+            ("deny   all", all(false)),
+            ("deny 192.0.2.0/24", network(false, "192.0.2.0/24")),
+            ("deny 192.0.2.7/24", network(false, "192.0.2.0/24")),
+            ("allow 2001:db8::1", network(true, "2001:db8::1/128")),
+            ("allow", None),
+            ("Allow all", None),
+            ("deny 192.0.2.0/33", None),
+            ("deny example.org", None),
+            ("", None),
+        ] {
+            assert_eq!(access(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn host_names_and_paths() {
+        let hosts = ["example.org", "*.example.org", "a_b-c", "*.org", "", "*", "a..b", "a.*.b", "ex ample.org"];
+        let taken: Vec<_> = hosts.into_iter().filter(|text| host(text).is_some()).collect();
+        assert_eq!(taken, hosts[..4]);
+        let paths = ["/", "/mqtt", "/a/b%20c", "mqtt", "/a?b", "/a#b", "/a b", "/ü", ""];
+        let taken: Vec<_> = paths.into_iter().filter(|text| url_path(text).is_some()).collect();
+        assert_eq!(taken, paths[..3]);
+        assert_eq!(words(&["a", "b"], "b, a"), Some(vec![1, 0]));
+        assert_eq!((words(&["a"], "a,a"), words(&["a"], ""), words(&["a"], "c")), (None, None, None));
     }
 
     #[test]

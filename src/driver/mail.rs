@@ -90,6 +90,12 @@ impl<S> Dealer<S> {
         self.next = (self.next + 1) % self.accepted.len();
         self.accepted[self.next].send(accepted).await.is_ok()
     }
+
+    /// The way to the next shard, for one connection that is not ready yet.
+    pub fn next(&mut self) -> mpsc::Sender<Accepted<S>> {
+        self.next = (self.next + 1) % self.accepted.len();
+        self.accepted[self.next].clone()
+    }
 }
 
 /// What the control plane hears.

@@ -50,7 +50,7 @@ pub trait Poller {
     }
 }
 
-/// For streams that wake by themselves, as those of tokio, TLS and the simulator do.
+/// For streams that wake by themselves, as those of tokio and the simulator do, and TLS and WebSocket over them.
 #[derive(Debug)]
 pub struct Wakers<S> {
     sleep: Pin<Box<Sleep>>,

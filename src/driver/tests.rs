@@ -107,7 +107,8 @@ fn a_timer_that_is_armed_while_writing_counts() {
     let mut context = Context::from_waker(&waker);
 
     let address = SocketAddr::from(([192, 0, 2, 1], 50_000));
-    let accepted = Accepted { stream: Broken { readable: false }, address, listener: ListenerId(0) };
+    let stream = Broken { readable: false };
+    let accepted = Accepted { stream, address, listener: ListenerId(0), username: None };
     let mut dealer = office.dealer();
     assert!(pin!(dealer.deal(accepted)).poll(&mut context).is_ready(), "there is room");
     assert!(driver.as_mut().poll(&mut context).is_pending());

@@ -35,6 +35,13 @@ pub fn newtmq() -> Command {
     clean(Command::new(NEWTMQ))
 }
 
+/// Gives the listeners that exist without a configuration free ports.
+pub fn any_port(command: &mut Command) {
+    for listener in ["TCP__EXTERNAL", "TCP__INTERNAL", "WS__EXTERNAL"] {
+        command.env(format!("NEWTMQ_LISTENER__{listener}__BIND"), "127.0.0.1:0");
+    }
+}
+
 /// A command without the caller's environment.
 pub fn clean(mut command: Command) -> Command {
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).stdin(Stdio::null());
@@ -186,6 +193,13 @@ impl Broker {
         let address: SocketAddr = started["listeners"][0]["address"].as_str().unwrap().parse().unwrap();
         assert_ne!(address.port(), 0);
         Broker { process, address, started }
+    }
+
+    /// The address of a listener, by protocol and name.
+    pub fn address_of(&self, protocol: &str, name: &str) -> SocketAddr {
+        let listeners = self.started["listeners"].as_array().unwrap();
+        let found = listeners.iter().find(|l| l["protocol"] == protocol && l["name"] == name);
+        found.expect("it listens there")["address"].as_str().unwrap().parse().unwrap()
     }
 
     /// At the end of a test: it lives, and nothing happened that may not happen.

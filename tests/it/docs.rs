@@ -15,7 +15,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::broker::{Broker, NEWTMQ, Process, Scratch, clean, wait_until};
+use crate::broker::{Broker, NEWTMQ, Process, Scratch, any_port, clean, wait_until};
 
 /// A block with its comment.
 #[derive(Debug)]
@@ -74,8 +74,8 @@ fn shell(scratch: &Scratch, text: &str) -> Process {
     let bin = Path::new(NEWTMQ).parent().unwrap().display();
     let path = std::env::var("PATH").unwrap_or_default();
     command.args(["-euc", text]).current_dir(scratch.path()).env("PATH", format!("{bin}:{path}"));
-    // It wins over a file and loses to an argument.
-    command.env("NEWTMQ_LISTENER__TCP__EXTERNAL__BIND", "127.0.0.1:0");
+    // The environment wins over a file and loses to an argument.
+    any_port(&mut command);
     Process::start(command)
 }
 

@@ -6,17 +6,19 @@ use std::process::Stdio;
 
 use rustix::process::Signal;
 
-use crate::broker::{Broker, Process, Scratch, newtmq};
+use crate::broker::{Broker, Process, Scratch, any_port, newtmq};
 use crate::client::Client;
 
 #[test]
 fn without_arguments_it_is_a_broker() {
     let mut command = newtmq();
-    // The default port may be in use on this machine.
-    command.env("NEWTMQ_LISTENER__TCP__EXTERNAL__BIND", "127.0.0.1:0");
+    // The default ports may be in use on this machine.
+    any_port(&mut command);
     let mut process = Process::start(command);
     let line = process.stdout.wait_for("the address", |line| line.contains("mqtt://127.0.0.1:"));
-    assert!(line.ends_with("  (external)"), "{line}");
+    assert!(line.ends_with("  (tcp.external)"), "{line}");
+    process.stdout.wait_for("WebSocket", |line| line.contains("ws://127.0.0.1:") && line.contains("/mqtt"));
+    process.stdout.wait_for("the internal listener", |line| line.ends_with("  (tcp.internal)"));
     process.stdout.wait_for("how to stop it", |line| line.contains("Ctrl-C"));
     process.signal(Signal::INT);
     assert_eq!(process.wait().code(), Some(0));

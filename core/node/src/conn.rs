@@ -131,7 +131,7 @@ pub(crate) struct Rare {
     pub(crate) reauthenticating: bool,
     /// The CONNECT of an authentication that needs several steps.
     pub(crate) connect: Option<Aside>,
-    /// User Name.
+    /// User Name, of a certificate or of CONNECT.
     pub(crate) username: Option<Box<str>>,
     /// Mountpoint, its placeholders replaced.
     pub(crate) mount: Option<Box<str>>,

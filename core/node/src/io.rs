@@ -70,6 +70,8 @@ pub enum ShardInput<'a> {
         listener: ListenerId,
         /// Who it is.
         peer: Peer,
+        /// The User Name that its certificate gives it; the one of CONNECT does not count then.
+        username: Option<Box<str>>,
     },
     /// A connection that another shard had, by [`Output::Move`]. Bytes that came after its CONNECT follow as usual.
     Moved {
@@ -118,6 +120,8 @@ pub struct Moved {
     pub listener: ListenerId,
     /// Who it is.
     pub peer: Peer,
+    /// The User Name that its certificate gives it.
+    pub username: Option<Box<str>>,
     /// The CONNECT packet that says where it belongs.
     pub connect: Box<[u8]>,
 }

@@ -254,11 +254,13 @@ impl Shard {
         let mut taken = Taken::default();
         match input {
             ShardInput::Bytes { conn, data } => taken = self.on_bytes(now, conn, data, out),
-            ShardInput::Moved { conn, moved } => taken = self.on_moved(now, conn, &moved, out),
+            ShardInput::Moved { conn, moved } => taken = self.on_moved(now, conn, *moved, out),
             ShardInput::Place { from, message } => self.on_place(now, from, message, out),
             ShardInput::Control(message) => self.on_control(now, message, out),
             ShardInput::Tick => self.on_tick(now, out),
-            ShardInput::Opened { conn, listener, peer } => self.on_opened(now, conn, listener, peer, out),
+            ShardInput::Opened { conn, listener, peer, username } => {
+                self.on_opened(now, conn, listener, peer, username, out);
+            }
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),

@@ -3,6 +3,7 @@
 use newtmq_base::{ConnId, Instant, RequestId};
 use newtmq_mqtt::{Auth, AuthProperties, Decoder, Frame, Packet, ProtocolVersion, ReasonCode, Sender};
 
+use super::connect::with_name;
 use super::{Next, Shard};
 use crate::conn::{Aside, Pending, Phase, Stage};
 use crate::hooks::{Question, Verdict};
@@ -90,6 +91,8 @@ impl Shard {
             }
             Verdict::Allow { data } => match frame.decode(ProtocolVersion::V5, Sender::Client) {
                 Ok(Packet::Connect(connect)) => {
+                    let certified = self.certified(conn);
+                    let connect = with_name(connect, certified.as_deref());
                     let next = self.open(now, conn, &connect, data.as_deref(), out);
                     if let Some(c) = self.conn_mut(conn) {
                         c.rare().connect = None;
@@ -140,7 +143,10 @@ impl Shard {
             && let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX)
             && let Ok(Packet::Connect(connect)) = frame.decode(ProtocolVersion::V5, Sender::Client)
         {
-            return (self.client_id_of(conn, &connect).into(), connect.username.map(Into::into));
+            let certified = self.certified(conn);
+            let connect = with_name(connect, certified.as_deref());
+            let client = self.client_id_of(conn, &connect).into();
+            return (client, connect.username.map(Into::into));
         }
         let c = self.live(conn);
         let username = c.rare.as_ref().and_then(|rare| rare.username.clone());

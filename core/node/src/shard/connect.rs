@@ -22,8 +22,9 @@ const PACKET_SIZE_MAX: u32 = 5 + newtmq_mqtt::MAX_REMAINING_LENGTH as u32;
 impl Shard {
     pub(crate) fn on_connect(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
         // The version argument does not matter: CONNECT carries its own.
+        let certified = self.certified(conn);
         let connect = match frame.decode(ProtocolVersion::V5, Sender::Client) {
-            Ok(Packet::Connect(connect)) => connect,
+            Ok(Packet::Connect(connect)) => with_name(connect, certified.as_deref()),
             Ok(_) => return self.reject_connect(now, conn, ReasonCode::ProtocolError, out),
             Err(error) => return self.on_decode_error(now, conn, &error, out),
         };
@@ -48,6 +49,12 @@ impl Shard {
             return self.reject_connect(now, conn, ReasonCode::BadAuthenticationMethod, out);
         }
         self.open(now, conn, &connect, None, out)
+    }
+
+    /// The User Name that the connection's certificate gives. Only before CONNECT was taken over.
+    pub(crate) fn certified(&self, conn: ConnId) -> Option<Box<str>> {
+        let rare = self.conn(conn)?.rare.as_ref()?;
+        rare.username.clone()
     }
 
     /// What the configuration does not allow.
@@ -312,6 +319,11 @@ impl Shard {
         let connack = Connack { session_present, reason_code: ReasonCode::Success, properties };
         self.must_send(now, conn, &Packet::Connack(connack), out)
     }
+}
+
+/// What a certificate says is not for CONNECT to change.
+pub(crate) fn with_name<'a>(connect: Connect<'a>, certified: Option<&'a str>) -> Connect<'a> {
+    Connect { username: certified.or(connect.username), ..connect }
 }
 
 /// Keep Alive × backoff × 2: with the usual 75 % the one and a half times of [MQTT-3.1.2-22].

@@ -49,23 +49,26 @@ impl Shard {
     pub(crate) fn move_to(&mut self, conn: ConnId, to: u16, connect: &[u8], out: &mut Outbox) -> Next {
         self.arm_conn(conn, Instant::NEVER);
         self.forget_deadlines(conn);
-        let Some(c) = self.conns[conn.slot as usize].take() else { return Next::Stop };
+        let Some(mut c) = self.conns[conn.slot as usize].take() else { return Next::Stop };
         if c.features.has(Feature::Counted) {
             self.move_away(c.listener);
         }
         // It is counted where it is handled.
         self.ledger.traffic.packets_received[newtmq_mqtt::PacketType::Connect as usize] -= 1;
         self.ledger.traffic.bytes_received -= connect.len() as u64;
-        let moved = Moved { listener: newtmq_base::ListenerId(c.listener), peer: c.peer, connect: connect.into() };
+        // Of CONNECT nothing is taken over yet: this is a certificate's.
+        let username = c.rare.as_mut().and_then(|rare| rare.username.take());
+        let listener = newtmq_base::ListenerId(c.listener);
+        let moved = Moved { listener, peer: c.peer, username, connect: connect.into() };
         out.push(Output::Move { conn, to: ShardId(to), moved: Box::new(moved) });
         Next::Hold
     }
 
     /// A connection that another shard had.
-    pub(crate) fn on_moved(&mut self, now: Instant, conn: ConnId, moved: &Moved, out: &mut Outbox) -> Taken {
-        let Moved { listener, peer, connect } = moved;
-        self.admit_moved(*listener);
-        let c = self.insert_conn(now, conn, *listener, *peer);
+    pub(crate) fn on_moved(&mut self, now: Instant, conn: ConnId, moved: Moved, out: &mut Outbox) -> Taken {
+        let Moved { listener, peer, username, connect } = moved;
+        self.admit_moved(listener);
+        let c = self.insert_conn(now, conn, listener, peer, username);
         c.features.add(Feature::Counted);
         c.phase = crate::conn::Phase::AwaitConnect;
         let zone = usize::from(c.zone);
@@ -75,7 +78,7 @@ impl Shard {
             return Taken::default();
         }
         // The CONNECT was paid for where it came in; what follows it is not.
-        let taken = self.on_bytes(now, conn, connect, out);
+        let taken = self.on_bytes(now, conn, &connect, out);
         self.set_meter(now, conn);
         Taken { bytes: 0, hold: taken.hold }
     }
@@ -87,6 +90,7 @@ impl Shard {
         conn: ConnId,
         listener: newtmq_base::ListenerId,
         peer: crate::io::Peer,
+        username: Option<Box<str>>,
     ) -> &mut Conn {
         let at = conn.slot as usize;
         if self.conns.len() <= at {
@@ -94,6 +98,10 @@ impl Shard {
         }
         assert!(self.conns[at].is_none(), "the driver opened slot {} twice", conn.slot);
         let zone = self.config.listeners[usize::from(listener.0)].zone;
-        self.conns[at].insert(Conn::new(conn.generation, listener.0, zone, peer, now))
+        let c = self.conns[at].insert(Conn::new(conn.generation, listener.0, zone, peer, now));
+        if username.is_some() {
+            c.rare().username = username;
+        }
+        c
     }
 }

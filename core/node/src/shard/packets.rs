@@ -15,8 +15,16 @@ use crate::outbuf::OUTPUT_OWN_BYTES;
 const TURN_DELIVERIES: usize = 16_384;
 
 impl Shard {
-    pub(crate) fn on_opened(&mut self, now: Instant, conn: ConnId, listener: ListenerId, peer: Peer, out: &mut Outbox) {
-        self.insert_conn(now, conn, listener, peer);
+    pub(crate) fn on_opened(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        listener: ListenerId,
+        peer: Peer,
+        username: Option<Box<str>>,
+        out: &mut Outbox,
+    ) {
+        self.insert_conn(now, conn, listener, peer, username);
         if self.stopping {
             return self.close(now, conn, ReasonCode::ServerShuttingDown, out);
         }

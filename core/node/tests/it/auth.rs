@@ -227,3 +227,30 @@ fn a_zone_may_do_without_authentication() {
         assert_eq!(net.refused(Connect::v5("b").method("m", b"")), ReasonCode::BadAuthenticationMethod);
     });
 }
+
+#[test]
+fn the_user_name_of_a_certificate_counts() {
+    check_with(authenticated, |net| {
+        net.decide(challenge);
+        let asked = |net: &Net| match net.questions.last() {
+            Some(Question::Authenticate { username, .. }) => username.clone(),
+            other => panic!("{other:?}"),
+        };
+        net.certified = Some("certified".into());
+        net.connect(Connect::v5("a").user("claimed", "p"));
+        assert_eq!(asked(net).as_deref(), Some("certified"));
+        net.certified = Some("certified".into());
+        net.connect(Connect::v5("b"));
+        assert_eq!(asked(net).as_deref(), Some("certified"), "CONNECT needs none");
+        net.connect(Connect::v5("c").user("claimed", "p"));
+        assert_eq!(asked(net).as_deref(), Some("claimed"), "the next connection has none");
+        // Also in the later steps of an exchange, and when it is repeated.
+        net.certified = Some("certified".into());
+        let d = challenged(net, Connect::v5("d").method(METHOD, b"start").user("claimed", "p"));
+        net.send_auth(d, ReasonCode::ContinueAuthentication, METHOD, b"cba");
+        assert_eq!(asked(net).as_deref(), Some("certified"));
+        net.take(d);
+        net.send_auth(d, ReasonCode::ReAuthenticate, METHOD, b"cba");
+        assert_eq!(asked(net).as_deref(), Some("certified"));
+    });
+}

@@ -44,7 +44,7 @@ impl Bare {
     fn connect(&mut self, connect: fn(&str) -> Connect, slot: u32) -> ConnId {
         let conn = ConnId { slot, generation: 1 };
         let peer = Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
-        self.input(ShardInput::Opened { conn, listener: ListenerId(0), peer });
+        self.input(ShardInput::Opened { conn, listener: ListenerId(0), peer, username: None });
         self.bytes(conn, &connect(&slot.to_string()).encode());
         assert_eq!(self.output(conn)[0], 0x20, "CONNACK");
         conn

@@ -85,8 +85,9 @@ impl Net {
             last_to_client: self.now,
         });
         let peer = newtmq_node::Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
+        let username = self.certified.take();
         let listener = newtmq_base::ListenerId(self.listener);
-        self.input(shard, ShardInput::Opened { conn, listener, peer });
+        self.input(shard, ShardInput::Opened { conn, listener, peer, username });
         link
     }
 

@@ -90,6 +90,8 @@ pub(crate) struct Net {
     /// By shard: slot → connection number and generation of its last user.
     pub(super) slots: Vec<Vec<(Option<usize>, u32)>>,
     pub(super) decider: Option<Decider>,
+    /// User Name that the certificate of the next connection gives.
+    pub(crate) certified: Option<Box<str>>,
     /// Questions asked, in order.
     pub(crate) questions: Vec<Question>,
     /// Events told, in order.
@@ -149,6 +151,7 @@ impl Net {
             filters: BTreeMap::new(),
             slots: vec![Vec::new(); count],
             decider: None,
+            certified: None,
             questions: Vec::new(),
             events: Vec::new(),
             unanswered: BTreeSet::new(),
