@@ -141,13 +141,7 @@ impl Client {
 
     /// Subscribes and waits for the SUBACK.
     pub fn subscribe(&mut self, filter: &str, qos: QoS) {
-        let filters = [(TopicFilter::new(filter).unwrap(), SubscribeOptions::new(qos))];
-        self.send(&Packet::Subscribe(Subscribe {
-            packet_id: id(1),
-            subscription_identifier: None,
-            user_properties: UserProperties::default(),
-            filters: SubscribeFilters::new(&filters),
-        }));
+        self.send_bytes(&subscribe_bytes(filter, qos));
         self.receive(|packet| match packet {
             Packet::Suback(suback) => assert!(suback.reason_codes.iter().all(|code| !code.is_error()), "{suback:?}"),
             other => panic!("{other:?}"),
@@ -212,6 +206,16 @@ pub fn connect<'a>(client_id: &'a str, will: Option<Will<'a>>) -> Packet<'a> {
         password: None,
         properties: ConnectProperties::default(),
     })
+}
+
+pub fn subscribe_bytes(filter: &str, qos: QoS) -> Vec<u8> {
+    let filters = [(TopicFilter::new(filter).unwrap(), SubscribeOptions::new(qos))];
+    encoded(&Packet::Subscribe(Subscribe {
+        packet_id: id(1),
+        subscription_identifier: None,
+        user_properties: UserProperties::default(),
+        filters: SubscribeFilters::new(&filters),
+    }))
 }
 
 pub fn publish<'a>(topic: &'a str, payload: &'a [u8], qos: QoS) -> Packet<'a> {

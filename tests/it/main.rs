@@ -19,3 +19,4 @@ mod programs;
 mod slow;
 mod start;
 mod stop;
+mod transports;
