@@ -58,7 +58,7 @@ pub async fn accept(listener: Listener, intake: Arc<Intake>, mut dealer: Dealer<
                 intake.counters.intake_pauses.fetch_add(1, Ordering::Relaxed);
             }
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            let (intake, shard) = (Arc::clone(&intake), dealer.next());
+            let (intake, shard) = (Arc::clone(&intake), dealer.next_shard());
             tokio::spawn(async move {
                 match intake.prepare(socket, address).await {
                     // Without a driver there is nobody to serve it.

@@ -92,7 +92,7 @@ impl<S> Dealer<S> {
     }
 
     /// The way to the next shard, for one connection that is not ready yet.
-    pub fn next(&mut self) -> mpsc::Sender<Accepted<S>> {
+    pub fn next_shard(&mut self) -> mpsc::Sender<Accepted<S>> {
         self.next = (self.next + 1) % self.accepted.len();
         self.accepted[self.next].clone()
     }
