@@ -81,7 +81,7 @@ impl Pair {
     fn open(&mut self, at: usize, slot: u32) -> ConnId {
         let conn = ConnId { slot, generation: 1 };
         let peer = Peer::from(core::net::SocketAddr::from(([192, 0, 2, 1], 50_000)));
-        self.input(at, ShardInput::Opened { conn, listener: ListenerId(0), peer });
+        self.input(at, ShardInput::Opened { conn, listener: ListenerId(0), peer, username: None });
         conn
     }
 
