@@ -361,8 +361,8 @@ pub(super) const ROOT: &[Key<Config>] = &[
     key(
         "mqtt.max_packet_size",
         Field::Size(64, 256 * MB, |c, v| c.mqtt.max_packet_size = fit(v)),
-        "1MB",
-        "The largest packet that a client may send. In a file a bare number is bytes.",
+        "2MB",
+        "The largest packet that a client may send. In a file a bare number is bytes. EMQ X: 1MB, which a payload of 1 MiB just exceeds.",
     ),
     key(
         "mqtt.max_clientid_len",
