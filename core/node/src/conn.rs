@@ -82,12 +82,18 @@ pub(crate) enum Feature {
     Retries = 4,
     /// It is one of its listener's connections.
     Counted = 8,
+    /// A SUBSCRIBE of it waits for the other shards.
+    Subscribing = 16,
 }
 
 impl Features {
     #[inline]
     pub(crate) fn has(self, feature: Feature) -> bool {
         self.0 & feature as u8 != 0
+    }
+
+    pub(crate) fn remove(&mut self, feature: Feature) {
+        self.0 &= !(feature as u8);
     }
 
     pub(crate) fn add(&mut self, feature: Feature) {
@@ -123,8 +129,6 @@ pub(crate) struct Rare {
     pub(crate) refused: Vec<ReasonCode>,
     /// Its fan-out is not finished.
     pub(crate) fan_out: bool,
-    /// A SUBSCRIBE that waits for the other shards.
-    pub(crate) suback: Option<Box<PendingSuback>>,
     /// Authentication Method of this connection (section 4.12).
     pub(crate) method: Option<Box<str>>,
     /// A re-authentication is going on.

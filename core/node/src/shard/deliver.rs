@@ -9,7 +9,7 @@ use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
 use super::{Shard, is_open};
-use crate::conn::NONE;
+use crate::conn::{Feature, NONE};
 use crate::hooks::Hook;
 use crate::io::{Outbox, Output};
 use crate::outbuf::OUTPUT_OWN_BYTES;
@@ -219,9 +219,8 @@ impl Shard {
         let Some(c) = self.conn_mut(conn) else { return };
         let waits = c.waits();
         let blocked = c.rare.as_ref().is_some_and(|rare| {
-            let put_aside = rare.pending.is_some() || rare.suback.is_some();
-            rare.fan_out || put_aside || rare.paced_until.is_some() || (waits && rare.unread)
-        });
+            rare.fan_out || rare.pending.is_some() || rare.paced_until.is_some() || (waits && rare.unread)
+        }) || c.features.has(Feature::Subscribing);
         if !c.held || blocked {
             return;
         }

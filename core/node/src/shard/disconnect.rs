@@ -83,10 +83,10 @@ impl Shard {
         if key == NONE {
             return;
         }
-        let suback = c.rare.as_mut().and_then(|rare| rare.suback.take());
         if c.waits() {
             self.stop_waiting_for_all(now, conn, |_| true, out);
         }
+        let suback = self.give_up_waiting(conn);
         for filter in suback.map(|suback| suback.readings).unwrap_or_default() {
             self.stop_pouring(key, filter.as_str());
         }

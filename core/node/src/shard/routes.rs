@@ -1,13 +1,26 @@
 //! Which filters other shards have subscribers of, and telling them about those here.
 
+use std::collections::VecDeque;
+
 use newtmq_base::{ConnId, Instant, ShardId};
 use newtmq_mqtt::{OwnedTopicFilter, TopicFilter};
 use newtmq_topic::{PlaceId, SubscriberId, Subscription};
 
 use super::Shard;
 use super::sys::is_sys;
+use crate::conn::{Feature, PendingSuback};
 use crate::control::{FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl};
 use crate::io::{Outbox, Output};
+
+/// A connection whose SUBACK waits for other shards.
+#[derive(Debug)]
+struct Waiting {
+    /// The change that it waits for.
+    seq: u64,
+    conn: ConnId,
+    /// None once the connection has gone.
+    suback: Option<Box<PendingSuback>>,
+}
 
 /// The shard's side of the node's log.
 #[derive(Debug, Default)]
@@ -19,7 +32,7 @@ pub(crate) struct Routes {
     /// Up to here every shard knows.
     committed: u64,
     /// Connections whose SUBACK waits, oldest first.
-    waiting: std::collections::VecDeque<(u64, ConnId)>,
+    waiting: VecDeque<Waiting>,
     /// What was said of retained messages.
     counts: Box<[u64]>,
     /// Filters about the server at other shards.
@@ -67,14 +80,27 @@ impl Shard {
         out.push(Output::Control(ToControl::Routes { seq: self.routes.seq, changes }));
     }
 
-    /// Whether every shard knows the subscriptions that were made up to now; else the connection waits in line.
-    pub(crate) fn is_committed(&mut self, conn: ConnId, out: &mut Outbox) -> bool {
+    /// Whether every shard knows the subscriptions that were made up to now.
+    pub(crate) fn is_committed(&mut self, out: &mut Outbox) -> bool {
         self.send_changes(out);
-        if self.routes.committed >= self.routes.seq {
-            return true;
+        self.routes.committed >= self.routes.seq
+    }
+
+    /// A connection's SUBACK waits until they do. In line and not at the connection, for nearly every connection subscribes.
+    pub(crate) fn wait_for_commit(&mut self, conn: ConnId, suback: PendingSuback) {
+        self.live(conn).features.add(Feature::Subscribing);
+        let suback = Some(Box::new(suback));
+        self.routes.waiting.push_back(Waiting { seq: self.routes.seq, conn, suback });
+    }
+
+    /// A connection that waits no longer, and what it waited with.
+    pub(crate) fn give_up_waiting(&mut self, conn: ConnId) -> Option<Box<PendingSuback>> {
+        let c = self.live(conn);
+        if !c.features.has(Feature::Subscribing) {
+            return None;
         }
-        self.routes.waiting.push_back((self.routes.seq, conn));
-        false
+        c.features.remove(Feature::Subscribing);
+        self.routes.waiting.iter_mut().find(|waiting| waiting.conn == conn)?.suback.take()
     }
 
     pub(crate) fn on_control(&mut self, now: Instant, message: FromControl, out: &mut Outbox) {
@@ -133,8 +159,10 @@ impl Shard {
     fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {
         self.routes.committed = seq;
         self.must_have_read(retained);
-        while let Some((_, conn)) = self.routes.waiting.pop_front_if(|(wanted, _)| *wanted <= seq) {
-            self.finish_subscribe(now, conn, out);
+        while let Some(waiting) = self.routes.waiting.pop_front_if(|waiting| waiting.seq <= seq) {
+            if let Some(suback) = waiting.suback {
+                self.finish_subscribe(now, waiting.conn, *suback, out);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use newtmq_session::{Applied, Op};
 use newtmq_topic::{SubscriberId, Subscription};
 
 use super::{Next, Shard, is_open};
-use crate::conn::{Pending, PendingSuback, Stage};
+use crate::conn::{Feature, Pending, PendingSuback, Stage};
 use crate::hooks::{AclAction, Hook, Question, Verdict};
 use crate::io::Outbox;
 
@@ -109,19 +109,19 @@ impl Shard {
             }
         }
         let suback = PendingSuback { packet_id: subscribe.packet_id, reasons, readings };
-        if self.is_committed(conn, out) {
+        if self.is_committed(out) {
             return self.answer_subscribe(now, conn, suback, out);
         }
         // What the client publishes next is matched with what it has subscribed.
-        self.live(conn).rare().suback = Some(Box::new(suback));
+        self.wait_for_commit(conn, suback);
         Next::Hold
     }
 
     /// Every shard knows the subscriptions of a connection that waited for it.
-    pub(crate) fn finish_subscribe(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+    pub(crate) fn finish_subscribe(&mut self, now: Instant, conn: ConnId, suback: PendingSuback, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
-        let Some(suback) = c.rare.as_mut().and_then(|rare| rare.suback.take()) else { return };
-        if is_open(c) && self.answer_subscribe(now, conn, *suback, out) == Next::Go {
+        c.features.remove(Feature::Subscribing);
+        if is_open(c) && self.answer_subscribe(now, conn, suback, out) == Next::Go {
             self.resume(now, conn, out);
         }
     }
