@@ -214,6 +214,10 @@ mod imp {
         Ok(seed)
     }
 
+    /// How much the work of [`work`] gives way to everything else; 19 is the most. Linux takes it for the thread alone.
+    #[cfg(target_os = "linux")]
+    const WORK_NICENESS: i32 = 10;
+
     /// Does `workers.len()` pieces of work at a time, each on a thread of its own, until nobody can send any more.
     ///
     /// # Errors
@@ -229,6 +233,11 @@ mod imp {
             // One waits for the next piece, the others for their turn to do so.
             let next = move || work.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
             let body = move || {
+                // Where there are fewer processors than work, clients that are connected come first.
+                #[cfg(target_os = "linux")]
+                if let Err(error) = rustix::process::setpriority_process(None, WORK_NICENESS) {
+                    tracing::debug!(%error, "work has the same priority as the shards");
+                }
                 while let Some(piece) = next() {
                     worker(piece);
                 }

@@ -13,6 +13,8 @@ use crate::run::Shared;
 
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
+const PINGREQ: &[u8] = &[0xC0, 0];
+
 /// One client's life.
 pub async fn play(index: u32, seed: u64, shared: Arc<Shared>) {
     let mut rng = Rng::from_number(seed << 32 | u64::from(index));
@@ -87,6 +89,8 @@ async fn pair(index: u32, rng: &mut Rng, settings: &Settings, shared: &Arc<Share
             }
             number += 1;
         }
+        // With QoS 0 it says nothing otherwise, and its Keep Alive runs out.
+        subscriber.send_bytes(PINGREQ).await?;
         // Acknowledgements of the publisher, as they come.
         while let Ok(heard) = timeout(Duration::from_millis(1), publisher.hear()).await {
             heard?;
@@ -119,7 +123,7 @@ async fn listen(filter: &str, rng: &mut Rng, settings: &Settings, shared: &Arc<S
             break;
         }
         take(&mut client, Duration::from_millis(500 + rng.below(5000))).await?;
-        client.send_bytes(&[0xC0, 0]).await?;
+        client.send_bytes(PINGREQ).await?;
     }
     client.leave().await;
     Ok(())
@@ -179,7 +183,7 @@ async fn dawdle(rng: &mut Rng, settings: &Settings, shared: &Arc<Shared>) -> io:
             break;
         }
         client.hear().await?;
-        client.send_bytes(&[0xC0, 0]).await?;
+        client.send_bytes(PINGREQ).await?;
         pause(rng, 1000).await;
     }
     Ok(())
@@ -215,7 +219,7 @@ async fn idle(settings: &Settings, shared: &Arc<Shared>) -> io::Result<()> {
         if shared.stopped() {
             break;
         }
-        client.send_bytes(&[0xC0, 0]).await?;
+        client.send_bytes(PINGREQ).await?;
         take(&mut client, Duration::from_secs(10)).await?;
     }
     client.leave().await;
