@@ -11,7 +11,6 @@ use newtmq_node::{AccessConfig, AdminCommand, DropReason, MemoryPressure, Questi
 use super::client::{Client, Script};
 use super::net::Net;
 use super::packets::{Connack, Connect, Got, Message, Publish, Subscribe, encode};
-use super::view::NodeLedger;
 
 impl Net {
     /// Opens a network connection and sends CONNECT; nothing is awaited.
@@ -350,7 +349,7 @@ impl Net {
         self.settle();
     }
 
-    pub(crate) fn ledger(&self) -> NodeLedger {
+    pub(crate) fn ledger(&self) -> newtmq_node::Ledger {
         self.view().ledger()
     }
 

@@ -1,6 +1,6 @@
 //! The shards of a node seen as one.
 
-use newtmq_node::{ConnView, DropReason, Ledger, Shard};
+use newtmq_node::{ConnView, Ledger, Shard};
 
 /// What can be seen of a node.
 #[derive(Clone, Copy)]
@@ -50,8 +50,8 @@ impl<'a> NodeView<'a> {
         self.0.iter().find_map(|shard| shard.view().session_is_connected(client))
     }
 
-    pub(crate) fn ledger(self) -> NodeLedger {
-        let mut sum = NodeLedger::default();
+    pub(crate) fn ledger(self) -> Ledger {
+        let mut sum = Ledger::default();
         for shard in self.0 {
             sum.add(&shard.view().ledger());
         }
@@ -63,47 +63,5 @@ impl<'a> NodeView<'a> {
         for shard in self.0 {
             shard.view().assert_consistent();
         }
-    }
-}
-
-/// The ledgers of all shards together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct NodeLedger {
-    pub(crate) accepted: u64,
-    pub(crate) unmatched: u64,
-    pub(crate) matched: u64,
-    pub(crate) delivered: u64,
-    pub(crate) retained_sent: u64,
-    pub(crate) sent_again: u64,
-    pub(crate) rel_timeouts: u64,
-    pub(crate) hook_timeouts: u64,
-    pub(crate) paced: u64,
-    pub(crate) denied: u64,
-    dropped: [u64; DropReason::ALL.len()],
-}
-
-impl NodeLedger {
-    fn add(&mut self, ledger: &Ledger) {
-        self.accepted += ledger.accepted;
-        self.unmatched += ledger.unmatched;
-        self.matched += ledger.matched;
-        self.delivered += ledger.delivered;
-        self.retained_sent += ledger.retained_sent;
-        self.sent_again += ledger.sent_again;
-        self.rel_timeouts += ledger.rel_timeouts;
-        self.hook_timeouts += ledger.hook_timeouts;
-        self.paced += ledger.paced;
-        self.denied += ledger.denied;
-        for (sum, reason) in self.dropped.iter_mut().zip(DropReason::ALL) {
-            *sum += ledger.dropped(reason);
-        }
-    }
-
-    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
-        self.dropped[reason as usize]
-    }
-
-    pub(crate) fn dropped_total(&self) -> u64 {
-        self.dropped.iter().sum()
     }
 }
