@@ -34,6 +34,8 @@ use slot::{Slot, Slots, Wrote, write};
 
 /// Largest read, and what a connection may read in a row; then the others have their turn.
 const READ_BYTES: usize = 64 << 10;
+/// What a read costs of that at least: a client may need many records or frames for a few bytes.
+const READ_COST_MIN: usize = READ_BYTES / 4;
 /// Most connections opened in a round.
 const OPEN_MAX: usize = 256;
 /// Most `fill`s of one connection in a round; then the others have their turn.
@@ -162,7 +164,7 @@ impl<P: Poller> Driver<P> {
                 self.take_outputs();
             }
             // TLS and WebSocket give less than they read, so that a full buffer alone would never be seen.
-            budget = budget.saturating_sub(count);
+            budget = budget.saturating_sub(count.max(READ_COST_MIN));
             if budget == 0 {
                 // There may be more; the others first.
                 self.ready.push(slot);

@@ -25,6 +25,10 @@ const PLAINTEXT_MAX: usize = 16 << 10;
 /// Most that a client may have sent of a handshake message before it is complete. Chains of certificates are the largest;
 /// above it the handshake fails.
 const HANDSHAKE_MAX: usize = 128 << 10;
+/// Reads from the stream below in a row; then who reads has its turn, however little data they brought.
+const READS_MAX: usize = 4;
+/// Reads in a row that bring no data at all. A client that sends nothing but new keys and empty records that long is closed.
+const FRUITLESS_READS_MAX: usize = 16;
 /// Most encrypted bytes that wait for the socket: a record of data, and what the protocol itself has to say. Above it
 /// the connection is closed.
 const OUTPUT_MAX: usize = 64 << 10;
@@ -337,8 +341,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
         if this.fresh {
             this.read_fresh(buffer)?;
         }
+        let mut reads = 0;
         // A record that is complete is always taken whole, so there must be room for it.
         while !this.ended && buffer.remaining() >= RECORD_MAX {
+            let has_data = buffer.filled().len() > before;
+            if has_data && reads >= READS_MAX {
+                break;
+            }
+            if reads == FRUITLESS_READS_MAX {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "records without data")));
+            }
+            reads += 1;
             match this.read_records(cx, buffer) {
                 Ok(true) => {}
                 Ok(false) => {
@@ -348,13 +361,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tls<S> {
                 Err(error) => {
                     // The alert that tells why.
                     let _ = this.write_output(cx);
-                    return Poll::Ready(Err(error));
+                    if buffer.filled().len() == before {
+                        return Poll::Ready(Err(error));
+                    }
+                    // What came before counts: a client may send its last packets and reset the connection.
+                    this.ended = true;
                 }
             }
+        }
+        if this.ended && !this.closed && buffer.filled().len() == before {
+            // Said in return, so that the client can tell an end from a cut, but not before all it sent is read: until
+            // then it may be answered. It may be gone.
+            this.closed = true;
+            let _ = this.encrypt(None);
         }
         // Answers of the protocol itself, such as new keys.
         if !this.output.is_empty()
             && let Poll::Ready(Err(error)) = this.write_output(cx)
+            && !this.ended
+            && buffer.filled().len() == before
         {
             return Poll::Ready(Err(error));
         }

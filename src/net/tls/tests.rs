@@ -209,3 +209,93 @@ fn damaged_records_end_the_connection() {
         });
     }
 }
+
+/// A stream that has all of its bytes at once and is then reset. It counts how often it was asked.
+struct Plenty {
+    bytes: Vec<u8>,
+    at: usize,
+    reads: usize,
+}
+
+impl AsyncRead for Plenty {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.reads += 1;
+        if self.at == self.bytes.len() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let count = buffer.remaining().min(self.bytes.len() - self.at);
+        buffer.put_slice(&self.bytes[self.at..self.at + count]);
+        self.at += count;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Plenty {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn many_tiny_records_do_not_keep_the_reader() {
+    for version in VERSIONS {
+        block_on(async {
+            let (tls, mut client) = connected(version, 1 << 20, b"").await;
+            let mut bytes = Vec::new();
+            for _ in 0..20_000 {
+                std::io::Write::write_all(&mut client.tls.writer(), b"y").unwrap();
+                client.tls.write_tls(&mut bytes).unwrap();
+            }
+            let mut tls = tls.try_map(|_| Ok(Plenty { bytes, at: 0, reads: 0 })).unwrap();
+            let mut buffer = vec![0; 64 << 10];
+            assert!(tls.read(&mut buffer).await.unwrap() > 0);
+            assert!(tls.inner().reads <= READS_MAX, "{} reads in a row", tls.inner().reads);
+        });
+    }
+}
+
+#[test]
+fn data_before_a_reset_is_read() {
+    for version in VERSIONS {
+        block_on(async {
+            let (tls, mut client) = connected(version, 1 << 20, b"").await;
+            let mut bytes = Vec::new();
+            std::io::Write::write_all(&mut client.tls.writer(), b"DISCONNECT").unwrap();
+            client.tls.write_tls(&mut bytes).unwrap();
+            let mut tls = tls.try_map(|_| Ok(Plenty { bytes, at: 0, reads: 0 })).unwrap();
+            let mut buffer = vec![0; 64 << 10];
+            assert_eq!(tls.read(&mut buffer).await.unwrap(), 10);
+            assert_eq!(tls.read(&mut buffer).await.unwrap(), 0);
+        });
+    }
+}
+
+#[test]
+fn an_end_is_answered_with_one() {
+    for version in VERSIONS {
+        block_on(async {
+            let (mut tls, mut client) = connected(version, 1 << 20, b"").await;
+            std::io::Write::write_all(&mut client.tls.writer(), b"x").unwrap();
+            client.tls.send_close_notify();
+            client.write().await;
+            let mut buffer = vec![0; 64 << 10];
+            assert_eq!(tls.read(&mut buffer).await.unwrap(), 1);
+            tls.write_all(b"y").await.unwrap();
+            assert_eq!(tls.read(&mut buffer).await.unwrap(), 0);
+            drop(tls);
+            let mut read = Vec::new();
+            while client.read(&mut read).await {}
+            assert_eq!(read, b"y");
+            // An end without it would be an error.
+            assert_eq!(std::io::Read::read(&mut client.tls.reader(), &mut buffer).unwrap(), 0);
+        });
+    }
+}
