@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::listener::AccessRule;
 use super::types::{Bandwidth, PerTime, Watermark};
@@ -189,9 +189,22 @@ pub(super) fn access(text: &str) -> Option<AccessRule> {
     };
     let network = match whom.trim() {
         "all" => None,
-        whom => Some(whom.parse::<IpNet>().or_else(|_| whom.parse::<IpAddr>().map(IpNet::from)).ok()?.trunc()),
+        whom => {
+            let network = whom.parse::<IpNet>().or_else(|_| whom.parse::<IpAddr>().map(IpNet::from)).ok()?;
+            Some(canonical(network)?.trunc())
+        }
     };
     Some(AccessRule { allow, network })
+}
+
+/// Addresses are compared as what they are, so a network of IPv4 addresses that is written as IPv6 is one of IPv4, too;
+/// it would fit nobody otherwise. None for a network with some of them and others.
+fn canonical(network: IpNet) -> Option<IpNet> {
+    let IpAddr::V4(address) = network.addr().to_canonical() else { return Some(network) };
+    match network {
+        IpNet::V4(_) => Some(network),
+        IpNet::V6(mapped) => Ipv4Net::new(address, mapped.prefix_len().checked_sub(96)?).ok().map(IpNet::V4),
+    }
 }
 
 /// A host name, perhaps with `*.` in front.
@@ -274,6 +287,10 @@ mod tests {
             ("deny 192.0.2.0/24", network(false, "192.0.2.0/24")),
             ("deny 192.0.2.7/24", network(false, "192.0.2.0/24")),
             ("allow 2001:db8::1", network(true, "2001:db8::1/128")),
+            ("deny ::ffff:192.0.2.7/120", network(false, "192.0.2.0/24")),
+            ("deny ::ffff:192.0.2.7", network(false, "192.0.2.7/32")),
+            ("deny ::/0", network(false, "::/0")),
+            ("deny ::ffff:192.0.2.7/95", None),
             ("allow", None),
             ("Allow all", None),
             ("deny 192.0.2.0/33", None),
