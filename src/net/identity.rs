@@ -25,7 +25,9 @@ pub fn username(certificate: &CertificateDer<'_>, kind: PeerName) -> Result<Opti
             let (_, parsed) = x509_parser::parse_x509_certificate(certificate).map_err(|_| Nameless)?;
             let subject = parsed.subject();
             if kind == PeerName::Dn {
-                subject.to_string()
+                // Every subject that cannot be shown would have the same name, which is put into `<>`; others begin
+                // with the kind of their first part.
+                Some(subject.to_string()).filter(|name| !name.starts_with('<')).ok_or(Nameless)?
             } else {
                 let name = subject.iter_common_name().next().ok_or(Nameless)?;
                 name.as_str().map_err(|_| Nameless)?.to_owned()
@@ -81,5 +83,14 @@ mod tests {
             assert_eq!(username(&certificate(names), PeerName::Cn), Err(Nameless), "{names:?}");
         }
         assert_eq!(username(&CertificateDer::from(vec![0x30, 0x80]), PeerName::Cn), Err(Nameless));
+        // A subject that is no UTF-8 although it says so.
+        let mut der = certificate(&[(DnType::CommonName, "alice")]).to_vec();
+        while let Some(at) = der.windows(5).position(|five| five == b"alice") {
+            der[at] = 0xFF;
+        }
+        let broken = CertificateDer::from(der);
+        for kind in [PeerName::Cn, PeerName::Dn] {
+            assert_eq!(username(&broken, kind), Err(Nameless), "{kind:?}");
+        }
     }
 }
