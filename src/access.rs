@@ -226,9 +226,8 @@ impl Shared {
         let (now, ip) = (self.clock.now(), peer.ip());
         let key = (asked.shard, *conn);
         let exchange = lock(&self.exchanges).take(now, key);
-        if exchange.is_none()
-            && let Some(verdict) = self.throttled(now, ip, client, username)
-        {
+        // At each step: many exchanges may have begun before the first one failed.
+        if let Some(verdict) = self.throttled(now, ip, client, username) {
             return verdict;
         }
         if method.is_none() {

@@ -114,6 +114,25 @@ fn exchanges_that_are_refused() {
 }
 
 #[test]
+fn exchanges_that_began_before_others_failed_wait_as_well() {
+    let shared = shared(true);
+    let step = |slot: u32, data: &[u8]| {
+        let mut question = question(Some("alice"), None, Some(SCRAM_METHOD), data);
+        let Question::Authenticate { conn, .. } = &mut question else { panic!() };
+        conn.slot = slot;
+        decide(&shared, question)
+    };
+    let started: Vec<_> = (0..5).map(|slot| (slot, step(slot, b"n,,n=alice,r=x"))).collect();
+    let guesses = started.into_iter().map(|(slot, verdict)| {
+        let Verdict::Continue(challenge) = verdict else { panic!() };
+        let nonce = String::from_utf8_lossy(&challenge).split(',').next().unwrap().to_owned();
+        step(slot, format!("c=biws,{nonce},p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").as_bytes())
+    });
+    let wait = Verdict::Deny(ReasonCode::ConnectionRateExceeded);
+    assert_eq!(guesses.collect::<Vec<_>>(), [WRONG, WRONG, WRONG, wait.clone(), wait]);
+}
+
+#[test]
 fn a_full_queue_refuses_and_does_not_wait() {
     let shared = Arc::new(shared(true));
     let decider = start(&shared).unwrap();
