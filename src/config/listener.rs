@@ -188,6 +188,13 @@ pub const CIPHERS: &[&str] = &[
     "ECDHE-RSA-CHACHA20-POLY1305",
 ];
 
+impl TlsVersion {
+    /// The version that a cipher suite of [`CIPHERS`] belongs to.
+    pub(super) fn of_cipher(at: usize) -> TlsVersion {
+        if CIPHERS[at].starts_with("TLS_") { TlsVersion::V13 } else { TlsVersion::V12 }
+    }
+}
+
 /// Listeners that have an address without being told one: transport, name, port and zone, all on 127.0.0.1.
 const STANDARD: &[(Transport, &str, u16, &str)] = &[
     (Transport::Tcp, DEFAULT_NAME, 1883, DEFAULT_NAME),

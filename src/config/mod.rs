@@ -307,8 +307,17 @@ impl Build {
             from_nowhere,
             "without TLS it can only be cn, and needs `proxy_protocol = true`",
         );
+        let usable = |at: &usize| tls.versions.contains(&TlsVersion::of_cipher(*at));
+        needs(
+            "ciphers",
+            has_tls && !tls.ciphers.iter().any(usable),
+            "none of them belongs to a version in `tls_versions`",
+        );
+        let mut names = BTreeSet::new();
         for (number, sni) in &tls.sni {
             let leaf = format!("sni.{number}.hostname");
+            let again = !sni.hostname.is_empty() && !names.insert(sni.hostname.to_ascii_lowercase());
+            needs(&leaf, again, "each name has one certificate; another number has this name");
             let whole = !sni.hostname.is_empty() && file(&sni.certificate) == (true, true);
             needs(&leaf, !whole, "hostname, certfile and keyfile of one number belong together");
         }
