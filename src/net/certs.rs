@@ -19,7 +19,7 @@ use crate::config::{CIPHERS, CertificateFiles, Listener, Tls, TlsVersion, Verify
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file that cannot be read.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path} cannot be read", path = .path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -211,4 +211,15 @@ fn told(error: &pem::Error, wanted: &str) -> String {
 
 fn wrong_file(path: &Path, what: impl ToString) -> CertificateError {
     CertificateError::Wrong { path: path.to_owned(), what: what.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_once() {
+        let error = anyhow::Error::from(bytes(Path::new("no/such.pem")).unwrap_err());
+        assert_eq!(format!("{error:#}"), "no/such.pem cannot be read: No such file or directory (os error 2)");
+    }
 }
