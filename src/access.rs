@@ -53,7 +53,7 @@ pub struct Logins {
     pub failed: u64,
     /// Refused without a look, because too many had failed.
     pub throttled: u64,
-    /// Refused because too many were waiting.
+    /// Refused because too many were waiting, or the answer would have been too late.
     pub busy: u64,
     /// Addresses and user names whose failures were forgotten to make room.
     pub throttle_evicted: u64,
@@ -66,6 +66,8 @@ pub struct Logins {
 struct Shared {
     allow_anonymous: bool,
     clock: Clock,
+    /// How long a client waits for an answer.
+    patience: Duration,
     users: RwLock<Option<Arc<Users>>>,
     throttle: Mutex<Throttle>,
     exchanges: Mutex<Exchanges>,
@@ -78,16 +80,18 @@ struct Shared {
 }
 
 impl Access {
-    /// Reads the files, and starts the threads if there is anything for them to do.
+    /// Reads the files, and starts the threads if there is anything for them to do. A client waits for an answer as
+    /// long as `patience` says, not longer.
     ///
     /// # Errors
     /// A file, or the operating system's.
-    pub fn open(config: &Config, clock: Clock) -> anyhow::Result<Access> {
+    pub fn open(config: &Config, clock: Clock, patience: Duration) -> anyhow::Result<Access> {
         let (rules, users) = read(config)?;
         let authenticates = users.is_some();
         let shared = Arc::new(Shared {
             allow_anonymous: config.allow_anonymous,
             clock,
+            patience,
             users: RwLock::new(users),
             throttle: Mutex::new(Throttle::new(settings::throttle(&config.login_throttle))),
             exchanges: Mutex::default(),
@@ -169,11 +173,14 @@ fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError
 
 /// Starts the threads; the decider puts questions into their queue.
 fn start(shared: &Arc<Shared>) -> io::Result<Decider> {
-    let (sender, questions) = mpsc::channel::<Asked>(QUEUE_MAX);
+    let (sender, questions) = mpsc::channel::<(Instant, Asked)>(QUEUE_MAX);
     let worker = || {
         let (shared, mut verifier) = (Arc::clone(shared), Verifier::default());
-        move |asked: Asked| {
-            let verdict = shared.decide(&mut verifier, &asked);
+        move |(since, asked): (Instant, Asked)| {
+            // A client that was refused by now would cost as much as one that waits, and if many come at once all of
+            // them would be looked at too late.
+            let late = shared.clock.now() - since >= shared.patience;
+            let verdict = if late { shared.busy() } else { shared.decide(&mut verifier, &asked) };
             asked.answer.give(verdict);
         }
     };
@@ -184,9 +191,9 @@ fn start(shared: &Arc<Shared>) -> io::Result<Decider> {
         if let Some(verdict) = shared.decide_at_once(&asked.question) {
             return asked.answer.give(verdict);
         }
-        if let Err(error) = sender.try_send(asked) {
-            shared.warn_busy();
-            error.into_inner().answer.give(Verdict::Deny(ReasonCode::ServerBusy));
+        if let Err(error) = sender.try_send((shared.clock.now(), asked)) {
+            let verdict = shared.busy();
+            error.into_inner().1.answer.give(verdict);
         }
     }))
 }
@@ -302,7 +309,7 @@ impl Shared {
     }
 
     /// Counts, and writes a line once in a while.
-    fn warn_busy(&self) {
+    fn busy(&self) -> Verdict {
         let busy = self.busy.fetch_add(1, Ordering::Relaxed) + 1;
         let (now, last) = (self.clock.now(), self.warned.load(Ordering::Relaxed));
         let due = last == 0 || now - Instant::from_nanos(last) >= WARN_EVERY;
@@ -310,6 +317,7 @@ impl Shared {
         if due && self.warned.compare_exchange(last, mark, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             tracing::warn!(busy, "more logins than passwords can be checked; clients are told that the server is busy");
         }
+        Verdict::Deny(ReasonCode::ServerBusy)
     }
 }
 

@@ -109,7 +109,7 @@ impl std::fmt::Debug for Started {
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
     let contexts = contexts(&options.config)?;
     let clock = Clock::start();
-    let access = Arc::new(Access::open(&options.config.access, clock)?);
+    let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
     let listeners = listen(&options.config).await?;
     let (mailboxes, office, reports) = driver::office(options.shards);
     let hooks = logged_hooks().union(access.hooks());
@@ -197,7 +197,7 @@ fn logged_hooks() -> HookSet {
     HookSet::default().with(Hook::ClientConnected).with(Hook::ClientDisconnected).with(Hook::SessionTerminated)
 }
 
-/// Reads the files of users and rules again whenever it is asked to.
+/// Tells the shards to stop at the first signal, and ends the process at the second.
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal stops at once");

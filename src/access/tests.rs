@@ -21,6 +21,7 @@ fn shared(allow_anonymous: bool) -> Shared {
     Shared {
         allow_anonymous,
         clock: Clock::start(),
+        patience: Duration::from_secs(3600),
         users: RwLock::new(Some(Arc::new(users()))),
         throttle: Mutex::new(Throttle::new(limits)),
         exchanges: Mutex::default(),
@@ -157,13 +158,24 @@ fn a_full_queue_refuses_and_does_not_wait() {
 }
 
 #[test]
+fn who_waits_no_longer_is_not_looked_at() {
+    let shared = Arc::new(Shared { patience: Duration::ZERO, ..shared(true) });
+    let (asked, mut verdicts) = Asked::alone(question(Some("alice"), Some("secret"), None, b""));
+    start(&shared).unwrap().ask(asked);
+    let (_, verdict) = verdicts.blocking_recv().unwrap();
+    assert_eq!(verdict, Verdict::Deny(ReasonCode::ServerBusy));
+    let counted = [&shared.accepted, &shared.failed, &shared.busy].map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(counted, [0, 0, 1]);
+}
+
+#[test]
 fn a_broken_file_changes_nothing() {
     let dir = std::env::temp_dir().join(format!("newtmq-access-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("acl.conf");
     std::fs::write(&file, "{allow, all}.").unwrap();
     let config = Config { acl_file: Some(file.clone()), ..crate::config::Config::default().access };
-    let access = Access::open(&config, Clock::start()).unwrap();
+    let access = Access::open(&config, Clock::start(), Duration::ZERO).unwrap();
     assert_eq!(access.hooks(), HookSet::default(), "nobody is asked without a password file");
     assert_eq!(access.rules().acl.map(|acl| acl.len()), Some(1));
     std::fs::write(&file, "{allow, all}. {deny, al}.").unwrap();
