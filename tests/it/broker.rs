@@ -186,6 +186,19 @@ impl Broker {
         Broker::from(Process::start(command))
     }
 
+    /// With the listeners `ssl.t` and `wss.t`, and the certificate in the folder `certs`. Tells in its log who connects.
+    pub fn with_tls(scratch: &Scratch, more: &[&str]) -> Broker {
+        let certificate = format!("certfile={}", scratch.file("certs/cert.pem"));
+        let key = format!("keyfile={}", scratch.file("certs/key.pem"));
+        let mut sets = Vec::new();
+        for kind in ["ssl", "wss"] {
+            sets.push(format!("listener.{kind}.t.bind=127.0.0.1:0"));
+            sets.extend([&certificate, &key].map(|file| format!("listener.{kind}.t.{file}")));
+        }
+        sets.extend(more.iter().map(|set| (*set).to_owned()));
+        Broker::of(newtmq(), &sets.iter().map(String::as_str).collect::<Vec<_>>(), &["--log", "debug"])
+    }
+
     /// Waits for the start message.
     pub fn from(process: Process) -> Broker {
         let line = process.stdout.wait_for("\"event\":\"started\"", |line| line.contains("\"event\":\"started\""));
@@ -232,10 +245,23 @@ impl Scratch {
         &self.0
     }
 
+    /// What a file or folder is called from anywhere.
+    pub fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
     pub fn write(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
+        let path = self.file(name);
         std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        path
+    }
+
+    /// Makes certificates for development into a folder.
+    pub fn certificates(&self, folder: &str, arguments: &[&str]) {
+        let mut command = newtmq();
+        command.args(["cert", "dev", "--dir", &self.file(folder)]).args(arguments);
+        let mut process = Process::start(command);
+        assert_eq!(process.wait().code(), Some(0), "{}", process.stderr.text());
     }
 }
 

@@ -14,6 +14,7 @@ mod broker;
 mod client;
 mod clients;
 mod docs;
+mod libraries;
 mod limits;
 mod programs;
 mod slow;

@@ -1,4 +1,4 @@
-//! Client programs of other projects: `mosquitto_pub`, `mosquitto_sub` and paho-mqtt.
+//! Client programs of another project: `mosquitto_pub` and `mosquitto_sub`.
 
 use std::process::Command;
 
@@ -113,14 +113,65 @@ fn mosquitto_sends_a_large_message() {
     broker.stays_well();
 }
 
-/// `NEWTMQ_PYTHON` is a Python that has paho-mqtt.
 #[test]
-#[ignore = "needs paho-mqtt"]
-fn paho_mqtt() {
-    let python = std::env::var("NEWTMQ_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/paho_client.py");
-    let broker = Broker::start(&[]);
-    let seen = run(&broker, &format!("{python} {script} 127.0.0.1 PORT"));
-    assert!(seen.ends_with(" passed"), "{seen}");
+#[ignore = "needs mosquitto_pub and mosquitto_sub"]
+fn mosquitto_over_tls() {
+    let scratch = Scratch::new("mosquitto-tls");
+    scratch.certificates("certs", &[]);
+    scratch.certificates("other", &[]);
+    let broker = Broker::with_tls(&scratch, &[]);
+    let port = broker.address_of("mqtts", "t").port();
+    let to = |ca: &str| format!("-h localhost -p {port} --cafile {}", scratch.file(ca));
+    for tls in ["tlsv1.2", "tlsv1.3"] {
+        for version in VERSIONS {
+            for qos in 0..3 {
+                let topic = format!("m/{tls}/{version}/{qos}");
+                let from = format!("{} --tls-version {tls} -V {version} -q {qos} -t {topic}", to("certs/ca.pem"));
+                let mut subscriber = program(&broker, &format!("mosquitto_sub {from} -v -C 1"));
+                wait_until("the message", || {
+                    run(&broker, &format!("mosquitto_pub {from} -m hello"));
+                    (!subscriber.is_running()).then_some(())
+                });
+                assert_eq!(subscriber.stdout.to_end(), format!("{topic} hello"));
+            }
+        }
+    }
+    let mut stranger = program(&broker, &format!("mosquitto_pub {} -t t -m hello", to("other/ca.pem")));
+    assert_ne!(stranger.wait().code(), Some(0), "the broker's certificate is of another authority");
+    broker.stays_well();
+}
+
+#[test]
+#[ignore = "needs mosquitto_pub and mosquitto_sub"]
+fn mosquitto_has_the_user_name_of_its_certificate() {
+    let scratch = Scratch::new("mosquitto-certificate");
+    scratch.certificates("certs", &["--client", "alice"]);
+    scratch.certificates("certs", &["--client", "bob"]);
+    let ca = scratch.file("certs/ca.pem");
+    let broker = Broker::with_tls(
+        &scratch,
+        &[
+            "listener.ssl.t.verify=verify_peer",
+            "listener.ssl.t.fail_if_no_peer_cert=true",
+            "listener.ssl.t.peer_cert_as_username=cn",
+            &format!("listener.ssl.t.cacertfile={ca}"),
+            // The User Name shows in the topic for those who are in another zone.
+            "listener.ssl.t.zone=certified",
+            "zone.certified.mountpoint=of/%u/",
+        ],
+    );
+    let to = format!("-h localhost -p {} --cafile {ca} -V mqttv5 -q 1 -t t", broker.address_of("mqtts", "t").port());
+    for name in ["alice", "bob"] {
+        let file = |end: &str| scratch.file(&format!("certs/client-{name}{end}"));
+        let to = format!("{to} --cert {} --key {}", file(".pem"), file("-key.pem"));
+        // The User Name in CONNECT does not count.
+        run(&broker, &format!("mosquitto_pub {to} -u mallory -P secret -r -m {name}"));
+        let seen = run(&broker, "mosquitto_sub -h 127.0.0.1 -p PORT -q 1 -t of/+/t -C 1 -v --retained-only");
+        assert_eq!(seen, format!("of/{name}/t {name}"));
+        assert_eq!(run(&broker, &format!("mosquitto_sub {to} -C 1 -v")), format!("t {name}"));
+        run(&broker, &format!("mosquitto_pub {to} -r -n"));
+    }
+    let mut nobody = program(&broker, &format!("mosquitto_pub {to} -m hello"));
+    assert_ne!(nobody.wait().code(), Some(0), "without a certificate");
     broker.stays_well();
 }

@@ -58,30 +58,6 @@ fn is_closed(mut stream: impl Read) -> bool {
 
 // --- certificates
 
-/// Makes certificates into a folder of the scratch directory.
-fn certificates(scratch: &Scratch, folder: &str, arguments: &[&str]) {
-    let mut command = newtmq();
-    command.args(["cert", "dev", "--dir", &path(scratch, folder)]).args(arguments);
-    let mut process = Process::start(command);
-    assert_eq!(process.wait().code(), Some(0), "{}", process.stderr.text());
-}
-
-fn path(scratch: &Scratch, name: &str) -> String {
-    scratch.path().join(name).to_str().unwrap().to_owned()
-}
-
-fn tls_broker(scratch: &Scratch, more: &[&str]) -> Broker {
-    let certificate = format!("certfile={}", path(scratch, "certs/cert.pem"));
-    let key = format!("keyfile={}", path(scratch, "certs/key.pem"));
-    let mut sets = Vec::new();
-    for kind in ["ssl", "wss"] {
-        sets.push(format!("listener.{kind}.t.bind=127.0.0.1:0"));
-        sets.extend([&certificate, &key].map(|file| format!("listener.{kind}.t.{file}")));
-    }
-    sets.extend(more.iter().map(|set| (*set).to_owned()));
-    Broker::of(newtmq(), &sets.iter().map(String::as_str).collect::<Vec<_>>(), &["--log", "debug"])
-}
-
 /// A TLS client that trusts the authority of a folder, perhaps with a certificate of its own from there.
 fn tls(
     scratch: &Scratch,
@@ -90,14 +66,14 @@ fn tls(
     certificate: Option<&str>,
 ) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(path(scratch, &format!("{folder}/ca.pem"))).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(scratch.file(&format!("{folder}/ca.pem"))).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
     let config = config.with_root_certificates(roots);
     Arc::new(match certificate {
         None => config.with_no_client_auth(),
         Some(name) => {
-            let file = |end: &str| path(scratch, &format!("{folder}/client-{name}{end}"));
+            let file = |end: &str| scratch.file(&format!("{folder}/client-{name}{end}"));
             let chain = vec![CertificateDer::from_pem_file(file(".pem")).unwrap()];
             let key = PrivateKeyDer::from_pem_file(file("-key.pem")).unwrap();
             config.with_client_auth_cert(chain, key).unwrap()
@@ -117,8 +93,8 @@ const BOTH: &[&rustls::SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 #[test]
 fn tls_1_2_and_1_3() {
     let scratch = Scratch::new("tls");
-    certificates(&scratch, "certs", &[]);
-    let broker = tls_broker(&scratch, &[]);
+    scratch.certificates("certs", &[]);
+    let broker = Broker::with_tls(&scratch, &[]);
     let address = broker.address_of("mqtts", "t");
     for (version, want) in
         [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
@@ -143,8 +119,8 @@ fn tls_1_2_and_1_3() {
 #[test]
 fn a_large_message_comes_back_over_tls_and_wss() {
     let scratch = Scratch::new("large");
-    certificates(&scratch, "certs", &[]);
-    let broker = tls_broker(&scratch, &["mqtt.max_packet_size=4MB"]);
+    scratch.certificates("certs", &[]);
+    let broker = Broker::with_tls(&scratch, &["mqtt.max_packet_size=4MB"]);
     let config = tls(&scratch, "certs", BOTH, None);
     let payload: Vec<u8> = (0..3_000_000_u32).map(|n| (n / 3) as u8).collect();
     let tls = tls_stream(broker.address_of("mqtts", "t"), &config, "localhost");
@@ -169,10 +145,10 @@ fn echo<S: Read + Write>(mut stream: S, payload: &[u8]) {
 #[test]
 fn certificates_of_clients() {
     let scratch = Scratch::new("mutual");
-    certificates(&scratch, "certs", &["--client", "alice"]);
-    certificates(&scratch, "other", &["--client", "mallory"]);
-    let ca = format!("listener.ssl.t.cacertfile={}", path(&scratch, "certs/ca.pem"));
-    let broker = tls_broker(
+    scratch.certificates("certs", &["--client", "alice"]);
+    scratch.certificates("other", &["--client", "mallory"]);
+    let ca = format!("listener.ssl.t.cacertfile={}", scratch.file("certs/ca.pem"));
+    let broker = Broker::with_tls(
         &scratch,
         &[
             "listener.ssl.t.verify=verify_peer",
@@ -190,11 +166,11 @@ fn certificates_of_clients() {
     assert!(refused, "without a certificate");
     // One from another authority; the broker's own is trusted.
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(path(&scratch, "certs/ca.pem")).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_file(scratch.file("certs/ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let chain = vec![CertificateDer::from_pem_file(path(&scratch, "other/client-mallory.pem")).unwrap()];
-    let key = PrivateKeyDer::from_pem_file(path(&scratch, "other/client-mallory-key.pem")).unwrap();
+    let chain = vec![CertificateDer::from_pem_file(scratch.file("other/client-mallory.pem")).unwrap()];
+    let key = PrivateKeyDer::from_pem_file(scratch.file("other/client-mallory-key.pem")).unwrap();
     let config = Arc::new(config.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap());
     let mut mallory = tls_stream(address, &config, "localhost");
     let refused = mallory.write_all(&encoded(&connect("c", None))).is_err() || mallory.read(&mut [0; 16]).is_err();
@@ -209,11 +185,11 @@ fn shown(stream: &Tls) -> Vec<u8> {
 #[test]
 fn certificates_by_name_and_new_ones_at_sighup() {
     let scratch = Scratch::new("reload");
-    certificates(&scratch, "certs", &[]);
-    certificates(&scratch, "org", &["--host", "mqtt.example.org"]);
+    scratch.certificates("certs", &[]);
+    scratch.certificates("org", &["--host", "mqtt.example.org"]);
     let files = [("certfile", "org/cert.pem"), ("keyfile", "org/key.pem")];
-    let files = files.map(|(key, file)| format!("listener.ssl.t.sni.1.{key}={}", path(&scratch, file)));
-    let broker = tls_broker(&scratch, &["listener.ssl.t.sni.1.hostname=*.example.org", &files[0], &files[1]]);
+    let files = files.map(|(key, file)| format!("listener.ssl.t.sni.1.{key}={}", scratch.file(file)));
+    let broker = Broker::with_tls(&scratch, &["listener.ssl.t.sni.1.hostname=*.example.org", &files[0], &files[1]]);
     let address = broker.address_of("mqtts", "t");
     let config = tls(&scratch, "certs", BOTH, None);
     let mut before = mqtt(tls_stream(address, &config, "localhost"), "before");
@@ -230,7 +206,7 @@ fn certificates_by_name_and_new_ones_at_sighup() {
     assert_eq!(shown(&same), shown(&before));
     std::fs::write(scratch.path().join("certs/cert.pem"), good).unwrap();
 
-    certificates(&scratch, "certs", &["--force"]);
+    scratch.certificates("certs", &["--force"]);
     broker.process.signal(Signal::HUP);
     let config = wait_until("the new certificate", || {
         let config = tls(&scratch, "certs", BOTH, None);
@@ -431,10 +407,10 @@ fn an_address_in_use_is_noticed_for_each_kind() {
 #[test]
 fn a_wrong_certificate_stops_the_start() {
     let scratch = Scratch::new("wrong-certificate");
-    certificates(&scratch, "a", &[]);
-    certificates(&scratch, "b", &[]);
+    scratch.certificates("a", &[]);
+    scratch.certificates("b", &[]);
     let mut command = newtmq();
-    let set = |key: &str, file: &str| format!("listener.ssl.external.{key}={}", path(&scratch, file));
+    let set = |key: &str, file: &str| format!("listener.ssl.external.{key}={}", scratch.file(file));
     command.args(["run", "--set", &set("certfile", "a/cert.pem"), "--set", &set("keyfile", "b/key.pem")]);
     let mut process = Process::start(command);
     assert_eq!(process.wait().code(), Some(1));
@@ -446,7 +422,7 @@ fn a_wrong_certificate_stops_the_start() {
 #[ignore = "needs haproxy"]
 fn haproxy_ends_tls_and_tells_who_it_is() {
     let scratch = Scratch::new("haproxy");
-    certificates(&scratch, "certs", &["--client", "alice"]);
+    scratch.certificates("certs", &["--client", "alice"]);
     let sets = [
         "listener.tcp.p.bind=127.0.0.1:0",
         "listener.tcp.p.proxy_protocol=true",
@@ -461,8 +437,8 @@ fn haproxy_ends_tls_and_tells_who_it_is() {
         "global\n  maxconn 100\ndefaults\n  mode tcp\n  timeout connect 5s\n  timeout client 60s\n  timeout server 60s\n\
          frontend mqtts\n  bind 127.0.0.1:{port} ssl crt {} ca-file {} verify optional\n  default_backend newtmq\n\
          backend newtmq\n  server one {} send-proxy-v2 proxy-v2-options ssl,cert-cn,crc32c,unique-id check\n",
-        path(&scratch, "broker.pem"),
-        path(&scratch, "certs/ca.pem"),
+        scratch.file("broker.pem"),
+        scratch.file("certs/ca.pem"),
         broker.address_of("mqtt", "p"),
     );
     let file = scratch.write("haproxy.cfg", &config);

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""What a program with paho-mqtt does, against a running broker: paho_client.py HOST PORT
+"""What a program with paho-mqtt does, against a running broker: paho_client.py URL CA
 
+URL is mqtt://HOST:PORT, mqtts:, ws: or wss:; CA is the file of the authority to trust, and no other.
 Exit status 0 and a last line 'N passed' if all is well.
 """
 import queue
 import socket
 import sys
+from urllib.parse import urlsplit
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -13,7 +15,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 DEADLINE_S = 30
-HOST, PORT = sys.argv[1], int(sys.argv[2])
+URL, CA = urlsplit(sys.argv[1]), sys.argv[2]
+TRANSPORT = "websockets" if URL.scheme in ("ws", "wss") else "tcp"
 V5 = mqtt.MQTTv5
 
 
@@ -24,7 +27,10 @@ class Client:
         options = {} if version == V5 else {"clean_session": clean}
         self.messages, self.acks, self.left = queue.Queue(), queue.Queue(), queue.Queue()
         self.version = version
-        self.paho = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version, **options)
+        self.paho = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version, transport=TRANSPORT, **options)
+        if URL.scheme in ("mqtts", "wss"):
+            self.paho.tls_set(CA)
         self.paho.on_message = lambda _c, _u, message: self.messages.put(message)
         self.paho.on_connect = lambda _c, _u, flags, code, _p: self.acks.put((flags, code))
         self.paho.on_subscribe = lambda _c, _u, _m, codes, _p: self.acks.put(codes)
@@ -37,7 +43,7 @@ class Client:
             properties = Properties(PacketTypes.CONNECT)
             properties.SessionExpiryInterval = expiry
             start = {"clean_start": clean, "properties": properties}
-        self.paho.connect(HOST, PORT, keepalive=60, **start)
+        self.paho.connect(URL.hostname, URL.port, keepalive=60, **start)
         self.paho.loop_start()
         self.flags, code = self.ack()
         assert code == 0, code
@@ -66,7 +72,9 @@ class Client:
     def vanish(self):
         """The connection ends without DISCONNECT, and the client does not come back."""
         self.paho.loop_stop()
-        self.paho.socket().shutdown(socket.SHUT_RDWR)
+        connection = self.paho.socket()
+        # A WebSocket has no shutdown of its own.
+        getattr(connection, "_socket", connection).shutdown(socket.SHUT_RDWR)
 
 
 def every_qos(version):
