@@ -1,8 +1,11 @@
-//! rumqttc, a client of another project: MQTT 3.1.1 and MQTT 5 with every QoS, retained messages and wills.
+//! rumqttc, a client of another project: MQTT 3.1.1 and MQTT 5 with every QoS, retained messages and wills, over each
+//! transport.
 
 use std::time::Duration;
 
-use crate::broker::{Broker, DEADLINE};
+use rumqttc::{TlsConfiguration, Transport};
+
+use crate::broker::{Broker, DEADLINE, Scratch};
 
 /// Both versions of the library have the same names, and no type in common.
 macro_rules! version {
@@ -23,10 +26,14 @@ macro_rules! version {
             impl Peer {
                 fn connect(broker: &Broker, client_id: &str, will: Option<LastWill>) -> Peer {
                     let mut options = MqttOptions::new(client_id, "127.0.0.1", broker.address.port());
-                    options.set_keep_alive(Duration::from_secs(60));
                     if let Some(will) = will {
                         options.set_last_will(will);
                     }
+                    Peer::open(options)
+                }
+
+                fn open(mut options: MqttOptions) -> Peer {
+                    options.set_keep_alive(Duration::from_secs(60));
                     let (client, connection) = Client::new(options, 32);
                     let mut peer = Peer { client, connection };
                     peer.until("CONNACK", |packet| matches!(packet, Packet::ConnAck(_)).then_some(()));
@@ -101,6 +108,37 @@ macro_rules! version {
                 latest.subscribe("c/+");
                 publisher.publish("c/end", QoS::AtLeastOnce, false, "end");
                 assert_eq!(latest.message(), message("c/end", QoS::AtLeastOnce, false, "end"), "nothing is retained");
+                broker.stays_well();
+            }
+
+            #[test]
+            fn over_tls_and_websocket() {
+                let scratch = Scratch::new(concat!("rumqttc-", stringify!($name)));
+                scratch.certificates("certs", &[]);
+                let broker = Broker::with_tls(&scratch, &["listener.ws.t.bind=127.0.0.1:0"]);
+                let ca = std::fs::read(scratch.file("certs/ca.pem")).unwrap();
+                let tls = TlsConfiguration::Simple { ca, alpn: None, client_auth: None };
+                for (scheme, transport) in [
+                    ("mqtts", Transport::tls_with_config(tls.clone())),
+                    ("ws", Transport::ws()),
+                    ("wss", Transport::wss_with_config(tls)),
+                ] {
+                    let address = broker.address_of(scheme, "t");
+                    // The library wants the whole address of a WebSocket in place of the host.
+                    let host =
+                        if scheme == "mqtts" { "127.0.0.1".to_owned() } else { format!("{scheme}://{address}/mqtt") };
+                    let mut options = MqttOptions::new(scheme, host, address.port());
+                    options.set_transport(transport);
+                    let mut peer = Peer::open(options);
+                    peer.subscribe("t");
+                    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                        // The library takes packets of 10 kB.
+                        for payload in [String::new(), "x".repeat(9000)] {
+                            peer.client.publish("t", qos, false, payload.clone()).unwrap();
+                            assert_eq!(peer.message(), message("t", qos, false, &payload), "{scheme}");
+                        }
+                    }
+                }
                 broker.stays_well();
             }
 
