@@ -111,6 +111,10 @@ impl Ledger {
         self.delivered += other.delivered;
         self.denied += other.denied;
         self.retained_sent += other.retained_sent;
+        self.sent_again += other.sent_again;
+        self.rel_timeouts += other.rel_timeouts;
+        self.hook_timeouts += other.hook_timeouts;
+        self.paced += other.paced;
         for (sum, count) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += count;
         }
@@ -131,5 +135,33 @@ impl Ledger {
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DropReason, Ledger};
+
+    #[test]
+    fn every_counter_is_added() {
+        let mut one = Ledger {
+            accepted: 1,
+            unmatched: 2,
+            forwarded: 3,
+            matched: 4,
+            delivered: 5,
+            denied: 6,
+            retained_sent: 7,
+            sent_again: 8,
+            rel_timeouts: 9,
+            hook_timeouts: 10,
+            paced: 11,
+            ..Ledger::default()
+        };
+        one.drop(DropReason::Refused, 12);
+        one.traffic.bytes_sent = 13;
+        let mut sum = Ledger::default();
+        sum.add(&one);
+        assert_eq!(sum, one);
     }
 }
