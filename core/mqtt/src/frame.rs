@@ -7,12 +7,19 @@ use crate::{Ack, DecodeError, ErrorKind, Packet, PacketId, PacketType, ProtocolV
 ///
 /// What arrives whole is never copied. Of a packet that arrives in parts the parts are kept until it is complete; the
 /// decoder never holds more than it received, and less than one packet of the permitted size.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Decoder {
     /// The beginning of a packet; without capacity while there is none.
     partial: Vec<u8>,
     /// `partial` is a whole packet that was handed out: the next call lets it go.
     complete: bool,
+}
+
+impl core::fmt::Debug for Decoder {
+    /// Without the bytes: of a CONNECT they may hold a password.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Decoder({} B, complete: {})", self.partial.len(), self.complete)
+    }
 }
 
 impl Decoder {

@@ -58,7 +58,6 @@ impl Peer {
 }
 
 /// Everything that can happen to a shard.
-#[derive(Debug)]
 pub enum ShardInput<'a> {
     /// Time has passed; work that was left may go on.
     Tick,
@@ -112,6 +111,25 @@ pub enum ShardInput<'a> {
     Control(FromControl),
     /// An operator or the driver wants something.
     Admin(AdminCommand),
+}
+
+impl core::fmt::Debug for ShardInput<'_> {
+    /// Without bytes of clients, among which may be passwords.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ShardInput::Tick => f.write_str("Tick"),
+            ShardInput::Opened { conn, listener, peer, username } => {
+                write!(f, "Opened({conn}, {listener:?}, {}, {username:?})", peer.address())
+            }
+            ShardInput::Moved { conn, moved } => write!(f, "Moved({conn}, {moved:?})"),
+            ShardInput::Bytes { conn, data } => write!(f, "Bytes({conn}, {} B)", data.len()),
+            ShardInput::Closed { conn, cause } => write!(f, "Closed({conn}, {cause:?})"),
+            ShardInput::Decided { request, verdict } => write!(f, "Decided({request:?}, {verdict:?})"),
+            ShardInput::Place { from, message } => write!(f, "Place({from:?}, {message:?})"),
+            ShardInput::Control(message) => write!(f, "Control({message:?})"),
+            ShardInput::Admin(command) => write!(f, "Admin({command:?})"),
+        }
+    }
 }
 
 /// A connection on its way to the shard of its client.
@@ -257,5 +275,25 @@ impl Outbox {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.outputs.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use newtmq_base::ConnId;
+    use newtmq_mqtt::Decoder;
+
+    use super::ShardInput;
+
+    #[test]
+    fn bytes_of_clients_are_not_shown() {
+        // A password may be among them.
+        let data = &[0x10, 0x20, 77, 78, 79][..];
+        let mut decoder = Decoder::new();
+        assert!(matches!(decoder.next(&mut { data }, 1000), Ok(None)));
+        let input = ShardInput::Bytes { conn: ConnId { slot: 1, generation: 1 }, data };
+        for shown in [format!("{input:?}"), format!("{decoder:?}")] {
+            assert!(!shown.contains("77") && shown.contains('5'), "{shown}");
+        }
     }
 }
