@@ -49,6 +49,14 @@ impl Shard {
             return Err(ReasonCode::BadUserNameOrPassword);
         }
         let mount = put_in(mountpoint, client, connect.username);
+        // `$share/…` in front of a filter would be a shared subscription to what belongs to others, and `$SYS/…` is the
+        // server's.
+        if mount.starts_with('$') && !mountpoint.starts_with('$') {
+            let by_client = mountpoint.starts_with("%c");
+            let reason =
+                if by_client { ReasonCode::ClientIdentifierNotValid } else { ReasonCode::BadUserNameOrPassword };
+            return Err(reason);
+        }
         let will = connect.will.as_ref().map_or(0, |will| will.topic.as_str().len());
         if mount.len() + will.max(1) > TOPIC_BYTES_MAX {
             return Err(ReasonCode::TopicNameInvalid);

@@ -243,3 +243,23 @@ fn a_user_name_can_be_the_client_identifier() {
         assert_eq!(net.view().session_is_connected("me"), None);
     });
 }
+
+/// A name must not make the mountpoint mean something else: `$share/…` would be a shared subscription of other clients'
+/// topics, and `$SYS/…` is the server's.
+#[test]
+fn names_that_would_leave_their_mountpoint() {
+    check_with(mounted("%c/"), |net| {
+        for client in ["$share", "$queue", "$SYS", "$SYS/brokers"] {
+            assert_eq!(net.refused(Connect::v5(client)), ReasonCode::ClientIdentifierNotValid, "{client}");
+        }
+        net.connect(Connect::v5("a$"));
+        plain(net, Connect::v5("$share"));
+    });
+    check_with(mounted("%u/"), |net| {
+        let connect = Connect::v5("a").user("$share", "");
+        assert_eq!(net.refused(connect), ReasonCode::BadUserNameOrPassword);
+    });
+    check_with(mounted("$m/%c/"), |net| {
+        net.connect(Connect::v5("$share"));
+    });
+}
