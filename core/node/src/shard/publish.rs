@@ -116,14 +116,10 @@ impl Shard {
         asked: Option<Stage>,
         out: &mut Outbox,
     ) -> Next {
-        let version = self.live(conn).version;
         let properties = match PublishProperties::decode(publish.properties, Sender::Client) {
             Ok(properties) => properties,
             Err(error) => return self.on_decode_error(now, conn, &error, out),
         };
-        if properties.payload_format_indicator == Some(true) && core::str::from_utf8(publish.payload).is_err() {
-            return self.refuse_publish(now, conn, publish, ReasonCode::PayloadFormatInvalid, out);
-        }
         let topic = match self.resolve_alias(conn, publish.topic, &properties) {
             Ok(topic) => topic,
             Err(reason) => return self.reject(now, conn, reason, out),
@@ -134,7 +130,11 @@ impl Shard {
             Err(error) => return self.on_decode_error(now, conn, &error, out),
         };
         if let Some(alias) = properties.topic_alias {
+            // Also by a publish that is refused: the client goes on to use it.
             self.learn_alias(conn, alias.get(), topic);
+        }
+        if properties.payload_format_indicator == Some(true) && core::str::from_utf8(publish.payload).is_err() {
+            return self.refuse_publish(now, conn, publish, ReasonCode::PayloadFormatInvalid, out);
         }
         if name.as_str().starts_with("$SYS/") {
             // Only the server speaks there (4.7.2).
@@ -147,6 +147,22 @@ impl Shard {
         if let Some(next) = self.ask_about_publish(conn, frame, name, publish.payload, asked, out) {
             return next;
         }
+        self.accept_with(now, conn, frame, publish, topic, &properties, out)
+    }
+
+    /// A publish that nobody refuses, with its topic and its properties.
+    #[allow(clippy::too_many_arguments)] // the packet and its parts
+    fn accept_with(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        publish: &RawPublish<'_>,
+        topic: &[u8],
+        properties: &PublishProperties<'_>,
+        out: &mut Outbox,
+    ) -> Next {
+        let version = self.live(conn).version;
         let mounted = match self.mounted_topic(conn, topic) {
             Ok(mounted) => mounted,
             Err(error) => return self.on_decode_error(now, conn, &error, out),

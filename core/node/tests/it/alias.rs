@@ -142,3 +142,17 @@ fn an_alias_is_left_out_where_it_would_not_fit() {
         }
     });
 }
+
+/// The client knows no better than that its alias is set, whatever became of the message.
+#[test]
+fn an_alias_set_by_a_refused_publish_counts() {
+    check(|net| {
+        let r = net.connect(Connect::v5("r"));
+        net.subscribe(r, "t", AtMostOnce);
+        let a = net.connect(Connect::v5("a"));
+        net.publish(a, Publish::new("t", [0xFF]).utf8().alias(1).qos1().id(1));
+        net.publish(a, Publish::new("", "x").alias(1));
+        assert_eq!(net.take(a), [Got::Ack(newtmq_mqtt::PacketType::Puback, 1, ReasonCode::PayloadFormatInvalid)]);
+        assert_eq!(net.received(r), ["t x"]);
+    });
+}
