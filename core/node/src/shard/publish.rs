@@ -98,8 +98,10 @@ impl Shard {
 
     /// QoS 1 and 2 publishes that are not acknowledged yet are limited [MQTT-3.3.4-7].
     fn within_receive_maximum(&mut self, conn: ConnId, key: u32, zone: usize) -> bool {
-        // A withheld PUBREC belongs to an identifier that is counted below.
-        let count = |rare: &Rare| rare.withheld.iter().filter(|(kind, ..)| *kind == PacketType::Puback).count();
+        // A withheld PUBREC belongs to an identifier that is counted below, unless it is a refusal.
+        let is_open =
+            |(kind, _, reason): &&(PacketType, PacketId, ReasonCode)| *kind == PacketType::Puback || reason.is_error();
+        let count = |rare: &Rare| rare.withheld.iter().filter(is_open).count();
         let withheld = self.live(conn).rare.as_deref().map_or(0, count);
         let awaiting = self.slot(key).session.awaiting_rel_len();
         withheld + awaiting < usize::from(self.config.zones[zone].max_awaiting_rel)
@@ -209,6 +211,10 @@ impl Shard {
         packet_id: Option<PacketId>,
         out: &mut Outbox,
     ) -> Next {
+        if self.stopping {
+            // Shards that have sent their clients away deliver nothing any more. What is not acknowledged comes again.
+            return Next::Hold;
+        }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
         }

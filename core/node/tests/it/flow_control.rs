@@ -5,7 +5,7 @@ use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::DropReason;
 
-use crate::harness::{Connect, Got, Publish, Subscribe, check, check_with};
+use crate::harness::{Connect, Got, Publish, Subscribe, check, check_heavy_together, check_with};
 
 // [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2] [MQTT-4.9.0-3] [MQTT-3.3.4-10]
 #[test]
@@ -212,4 +212,33 @@ fn answers_fit_a_small_maximum_packet_size() {
         net.send(a, &[0]);
         assert_eq!(net.kicked(a), ReasonCode::MalformedPacket);
     });
+}
+
+/// Refusals that are withheld behind other acknowledgements are unacknowledged publishes like all others.
+#[test]
+fn refused_publishes_count_until_they_are_answered() {
+    check_heavy_together(
+        |config| config.zones[0].max_awaiting_rel = 6,
+        |net| {
+            let r = net.connect(Connect::v5("r"));
+            net.subscribe(r, "t", AtMostOnce);
+            let w = net.connect(Connect::v5("w"));
+            net.block(r, true);
+            // Until one is not acknowledged.
+            loop {
+                net.publish(w, Publish::new("t", vec![b'.'; 600_000]).qos1());
+                if net.take(w).is_empty() {
+                    break;
+                }
+            }
+            // Only the server speaks there.
+            for _ in 0..5 {
+                net.publish(w, Publish::new("$SYS/x", "").qos2());
+            }
+            assert_eq!(net.take(w), []);
+            net.publish(w, Publish::new("$SYS/x", "").qos2());
+            assert_eq!(net.kicked(w), ReasonCode::ReceiveMaximumExceeded);
+            net.block(r, false);
+        },
+    );
 }

@@ -336,17 +336,27 @@ impl Net {
 
     pub(crate) fn shutdown(&mut self) {
         for shard in 0..self.shards.len() {
-            self.input(shard, ShardInput::Admin(AdminCommand::Shutdown));
+            self.shutdown_of(shard);
         }
         self.settle();
     }
 
+    /// Only one shard has heard of it.
+    pub(crate) fn shutdown_of(&mut self, shard: usize) {
+        self.input(shard, ShardInput::Admin(AdminCommand::Shutdown));
+    }
+
     /// The process has come to a level of memory use.
     pub(crate) fn memory(&mut self, level: MemoryPressure) {
+        self.pressure(level);
+        self.settle();
+    }
+
+    /// The same; nothing is awaited.
+    pub(crate) fn pressure(&mut self, level: MemoryPressure) {
         for shard in 0..self.shards.len() {
             self.input(shard, ShardInput::Admin(AdminCommand::MemoryPressure(level)));
         }
-        self.settle();
     }
 
     pub(crate) fn ledger(&self) -> newtmq_node::Ledger {

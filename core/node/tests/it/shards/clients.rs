@@ -231,3 +231,30 @@ fn the_same_seed_gives_the_same_outputs() {
     assert_eq!(first, second);
     assert!(first.windows(2).all(|pair| pair[0] != pair[1]), "seeds make a difference");
 }
+
+/// What is not acknowledged is sent again, to another node; what was acknowledged after the other shards have sent their
+/// clients away would be lost.
+#[test]
+fn nothing_is_accepted_any_more_when_a_shard_has_said_good_bye() {
+    check_shards(
+        &SHARDS,
+        10,
+        |_| {},
+        |net| {
+            let (here, there) = (net.id_at(0, "w"), net.id_at(1, "r"));
+            let w = net.connect(Connect::v5(&here));
+            let r = net.connect(Connect::v5(&there).expiry(100));
+            net.subscribe(r, "t", AtLeastOnce);
+            net.shutdown_of(0);
+            net.advance(core::time::Duration::from_millis(50));
+            net.publish(w, Publish::new("t", "x").qos1());
+            net.advance(core::time::Duration::from_millis(50));
+            assert_eq!(net.take_now(w), []);
+            for shard in 1..net.shards() {
+                net.shutdown_of(shard);
+            }
+            assert_eq!(net.take(w), [Got::Disconnect(ReasonCode::ServerShuttingDown), Got::Closed]);
+            assert_eq!(net.ledger().accepted, 0);
+        },
+    );
+}
