@@ -27,13 +27,12 @@ impl Shard {
     ) -> Next {
         let key = self.live(conn).session;
         if let Some(interval) = disconnect.properties.session_expiry_interval {
-            let session = &mut self.slot(key).session;
-            if session.expiry_interval() == 0 && interval > 0 {
-                // An ended session cannot be kept after all (3.14.2.2.2).
-                return self.reject(now, conn, ReasonCode::ProtocolError, out);
-            }
             let zone = usize::from(self.live(conn).zone);
             let expiry_interval = interval.min(self.config.zones[zone].max_session_expiry_interval);
+            if self.slot(key).session.expiry_interval() == 0 && expiry_interval > 0 {
+                // An ended session cannot be kept after all (3.14.2.2.2). In a zone that keeps none nobody has tried to.
+                return self.reject(now, conn, ReasonCode::ProtocolError, out);
+            }
             self.apply(conn, Op::Detach { expiry_interval });
         }
         if disconnect.reason_code != ReasonCode::DisconnectWithWillMessage && !disconnect.reason_code.is_error() {
@@ -172,12 +171,10 @@ impl Shard {
     /// The node stops: wills first, while there are connections to take them. Everybody is sent away when the other
     /// shards have no will left either.
     pub(crate) fn on_shutdown(&mut self, now: Instant, out: &mut Outbox) {
-        for conn in self.all_conns() {
-            let key = self.live(conn).session;
-            // A delayed will has no time left to wait: with its session in memory, the session ends here.
-            if key != NONE {
-                self.fire_will(now, key, out);
-            }
+        // A delayed will has no time left to wait: with its session in memory, the session ends here.
+        let wills = self.sessions.iter().filter(|(_, slot)| slot.session.will().is_some());
+        for key in wills.map(|(key, _)| key).collect::<Vec<u32>>() {
+            self.fire_will(now, key, out);
         }
         while !self.jobs.is_empty() {
             self.work(now, out);

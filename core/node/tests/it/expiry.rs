@@ -7,7 +7,7 @@ use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::DropReason;
 
-use crate::harness::{Connect, Got, Publish, check};
+use crate::harness::{Connect, Got, Publish, Will, check, check_with};
 
 // [MQTT-3.3.2-6]
 #[test]
@@ -130,4 +130,20 @@ fn an_interval_of_0_reaches_only_who_is_there() {
         let away = net.connect(Connect::v5("away").resume());
         assert_eq!(net.received(away), [""; 0]);
     });
+}
+
+/// A client that asked for a session may say so again when it leaves, also where the zone keeps none.
+#[test]
+fn disconnect_with_an_interval_where_the_zone_keeps_no_sessions() {
+    check_with(
+        |config| config.zones[0].max_session_expiry_interval = 0,
+        |net| {
+            let watcher = net.connect(Connect::v5("watcher"));
+            net.subscribe(watcher, "will", AtMostOnce);
+            let a = net.connect(Connect::v5("a").expiry(100).will(Will::new(Publish::new("will", "x"))));
+            net.disconnect_with(a, ReasonCode::NORMAL_DISCONNECTION, Some(50));
+            assert_eq!(net.take(a), []);
+            assert_eq!((net.received(watcher), net.view().session_count()), (vec![], 1));
+        },
+    );
 }

@@ -190,3 +190,17 @@ fn a_will_that_does_not_fit_its_format_is_refused() {
         assert_eq!(net.refused(Connect::v5("a").will(will)), ReasonCode::PayloadFormatInvalid);
     });
 }
+
+/// Sessions end with the node, so a will that waits for its session's client has no time left either.
+#[test]
+fn a_delayed_will_of_an_absent_client_comes_before_the_node_stops() {
+    check(|net| {
+        let watcher = net.connect(Connect::v5("watcher"));
+        net.subscribe(watcher, "will", AtMostOnce);
+        let a = net.connect(Connect::v5("a").expiry(100).will(Will::new(Publish::new("will", "x")).delay(50)));
+        net.hang_up(a);
+        assert_eq!(net.received(watcher), [""; 0]);
+        net.shutdown();
+        assert_eq!(net.received(watcher), ["will x"]);
+    });
+}
