@@ -10,6 +10,7 @@ mod harness;
 mod acl;
 mod alias;
 mod auth;
+mod chaos;
 mod connect;
 mod disconnect;
 mod expiry;
