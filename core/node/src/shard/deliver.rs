@@ -147,7 +147,7 @@ impl Shard {
         }
         self.spent += matched.groups.len();
         for group in &matched.groups {
-            self.deliver_to_group(now, publishing, *group, publisher, &mut delivered.congested, out);
+            self.deliver_to_group(now, publishing, *group, publisher, &mut message, &mut delivered.congested, out);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use newtmq_base::{ConnId, Instant, ShardId};
 use newtmq_mqtt::ReasonCode;
+use newtmq_session::Message;
 use newtmq_topic::{Fit, GroupKey, Pick, PickStrategy, SharedGroup, SubscriberId};
 
 use super::Shard;
@@ -14,12 +15,15 @@ use crate::place::{GroupPublish, PlaceMessage};
 
 impl Shard {
     /// A group gets one copy: the member whose turn it is, or the next one that is ready.
+    /// `message` is made when the first shard needs it.
+    #[allow(clippy::too_many_arguments)] // what a fan-out is made of
     pub(crate) fn deliver_to_group(
         &mut self,
         now: Instant,
         publishing: Publishing<'_>,
         group: GroupKey,
         publisher: Option<ConnId>,
+        message: &mut Option<Message>,
         congested: &mut Vec<u32>,
         out: &mut Outbox,
     ) {
@@ -33,22 +37,21 @@ impl Shard {
             }
             return;
         };
-        let mut publish = GroupPublish {
+        let here = place.0 == self.own;
+        let pick = if here { self.pick_here(group, index) } else { None };
+        if let Some(pick) = pick.as_ref().filter(|pick| pick.fit == Fit::Ready) {
+            // The usual case; only what leaves the shard has to be made a message.
+            return self.give_member(now, publishing, pick, congested, out);
+        }
+        let publish = GroupPublish {
             group: self.topics.group(group).expect("matched just before").text().clone(),
-            message: publishing.to_message(&mut self.scratch.block),
+            message: publishing.message(message, &mut self.scratch.block),
             publisher: publisher.map(|conn| (ShardId(self.own), conn)),
             index,
-            tried: 0,
-            best: None,
+            tried: if here { 1 << self.own } else { 0 },
+            best: pick.map(|pick| (pick.fit, self.own)),
         };
-        if place.0 == self.own {
-            if let Some(pick) = self.pick_here(group, index) {
-                if pick.fit == Fit::Ready {
-                    return self.give_member(now, publishing, &pick, congested, out);
-                }
-                publish.best = Some((pick.fit, self.own));
-            }
-            publish.tried = 1 << self.own;
+        if here {
             return self.pass_on(now, publish, congested, out);
         }
         self.send_place(place.0, PlaceMessage::Group(Box::new(publish)), out);
