@@ -66,8 +66,10 @@ pub struct Shard {
     /// By owner, then by source: how many retained messages the owner must have worked off before what it says of them
     /// is complete.
     pub(crate) retained_need: Vec<Box<[u64]>>,
-    /// Reads that wait for that here, by the shard that reads.
-    pub(crate) parked_reads: Vec<(u16, Box<RetainedRead>)>,
+    /// Reads that wait for that here, with the shard that reads: by source and number of the retained message that they
+    /// wait for next, in order. A message looks only at those that it lets go on.
+    pub(crate) parked_reads: BTreeMap<(u16, u64, u64), (u16, Box<RetainedRead>)>,
+    pub(crate) next_parked: u64,
     /// What was read and may also be on its way live.
     pub(crate) parked_chunks: Vec<ParkedChunk>,
     pub(crate) timers: TimerQueue<TimerKind>,
@@ -213,7 +215,8 @@ impl Shard {
             retained: RetainedIndex::default(),
             retained_expiry: BTreeMap::new(),
             retained_need: (0..boot.shards).map(|_| counts()).collect(),
-            parked_reads: Vec::new(),
+            parked_reads: BTreeMap::new(),
+            next_parked: 0,
             parked_chunks: Vec::new(),
             timers: TimerQueue::default(),
             ledger: Ledger::default(),

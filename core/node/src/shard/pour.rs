@@ -194,9 +194,12 @@ impl Shard {
 
     /// Another shard's subscription reads retained messages.
     pub(crate) fn on_read(&mut self, now: Instant, from: u16, read: Box<RetainedRead>, out: &mut Outbox) {
-        let behind = |(source, need): (usize, &u64)| *need > self.lanes[source].retained_seen;
-        if read.need.iter().enumerate().any(behind) {
-            self.parked_reads.push((from, read));
+        let mut needs = (0..).zip(&read.need);
+        if let Some((source, need)) =
+            needs.find(|(source, need)| **need > self.lanes[usize::from(*source)].retained_seen)
+        {
+            self.parked_reads.insert((source, *need, self.next_parked), (from, read));
+            self.next_parked += 1;
             return;
         }
         let RetainedRead { reader, mut cursor, .. } = *read;
@@ -217,9 +220,12 @@ impl Shard {
         self.send_place(from, PlaceMessage::Chunk(Box::new(chunk)), out);
     }
 
-    /// Something was retained: readers that waited for it go on.
-    pub(crate) fn answer_parked(&mut self, now: Instant, out: &mut Outbox) {
-        for (from, read) in core::mem::take(&mut self.parked_reads) {
+    /// Something from `source` was retained: readers that waited for it go on, if they do not wait for another source.
+    pub(crate) fn answer_parked(&mut self, now: Instant, source: u16, out: &mut Outbox) {
+        let seen = self.lanes[usize::from(source)].retained_seen;
+        while let Some(entry) = self.parked_reads.range((source, 0, 0)..=(source, seen, u64::MAX)).next() {
+            let key = *entry.0;
+            let Some((from, read)) = self.parked_reads.remove(&key) else { return };
             self.on_read(now, from, read, out);
         }
     }

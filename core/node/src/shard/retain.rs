@@ -66,7 +66,7 @@ impl Shard {
     pub(crate) fn on_retain(&mut self, now: Instant, from: u16, message: &Message, stamp: Stamp, out: &mut Outbox) {
         self.lanes[usize::from(from)].retained_seen = stamp.number();
         self.keep(now, &Publishing::of_message(message, crate::conn::NONE), stamp, out);
-        self.answer_parked(now, out);
+        self.answer_parked(now, from, out);
     }
 
     fn keep(&mut self, now: Instant, publishing: &Publishing<'_>, stamp: Stamp, out: &mut Outbox) {
