@@ -311,7 +311,11 @@ impl<P: Poller> Driver<P> {
 
     fn open(&mut self, accepted: Accepted<P::Stream>) {
         let Accepted { stream, address, listener, username } = accepted;
-        let Some(conn) = self.insert(stream) else { return };
+        let conn = self.seat(stream);
+        if !self.watch(conn) {
+            self.slots.remove(conn.slot);
+            return;
+        }
         tracing::debug!(%conn, %address, listener = listener.0, username, "opened");
         let input = ShardInput::Opened { conn, listener, peer: Peer::from(address), username };
         self.shard.handle(self.now, input, &mut self.out);
@@ -320,18 +324,20 @@ impl<P: Poller> Driver<P> {
         self.woken.push(conn.slot);
     }
 
-    /// Gives a stream a slot, and watches it.
-    fn insert(&mut self, stream: P::Stream) -> Option<ConnId> {
+    /// Gives a stream a slot.
+    fn seat(&mut self, stream: P::Stream) -> ConnId {
         let ready = &self.ready;
-        let conn = self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))));
-        if let Some(s) = self.slots.get(conn.slot)
-            && let Err(error) = self.poller.register(&s.stream, token(conn))
-        {
+        self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))))
+    }
+
+    /// Watches a connection; says whether that is possible.
+    fn watch(&mut self, conn: ConnId) -> bool {
+        let Some(s) = self.slots.live(conn) else { return true };
+        let watched = self.poller.register(&s.stream, token(conn));
+        if let Err(error) = &watched {
             tracing::warn!(%error, "cannot watch a new connection; it is closed");
-            self.slots.remove(conn.slot);
-            return None;
         }
-        Some(conn)
+        watched.is_ok()
     }
 
     /// A connection goes to the shard of its client.
@@ -348,8 +354,12 @@ impl<P: Poller> Driver<P> {
 
     /// A connection of a client of this shard comes from another.
     fn moved_in(&mut self, stream: P::Stream, moved: Box<Moved>, kept: Vec<u8>) {
-        let Some(conn) = self.insert(stream) else { return };
+        let conn = self.seat(stream);
         let taken = self.shard.handle(self.now, ShardInput::Moved { conn, moved }, &mut self.out);
+        if !self.watch(conn) {
+            // The shard has it already, with its share of the node's limit.
+            return self.gone(conn.slot, CloseCause::Error);
+        }
         if let Some(s) = self.slots.live(conn) {
             s.keep(&kept);
             if !taken.hold {

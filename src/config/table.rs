@@ -307,7 +307,8 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "none",
         "Goes in front of every topic and filter that a client writes, and is taken off what it gets. `%c` is the Client \
          Identifier, `%u` the User Name; without one `%u` stays. Access control sees the client's topics, limits count \
-         them. A name with `+` or `#` is refused; a `/` in a name begins another level. `$SYS/` topics are mounted like \
+         them. A name with `+` or `#` is refused; a `/` in a name begins another level, so `a/b` is \
+         within `a`. `$SYS/` topics are mounted like \
          others, so such a client sees none.",
     ),
     key(
