@@ -1,107 +1,16 @@
-//! The memory that the process has in use, against `memory.high_watermark`. It measures, tells the shard, and says so in
-//! the log when the level changes; what the level means is decided in the shard.
+//! The memory that the process has in use, against `memory.high_watermark`. It measures, tells the shards, and says so in
+//! the log when the level changes; what the levels are and mean is decided in the core.
 
 use std::fs;
 use std::time::Duration;
 
-use newtmq_node::{AdminCommand, MemoryPressure};
+use newtmq_node::{AdminCommand, MemoryGauge, MemoryMarks, MemoryPressure};
 use tokio::sync::mpsc;
 
 use crate::config::Watermark;
 
 /// Between two measurements.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
-
-/// Looks without growth after which the level falls to none: 10 s.
-const QUIET_LOOKS: u32 = 20;
-
-/// The amounts of memory at which the level changes, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Marks {
-    /// The level falls to none below it.
-    pub calm: u64,
-    /// Above it QoS 0 is shed.
-    pub shed: u64,
-    /// Above it publishers are held, too.
-    pub hold: u64,
-    /// Above it they are held whether memory grows or not.
-    pub full: u64,
-}
-
-impl Marks {
-    /// A watermark, with a sixteenth of it above and below, for a machine with so much memory.
-    #[must_use]
-    pub fn new(watermark: Watermark, total: u64) -> Marks {
-        let shed = match watermark {
-            Watermark::Percent(percent) => total / 100 * u64::from(percent),
-            Watermark::Bytes(bytes) => bytes,
-        };
-        let above = |part: u64| shed.saturating_add(part);
-        Marks { calm: shed - shed / 16, shed, hold: above(shed / 16), full: above(shed / 32 * 3) }
-    }
-
-    /// The level for so much memory in use. It falls later than it rises, so that it does not change all the time.
-    fn level(&self, before: MemoryPressure, used: u64) -> MemoryPressure {
-        let rising = if used >= self.hold {
-            MemoryPressure::Hold
-        } else if used >= self.shed {
-            MemoryPressure::Shed
-        } else {
-            MemoryPressure::None
-        };
-        let falling = if used < self.calm {
-            MemoryPressure::None
-        } else if used < self.shed {
-            MemoryPressure::Shed
-        } else {
-            MemoryPressure::Hold
-        };
-        before.clamp(rising, falling)
-    }
-
-    /// What counts as growth.
-    fn step(&self) -> u64 {
-        self.shed / 64
-    }
-}
-
-/// Turns measurements into levels. Memory that was freed mostly stays with the process, to be used again: what it has is
-/// the most that it needed. So it is growth that counts, but for the last piece below the limit.
-#[derive(Debug)]
-pub struct Gauge {
-    marks: Marks,
-    level: MemoryPressure,
-    /// The most in use, as of the last growth.
-    peak: u64,
-    /// Looks since then.
-    quiet: u32,
-}
-
-impl Gauge {
-    /// Before the first look.
-    #[must_use]
-    pub fn new(marks: Marks) -> Gauge {
-        Gauge { marks, level: MemoryPressure::None, peak: 0, quiet: 0 }
-    }
-
-    /// The level after a look that found so much memory in use.
-    pub fn look(&mut self, used: u64) -> MemoryPressure {
-        if used >= self.peak + self.marks.step() {
-            (self.peak, self.quiet) = (used, 0);
-        } else {
-            self.quiet = self.quiet.saturating_add(1);
-        }
-        if used < self.marks.calm {
-            self.peak = used;
-        }
-        self.level = match self.marks.level(self.level, used) {
-            _ if used >= self.marks.full => MemoryPressure::Hold,
-            _ if self.quiet >= QUIET_LOOKS => MemoryPressure::None,
-            level => level,
-        };
-        self.level
-    }
-}
 
 /// Measures from here on, if there is a watermark and this system tells how much memory is used.
 pub fn watch(watermark: Option<Watermark>, commands: mpsc::Sender<AdminCommand>) {
@@ -110,18 +19,26 @@ pub fn watch(watermark: Option<Watermark>, commands: mpsc::Sender<AdminCommand>)
         tracing::debug!("this system does not tell how much memory is used: memory.high_watermark has no effect");
         return;
     };
-    tokio::spawn(measure(Marks::new(watermark, total), commands));
+    tokio::spawn(measure(bytes(watermark, total), commands));
+}
+
+/// On a machine with so much memory.
+fn bytes(watermark: Watermark, total: u64) -> u64 {
+    match watermark {
+        Watermark::Percent(percent) => total / 100 * u64::from(percent),
+        Watermark::Bytes(bytes) => bytes,
+    }
 }
 
 /// Ends with the shards.
-async fn measure(marks: Marks, commands: mpsc::Sender<AdminCommand>) {
-    let mut gauge = Gauge::new(marks);
+async fn measure(high_watermark: u64, commands: mpsc::Sender<AdminCommand>) {
+    let mut gauge = MemoryGauge::new(MemoryMarks::new(high_watermark));
     let mut before = MemoryPressure::None;
     loop {
         if let Some(used) = used() {
             let level = gauge.look(used);
             if level != before {
-                tell(level, used, marks);
+                tell(level, used, high_watermark);
                 if commands.send(AdminCommand::MemoryPressure(level)).await.is_err() {
                     return;
                 }
@@ -132,8 +49,7 @@ async fn measure(marks: Marks, commands: mpsc::Sender<AdminCommand>) {
     }
 }
 
-fn tell(level: MemoryPressure, used: u64, marks: Marks) {
-    let high_watermark = marks.shed;
+fn tell(level: MemoryPressure, used: u64, high_watermark: u64) {
     match level {
         MemoryPressure::None => tracing::info!(used, high_watermark, "enough memory again: every message is taken"),
         MemoryPressure::Shed => {
@@ -181,50 +97,10 @@ fn kilobytes(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MARKS: Marks = Marks { calm: 6000, shed: 6400, hold: 6800, full: 7000 };
-
     #[test]
-    fn marks_of_a_watermark() {
-        assert_eq!(Marks::new(Watermark::Bytes(6400), 0), MARKS);
-        assert_eq!(Marks::new(Watermark::Percent(80), 100_000).shed, 80_000);
-    }
-
-    #[test]
-    fn the_level_rises_at_the_watermark_and_falls_below_it() {
-        use MemoryPressure::{Hold, None, Shed};
-        let rows = [
-            (6399, None),
-            (6400, Shed),
-            (6200, Shed),
-            (6800, Hold),
-            (6500, Hold),
-            (6399, Shed),
-            (6000, Shed),
-            (5999, None),
-            (9999, Hold),
-            (0, None),
-        ];
-        let mut gauge = Gauge::new(MARKS);
-        for (used, expected) in rows {
-            assert_eq!(gauge.look(used), expected, "{used}");
-        }
-    }
-
-    #[test]
-    fn memory_that_does_not_grow_is_no_pressure_unless_it_is_nearly_all() {
-        use MemoryPressure::{Hold, None, Shed};
-        let mut gauge = Gauge::new(MARKS);
-        let look = |gauge: &mut Gauge, used: u64| (0..QUIET_LOOKS).map(|_| gauge.look(used)).collect::<Vec<_>>();
-        assert!(look(&mut gauge, 6900).iter().all(|level| *level == Hold));
-        assert_eq!(gauge.look(6900), None, "freed, and kept to be used again");
-        assert_eq!(gauge.look(6950), None, "too little to be growth");
-        assert_eq!(gauge.look(6999), None);
-        let mut growing = Gauge::new(MARKS);
-        let levels: Vec<_> = (0..100).map(|look| growing.look(6400 + look * 5)).collect();
-        assert!(levels.iter().all(|level| *level != None), "slow growth is growth: {levels:?}");
-        assert!(look(&mut gauge, 7000).iter().chain(&look(&mut gauge, 7000)).all(|level| *level == Hold));
-        assert_eq!(gauge.look(5000), None);
-        assert_eq!(gauge.look(6500), Shed, "growth again");
+    fn a_watermark_in_bytes() {
+        assert_eq!(bytes(Watermark::Bytes(6400), 0), 6400);
+        assert_eq!(bytes(Watermark::Percent(80), 100_000), 80_000);
     }
 
     #[test]

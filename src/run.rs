@@ -40,7 +40,7 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, reloadable, .. } = start(&options, commanded).await?;
+        let Started { drivers, listening, intakes, reloadable } = start(&options, commanded).await?;
         // Without a file it stays what ends a process whose terminal is closed.
         if !reloadable.is_empty() {
             let signals = ReloadSignals::new().context("listen for signals")?;
@@ -88,8 +88,6 @@ pub struct Started {
     pub drivers: Vec<Driver<Streams>>,
     /// What listens.
     pub listening: Vec<Listening>,
-    /// Who may connect, and who may do what.
-    pub access: Arc<Access>,
     /// What became of the connections of each.
     pub intakes: Vec<Arc<Intake>>,
     /// What can be read again while it runs.
@@ -150,9 +148,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         intakes.push(intake);
     }
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
-    let files = access.has_files().then(|| Arc::clone(&access) as Arc<dyn Reload>);
+    let files = access.has_files().then_some(access as Arc<dyn Reload>);
     let reloadable = files.into_iter().chain(contexts).collect();
-    Ok(Started { drivers, listening, access, intakes, reloadable })
+    Ok(Started { drivers, listening, intakes, reloadable })
 }
 
 /// The certificates of each listener, read before anything is opened; none without TLS.

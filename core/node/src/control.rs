@@ -237,12 +237,6 @@ impl Control {
         self.pending.is_empty() && self.quotas.is_quiet()
     }
 
-    /// Version of the newest entry of the log.
-    #[must_use]
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
     fn on_routes(&mut self, shard: ShardId, seq: u64, changes: Vec<RouteChange>, out: &mut Vec<ControlOutput>) {
         self.version += 1;
         self.pending.push_back(Pending { version: self.version, shard, seq });

@@ -8,6 +8,7 @@ mod control;
 mod hooks;
 mod io;
 mod ledger;
+mod memory;
 mod outbuf;
 mod place;
 mod rate;
@@ -24,6 +25,7 @@ pub use control::{
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
 pub use io::{AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, Outbox, Output, Peer, ShardInput, Taken};
 pub use ledger::{DropReason, Ledger};
+pub use memory::{MemoryGauge, MemoryMarks};
 pub use outbuf::OUTPUT_HIGH_BYTES;
 pub use place::{GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
 pub use rate::Rate;

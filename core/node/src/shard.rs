@@ -92,7 +92,7 @@ pub struct Shard {
     /// Whose turn it is to be worked off.
     pub(crate) next_lane: u16,
     pub(crate) routes: Routes,
-    /// Subscriptions about the server itself, here and elsewhere in the node.
+    /// Subscriptions about the server itself at this shard.
     pub(crate) sys_filters: u64,
     pub(crate) shared_subscriptions: u64,
     started: Instant,

@@ -91,7 +91,7 @@ impl Shard {
         }
         self.tell(Hook::ClientDisconnected, key, None, reason, out);
         self.slot(key).conn = NONE;
-        if self.sys_filters > 0 {
+        if self.has_sys_listeners() {
             let username = self.live(conn).rare.as_ref().and_then(|rare| rare.username.clone());
             self.tell_disconnected(now, key, username.as_deref(), reason, out);
         }

@@ -14,8 +14,8 @@ use crate::outbuf::OUTPUT_HIGH_BYTES;
 use crate::place::{GroupPublish, PlaceMessage};
 
 impl Shard {
-    /// A group gets one copy: the member whose turn it is, or the next one that is ready.
-    /// `message` is made when the first shard needs it.
+    /// A group gets one copy: the member whose turn it is, or the next one that is ready. `message` is made when the first
+    /// shard needs it.
     #[allow(clippy::too_many_arguments)] // what a fan-out is made of
     pub(crate) fn deliver_to_group(
         &mut self,
@@ -61,14 +61,15 @@ impl Shard {
     }
 
     /// Another shard's message for a member here.
-    pub(crate) fn on_group(&mut self, now: Instant, from: u16, mut publish: GroupPublish, out: &mut Outbox) {
+    pub(crate) fn on_group(&mut self, now: Instant, mut publish: GroupPublish, out: &mut Outbox) {
         // It comes back to the fittest: here or nowhere, unless the members have left meanwhile.
         let last = publish.tried >> self.own & 1 == 1;
+        let publisher = publish.publisher;
         let mut congested = Vec::new();
         let pick = self.topics.find_group(&publish.group).and_then(|key| self.pick_here(key, publish.index));
         match pick {
             Some(pick) if last || pick.fit == Fit::Ready => {
-                let publishing = Publishing::of_message(&publish.message, self.publisher_key(publish.publisher));
+                let publishing = Publishing::of_message(&publish.message, self.publisher_key(publisher));
                 self.give_member(now, publishing, &pick, &mut congested, out);
             }
             _ => {
@@ -80,13 +81,10 @@ impl Shard {
                 if let Some(pick) = pick {
                     publish.best = publish.best.into_iter().chain([(pick.fit, self.own)]).min();
                 }
-                let publisher = publish.publisher;
                 self.pass_on(now, publish, &mut congested, out);
-                tracing::trace!(from, ?publisher, "passed on to another member's shard");
-                return self.hold_publisher(now, publisher, &congested, out);
             }
         }
-        self.hold_publisher(now, publish.publisher, &congested, out);
+        self.hold_publisher(now, publisher, &congested, out);
     }
 
     fn hold_publisher(

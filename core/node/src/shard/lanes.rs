@@ -128,7 +128,7 @@ impl Shard {
             PlaceMessage::Publish { message, publisher, stamp } => {
                 self.on_forwarded(now, from, &message, publisher, stamp, out);
             }
-            PlaceMessage::Group(group) => self.on_group(now, from, *group, out),
+            PlaceMessage::Group(group) => self.on_group(now, *group, out),
             PlaceMessage::Retain { message, stamp } => self.on_retain(now, from, &message, stamp, out),
             PlaceMessage::Read(read) => self.on_read(now, from, read, out),
             PlaceMessage::Chunk(chunk) => self.on_chunk(now, from, chunk, out),

@@ -192,7 +192,7 @@ impl Shard {
         }
     }
 
-    /// Another shard's subscription reads retained messages.
+    /// A subscription, here or at another shard, reads what this shard retains.
     pub(crate) fn on_read(&mut self, now: Instant, from: u16, read: Box<RetainedRead>, out: &mut Outbox) {
         let mut needs = (0..).zip(&read.need);
         if let Some((source, need)) =
@@ -394,7 +394,7 @@ impl Pourer<'_> {
         blocked
     }
 
-    /// From other shards. Says whether there was no room.
+    /// What owners sent. Says whether there was no room.
     fn pour_chunks(&mut self, pouring: &mut Pouring, live: &Live, budget: &mut usize, asks: &mut Vec<Ask>) -> bool {
         while let Some((owner, mut chunk)) = pouring.chunks.pop_front() {
             while let Some((message, stamp)) = chunk.messages.front() {

@@ -131,7 +131,12 @@ impl Shard {
             // The own plain subscriptions are there already. Of a shared group the own members count from the moment on
             // that the others know of them, so that all take the same turns.
             if !own && is_sys(filter.as_filter()) {
-                self.note_sys_elsewhere(filter, delta.shard, *members);
+                let known = (delta.shard.0, filter.clone());
+                if *members > 0 {
+                    self.routes.sys.insert(known)
+                } else {
+                    self.routes.sys.remove(&known)
+                };
             }
             if !own || filter.as_filter().share_group().is_some() {
                 self.topics.set_place(filter, PlaceId(delta.shard.0), *members);
@@ -145,15 +150,9 @@ impl Shard {
         out.push(Output::Control(ToControl::Installed { version: delta.version, retained }));
     }
 
-    /// Counts the filters about the server that others have, each once for each of them.
-    fn note_sys_elsewhere(&mut self, filter: &OwnedTopicFilter, shard: ShardId, members: u32) {
-        let known = (shard.0, filter.clone());
-        let changed = if members > 0 { self.routes.sys.insert(known) } else { self.routes.sys.remove(&known) };
-        match (changed, members > 0) {
-            (true, true) => self.sys_filters += 1,
-            (true, false) => self.sys_filters -= 1,
-            (false, _) => {}
-        }
+    /// Whether anybody in the node listens to anything under `$SYS`.
+    pub(crate) fn has_sys_listeners(&self) -> bool {
+        self.sys_filters > 0 || !self.routes.sys.is_empty()
     }
 
     fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {

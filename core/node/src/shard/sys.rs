@@ -29,7 +29,7 @@ impl Shard {
 
     /// `$SYS/brokers/NODE/clients/ID/connected`, if anybody listens to anything under `$SYS`.
     pub(crate) fn tell_connected(&mut self, now: Instant, key: u32, clean_start: bool, out: &mut Outbox) {
-        if self.sys_filters == 0 {
+        if !self.has_sys_listeners() {
             return;
         }
         let Some(slot) = self.sessions.get(key) else { return };
