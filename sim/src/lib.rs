@@ -1,0 +1,18 @@
+//! The deterministic testbed of NewtMQ. A [`Scenario`] says what clients do and what goes wrong; [`run`] carries it out in
+//! a simulated world, around the same core that runs in production, and gives a [`Report`] of everything that must hold
+//! and did not. The same scenario gives the same report, byte for byte.
+
+mod canonical;
+pub mod check;
+pub mod client;
+pub mod draw;
+pub mod history;
+mod kernel;
+pub mod observer;
+pub mod report;
+mod run;
+pub mod scenario;
+
+pub use report::{Check, Report, Verdict};
+pub use run::{Options, run, run_with};
+pub use scenario::Scenario;
