@@ -5,6 +5,7 @@
 
 mod ids;
 mod lookup;
+mod mutant;
 mod rng;
 mod slab;
 mod time;
@@ -12,6 +13,8 @@ mod timer;
 
 pub use ids::{ConnId, Incarnation, ListenerId, NodeId, RequestId, ShardId};
 pub use lookup::{HashSeed, LookupMap, LookupTable};
+#[cfg(newtmq_mutants)]
+pub use mutant::Mutant;
 pub use rng::{Rng, SEED_BYTES};
 pub use slab::Slab;
 pub use time::{Instant, WallTime};

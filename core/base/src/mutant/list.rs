@@ -1,0 +1,237 @@
+//! The planted bugs, in one table. Where each of them is, `planted!(Name)` says.
+//!
+//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. Checks
+//! have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
+//! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
+//! of the protocol that a client itself sees broken (a malformed packet, its window, packet size or aliases exceeded,
+//! acknowledgements out of order, an answer that is missing or that it did not ask for, the end of its connection without a
+//! reason), crash for a panic.
+
+macro_rules! mutants {
+    ($($name:ident, $text:literal, $number:expr, [$($check:literal),+], $about:literal;)+) => {
+        /// A planted bug.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Mutant {
+            $(#[doc = $about] $name,)+
+        }
+
+        impl Mutant {
+            /// Every planted bug; those with a number come first, in order.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name),+];
+
+            /// Its name on a command line and in reports.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Mutant::$name => $text,)+
+                }
+            }
+
+            /// Its number in the testbed's list, if it is one of those.
+            #[must_use]
+            pub fn number(self) -> Option<u8> {
+                match self {
+                    $(Mutant::$name => $number,)+
+                }
+            }
+
+            /// What is broken.
+            #[must_use]
+            pub fn about(self) -> &'static str {
+                match self {
+                    $(Mutant::$name => $about,)+
+                }
+            }
+
+            /// Names of the checks that should find it: one is enough.
+            #[must_use]
+            pub fn expected(self) -> &'static [&'static str] {
+                match self {
+                    $(Mutant::$name => &[$($check),+],)+
+                }
+            }
+        }
+    };
+}
+
+mutants! {
+    // Of the testbed's list.
+    DoubleSubscribe, "double-subscribe", Some(5), ["S2", "S12", "Q1", "W"],
+        "A second subscription of a filter by its only subscriber is added to the first one instead of replacing it.";
+    TakeoverWithoutFence, "takeover-without-fence", Some(6), ["S6", "S1", "W", "crash"],
+        "A client that connects again gets its session while its old connection goes on.";
+    StaleAck, "stale-ack", Some(7), ["S1", "R"],
+        "An acknowledgement of what is no longer in flight, as of an earlier connection, ends the oldest delivery instead \
+         (one node has no epochs).";
+    FalseSessionPresent, "false-session-present", Some(10), ["S7"],
+        "CONNACK says Session Present where there was no session, unless Clean Start was asked for.";
+    InFlightDropped, "in-flight-dropped", Some(15), ["S1", "Q9", "W"],
+        "What was sent and not acknowledged is dropped when the connection ends.";
+    PacketIdsStartOver, "packet-ids-start-over", Some(16), ["S8", "S1", "W"],
+        "Packet Identifiers begin at 1 again when a client resumes (one node has no failover).";
+    DupIsSeen, "dup-is-seen", Some(17), ["S1"],
+        "A PUBLISH with DUP is acknowledged as seen before, without looking.";
+    Qos2IdsForgotten, "qos2-ids-forgotten", Some(18), ["S3"],
+        "The QoS 2 identifiers that a client has in use are forgotten when it resumes.";
+    Qos2IdFreedEarly, "qos2-id-freed-early", Some(19), ["S3", "R"],
+        "A QoS 2 identifier is free when PUBREC is sent: PUBREL is of an unknown one, and a PUBLISH sent again is published \
+         again (the broker keeps no message until PUBREL that it could publish then).";
+    RetainedReadTooEarly, "retained-read-too-early", Some(25), ["S9b", "S9"],
+        "The owner of a topic answers who reads retained messages before it has worked off what was retained before \
+         (several shards; there is no commit).";
+    ReadBeforeInstall, "read-before-install", Some(26), ["S9b", "S9"],
+        "Retained messages are read before every shard has installed the subscription (several shards).";
+    WillSurvivesTakeover, "will-survives-takeover", Some(29), ["S10"],
+        "The delayed will of a session is published when its client resumes it in time.";
+    SharedNoRedispatch, "shared-no-redispatch", Some(31), ["S11"],
+        "A shared message that comes to a shard without a ready member is dropped instead of going on to the next one \
+         (several shards; no client of one node refuses a message).";
+    SharedAckedBeforeEnqueue, "shared-acked-before-enqueue", Some(32), ["S11"],
+        "A shared message whose member is not ready is acknowledged and not queued (within a node PUBACK may come before a \
+         queue of another shard has the message, but it must come to have it).";
+
+    // Codec.
+    DecoderDropsRest, "decoder-drops-rest", None, ["R", "L6", "L7", "S1"],
+        "What comes in one read with the end of a packet that came in parts is dropped.";
+    RemainingLengthOneByte, "remaining-length-one-byte", None, ["R", "S1", "S12", "L7"],
+        "The Remaining Length of a PUBLISH of 128 to 255 bytes is written as one byte.";
+    DupFlagMissing, "dup-flag-missing", None, ["R", "S4"],
+        "What is sent again after a reconnect has no DUP flag.";
+    RetainedWithoutFlag, "retained-without-flag", None, ["S9", "S12"],
+        "Retained messages are sent to new subscriptions without the RETAIN flag.";
+    PropertiesLost, "properties-lost", None, ["S12"],
+        "Properties that are passed on unaltered are lost where a message is kept for a queue, a window or another shard.";
+
+    // Topics, and the cache of matches.
+    HashMissesParent, "hash-misses-parent", None, ["S1"],
+        "The filter a/# does not match the topic a.";
+    ExactChangeKeepsMatch, "exact-change-keeps-match", None, ["S1", "S2"],
+        "A change of a filter without wildcards leaves the cached match of its topic.";
+    PlusChangeKeepsMatch, "plus-change-keeps-match", None, ["S1", "S2"],
+        "A change of a filter that begins with + leaves the cached matches of all topics.";
+    ResubscribeKeepsMatch, "resubscribe-keeps-match", None, ["S12", "S2"],
+        "A subscription made again with other options leaves the cached matches with the old ones.";
+    MemoOfAnotherTopic, "memo-of-another-topic", None, ["S1", "S2"],
+        "A publisher's remembered match is taken for another topic of the same length.";
+
+    // Share groups.
+    SharedGivenTwice, "shared-given-twice", None, ["S11", "S4"],
+        "A shared message that has to wait at its member is also passed on to the next shard (several shards).";
+    SharedMemberOutlivesSession, "shared-member-outlives-session", None, ["S11", "S2", "Q1", "W"],
+        "A session that ends stays a member of its share groups.";
+
+    // Window and Packet Identifiers.
+    WindowOneTooMany, "window-one-too-many", None, ["R", "W"],
+        "One delivery more than the client's Receive Maximum is in flight.";
+    WindowLeak, "window-leak", None, ["S1", "L7"],
+        "A delivery that is acknowledged out of order keeps its place in the window.";
+    PacketIdIgnoresQueue, "packet-id-ignores-queue", None, ["S8", "S1", "W"],
+        "A Packet Identifier is free if nothing in flight has it, whatever waits with it.";
+
+    // Sessions, expiry, wills.
+    SessionNeverExpires, "session-never-expires", None, ["S7", "W"],
+        "The Session Expiry Interval of an absent client never ends.";
+    WillDelayEndsSession, "will-delay-ends-session", None, ["S7", "S1"],
+        "A session ends when its Will Delay Interval has passed, if that is earlier than its own end.";
+    CleanStartKeepsSession, "clean-start-keeps-session", None, ["S2"],
+        "Clean Start keeps the old session's subscriptions and messages, while CONNACK denies it.";
+    ExpiredMessageDelivered, "expired-message-delivered", None, ["S2"],
+        "A message that waited longer than its Message Expiry Interval is delivered.";
+    WillOnDisconnect, "will-on-disconnect", None, ["S10"],
+        "A normal DISCONNECT does not delete the will.";
+    WillWaitsForSession, "will-waits-for-session", None, ["S10", "L8"],
+        "A will without delay is published at the end of the session only.";
+    WillTwice, "will-twice", None, ["S10"],
+        "A published will stays with its session and is published again at its end.";
+
+    // Topic Aliases.
+    AliasInStale, "alias-in-stale", None, ["S12", "S1", "S2"],
+        "A Topic Alias that a client gives to another topic keeps the first one.";
+    AliasAboveMaximum, "alias-above-maximum", None, ["R"],
+        "The broker uses one Topic Alias more than the client's maximum.";
+
+    // Acknowledgements to publishers, QoS 2.
+    AcksReversed, "acks-reversed", None, ["R"],
+        "Acknowledgements that were withheld are sent in the opposite order.";
+    WithheldAcksLost, "withheld-acks-lost", None, ["L6"],
+        "Acknowledgements that were withheld are never sent.";
+    NoAckWithoutSubscribers, "no-ack-without-subscribers", None, ["L6"],
+        "A publish that nobody subscribed to is not acknowledged.";
+    RepeatGetsPubcomp, "repeat-gets-pubcomp", None, ["R", "S1"],
+        "A QoS 2 PUBLISH that is repeated is answered with PUBCOMP, before its PUBREL.";
+    PubrelResendLost, "pubrel-resend-lost", None, ["R", "L7", "S1"],
+        "A PUBREL is not sent again after a reconnect.";
+    ResendReversed, "resend-reversed", None, ["S5", "R"],
+        "What is in flight is sent again in the opposite order.";
+    Qos0Overtakes, "qos0-overtakes", None, ["S5"],
+        "A QoS 0 message overtakes others that wait in the queue.";
+
+    // Hold and resume, connections that move.
+    HoldNeverResumed, "hold-never-resumed", None, ["L6", "L7", "R"],
+        "A connection whose SUBACK waited for other shards is never read again (several shards).";
+    PublisherNeverResumed, "publisher-never-resumed", None, ["L6", "L7", "R"],
+        "A publisher that was held for a slow client is not read again when that has drained.";
+    BytesAfterHoldLost, "bytes-after-hold-lost", None, ["L6", "R", "S1"],
+        "What a connection has sent behind the packet that it is held for is lost.";
+    BytesAfterConnectLost, "bytes-after-connect-lost", None, ["L6", "R"],
+        "What came with a CONNECT is lost when the connection goes to its client's shard (several shards).";
+    SessionWhereItCame, "session-where-it-came", None, ["S7", "S6", "S1", "W"],
+        "A client's session is made at the shard that its connection came to, so that it may have several (several shards).";
+    OldConnectionLeftOpen, "old-connection-left-open", None, ["R", "W"],
+        "The old connection of a client that connects again is not closed.";
+
+    // Subscription options, packets to clients.
+    NoLocalIgnored, "no-local-ignored", None, ["S2"],
+        "A client gets its own messages in spite of No Local.";
+    RetainAsPublishedLost, "retain-as-published-lost", None, ["S12"],
+        "Retain As Published does not count for messages of QoS 1 and 2, or that waited.";
+    RetainHandlingIgnored, "retain-handling-ignored", None, ["S9", "S2"],
+        "Retained messages are sent again to a subscription that is not new, although the client asked for them if it is.";
+    OneIdentifierOnly, "one-identifier-only", None, ["S12"],
+        "Of overlapping subscriptions only one Subscription Identifier is sent.";
+    SubackSaysLess, "suback-says-less", None, ["S12", "R"],
+        "SUBACK says QoS 1 where QoS 2 was granted.";
+    QosUpgraded, "qos-upgraded", None, ["S12"],
+        "A message is delivered with its subscription's QoS, although it was published with a lower one.";
+    PacketSizeIgnored, "packet-size-ignored", None, ["R"],
+        "A PUBLISH may be larger than the client's Maximum Packet Size.";
+
+    // Routes and lanes between shards.
+    SubackBeforeInstall, "suback-before-install", None, ["S1", "S9b"],
+        "SUBACK is sent before every shard has installed the subscription (several shards).";
+    DeltaTruncated, "delta-truncated", None, ["S1", "S11", "Q1", "W"],
+        "Of several route changes that come together only the first is installed (several shards).";
+    RouteOutlivesSubscribers, "route-outlives-subscribers", None, ["Q1", "W"],
+        "A shard goes on to get messages of a filter that its last subscriber has left (several shards).";
+    CreditNotReturned, "credit-not-returned", None, ["W", "L6", "L7"],
+        "What a shard has worked off is never credited to the sender (several shards).";
+    LaneOutOfOrder, "lane-out-of-order", None, ["S5", "S9"],
+        "The youngest of what waits from another shard is worked off first (several shards).";
+
+    // Retained messages.
+    RetainedCursorSkips, "retained-cursor-skips", None, ["S9", "S9b"],
+        "A reader of retained messages that has to pause skips the one that it paused at.";
+    RetainedIgnoresLive, "retained-ignores-live", None, ["S9", "S4"],
+        "A retained message is sent although the same or a later one of its topic came live.";
+    RetainedDeleteKept, "retained-delete-kept", None, ["S9"],
+        "An empty retained message is kept as the topic's value.";
+    StampOrderAcrossSources, "stamp-order-across-sources", None, ["S9", "S9b"],
+        "A topic's later retained message is ignored if its stamp is lower, which says nothing between publishers of two \
+         shards (several shards).";
+    RetainedExpiryOfTheOld, "retained-expiry-of-the-old", None, ["S9", "S9b"],
+        "A retained message is removed when the one that it replaced would have expired.";
+
+    // Accounts: quotas, timers, the ledger.
+    ConnectionShareLeak, "connection-share-leak", None, ["L5", "W"],
+        "A connection that its client ended still counts to its listener's limit.";
+    RetainedShareLeak, "retained-share-leak", None, ["S9", "S9b", "W"],
+        "A deleted retained message still counts to the limit.";
+    SessionTimerLeak, "session-timer-leak", None, ["W"],
+        "The deadline of an absent client's session stays when the client comes back.";
+    KeepAliveNeverFires, "keep-alive-never-fires", None, ["L8", "S10", "R", "W"],
+        "A client that is silent for longer than its Keep Alive keeps its connection.";
+    KeepAliveIgnoresPublish, "keep-alive-ignores-publish", None, ["R", "S10"],
+        "A PUBLISH does not count for Keep Alive.";
+    LedgerMissesInFlight, "ledger-misses-in-flight", None, ["Q9", "W"],
+        "What was in flight when a session ended is in no account.";
+}
