@@ -2,6 +2,8 @@
 
 use core::num::NonZeroU16;
 
+use newtmq_base::planted;
+
 use crate::frame::{DUP, RETAIN};
 use crate::property::id;
 use crate::wire::{put_varint, varint_len};
@@ -76,7 +78,7 @@ impl PublishOut<'_> {
             | (self.qos as u8) << 1
             | if self.retain { RETAIN } else { 0 };
         let [high, low] = (self.topic.len() as u16).to_be_bytes();
-        if remaining < 0x80 {
+        if remaining < 0x80 || (remaining < 0x100 && planted!(RemainingLengthOneByte)) {
             out.extend_from_slice(&[first, remaining as u8, high, low]);
         } else {
             out.push(first);

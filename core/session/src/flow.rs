@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{PacketId, QoS};
 
 use crate::op::{AckKind, Applied};
@@ -97,6 +97,18 @@ impl Flow {
         for entry in self.inflight.iter_mut().take(self.sent) {
             entry.sent_before = true;
         }
+        if self.sent > 0 && planted!(InFlightDropped) {
+            self.inflight.drain(..self.sent);
+        }
+        if self.sent > 1 && planted!(ResendReversed) {
+            self.inflight.make_contiguous()[..self.sent].reverse();
+        }
+        if self.live().next().is_some() && planted!(PacketIdsStartOver) {
+            (self.next_dseq, self.oldest_dseq) = (0, 0);
+        }
+        if !self.qos2_in.is_empty() && planted!(Qos2IdsForgotten) {
+            self.qos2_in.clear();
+        }
         self.sent = 0;
         for (_, age) in &mut self.qos2_in {
             *age = 0;
@@ -133,6 +145,10 @@ impl Flow {
         loop {
             let dseq = self.next_dseq;
             self.next_dseq += 1;
+            if planted!(PacketIdIgnoresQueue) {
+                let in_window = |id: &PacketId| self.inflight.iter().any(|entry| entry.delivery.packet_id == Some(*id));
+                return (dseq, (1..=u16::MAX).filter_map(PacketId::new).find(|id| !in_window(id)));
+            }
             let packet_id = PacketId::new((dseq % PACKET_IDS) as u16 + 1).expect("1..=65,535");
             // Less than a round of identifiers since the oldest live one: this one cannot be in use.
             if dseq - self.oldest_dseq >= PACKET_IDS {
@@ -162,21 +178,24 @@ impl Flow {
         receive_maximum: usize,
         expired: &mut u32,
     ) -> Option<Outgoing<'_>> {
-        let window_open = self.sent < receive_maximum;
+        while self.inflight.get(self.sent).is_some_and(|entry| entry.released) && planted!(PubrelResendLost) {
+            self.sent += 1;
+        }
+        let window_open = self.sent < receive_maximum || (self.sent == receive_maximum && planted!(WindowOneTooMany));
         if self.sent < self.inflight.len() {
             if !window_open {
                 return None;
             }
             let entry = &mut self.inflight[self.sent];
             entry.age = 0;
-            let kind =
-                if entry.released { OutgoingKind::Pubrel } else { OutgoingKind::Publish { dup: entry.sent_before } };
+            let dup = entry.sent_before && !planted!(DupFlagMissing);
+            let kind = if entry.released { OutgoingKind::Pubrel } else { OutgoingKind::Publish { dup } };
             self.sent += 1;
             return Some(Outgoing { kind, delivery: &self.inflight[self.sent - 1].delivery });
         }
         let delivery = loop {
             let delivery = self.queue.pop(window_open)?;
-            if !delivery.message.is_expired(now) {
+            if !delivery.message.is_expired(now) || planted!(ExpiredMessageDelivered) {
                 break delivery;
             }
             *expired += 1;
@@ -193,7 +212,8 @@ impl Flow {
     /// Where an identifier is in flight. Acknowledgements come in order [MQTT-4.6.0-2], so it is the front one unless
     /// the client is odd; then the window is searched.
     fn position(&self, packet_id: PacketId) -> Option<usize> {
-        self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id))
+        let at = self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id));
+        if at.is_none() && self.sent > 0 && planted!(StaleAck) { Some(0) } else { at }
     }
 
     pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Applied {
@@ -226,7 +246,7 @@ impl Flow {
         } else {
             self.inflight.remove(at);
         }
-        self.sent -= usize::from(at < self.sent);
+        self.sent -= usize::from(at < self.sent && !(at > 0 && planted!(WindowLeak)));
     }
 
     pub(crate) fn pubrec(&mut self, packet_id: PacketId) -> Applied {

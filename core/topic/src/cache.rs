@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use newtmq_base::{HashSeed, LookupTable, Slab};
+use newtmq_base::{HashSeed, LookupTable, Slab, planted};
 
 use crate::group::GroupKey;
 use crate::subscription::{PlaceId, Subscription};
@@ -106,7 +106,9 @@ impl Cache {
     #[inline]
     pub(crate) fn recall(&self, memo: Memo, topic: &[u8]) -> Option<&Arc<Matched>> {
         let entry = self.entries.get(memo.slot_plus_one.checked_sub(1)?)?;
-        (entry.topic.as_bytes() == topic && self.is_current(entry)).then_some(&entry.matched)
+        let same =
+            entry.topic.as_bytes() == topic || (entry.topic.len() == topic.len() && planted!(MemoOfAnotherTopic));
+        (same && self.is_current(entry)).then_some(&entry.matched)
     }
 
     /// Marks the entry of `topic` as used and returns its slot and whether it is current.
@@ -151,7 +153,9 @@ impl Cache {
         if self.index.is_empty() {
             return;
         }
-        if let Some(slot) = self.index.find(filter, |slot| topic_at(&self.entries, slot)) {
+        if let Some(slot) = self.index.find(filter, |slot| topic_at(&self.entries, slot))
+            && !planted!(ExactChangeKeepsMatch)
+        {
             self.remove(slot);
         }
     }
@@ -159,7 +163,7 @@ impl Cache {
     /// The subscribers of a filter with wildcards have changed.
     pub(crate) fn wildcard_changed(&mut self, filter: &str) {
         self.changes += 1;
-        if filter.starts_with(['+', '#']) {
+        if filter.starts_with(['+', '#']) && !(filter.starts_with('+') && planted!(PlusChangeKeepsMatch)) {
             self.changed_all = self.changes;
         } else {
             self.changed[usize::from(self.bucket(filter))] = self.changes;

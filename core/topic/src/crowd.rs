@@ -1,7 +1,7 @@
 //! The subscribers of one filter: nothing, one inline, then a vector, then a vector with an index by subscriber, so that
 //! 100,000 subscribers of one filter leave it in linear time altogether.
 
-use newtmq_base::{HashSeed, LookupTable};
+use newtmq_base::{HashSeed, LookupTable, planted};
 
 use crate::group::GroupKey;
 use crate::subscription::{SubscriberId, Subscription};
@@ -63,7 +63,9 @@ impl Crowd {
                 *self = Crowd::One(subscription);
                 None
             }
-            Crowd::One(one) if one.subscriber == subscription.subscriber => Some(core::mem::replace(one, subscription)),
+            Crowd::One(one) if one.subscriber == subscription.subscriber && !planted!(DoubleSubscribe) => {
+                Some(core::mem::replace(one, subscription))
+            }
             Crowd::One(one) => {
                 *self = Crowd::Many(Box::new(Many { list: vec![*one, subscription], index: None }));
                 None

@@ -5,6 +5,7 @@ use core::cmp::Ordering;
 use core::ops::{Bound, ControlFlow};
 use std::collections::BTreeSet;
 
+use newtmq_base::planted;
 use newtmq_mqtt::OwnedTopicFilter;
 
 use crate::group::filter_start;
@@ -133,6 +134,9 @@ impl<M: RetainedValue> RetainedIndex<M> {
                 match judge(filter, topic) {
                     Verdict::Match(_) if visit(value).is_break() => {
                         topic.clone_into(&mut cursor.from);
+                        if planted!(RetainedCursorSkips) {
+                            cursor.from.push('\0');
+                        }
                         return false;
                     }
                     Verdict::Match(Some(ahead)) => ahead.write(topic, &mut cursor.from),

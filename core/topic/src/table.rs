@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use newtmq_base::{HashSeed, Rng};
+use newtmq_base::{HashSeed, Rng, planted};
 use newtmq_mqtt::{OwnedTopicFilter, TopicFilter, TopicName};
 
 use crate::cache::{Cache, CacheLimits, Matched, Memo};
@@ -143,7 +143,7 @@ impl SubscriptionTable {
         let Some(name) = parsed.share_group() else {
             if members > 0 {
                 self.add(filter, place.as_subscription());
-            } else {
+            } else if !planted!(RouteOutlivesSubscribers) {
                 self.drop_plain(parsed.filter(), place.as_subscription().subscriber);
             }
             return;
@@ -226,7 +226,7 @@ impl SubscriptionTable {
         let was_empty = plain.is_empty();
         let replaced = plain.insert(subscription, seed);
         self.plain_filters += usize::from(was_empty);
-        if replaced != Some(subscription) {
+        if replaced != Some(subscription) && !(replaced.is_some() && planted!(ResubscribeKeepsMatch)) {
             self.changed(site, text);
         }
         replaced

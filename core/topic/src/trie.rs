@@ -4,7 +4,7 @@
 //! children costs no more a child than a node with one, and nothing is stored twice. Matching keeps the nodes reached
 //! at a level and goes on level by level; nothing recurses, however many levels a topic has.
 
-use newtmq_base::{HashSeed, LookupTable, Slab};
+use newtmq_base::{HashSeed, LookupTable, Slab, planted};
 
 use crate::crowd::Subscribers;
 
@@ -179,7 +179,9 @@ impl Trie {
         for &at in reached.iter() {
             let node = self.node(at);
             visit(node.here);
-            visit(node.below);
+            if node.below == NONE || !planted!(HashMissesParent) {
+                visit(node.below);
+            }
         }
     }
 
