@@ -21,13 +21,17 @@ use core::cell::Cell;
 #[cfg(newtmq_mutants)]
 pub use list::Mutant;
 
-/// Whether this planted bug is active: `planted!(Name)`, where `Name` is a variant of `Mutant`. Asked last in a condition,
-/// so that being asked means that the bug makes a difference.
+/// Whether this planted bug is active: `planted!(Name)`, where `Name` is a variant of `Mutant`, or `planted!(Name, when)`
+/// with a condition that only the bug needs, and that is not looked at otherwise. Asked last, so that being asked means
+/// that the bug makes a difference.
 #[cfg(newtmq_mutants)]
 #[macro_export]
 macro_rules! planted {
     ($name:ident) => {
         $crate::Mutant::$name.is_active()
+    };
+    ($name:ident, $when:expr) => {
+        ($when && $crate::Mutant::$name.is_active())
     };
 }
 
@@ -36,6 +40,9 @@ macro_rules! planted {
 #[macro_export]
 macro_rules! planted {
     ($name:ident) => {
+        false
+    };
+    ($name:ident, $when:expr) => {
         false
     };
 }

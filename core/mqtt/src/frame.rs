@@ -94,7 +94,7 @@ impl Decoder {
         if bytes.len() < missing {
             return Ok(None);
         }
-        if !input.is_empty() && planted!(DecoderDropsRest) {
+        if planted!(DecoderDropsRest, !input.is_empty()) {
             *input = &[];
         }
         self.complete = true;

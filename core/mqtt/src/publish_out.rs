@@ -78,7 +78,7 @@ impl PublishOut<'_> {
             | (self.qos as u8) << 1
             | if self.retain { RETAIN } else { 0 };
         let [high, low] = (self.topic.len() as u16).to_be_bytes();
-        if remaining < 0x80 || (remaining < 0x100 && planted!(RemainingLengthOneByte)) {
+        if remaining < 0x80 || planted!(RemainingLengthOneByte, remaining < 0x100) {
             out.extend_from_slice(&[first, remaining as u8, high, low]);
         } else {
             out.push(first);

@@ -97,16 +97,16 @@ impl Flow {
         for entry in self.inflight.iter_mut().take(self.sent) {
             entry.sent_before = true;
         }
-        if self.sent > 0 && planted!(InFlightDropped) {
+        if planted!(InFlightDropped, self.sent > 0) {
             self.inflight.drain(..self.sent);
         }
-        if self.sent > 1 && planted!(ResendReversed) {
+        if planted!(ResendReversed, self.sent > 1) {
             self.inflight.make_contiguous()[..self.sent].reverse();
         }
-        if self.live().next().is_some() && planted!(PacketIdsStartOver) {
+        if planted!(PacketIdsStartOver, self.live().next().is_some()) {
             (self.next_dseq, self.oldest_dseq) = (0, 0);
         }
-        if !self.qos2_in.is_empty() && planted!(Qos2IdsForgotten) {
+        if planted!(Qos2IdsForgotten, !self.qos2_in.is_empty()) {
             self.qos2_in.clear();
         }
         self.sent = 0;
@@ -178,10 +178,10 @@ impl Flow {
         receive_maximum: usize,
         expired: &mut u32,
     ) -> Option<Outgoing<'_>> {
-        while self.inflight.get(self.sent).is_some_and(|entry| entry.released) && planted!(PubrelResendLost) {
+        while planted!(PubrelResendLost, self.inflight.get(self.sent).is_some_and(|entry| entry.released)) {
             self.sent += 1;
         }
-        let window_open = self.sent < receive_maximum || (self.sent == receive_maximum && planted!(WindowOneTooMany));
+        let window_open = self.sent < receive_maximum || planted!(WindowOneTooMany, self.sent == receive_maximum);
         if self.sent < self.inflight.len() {
             if !window_open {
                 return None;
@@ -213,7 +213,7 @@ impl Flow {
     /// the client is odd; then the window is searched.
     fn position(&self, packet_id: PacketId) -> Option<usize> {
         let at = self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id));
-        if at.is_none() && self.sent > 0 && planted!(StaleAck) { Some(0) } else { at }
+        if planted!(StaleAck, at.is_none() && self.sent > 0) { Some(0) } else { at }
     }
 
     pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Applied {
@@ -246,7 +246,7 @@ impl Flow {
         } else {
             self.inflight.remove(at);
         }
-        self.sent -= usize::from(at < self.sent && !(at > 0 && planted!(WindowLeak)));
+        self.sent -= usize::from(at < self.sent && !planted!(WindowLeak, at > 0));
     }
 
     pub(crate) fn pubrec(&mut self, packet_id: PacketId) -> Applied {

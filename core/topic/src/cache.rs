@@ -106,8 +106,7 @@ impl Cache {
     #[inline]
     pub(crate) fn recall(&self, memo: Memo, topic: &[u8]) -> Option<&Arc<Matched>> {
         let entry = self.entries.get(memo.slot_plus_one.checked_sub(1)?)?;
-        let same =
-            entry.topic.as_bytes() == topic || (entry.topic.len() == topic.len() && planted!(MemoOfAnotherTopic));
+        let same = entry.topic.as_bytes() == topic || planted!(MemoOfAnotherTopic, entry.topic.len() == topic.len());
         (same && self.is_current(entry)).then_some(&entry.matched)
     }
 
@@ -163,7 +162,7 @@ impl Cache {
     /// The subscribers of a filter with wildcards have changed.
     pub(crate) fn wildcard_changed(&mut self, filter: &str) {
         self.changes += 1;
-        if filter.starts_with(['+', '#']) && !(filter.starts_with('+') && planted!(PlusChangeKeepsMatch)) {
+        if filter.starts_with(['+', '#']) && !planted!(PlusChangeKeepsMatch, filter.starts_with('+')) {
             self.changed_all = self.changes;
         } else {
             self.changed[usize::from(self.bucket(filter))] = self.changes;

@@ -226,7 +226,7 @@ impl SubscriptionTable {
         let was_empty = plain.is_empty();
         let replaced = plain.insert(subscription, seed);
         self.plain_filters += usize::from(was_empty);
-        if replaced != Some(subscription) && !(replaced.is_some() && planted!(ResubscribeKeepsMatch)) {
+        if replaced != Some(subscription) && !planted!(ResubscribeKeepsMatch, replaced.is_some()) {
             self.changed(site, text);
         }
         replaced

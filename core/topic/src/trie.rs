@@ -179,7 +179,7 @@ impl Trie {
         for &at in reached.iter() {
             let node = self.node(at);
             visit(node.here);
-            if node.below == NONE || !planted!(HashMissesParent) {
+            if !planted!(HashMissesParent, node.below != NONE) {
                 visit(node.below);
             }
         }

@@ -1,6 +1,6 @@
 //! Acknowledgements, both ways (section 4.3).
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{Ack, PacketId, PacketType, ReasonCode, encode_ack};
 use newtmq_session::{AckKind, Applied, Op};
 
@@ -23,6 +23,9 @@ impl Shard {
     ) {
         if kind == PacketType::Pubrec {
             self.watch_rels(now, conn);
+            if planted!(Qos2IdFreedEarly) {
+                self.apply(conn, Op::Qos2Rel { packet_id });
+            }
         }
         let Some(Some(c)) = self.conns.get_mut(conn.slot as usize) else { return };
         let version = c.version;
@@ -30,6 +33,10 @@ impl Shard {
             let withheld = &mut c.rare().withheld;
             // A repeated QoS 2 publish is answered once, when its turn comes.
             if !withheld.iter().any(|(_, other, _)| *other == packet_id) {
+                if planted!(AcksReversed, !withheld.is_empty()) {
+                    withheld.push_front((kind, packet_id, reason));
+                    return;
+                }
                 withheld.push_back((kind, packet_id, reason));
             }
             return;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{
     ClientId, Connack, ConnackProperties, Connect, Frame, Packet, ProtocolVersion, QoS, ReasonCode, Sender,
 };
@@ -37,7 +37,7 @@ impl Shard {
         }
         let client_id = self.client_id_of(conn, &connect);
         let home = self.home_of(client_id);
-        if home != self.own && !client_id.is_empty() {
+        if home != self.own && !client_id.is_empty() && !planted!(SessionWhereItCame) {
             return self.move_to(conn, home, frame.bytes, out);
         }
         let zone = usize::from(self.live(conn).zone);
@@ -252,23 +252,27 @@ impl Shard {
     ) -> (u32, bool) {
         if let Some(key) = self.find_session(client.as_str()) {
             let old = self.slot(key).conn;
-            if old != NONE {
+            if old != NONE && !planted!(TakeoverWithoutFence) {
                 self.fence(now, old, out);
             }
         }
         // The session may have ended with its connection.
         match self.find_session(client.as_str()) {
-            Some(key) if !clean_start => {
+            Some(key) if !clean_start || planted!(CleanStartKeepsSession) => {
                 self.stop_waiting(key);
+                if planted!(WillSurvivesTakeover, self.slot(key).session.will().is_some()) {
+                    self.fire_will(now, key, out);
+                }
                 // The delayed will of a resumed session is not published: the new CONNECT's takes its place [MQTT-3.1.3-9].
                 self.slot(key).zone = zone;
-                (key, true)
+                (key, !clean_start)
             }
             found => {
                 if let Some(key) = found {
                     self.end_session(now, key, out);
                 }
-                (self.add_session(client, zone, expiry_interval), false)
+                let present = planted!(FalseSessionPresent, !clean_start);
+                (self.add_session(client, zone, expiry_interval), present)
             }
         }
     }
@@ -281,7 +285,9 @@ impl Shard {
 
     /// Cancels the deadlines of a session whose client is back.
     pub(crate) fn stop_waiting(&mut self, key: u32) {
-        if let Some(away) = self.slot(key).away.take() {
+        if let Some(away) = self.slot(key).away.take()
+            && !planted!(SessionTimerLeak)
+        {
             self.timers.cancel(away.deadline(), TimerKind::Session(key));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use newtmq_base::{ConnId, Instant, Rng};
+use newtmq_base::{ConnId, Instant, Rng, planted};
 use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
 use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
@@ -228,12 +228,15 @@ impl Shard {
             self.wait_for_itself(now, conn);
             return;
         }
+        let untold = planted!(PublisherNeverResumed, c.rare.as_ref().is_some_and(|rare| rare.unread));
         if let Some(rare) = &mut c.rare {
             rare.unread = false;
         }
         c.held = false;
         c.heard = now;
-        out.push(Output::Resume(conn));
+        if !untold {
+            out.push(Output::Resume(conn));
+        }
     }
 
     /// Publishes a message that no connection waits for: the will of the session `publisher`, or the server's own.

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{Disconnect, ReasonCode};
 use newtmq_session::{Message, MessageParts, Op, Will};
 
@@ -35,7 +35,9 @@ impl Shard {
             }
             self.apply(conn, Op::Detach { expiry_interval });
         }
-        if disconnect.reason_code != ReasonCode::DisconnectWithWillMessage && !disconnect.reason_code.is_error() {
+        let deletes =
+            disconnect.reason_code != ReasonCode::DisconnectWithWillMessage && !disconnect.reason_code.is_error();
+        if deletes && !planted!(WillOnDisconnect) {
             self.apply(conn, Op::Will { will: None });
         }
         self.close(now, conn, disconnect.reason_code, out);
@@ -47,6 +49,9 @@ impl Shard {
         self.part(now, conn, reason, out);
         let c = self.live(conn);
         c.phase = Phase::Closing;
+        if planted!(OldConnectionLeftOpen, reason == ReasonCode::SessionTakenOver) {
+            return;
+        }
         self.arm_conn(conn, now + CLOSE_TIMEOUT);
         out.push(Output::Close { conn, reason });
     }
@@ -68,6 +73,7 @@ impl Shard {
         }
         if let Some(c) = self.conns[conn.slot as usize].take()
             && c.features.has(Feature::Counted)
+            && !planted!(ConnectionShareLeak, c.phase != Phase::Closing)
         {
             self.shares.connections[usize::from(c.listener)].used -= 1;
         }
@@ -110,11 +116,12 @@ impl Shard {
             return;
         }
         let delay = slot.session.will().map(|will| will.delay_interval);
-        if delay == Some(0) {
+        if delay == Some(0) && !planted!(WillWaitsForSession) {
             self.fire_will(now, key, out);
         }
         let expires = match expiry_interval {
             u32::MAX => Instant::NEVER,
+            _ if planted!(SessionNeverExpires) => Instant::NEVER,
             seconds => now + Duration::from_secs(u64::from(seconds)),
         };
         let will = match delay {
@@ -133,7 +140,7 @@ impl Shard {
         if away.deadline() > now {
             return;
         }
-        if away.expires <= now {
+        if away.expires <= now || planted!(WillDelayEndsSession, away.will <= now) {
             slot.away = None;
             self.end_session(now, key, out);
             return;
@@ -153,18 +160,24 @@ impl Shard {
         let session = slot.session;
         self.clients.remove(session.client().as_str(), key);
         for (filter, _) in session.subscriptions().iter() {
+            if planted!(SharedMemberOutlivesSession, filter.as_filter().share_group().is_some()) {
+                continue;
+            }
             self.remove_subscription(filter.as_filter(), key);
         }
-        let left = session.queue_len() + session.inflight_len();
+        let in_flight = if planted!(LedgerMissesInFlight) { 0 } else { session.inflight_len() };
+        let left = session.queue_len() + in_flight;
         self.ledger.drop(DropReason::SessionEnded, left as u64);
     }
 
-    fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+    pub(crate) fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let Shard { sessions, scratch, config, .. } = self;
         let Some(slot) = sessions.get_mut(key) else { return };
         let Some(will) = slot.session.will() else { return };
         let message = due(will, now, &mut scratch.block);
-        slot.session.apply(Op::Will { will: None }, &config.zones[usize::from(slot.zone)].session);
+        if !planted!(WillTwice) {
+            slot.session.apply(Op::Will { will: None }, &config.zones[usize::from(slot.zone)].session);
+        }
         self.publish_message(now, &message, key, out);
     }
 
@@ -237,7 +250,7 @@ impl Shard {
                 let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;
                 let limit = super::connect::keep_alive_limit(c.keep_alive, percent);
                 // Suspended while the broker itself does not read.
-                let since = if c.held { now } else { c.heard };
+                let since = if c.held || planted!(KeepAliveNeverFires, c.heard + limit <= now) { now } else { c.heard };
                 if since + limit > now {
                     let key = c.session;
                     self.arm_conn(conn, since + limit);

@@ -3,7 +3,7 @@
 
 use core::hash::BuildHasher as _;
 
-use newtmq_base::{HashSeed, Instant, Slab};
+use newtmq_base::{HashSeed, Instant, Slab, planted};
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
 use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits, remaining_expiry};
 use newtmq_topic::Subscription;
@@ -52,7 +52,10 @@ impl<'a> Publishing<'a> {
     }
 
     pub(crate) fn to_message(self, scratch: &mut Vec<u8>) -> Message {
-        let Publishing { topic, forwardable, payload, qos, retain, expires, .. } = self;
+        let Publishing { topic, mut forwardable, payload, qos, retain, expires, .. } = self;
+        if planted!(PropertiesLost, !forwardable.is_empty()) {
+            forwardable = &[];
+        }
         Message::new(&MessageParts { topic, forwardable, payload, qos, retain, expires }, scratch)
     }
 
@@ -185,7 +188,7 @@ impl Fan<'_> {
         for subscription in subscriptions.iter().filter(|subscription| !self.is_own(subscription)) {
             qos = qos.max(Some(subscription.qos()));
             retain_as_published |= subscription.retain_as_published();
-            if subscription.identifier != 0 {
+            if subscription.identifier != 0 && !planted!(OneIdentifierOnly, !identifiers.is_empty()) {
                 identifiers.push(subscription.identifier);
             }
         }
@@ -199,7 +202,7 @@ impl Fan<'_> {
     fn is_own(&self, subscription: &Subscription) -> bool {
         subscription.subscriber.0 == self.publishing.publisher
             && !self.shared
-            && (subscription.no_local() || self.parts.config.mqtt.ignore_loop_deliver)
+            && ((subscription.no_local() && !planted!(NoLocalIgnored)) || self.parts.config.mqtt.ignore_loop_deliver)
     }
 
     /// One session gets the message.
@@ -214,9 +217,13 @@ impl Fan<'_> {
         }
         let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
         self.parts.ledger.matched += 1;
-        let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos;
+        let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos
+            || planted!(QosUpgraded, target.qos > self.publishing.qos);
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
-        let refused = if qos == QoS::AtMostOnce && slot.conn != NONE && !slot.session.has_queued_qos0() {
+        let refused = if qos == QoS::AtMostOnce
+            && slot.conn != NONE
+            && (!slot.session.has_queued_qos0() || planted!(Qos0Overtakes))
+        {
             let conn = slot.conn;
             self.write_qos0(conn, target)
         } else {
@@ -327,7 +334,7 @@ impl Fan<'_> {
         let op = Op::Enqueue {
             message,
             qos,
-            retain: target.retain_as_published && publishing.retain,
+            retain: target.retain_as_published && publishing.retain && !planted!(RetainAsPublishedLost),
             identifiers: Identifiers::from_slice(target.identifiers),
             priority: zone.priority(publishing.topic),
         };
@@ -445,7 +452,7 @@ pub(crate) fn write_publish(
     if c.version == ProtocolVersion::V5 && c.alias_maximum() > 0 {
         frame = with_alias(c, frame);
     }
-    if frame.encoded_len(c.version) as u64 > u64::from(c.max_packet_size) {
+    if frame.encoded_len(c.version) as u64 > u64::from(c.max_packet_size) && !planted!(PacketSizeIgnored) {
         return false;
     }
     let version = c.version;
@@ -487,7 +494,8 @@ fn alias_for(c: &mut Conn, topic: &[u8]) -> (Option<core::num::NonZeroU16>, bool
         return (core::num::NonZeroU16::new(*alias), true);
     }
     let next = rare.aliases_out.len() + 1;
-    if next > usize::from(rare.alias_maximum) {
+    let maximum = usize::from(rare.alias_maximum);
+    if next > maximum && !planted!(AliasAboveMaximum, next == maximum + 1) {
         return (None, false);
     }
     rare.aliases_out.insert(topic.into(), next as u16);

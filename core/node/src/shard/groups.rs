@@ -1,6 +1,6 @@
 //! Shared subscriptions over all shards of the node (section 4.8.2): whose turn it is, and the way to its member.
 
-use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_base::{ConnId, Instant, ShardId, planted};
 use newtmq_mqtt::ReasonCode;
 use newtmq_session::Message;
 use newtmq_topic::{Fit, GroupKey, Pick, PickStrategy, SharedGroup, SubscriberId};
@@ -52,6 +52,11 @@ impl Shard {
             best: pick.map(|pick| (pick.fit, self.own)),
         };
         if here {
+            if let Some(pick) = &pick
+                && planted!(SharedGivenTwice)
+            {
+                self.give_member(now, publishing, pick, congested, out);
+            }
             return self.pass_on(now, publish, congested, out);
         }
         self.send_place(place.0, PlaceMessage::Group(Box::new(publish)), out);
@@ -72,6 +77,7 @@ impl Shard {
                 let publishing = Publishing::of_message(&publish.message, self.publisher_key(publisher));
                 self.give_member(now, publishing, &pick, &mut congested, out);
             }
+            _ if planted!(SharedNoRedispatch) => self.ledger.unmatched += 1,
             _ => {
                 if last {
                     // The others may still have members, only less fit ones.
@@ -146,6 +152,9 @@ impl Shard {
         congested: &mut Vec<u32>,
         out: &mut Outbox,
     ) {
+        if planted!(SharedAckedBeforeEnqueue, pick.fit != Fit::Ready) {
+            return;
+        }
         let born_before = self.next_born();
         let (_, _, parts) = self.parts();
         let congested_before = core::mem::take(congested);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_base::{ConnId, Instant, ShardId, planted};
 use newtmq_session::Message;
 use newtmq_topic::{Memo, PlaceId};
 
@@ -113,7 +113,9 @@ impl Shard {
         for step in 0..self.shards() {
             let at = (first + step) % self.shards();
             while self.spent < LANE_DELIVERIES && self.lanes[usize::from(at)].has_work() {
-                let Some(message) = self.lanes[usize::from(at)].inbox.pop_front() else { break };
+                let inbox = &mut self.lanes[usize::from(at)].inbox;
+                let last = planted!(LaneOutOfOrder, inbox.len() > 1);
+                let Some(message) = (if last { inbox.pop_back() } else { inbox.pop_front() }) else { break };
                 self.work_off(now, at, message, out);
             }
         }
@@ -142,7 +144,7 @@ impl Shard {
         }
         let lane = &mut self.lanes[usize::from(from)];
         lane.owed += cost;
-        if lane.owed >= CREDIT_BYTES {
+        if lane.owed >= CREDIT_BYTES && !planted!(CreditNotReturned) {
             let bytes = core::mem::take(&mut lane.owed);
             self.send_place(from, PlaceMessage::Credit { bytes }, out);
         }

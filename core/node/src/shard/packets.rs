@@ -1,6 +1,6 @@
 //! From bytes to packets, and which packet goes to which rule.
 
-use newtmq_base::{ConnId, Instant, ListenerId};
+use newtmq_base::{ConnId, Instant, ListenerId, planted};
 use newtmq_mqtt::{
     Connack, DecodeError, Decoder, Disconnect, ErrorKind, Frame, Packet, PacketType, ProtocolVersion, ReasonCode,
     Sender,
@@ -82,10 +82,14 @@ impl Shard {
         // A connection that is on its way to another shard takes the rest along.
         let taken = data.len() - rest.len();
         self.ledger.traffic.bytes_received -= rest.len() as u64;
-        let Some(c) = self.conn_mut(conn) else { return Taken { bytes: taken, hold: true } };
+        let Some(c) = self.conn_mut(conn) else {
+            let taken = if planted!(BytesAfterConnectLost, !rest.is_empty()) { data.len() } else { taken };
+            return Taken { bytes: taken, hold: true };
+        };
         c.decoder = decoder;
         let full = c.out.len() >= OUTPUT_OWN_BYTES;
         c.held = next == Next::Hold || full;
+        let taken = if planted!(BytesAfterHoldLost, c.held && !rest.is_empty()) { data.len() } else { taken };
         let mut taken = Taken { bytes: taken, hold: c.held };
         if full {
             self.wait_for_itself(now, conn);
@@ -102,7 +106,9 @@ impl Shard {
         let (phase, version) = {
             let c = self.live(conn);
             // A whole packet: bytes that never become one do not count for Keep Alive [MQTT-3.1.2-22].
-            c.heard = now;
+            if !planted!(KeepAliveIgnoresPublish, frame.packet_type() == PacketType::Publish) {
+                c.heard = now;
+            }
             (c.phase, c.version)
         };
         let kind = frame.packet_type();

@@ -10,7 +10,7 @@ use core::hash::BuildHasher as _;
 use core::ops::ControlFlow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use newtmq_base::{ConnId, HashSeed, Instant};
+use newtmq_base::{ConnId, HashSeed, Instant, planted};
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_session::{Identifiers, Message, Op};
 use newtmq_topic::{RetainedCursor, RetainedIndex};
@@ -107,6 +107,9 @@ impl Pouring {
         // What came live before this reading began comes again.
         let last = live.get(&topic).filter(|(_, reading)| *reading >= self.reading);
         let Some((last, _)) = last else { return true };
+        if planted!(RetainedIgnoresLive) {
+            return true;
+        }
         // A live one that the owner did not know of is later; the same one is not sent twice.
         *last != stamp && last.number() <= seen[usize::from(last.source())]
     }
@@ -197,6 +200,7 @@ impl Shard {
         let mut needs = (0..).zip(&read.need);
         if let Some((source, need)) =
             needs.find(|(source, need)| **need > self.lanes[usize::from(*source)].retained_seen)
+            && !planted!(RetainedReadTooEarly)
         {
             self.parked_reads.insert((source, *need, self.next_parked), (from, read));
             self.next_parked += 1;
@@ -376,7 +380,7 @@ impl Pourer<'_> {
         let mut blocked = false;
         let finished = retained.drain(&mut cursor, budget, |entry| {
             // Published since the subscription was made, it came live.
-            let live = entry.stamp.number() > pouring.before[0];
+            let live = entry.stamp.number() > pouring.before[0] && !planted!(RetainedIgnoresLive);
             if live || entry.message.is_expired(self.now) {
                 return ControlFlow::Continue(());
             }
@@ -423,10 +427,11 @@ impl Pourer<'_> {
     /// Sends one. Says whether there was room; QoS 1 and 2 need a place in the client's window.
     fn pour_one(&mut self, message: &Message, qos: QoS, identifier: u32) -> bool {
         let qos = if self.upgrade { qos } else { qos.min(message.qos()) };
+        let retain = !planted!(RetainedWithoutFlag);
         if qos == QoS::AtMostOnce {
             let publishing = Publishing::of_message(message, NONE);
             let identifiers = if identifier == 0 { &[] } else { core::slice::from_ref(&identifier) };
-            let frame = publishing.qos0(true, identifiers, self.now);
+            let frame = publishing.qos0(retain, identifiers, self.now);
             if write_publish(self.conn, frame, Some(message), self.pool) {
                 self.ledger.retained_sent += 1;
                 self.ledger.traffic.sent_message(QoS::AtMostOnce);
@@ -439,7 +444,7 @@ impl Pourer<'_> {
             return false;
         }
         let identifiers = if identifier == 0 { Identifiers::None } else { Identifiers::One(identifier) };
-        let op = Op::Enqueue { message: message.clone(), qos, retain: true, identifiers, priority: 0 };
+        let op = Op::Enqueue { message: message.clone(), qos, retain, identifiers, priority: 0 };
         // It enters the ledger like any other delivery that is waited for.
         self.ledger.matched += 1;
         self.ledger.retained_sent += 1;

@@ -2,7 +2,7 @@
 //! only while the *output* of a connected target, never its own, is above 1 MiB and has moved within
 //! `slow_consumer_timeout`; after that QoS 0 to that target is dropped, counted.
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{ReasonCode, encode_ack};
 
 use super::{Shard, TimerKind, is_open, ready};
@@ -142,6 +142,9 @@ impl Shard {
         let Some(Some(c)) = self.conns.get_mut(publisher.slot as usize) else { return };
         let limit = c.rare().wait_since + self.config.zones[usize::from(c.zone)].max_publisher_hold;
         self.timers.cancel(limit, TimerKind::Hold(publisher.slot));
+        if planted!(WithheldAcksLost, c.withholds()) {
+            c.rare().withheld.clear();
+        }
         self.send_withheld(now, publisher, out);
         self.resume(now, publisher, out);
     }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{
     DecodeError, ErrorKind, Frame, PacketId, PacketType, ProtocolVersion, PublishProperties, QoS, RawPublish,
     ReasonCode, Sender, TopicName,
@@ -43,6 +43,13 @@ impl Shard {
             if self.slot(key).session.is_awaiting_rel(packet_id) {
                 return self.on_repeated_publish(now, conn, publish, packet_id, out);
             }
+        }
+        if let Some(packet_id) = publish.packet_id
+            && planted!(DupIsSeen, publish.dup)
+        {
+            let kind = if publish.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+            self.send_ack(now, conn, kind, packet_id, ReasonCode::Success, out);
+            return Next::Go;
         }
         // Before MQTT 5 nobody can know of a limit, so there is none but the number of identifiers.
         let limited = publish.qos > QoS::AtMostOnce && version == ProtocolVersion::V5;
@@ -92,7 +99,8 @@ impl Shard {
             }
             self.learn_alias(conn, alias.get(), publish.topic);
         }
-        self.send_ack(now, conn, PacketType::Pubrec, packet_id, ReasonCode::Success, out);
+        let kind = if planted!(RepeatGetsPubcomp) { PacketType::Pubcomp } else { PacketType::Pubrec };
+        self.send_ack(now, conn, kind, packet_id, ReasonCode::Success, out);
         Next::Go
     }
 
@@ -236,7 +244,9 @@ impl Shard {
             rare.unread = unread;
             return Next::Hold;
         }
-        if let Some((kind, packet_id, _)) = owed {
+        if let Some((kind, packet_id, _)) = owed
+            && (delivered.matched || !planted!(NoAckWithoutSubscribers))
+        {
             let reason = if delivered.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }
@@ -302,7 +312,7 @@ impl Shard {
         if rare.aliases_in.len() <= at {
             rare.aliases_in.resize(at + 1, None);
         }
-        if rare.aliases_in[at].as_deref() != Some(topic) {
+        if rare.aliases_in[at].as_deref() != Some(topic) && !planted!(AliasInStale, rare.aliases_in[at].is_some()) {
             rare.aliases_in[at] = Some(topic.into());
         }
     }

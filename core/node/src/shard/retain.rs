@@ -1,6 +1,6 @@
 //! Retained messages: one per topic (section 3.3.1.3), each at the shard that owns its topic. [`super::pour`] reads them.
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_session::Message;
 use newtmq_topic::RetainedValue;
 
@@ -71,7 +71,7 @@ impl Shard {
 
     fn keep(&mut self, now: Instant, publishing: &Publishing<'_>, stamp: Stamp, out: &mut Outbox) {
         let topic = core::str::from_utf8(publishing.topic).expect("validated by the caller");
-        if publishing.payload.is_empty() {
+        if publishing.payload.is_empty() && !planted!(RetainedDeleteKept) {
             self.forget_retained(topic);
             return;
         }
@@ -84,6 +84,9 @@ impl Shard {
             tracing::debug!(topic, too_large, "not retained");
             return;
         }
+        if planted!(StampOrderAcrossSources, self.retained.get(topic).is_some_and(|old| old.stamp > stamp)) {
+            return;
+        }
         let mut kept = *publishing;
         if !expiry_interval.is_zero() {
             kept.expires = kept.expires.min(now + expiry_interval);
@@ -92,7 +95,9 @@ impl Shard {
         if kept.expires != Instant::NEVER {
             self.retained_expiry.insert((kept.expires, stamp), topic.into());
         }
-        if let Some(old) = self.retained.set(Retained { message, stamp }) {
+        if let Some(old) = self.retained.set(Retained { message, stamp })
+            && !planted!(RetainedExpiryOfTheOld, old.message.expires() != Instant::NEVER)
+        {
             self.retained_expiry.remove(&(old.message.expires(), old.stamp));
         }
     }
@@ -100,7 +105,7 @@ impl Shard {
     pub(crate) fn forget_retained(&mut self, topic: &str) {
         if let Some(old) = self.retained.remove(topic) {
             self.retained_expiry.remove(&(old.message.expires(), old.stamp));
-            if !is_own(topic) {
+            if !is_own(topic) && !planted!(RetainedShareLeak) {
                 self.retained_gone();
             }
         }

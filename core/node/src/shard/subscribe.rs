@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE (sections 3.8 to 3.11).
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{
     Frame, InvalidTopic, OwnedTopicFilter, Packet, PacketId, QoS, ReasonCode, ReasonCodes, RetainHandling, Suback,
     Subscribe, SubscribeOptions, TopicFilter, Unsuback, Unsubscribe,
@@ -82,7 +82,11 @@ impl Shard {
                         let options = SubscribeOptions { qos, ..options };
                         let new = self.subscribe_one(conn, filter.clone(), options, subscribe, out);
                         granted.push((filter, options, new));
-                        granted_code(qos)
+                        granted_code(if planted!(SubackSaysLess, qos == QoS::ExactlyOnce) {
+                            QoS::AtLeastOnce
+                        } else {
+                            qos
+                        })
                     }
                     // Shared and No Local together are a Protocol Error [MQTT-3.8.3-4].
                     Err(ReasonCode::ProtocolError) => return self.reject(now, conn, ReasonCode::ProtocolError, out),
@@ -97,7 +101,7 @@ impl Shard {
         for (filter, options, new) in granted {
             let wanted = match options.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
-                RetainHandling::SendIfNew => new,
+                RetainHandling::SendIfNew => new || planted!(RetainHandlingIgnored),
                 RetainHandling::DoNotSend => false,
             };
             // Never for a shared subscription (section 4.8.2).
@@ -108,9 +112,14 @@ impl Shard {
                 readings.push(filter);
             }
         }
-        let suback = PendingSuback { packet_id: subscribe.packet_id, reasons, readings };
-        if self.is_committed(out) {
+        let mut suback = PendingSuback { packet_id: subscribe.packet_id, reasons, readings };
+        if self.is_committed(out) || planted!(SubackBeforeInstall) {
             return self.answer_subscribe(now, conn, suback, out);
+        }
+        if planted!(ReadBeforeInstall, !suback.readings.is_empty()) {
+            for filter in core::mem::take(&mut suback.readings) {
+                self.pour(key, filter, out);
+            }
         }
         // What the client publishes next is matched with what it has subscribed.
         self.wait_for_commit(conn, suback);
@@ -120,7 +129,9 @@ impl Shard {
     /// Every shard knows the subscriptions of a connection that waited for it.
     pub(crate) fn finish_subscribe(&mut self, now: Instant, conn: ConnId, suback: PendingSuback, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
-        c.features.remove(Feature::Subscribing);
+        if !planted!(HoldNeverResumed) {
+            c.features.remove(Feature::Subscribing);
+        }
         if is_open(c) && self.answer_subscribe(now, conn, suback, out) == Next::Go {
             self.resume(now, conn, out);
         }
