@@ -282,7 +282,8 @@ pub enum Action {
     World(WorldAction),
 }
 
-/// What a client does. What needs a connection does nothing without one; an open one does not connect again.
+/// What a client does. What needs a connection waits for its CONNACK while one is being made, and does nothing without
+/// one; an open one does not connect again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
     /// Opens a network connection and sends CONNECT.
@@ -322,7 +323,7 @@ pub enum Act {
     Publish(PublishSpec),
     /// Sends the last PUBLISH that is not acknowledged once more, with DUP and the same Packet Identifier.
     PublishAgain,
-    /// Sends a PUBLISH up to `keep` bytes of it, then resets the connection.
+    /// Sends a PUBLISH up to `keep` bytes of it, then closes the connection. With QoS 1 and 2 the session still has it.
     PublishTorn {
         /// The message.
         publish: PublishSpec,

@@ -1,0 +1,88 @@
+//! What a message carries: who made it, how long it is, and a checksum over that and its topic. What lies behind is
+//! filled from the same numbers, so that a byte that changed anywhere is noticed.
+
+use crate::draw::mix;
+use crate::history::{ClientIx, Uid};
+
+/// Bytes that name a message: publisher, number, length, checksum, each four bytes in little-endian order. No payload is
+/// shorter, but an empty one.
+pub(crate) const PAYLOAD_LEN_MIN: usize = 16;
+
+/// Replaces `out` by the payload of a message; `topic` is the hash of its topic.
+pub(crate) fn write(uid: Uid, topic: u64, len: usize, out: &mut Vec<u8>) {
+    out.clear();
+    out.resize(len.max(PAYLOAD_LEN_MIN), 0);
+    let len = u32::try_from(out.len()).expect("a payload is shorter than a packet");
+    let key = key(uid, topic, len);
+    let (head, fill) = out.split_at_mut(PAYLOAD_LEN_MIN);
+    for (field, value) in head.chunks_exact_mut(4).zip([uid.publisher.0, uid.number, len, key as u32]) {
+        field.copy_from_slice(&value.to_le_bytes());
+    }
+    let mut word = key;
+    let mut chunks = fill.chunks_exact_mut(8);
+    for chunk in &mut chunks {
+        word = next(word);
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    let rest = chunks.into_remainder();
+    let len = rest.len();
+    rest.copy_from_slice(&next(word).to_le_bytes()[..len]);
+}
+
+/// The message that a payload names, if every byte of it is what [`write`] made for this topic.
+pub(crate) fn read(payload: &[u8], topic: u64) -> Option<Uid> {
+    let (head, fill) = payload.split_at_checked(PAYLOAD_LEN_MIN)?;
+    let field = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let uid = Uid { publisher: ClientIx(field(0)), number: field(4) };
+    let key = key(uid, topic, field(8));
+    if field(8) as usize != payload.len() || field(12) != key as u32 {
+        return None;
+    }
+    let mut word = key;
+    let mut chunks = fill.chunks_exact(8);
+    for chunk in &mut chunks {
+        word = next(word);
+        if *chunk != word.to_le_bytes() {
+            return None;
+        }
+    }
+    let rest = chunks.remainder();
+    (*rest == next(word).to_le_bytes()[..rest.len()]).then_some(uid)
+}
+
+const fn key(uid: Uid, topic: u64, len: u32) -> u64 {
+    let who = (uid.publisher.0 as u64) << 32 | uid.number as u64;
+    mix(mix(who ^ topic.rotate_left(17)) ^ len as u64)
+}
+
+/// The next word of the filling: cheap, and no two positions are alike.
+const fn next(word: u64) -> u64 {
+    word.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{read, write};
+    use crate::draw::of_name;
+    use crate::history::{ClientIx, Uid};
+
+    #[test]
+    fn every_byte_counts() {
+        let uid = Uid { publisher: ClientIx(3), number: 70_000 };
+        let topic = of_name("a/b");
+        let mut payload = Vec::new();
+        for len in [0, 16, 17, 24, 31, 100] {
+            write(uid, topic, len, &mut payload);
+            assert_eq!(payload.len(), len.max(16));
+            assert_eq!(read(&payload, topic), Some(uid), "{len}");
+            assert_eq!(read(&payload, of_name("a/c")), None, "another topic");
+            assert_eq!(read(&payload[..payload.len() - 1], topic), None, "cut");
+            for at in 0..payload.len() {
+                payload[at] ^= 0x10;
+                assert_eq!(read(&payload, topic), None, "byte {at} of {len}");
+                payload[at] ^= 0x10;
+            }
+        }
+        assert_eq!(read(b"", topic), None);
+    }
+}
