@@ -12,6 +12,7 @@ pub mod observer;
 pub mod report;
 mod run;
 pub mod scenario;
+mod whitebox;
 
 pub use report::{Check, Report, Verdict};
 pub use run::{Options, run, run_with};

@@ -237,6 +237,12 @@ impl Control {
         self.pending.is_empty() && self.quotas.is_quiet()
     }
 
+    /// How much of a limit no shard has.
+    #[must_use]
+    pub fn free(&self, kind: QuotaKind) -> u32 {
+        self.quotas.free(kind)
+    }
+
     fn on_routes(&mut self, shard: ShardId, seq: u64, changes: Vec<RouteChange>, out: &mut Vec<ControlOutput>) {
         self.version += 1;
         self.pending.push_back(Pending { version: self.version, shard, seq });

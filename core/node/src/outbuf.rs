@@ -16,7 +16,7 @@ pub(crate) const OUTPUT_LOW_BYTES: usize = 256 << 10;
 pub(crate) const OUTPUT_OWN_BYTES: usize = 2 << 20;
 /// Above this many bytes QoS 0 is dropped even if the output moves. Each publisher is held after one message too many, so only
 /// very many of them, or wills, which nobody can be held for, get here.
-pub(crate) const OUTPUT_MAX_BYTES: usize = 16 << 20;
+pub const OUTPUT_MAX_BYTES: usize = 16 << 20;
 /// A payload of at least this size is shared rather than copied.
 pub(crate) const SHARE_PAYLOAD_BYTES: usize = 4096;
 /// A buffer above this size starts no growth: the next chunk does.

@@ -41,10 +41,11 @@ use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
+pub use lanes::LANE_HIGH_BYTES;
 use lanes::Lane;
 pub(crate) use pace::Meter;
 use pour::{ParkedChunk, Pourings};
-use quota::Shares;
+pub(crate) use quota::Shares;
 use retain::Retained;
 use routes::Routes;
 

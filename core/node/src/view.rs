@@ -1,12 +1,14 @@
 //! A read-only look into a shard, for checkers and administration.
 
 use newtmq_base::{ConnId, Instant};
-use newtmq_mqtt::{PacketId, ProtocolVersion};
+use newtmq_mqtt::{OwnedTopicFilter, PacketId, ProtocolVersion};
+use newtmq_topic::TableEntry;
 
-use crate::conn::NONE;
+use crate::conn::{Conn, Feature, NONE};
+use crate::control::QuotaKind;
 use crate::io::Peer;
 use crate::ledger::Ledger;
-use crate::shard::Shard;
+use crate::shard::{SessionSlot, Shard, Shares};
 
 /// What can be seen of a shard.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,62 @@ pub struct ConnView<'a> {
     pub stalled: bool,
     /// Last packet from the client.
     pub heard: Instant,
+}
+
+/// What an [`Inconsistency`] breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// What was matched is delivered, queued or dropped.
+    Ledger,
+    /// Queues stay within their limits.
+    Queues,
+    /// Packet Identifiers are unique, and the window is not exceeded.
+    Window,
+    /// The topic table has the subscriptions of the sessions.
+    Subscriptions,
+    /// Connections and retained messages are counted.
+    Shares,
+    /// Nothing is under way that nobody waits for.
+    Leftover,
+}
+
+/// Something that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inconsistency {
+    /// What kind of thing.
+    pub rule: Rule,
+    /// In words, with numbers.
+    pub what: String,
+}
+
+/// What [`ShardView::check`] found, and how much it looked at.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// What does not hold.
+    pub found: Vec<Inconsistency>,
+    /// Sessions.
+    pub sessions: u64,
+    /// Packet Identifiers.
+    pub packet_ids: u64,
+}
+
+/// A shard's part of a limit of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShareView {
+    /// Which limit.
+    pub kind: QuotaKind,
+    /// How much it may use.
+    pub granted: u32,
+    /// How much it uses.
+    pub used: u32,
+}
+
+impl Checked {
+    fn violated(&mut self, rule: Rule, what: impl FnOnce() -> String, holds: bool) {
+        if !holds {
+            self.found.push(Inconsistency { rule, what: what() });
+        }
+    }
 }
 
 impl Shard {
@@ -133,45 +191,120 @@ impl<'a> ShardView<'a> {
         i128::from(ledger.matched) - i128::from(out)
     }
 
-    /// Checks that nothing is under way: of a shard whose clients have all gone.
-    ///
-    /// # Panics
-    /// If something is.
-    pub fn assert_idle(&self) {
+    /// Everything that the shard matches by: subscriptions of its sessions, and places that have others.
+    #[must_use]
+    pub fn table(&self) -> Vec<TableEntry> {
+        self.shard.topics.entries()
+    }
+
+    /// The subscriptions of the sessions: session key and filter.
+    pub fn subscriptions(&self) -> impl Iterator<Item = (u32, &'a OwnedTopicFilter)> + use<'a> {
+        let sessions = self.shard.sessions.iter();
+        sessions.flat_map(|(key, slot)| slot.session.subscriptions().iter().map(move |(filter, _)| (key, filter)))
+    }
+
+    /// Its parts of the node's limits.
+    pub fn shares(&self) -> impl Iterator<Item = ShareView> + use<'a> {
+        let Shares { connections, retained, .. } = &self.shard.shares;
+        let connections = connections.iter().enumerate().map(|(at, share)| (QuotaKind::Connections(at as u16), share));
+        let all = connections.chain([(QuotaKind::Retained, retained)]);
+        all.map(|(kind, share)| ShareView { kind, granted: share.granted, used: share.used })
+    }
+
+    /// What is under way, which must be nothing in a shard whose clients have all gone.
+    #[must_use]
+    pub fn leftovers(&self) -> Vec<Inconsistency> {
         let shard = self.shard;
-        assert!(shard.jobs.is_empty() && shard.turns.is_empty() && shard.requests.is_empty());
-        assert!(
-            shard.parked_reads.is_empty() && shard.parked_chunks.is_empty(),
-            "somebody waits for retained messages"
-        );
-        for lane in &shard.lanes {
-            lane.assert_idle();
+        let mut checked = Checked::default();
+        let counts = [
+            ("unfinished deliveries", shard.jobs.len()),
+            ("connections whose turn has ended", shard.turns.len()),
+            ("open questions", shard.requests.len()),
+            ("readings of retained messages that wait", shard.parked_reads.len() + shard.parked_chunks.len()),
+        ];
+        for (name, count) in counts {
+            checked.violated(Rule::Leftover, || format!("{count} {name}"), count == 0);
+        }
+        for (at, leftover) in shard.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.leftover()?))) {
+            checked.violated(Rule::Leftover, || format!("the lane of shard {at}: {leftover}"), false);
+        }
+        checked.found
+    }
+
+    /// What must always hold, between any two inputs.
+    #[must_use]
+    pub fn check(&self) -> Checked {
+        let mut checked = Checked::default();
+        let balance = self.ledger_balance();
+        let ledger =
+            || format!("{balance} more matched than accounted for: {:?}, {} queued", self.ledger(), self.queued());
+        checked.violated(Rule::Ledger, ledger, balance == 0);
+        let mut ids = Vec::new();
+        let mut subscriptions = 0;
+        for (key, slot) in self.shard.sessions.iter() {
+            checked.sessions += 1;
+            subscriptions += slot.session.subscriptions().len();
+            self.check_session(key, slot, &mut ids, &mut checked);
+        }
+        let table = self.shard.topics.len();
+        let what = || format!("{table} subscriptions in the table, {subscriptions} of sessions");
+        checked.violated(Rule::Subscriptions, what, table == subscriptions);
+        self.check_shares(&mut checked);
+        checked
+    }
+
+    fn check_session(&self, key: u32, slot: &SessionSlot, ids: &mut Vec<PacketId>, checked: &mut Checked) {
+        let (session, client) = (&slot.session, slot.session.client().as_str());
+        ids.clear();
+        ids.extend(session.packet_ids());
+        checked.packet_ids += ids.len() as u64;
+        ids.sort_unstable();
+        let twice = ids.windows(2).find(|pair| pair[0] == pair[1]);
+        let what = || format!("{client}: Packet Identifier {twice:?} is used twice [MQTT-2.2.1-4]");
+        checked.violated(Rule::Window, what, twice.is_none());
+        if slot.conn != NONE {
+            let conn = self.shard.conns.get(slot.conn as usize).and_then(Option::as_ref);
+            let own = conn.is_some_and(|c| c.session == key);
+            checked.violated(Rule::Window, || format!("{client}: its connection is another session's"), own);
+            let (sent, most) = (session.outstanding(), conn.map_or(0, |c| usize::from(c.receive_maximum)));
+            let what = || format!("{client}: {sent} unacknowledged, {most} allowed");
+            checked.violated(Rule::Window, what, sent <= most);
+        }
+        let limits = self.shard.config.zones[usize::from(slot.zone)].session;
+        let (waiting, bytes) = (session.queue_len(), session.queue_bytes());
+        let fits = waiting <= limits.max_mqueue_len.max(1)
+            && (waiting <= 1 || limits.max_mqueue_bytes == 0 || bytes <= limits.max_mqueue_bytes);
+        let what = || format!("{client}: {waiting} messages of {bytes} bytes wait");
+        checked.violated(Rule::Queues, what, fits);
+    }
+
+    fn check_shares(&self, checked: &mut Checked) {
+        for ShareView { kind, used, .. } in self.shares() {
+            let count = match kind {
+                QuotaKind::Connections(listener) => {
+                    let counted = |c: &&Conn| c.listener == listener && c.features.has(Feature::Counted);
+                    self.shard.conns.iter().flatten().filter(counted).count()
+                }
+                QuotaKind::Retained => self.shard.retained.len(),
+            };
+            let what = || format!("{kind:?}: {used} are counted, {count} are there");
+            checked.violated(Rule::Shares, what, used as usize == count);
         }
     }
 
-    /// Checks what must always hold.
+    /// Checks [`ShardView::leftovers`].
     ///
     /// # Panics
-    /// If it does not.
+    /// If there is something.
+    pub fn assert_idle(&self) {
+        assert_eq!(self.leftovers(), []);
+    }
+
+    /// Checks [`ShardView::check`].
+    ///
+    /// # Panics
+    /// If something does not hold.
     pub fn assert_consistent(&self) {
-        assert_eq!(self.ledger_balance(), 0, "{:?}, queued {}", self.shard.ledger, self.queued());
-        for (key, slot) in self.shard.sessions.iter() {
-            let mut ids: Vec<PacketId> = slot.session.packet_ids().collect();
-            let count = ids.len();
-            ids.sort_unstable();
-            ids.dedup();
-            assert_eq!(ids.len(), count, "a Packet Identifier is used twice [MQTT-2.2.1-4]");
-            if slot.conn != NONE {
-                let c = self.shard.conns[slot.conn as usize].as_ref().expect("a session's connection exists");
-                assert_eq!(c.session, key);
-                assert!(slot.session.outstanding() <= usize::from(c.receive_maximum), "the window is exceeded");
-            }
-            let limits = self.shard.config.zones[usize::from(slot.zone)].session;
-            let (waiting, bytes) = (slot.session.queue_len(), slot.session.queue_bytes());
-            assert!(waiting <= limits.max_mqueue_len.max(1));
-            assert!(waiting <= 1 || limits.max_mqueue_bytes == 0 || bytes <= limits.max_mqueue_bytes);
-        }
-        let subscriptions: usize = self.shard.sessions.iter().map(|(_, slot)| slot.session.subscriptions().len()).sum();
-        assert_eq!(self.shard.topics.len(), subscriptions, "the topic table and the sessions agree");
+        assert_eq!(self.check().found, []);
     }
 }

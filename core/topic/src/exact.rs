@@ -55,6 +55,11 @@ impl Exact {
         &mut self.entries.get_mut(slot).expect("the caller found the slot").subscribers
     }
 
+    /// Every filter.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (&str, &Subscribers)> {
+        self.entries.iter().map(|(_, entry)| (entry.filter(), &entry.subscribers))
+    }
+
     /// Removes a filter that has no subscribers left.
     pub(crate) fn remove(&mut self, slot: u32) {
         let removed = self.index.remove(filter_at(&self.entries, slot), slot);

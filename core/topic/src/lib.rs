@@ -18,4 +18,4 @@ pub use cache::{Matched, Memo};
 pub use group::{Fit, GroupKey, PICK_SCAN_MEMBERS_MAX, Pick, PickStrategy, SharedGroup};
 pub use retained::{RetainedCursor, RetainedIndex, RetainedValue};
 pub use subscription::{PlaceId, SubscriberId, Subscription};
-pub use table::SubscriptionTable;
+pub use table::{Holder, SubscriptionTable, TableEntry};

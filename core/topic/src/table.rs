@@ -40,6 +40,24 @@ struct Scratch {
     groups: Vec<GroupKey>,
 }
 
+/// A line of [`SubscriptionTable::entries`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableEntry {
+    /// The filter; of a shared subscription the whole text.
+    pub filter: String,
+    /// Who has it.
+    pub holder: Holder,
+}
+
+/// Who has a filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holder {
+    /// A session of this shard.
+    Session(SubscriberId),
+    /// A place, with so many members; 1 for a filter that is not shared.
+    Place(PlaceId, u32),
+}
+
 /// Where a filter's subscribers are.
 #[derive(Clone, Copy)]
 enum Site {
@@ -216,6 +234,27 @@ impl SubscriptionTable {
         };
         // Ends at the first session; only places come before it.
         u32::from(subscribers.plain().as_slice().iter().any(|s| PlaceId::of(s.subscriber).is_none()))
+    }
+
+    /// Everything in the table, for checkers: it takes time and memory in proportion to it.
+    #[must_use]
+    pub fn entries(&self) -> Vec<TableEntry> {
+        let exact = self.exact.filters().map(|(text, subscribers)| (text.to_owned(), subscribers));
+        let mut entries = Vec::new();
+        for (filter, subscribers) in exact.chain(self.trie.filters()) {
+            for subscription in subscribers.plain().as_slice() {
+                let holder = PlaceId::of(subscription.subscriber)
+                    .map_or(Holder::Session(subscription.subscriber), |place| Holder::Place(place, 1));
+                entries.push(TableEntry { filter: filter.clone(), holder });
+            }
+            for group in subscribers.groups().iter().filter_map(|key| self.groups.get(*key)) {
+                let members = (0..group.len()).map(|at| Holder::Session(group.member(at).subscriber));
+                let places = group.places().iter().map(|(place, members)| Holder::Place(*place, *members));
+                let text = group.text().as_str();
+                entries.extend(members.chain(places).map(|holder| TableEntry { filter: text.to_owned(), holder }));
+            }
+        }
+        entries
     }
 
     fn add(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) -> Option<Subscription> {

@@ -122,6 +122,24 @@ impl Trie {
         &mut self.filters.get_mut(slot).expect("the caller found the slot").subscribers
     }
 
+    /// Every filter with its text, worked out from its way to the root.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = (String, &Subscribers)> {
+        self.filters.iter().map(|(slot, filter)| {
+            let mut levels = Vec::new();
+            if self.node(filter.node).below == slot {
+                levels.push("#");
+            }
+            let mut at = filter.node;
+            while at != self.root {
+                let node = self.node(at);
+                levels.push(if node.level == PLUS { "+" } else { level_text(&self.levels, node.level) });
+                at = node.parent;
+            }
+            levels.reverse();
+            (levels.join("/"), &filter.subscribers)
+        })
+    }
+
     /// Removes a filter that has no subscribers left, and the nodes that led to it alone.
     pub(crate) fn remove(&mut self, slot: u32) {
         let filter = self.filters.remove(slot).expect("the caller found the slot");

@@ -43,6 +43,10 @@ impl Quotas {
         self.by_kind.values().all(|quota| quota.waiting.is_empty() && quota.recalled == 0)
     }
 
+    pub(super) fn free(&self, kind: QuotaKind) -> u32 {
+        self.by_kind.get(&kind).map_or(0, |quota| quota.free)
+    }
+
     pub(super) fn on_want(&mut self, from: ShardId, kind: QuotaKind, out: &mut Vec<ControlOutput>) {
         let quota = self.by_kind.entry(kind).or_default();
         quota.waiting.push_back(from);

@@ -18,7 +18,7 @@ use crate::io::{Outbox, Output};
 use crate::place::{Obstacle, PlaceMessage, Stamp};
 
 /// Above this many bytes that are not worked off, publishers wait.
-const LANE_HIGH_BYTES: usize = 1 << 20;
+pub const LANE_HIGH_BYTES: usize = 1 << 20;
 /// Below it they go on.
 const LANE_LOW_BYTES: usize = 256 << 10;
 /// Credit is given in pieces of this size.
@@ -59,10 +59,14 @@ impl Lane {
         Lane { passed: vec![0; usize::from(shards)].into(), ..Lane::default() }
     }
 
-    /// Checks that nothing waits, and that what is not credited is less than a credit.
-    pub(crate) fn assert_idle(&self) {
-        assert!(self.waiters.is_empty() && self.inbox.is_empty() && !self.busy && !self.probed);
-        assert!(self.outstanding < CREDIT_BYTES, "{} bytes are not credited", self.outstanding);
+    /// What is under way, in words; none while nothing waits and what is not credited is less than a credit.
+    pub(crate) fn leftover(&self) -> Option<String> {
+        let Lane { outstanding, waiters, inbox, busy, probed, .. } = self;
+        let idle = waiters.is_empty() && inbox.is_empty() && !busy && !probed && *outstanding < CREDIT_BYTES;
+        (!idle).then(|| {
+            let (waiters, inbox) = (waiters.len(), inbox.len());
+            format!("{waiters} publishers wait, {inbox} messages came, {outstanding} bytes are not credited, busy {busy}, probed {probed}")
+        })
     }
 
     fn has_work(&self) -> bool {

@@ -14,7 +14,7 @@ use crate::io::{Outbox, Output};
 /// One share.
 #[derive(Debug, Default)]
 pub(crate) struct Share {
-    granted: u32,
+    pub(crate) granted: u32,
     pub(crate) used: u32,
     /// More was asked for.
     asked: bool,

@@ -1,0 +1,168 @@
+//! The end of a run, seen from inside: when everybody has left and all time has passed, nothing may be left. Clients hear
+//! nothing of it.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_node::CloseCause;
+
+use super::World;
+use super::link::{ClientEnd, ServerEnd};
+use super::node::State;
+use super::queue::Happening;
+use crate::report::Check;
+use crate::whitebox;
+
+/// Time in which shards have told each other what they had to.
+const SILENCE_S_MAX: u64 = 10;
+/// Time in which the last connection is gone: what it sent may have to wait for its publisher's limits, a day at most.
+const LEAVE_S_MAX: u64 = 24 * 3600;
+/// Longer than any hold, stall or close takes.
+const LEAVE_S: u64 = 60;
+
+impl World<'_, '_> {
+    /// Looks at everything once more, and lets everybody go.
+    pub(super) fn finish(&mut self) {
+        self.over = true;
+        if !self.options.white_box {
+            return;
+        }
+        for _ in 0..SILENCE_S_MAX {
+            if self.is_silent() {
+                break;
+            }
+            self.advance(Duration::from_secs(1));
+        }
+        self.look_at_all();
+        self.look_at_quiet_nodes();
+        self.everybody_leaves();
+        self.advance(Duration::from_secs(LEAVE_S));
+        for _ in 0..LEAVE_S_MAX / LEAVE_S {
+            if self.nodes.iter().all(|node| node.connections == 0) {
+                break;
+            }
+            self.advance(Duration::from_secs(LEAVE_S));
+        }
+        self.look_at_all();
+        self.look_for_leaks();
+        if !self.config.sys_interval.is_zero() {
+            // It would tell about itself for ever.
+            return;
+        }
+        // Longer than any Session Expiry Interval but "never".
+        self.advance(Duration::from_secs(u64::from(u32::MAX)));
+        self.look_at_all();
+        self.look_for_timers();
+    }
+
+    /// Lets time pass, with everything that happens in it.
+    fn advance(&mut self, time: Duration) {
+        let until = self.queue.now() + time;
+        self.queue.push(until, Happening::Nothing);
+        while let Some(happening) = self.queue.pop() {
+            if happening == Happening::Nothing {
+                break;
+            }
+            self.happen(happening);
+        }
+    }
+
+    fn up(&self) -> impl Iterator<Item = u16> + use<> {
+        let up: Vec<u16> = self.nodes.iter().filter(|node| node.state == State::Up).map(|node| node.ix).collect();
+        up.into_iter()
+    }
+
+    fn is_silent(&self) -> bool {
+        let quiet = |control: &newtmq_node::Control| control.is_quiet();
+        self.nodes.iter().all(|node| node.is_silent() && node.control.as_ref().is_none_or(quiet))
+    }
+
+    /// Checks every shard, whatever it costs.
+    fn look_at_all(&mut self) {
+        for node in self.up() {
+            for shard in 0..self.nodes[usize::from(node)].shards.len() {
+                self.look(node, shard as u16);
+            }
+        }
+    }
+
+    /// What holds while nothing is under way between shards.
+    fn look_at_quiet_nodes(&mut self) {
+        for node in self.up() {
+            let of = &self.nodes[usize::from(node)];
+            let quiet = of.is_silent() && of.control.as_ref().is_some_and(newtmq_node::Control::is_quiet);
+            if !quiet {
+                let what = format!("the shards still talk {SILENCE_S_MAX} s after everything had settled");
+                self.found(Check::Leak, node, 0, what);
+                continue;
+            }
+            let shards: Vec<_> = of.shards.iter().map(|part| part.shard.view()).collect();
+            let control = of.control.as_ref().expect("just asked");
+            let mut found: Vec<_> = whitebox::shares(&shards, control, &self.config);
+            found.extend(whitebox::routes(&shards));
+            self.observer.findings.obligations.count(Check::Routes, shards.len() as u64);
+            for (check, what) in found {
+                self.found(check, node, 0, what);
+            }
+        }
+    }
+
+    /// All connections break.
+    fn everybody_leaves(&mut self) {
+        let now = self.queue.now();
+        for node in &mut self.nodes {
+            node.clock.drift(now, 0);
+        }
+        for node in self.up() {
+            self.arm_node(node);
+        }
+        for at in 0..self.links.len() as u32 {
+            let Some(link) = self.links[at as usize].as_deref_mut() else { continue };
+            link.client_end = ClientEnd::Gone;
+            link.to_client.clear();
+            link.to_server.clear();
+            if link.server == ServerEnd::Open {
+                link.fin = Some(CloseCause::Error);
+                self.queue.push(now, Happening::Feed(at));
+                self.unblock(at);
+            } else {
+                self.links[at as usize] = None;
+            }
+        }
+    }
+
+    fn look_for_leaks(&mut self) {
+        for node in self.up() {
+            for shard in 0..self.nodes[usize::from(node)].shards.len() as u16 {
+                let view = self.nodes[usize::from(node)].shards[usize::from(shard)].shard.view();
+                let found = whitebox::leaks(view);
+                self.observer.findings.obligations.count(Check::Leak, 1);
+                for what in found {
+                    self.found(Check::Leak, node, shard, what);
+                }
+            }
+        }
+    }
+
+    fn look_for_timers(&mut self) {
+        for node in self.up() {
+            for shard in 0..self.nodes[usize::from(node)].shards.len() as u16 {
+                let part = &self.nodes[usize::from(node)].shards[usize::from(shard)].shard;
+                let (timers, deadline) = (part.view().timer_count(), part.next_deadline());
+                let found = whitebox::forever(part.view());
+                if timers != 0 || deadline.is_some() {
+                    let what = format!("{timers} timers are left when all time has passed, the next is {deadline:?}");
+                    self.found(Check::Leak, node, shard, what);
+                }
+                for what in found {
+                    self.found(Check::Leak, node, shard, what);
+                }
+            }
+        }
+    }
+
+    /// When the run is over for those who look at the history.
+    pub(super) fn quiesced_at(&self) -> Instant {
+        self.quiesced.unwrap_or(self.queue.now())
+    }
+}

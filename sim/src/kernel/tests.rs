@@ -1,0 +1,1 @@
+//! Tests of the whole world are with the client model.

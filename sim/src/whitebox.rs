@@ -1,0 +1,200 @@
+//! What must hold inside the broker: the account of messages, limits of queues, Packet Identifiers, routes, and that
+//! nothing is left when nothing goes on. Looks into shards by their views alone, and changes nothing.
+
+use std::collections::BTreeSet;
+
+use newtmq_base::ShardId;
+use newtmq_node::{Control, Inconsistency, LANE_HIGH_BYTES, OUTPUT_MAX_BYTES, QuotaKind, Rule, ShardConfig, ShardView};
+use newtmq_topic::{Holder, PlaceId, SubscriberId};
+
+use crate::report::{Check, Obligations};
+use crate::scenario::{Act, Action, Scenario};
+
+/// A look into a shard is due after so many calls of it for each thing that the last look had to look at.
+const CALLS_PER_COST: u64 = 4;
+/// And after so many at least.
+const CALLS_MIN: u64 = 64;
+/// Bytes of a message beside topic and payload, at most.
+const MESSAGE_EXTRA_BYTES: usize = 1024;
+/// Acknowledgements that may be added to a full output: as many as one read of the driver asks for.
+const OUTPUT_EXTRA_BYTES: usize = 4 << 20;
+
+/// When a shard is looked into.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    calls: u64,
+    due: u64,
+}
+
+impl Watch {
+    /// Counts a call.
+    #[inline]
+    pub(crate) fn is_due(&mut self) -> bool {
+        self.calls += 1;
+        self.calls >= self.due
+    }
+
+    /// It was looked into, which took so much.
+    pub(crate) fn looked(&mut self, cost: u64) {
+        self.due = self.calls + cost * CALLS_PER_COST + CALLS_MIN;
+    }
+}
+
+/// Limits of what waits in a shard beside sessions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// The largest message of the scenario, in bytes.
+    message: usize,
+    /// Bytes to another shard.
+    lane: usize,
+}
+
+impl Bounds {
+    pub(crate) fn of(scenario: &Scenario, config: &ShardConfig) -> Bounds {
+        let of_step = |step: &crate::scenario::Step| match &step.action {
+            Action::Client { act: Act::Publish(publish), .. } => publish.size as usize + publish.topic.len(),
+            Action::Client { act: Act::PublishTorn { publish, .. }, .. } => publish.size as usize + publish.topic.len(),
+            Action::Client { act: Act::Raw(bytes), .. } => bytes.len(),
+            Action::Client { .. } | Action::World(_) => 0,
+        };
+        let wills = scenario.clients.iter().filter_map(|client| client.will.as_ref()).map(|will| will.topic.len());
+        let largest = scenario.steps.iter().map(of_step).chain(wills).max().unwrap_or(0);
+        let message = largest.min(config.mqtt.max_packet_size as usize) + MESSAGE_EXTRA_BYTES;
+        Bounds { message, lane: LANE_HIGH_BYTES }
+    }
+
+    /// A lane that is full takes a message more of each connection, published and retained, and the will of each.
+    pub(crate) fn with_connections(self, connections: u64) -> Bounds {
+        let more = self.message.saturating_mul(usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(4));
+        Bounds { lane: LANE_HIGH_BYTES.saturating_add(more), ..self }
+    }
+}
+
+/// What a look found.
+pub(crate) struct Looked {
+    pub(crate) found: Vec<(Check, String)>,
+    /// How many things it looked at.
+    pub(crate) cost: u64,
+}
+
+/// What must always hold in a shard.
+pub(crate) fn look(shard: ShardView<'_>, bounds: Bounds, obligations: &mut Obligations) -> Looked {
+    let checked = shard.check();
+    let mut cost = checked.sessions + checked.packet_ids;
+    let mut found: Vec<(Check, String)> = checked.found.into_iter().map(violation).collect();
+    for (to, bytes) in shard.lane_bytes().enumerate() {
+        cost += 1;
+        if bytes > bounds.lane {
+            found.push((Check::Queues, format!("{bytes} bytes are on their way to shard {to}")));
+        }
+    }
+    let output_max = OUTPUT_MAX_BYTES + bounds.message + OUTPUT_EXTRA_BYTES;
+    for conn in shard.connections() {
+        cost += 1;
+        if conn.output_bytes > output_max {
+            let client = conn.client.unwrap_or("nobody yet");
+            found.push((Check::Queues, format!("{} bytes of output wait for {client}", conn.output_bytes)));
+        }
+    }
+    obligations.count(Check::Ledger, 1);
+    obligations.count(Check::Queues, cost - checked.packet_ids);
+    obligations.count(Check::Ids, checked.sessions + checked.packet_ids);
+    Looked { found, cost }
+}
+
+/// What a node's limits are divided into: nothing is lost, nothing is given twice. Only while no share is under way.
+pub(crate) fn shares(shards: &[ShardView<'_>], control: &Control, config: &ShardConfig) -> Vec<(Check, String)> {
+    let connections = config.listeners.iter().enumerate();
+    let connections = connections.map(|(at, listener)| (QuotaKind::Connections(at as u16), listener.max_connections));
+    let retained = match u32::try_from(config.retained.max_retained_messages).unwrap_or(u32::MAX) {
+        0 => u32::MAX,
+        limit => limit,
+    };
+    let mut found = Vec::new();
+    for (kind, limit) in connections.chain([(QuotaKind::Retained, retained)]) {
+        let of_shard = |shard: &ShardView<'_>| shard.shares().find(|share| share.kind == kind);
+        let granted: u64 = shards.iter().filter_map(of_shard).map(|share| u64::from(share.granted)).sum();
+        let free = u64::from(control.free(kind));
+        if granted + free != u64::from(limit) {
+            found
+                .push((Check::Leak, format!("{kind:?}: {granted} are granted, {free} are free, the limit is {limit}")));
+        }
+    }
+    found
+}
+
+/// The tables of all shards against the subscriptions of all sessions. Only while the shards have told each other all.
+pub(crate) fn routes(shards: &[ShardView<'_>]) -> Vec<(Check, String)> {
+    // What each shard has subscribers of: for a shared subscription all members count, for others the first.
+    let members: Vec<std::collections::BTreeMap<&str, u32>> = shards
+        .iter()
+        .map(|shard| {
+            let mut members = std::collections::BTreeMap::new();
+            for (_, filter) in shard.subscriptions() {
+                let count = members.entry(filter.as_str()).or_insert(0_u32);
+                *count = if filter.as_filter().share_group().is_some() { *count + 1 } else { 1 };
+            }
+            members
+        })
+        .collect();
+    let mut found = Vec::new();
+    for (own, shard) in shards.iter().enumerate() {
+        let mut expected: BTreeSet<(&str, Holder)> = BTreeSet::new();
+        expected.extend(shard.subscriptions().map(|(key, f)| (f.as_str(), Holder::Session(SubscriberId(key)))));
+        for (of, filters) in members.iter().enumerate().filter(|_| shards.len() > 1) {
+            let shared = |filter: &str| filter.starts_with("$share/") || filter.starts_with("$queue/");
+            let told = filters.iter().filter(|(filter, _)| of != own || shared(filter));
+            expected.extend(told.map(|(filter, count)| (*filter, Holder::Place(PlaceId(of as u16), *count))));
+        }
+        let table = shard.table();
+        let actual: BTreeSet<(&str, Holder)> =
+            table.iter().map(|entry| (entry.filter.as_str(), entry.holder)).collect();
+        if table.len() != actual.len() {
+            found.push((Check::Routes, format!("the table of {:?} has an entry twice", ShardId(own as u16))));
+        }
+        let missing = expected.difference(&actual).map(|entry| ("lacks", entry));
+        let surplus = actual.difference(&expected).map(|entry| ("should not have", entry));
+        for (verb, (filter, holder)) in missing.chain(surplus) {
+            found
+                .push((Check::Routes, format!("the table of {:?} {verb} {filter} of {holder:?}", ShardId(own as u16))));
+        }
+    }
+    found
+}
+
+/// What is left of connections when all have gone.
+pub(crate) fn leaks(shard: ShardView<'_>) -> Vec<String> {
+    let mut found: Vec<String> = shard.leftovers().into_iter().map(|left| left.what).collect();
+    let (connections, timers, sessions) = (shard.connection_count(), shard.timer_count(), shard.session_count());
+    if connections > 0 {
+        found.push(format!("{connections} connections are left when all have gone"));
+    }
+    if timers > sessions {
+        found.push(format!("{timers} timers are left, and only {sessions} sessions wait"));
+    }
+    let (waiting, known) = shard.waits();
+    if waiting + known > 0 {
+        found.push(format!("{waiting} waits of publishers are left, {known} are known to what they wait for"));
+    }
+    found
+}
+
+/// What is left when all sessions have expired that ever do.
+pub(crate) fn forever(shard: ShardView<'_>) -> Vec<String> {
+    let (sessions, queued, subscriptions) = (shard.session_count(), shard.queued(), shard.subscription_count());
+    if sessions > 0 || queued + subscriptions as u64 == 0 {
+        return Vec::new();
+    }
+    vec![format!("{queued} messages and {subscriptions} subscriptions are left without a session")]
+}
+
+fn violation(found: Inconsistency) -> (Check, String) {
+    let check = match found.rule {
+        Rule::Ledger => Check::Ledger,
+        Rule::Queues => Check::Queues,
+        Rule::Window => Check::Ids,
+        Rule::Subscriptions => Check::Routes,
+        Rule::Shares | Rule::Leftover => Check::Leak,
+    };
+    (check, found.what)
+}
