@@ -2,10 +2,22 @@
 //! modules below. Every step is total: one that is not possible when its time comes does nothing, so that any subset of
 //! the steps is a scenario, too.
 
+mod docs;
+mod fields;
+mod kind;
+mod problem;
+mod read;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod write;
+
 use core::ops::RangeInclusive;
 
 use newtmq_mqtt::{ProtocolVersion, QoS, RetainHandling};
 
+pub use self::docs::markdown;
+pub use self::problem::{Fault, Problem, Problems};
 use crate::history::ClientIx;
 
 /// One run's plan. [`crate::run`] carries it out.

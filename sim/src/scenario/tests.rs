@@ -1,0 +1,360 @@
+//! Scenario files: what is read is what was written, mistakes are told all at once, the reference is up to date.
+
+use newtmq_mqtt::{ProtocolVersion, RetainHandling};
+use proptest::collection::vec;
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::history::AckKind;
+
+fn parsed(text: &str) -> Scenario {
+    Scenario::parse("test.toml", text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
+}
+
+fn problems(text: &str) -> String {
+    Scenario::parse("test.toml", text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_example_of_the_reference_is_a_scenario_and_written_as_it_stands() {
+    assert_eq!(parsed(docs::EXAMPLE).to_toml(), docs::EXAMPLE);
+}
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/scenarios.md");
+    #[expect(clippy::disallowed_methods, reason = "a test of a file")]
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == markdown(), "run `cargo sim docs docs/scenarios.md` and review the difference");
+}
+
+#[test]
+fn every_mistake_of_a_file_is_told_at_once() {
+    let text = r#"
+why = 3
+seed = -1
+nodes = 3
+shards = 17
+settel_ms = 3
+
+[net]
+latency_ms = [20, 1]
+latency_us = 4
+
+[[client]]
+name = "a"
+version = "4"
+will_qos = 1
+reconnect_max_ms = 5
+
+[[client]]
+name = "a"
+receive_maximum = 0
+
+[[client]]
+clean = "yes"
+
+[[step]]
+at_ms = 1
+do = "conect"
+client = "a"
+
+[[step]]
+do = "subscribe"
+client = "A"
+filter = "a/#/b"
+qos = 3
+
+[[step]]
+at_ms = 2
+do = "publish"
+client = "a"
+topic = "t/#"
+qoss = 1
+size = 1.5
+
+[[step]]
+at_ms = 5
+do = "lag"
+shard = 1
+
+[[step]]
+at_ms = 9
+do = "raw"
+client = "a"
+bytes = "abc"
+
+[[step]]
+at_ms = 9
+do = "subscribe"
+client = "a"
+filters = ["x", { filter = "y", noLocal = true }, 3]
+
+[expect]
+verdict = "s1"
+trace_hash = "abc"
+"#;
+    insta::assert_snapshot!(problems(text));
+}
+
+#[test]
+fn what_is_not_toml_is_told_with_its_line() {
+    insta::assert_snapshot!(problems("format = 1\nseed = = 3\n[[client]]\nname = \"a\nid = \"b\"\n"));
+}
+
+#[test]
+fn sections_of_the_wrong_shape() {
+    insta::assert_snapshot!(problems("format = 2\nnet = 3\n[client]\nname = \"a\"\n[[expect]]\nverdict = \"ok\"\n"));
+}
+
+#[test]
+fn short_forms() {
+    let scenario = parsed(
+        r#"
+format = 1
+seed = "0xffffffffffffffff"
+net = { latency_ms = 3, work_delay_ms = 1 }
+[[client]]
+id = "x"
+version = 3.1
+[[client]]
+name = "y"
+id = ""
+[[step]]
+at_ms = 9
+do = "subscribe"
+client = "y"
+qos = 1
+filters = ["a", { filter = "b", qos = 2 }, { filter = "$share/g/c", no_local = true }]
+[[step]]
+at_ms = 1
+do = "raw"
+client = "x"
+bytes = "C0 00"
+"#,
+    );
+    assert_eq!(scenario.seed, u64::MAX);
+    assert_eq!((scenario.net.latency_us.clone(), scenario.net.work_delay_us), (3_000..=3_000, 1_000));
+    let [x, y] = &scenario.clients[..] else { panic!("two clients") };
+    assert_eq!((&x.name[..], &x.id[..], x.version), ("x", "x", ProtocolVersion::V31));
+    assert_eq!((&y.name[..], &y.id[..]), ("y", ""));
+    assert_eq!(scenario.steps[0].action, Action::Client { client: ClientIx(0), act: Act::Raw(vec![0xC0, 0]) });
+    let filters = vec![
+        FilterSpec::new("a", QoS::AtLeastOnce),
+        FilterSpec::new("b", QoS::ExactlyOnce),
+        FilterSpec { no_local: true, ..FilterSpec::new("$share/g/c", QoS::AtLeastOnce) },
+    ];
+    let act = Act::Subscribe { filters, subscription_id: 0 };
+    assert_eq!(scenario.steps[1].action, Action::Client { client: ClientIx(1), act });
+    assert_eq!(parsed(&scenario.to_toml()), scenario);
+}
+
+#[test]
+fn every_action_has_the_name_that_makes_it() {
+    for (name, _, prototype) in steps::ACTIONS {
+        assert_eq!(prototype().name(), *name);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_is_read_again(scenario in scenario()) {
+        let text = scenario.to_toml();
+        let again = Scenario::parse("test.toml", &text).map_err(|problems| TestCaseError::fail(format!("{problems}\n{text}")))?;
+        prop_assert_eq!(&again, &scenario);
+        prop_assert_eq!(again.to_toml(), text);
+    }
+}
+
+const CLIENTS: u32 = 3;
+
+fn scenario() -> impl Strategy<Value = Scenario> {
+    let head = (".{0,20}", any::<bool>(), any::<u64>(), 1..=16_u16, 0..100_000_u64);
+    let expect = (select(vec!["ok", "S1", "S9b", "crash"]), of("[0-9a-f]{16}"));
+    (head, broker(), net(), vec(client(), CLIENTS as usize), vec((0..5_000_u64, action()), 0..12), expect).prop_map(
+        |((why, kernel, seed, shards, settle_ms), broker, net, mut clients, steps, (verdict, trace_hash))| {
+            for (number, client) in clients.iter_mut().enumerate() {
+                client.name.push_str(&number.to_string());
+            }
+            let mut steps: Vec<Step> = steps.into_iter().map(|(at_ms, action)| Step { at_ms, action }).collect();
+            steps.sort_by_key(|step| step.at_ms);
+            let driver = if kernel { Driver::Kernel } else { Driver::Madsim };
+            let expect = Expect { verdict: verdict.into(), trace_hash };
+            Scenario { why, driver, seed, nodes: 1, shards, settle_ms, broker, net, clients, steps, expect }
+        },
+    )
+}
+
+fn broker() -> impl Strategy<Value = BrokerSpec> {
+    let zone = (of(1..=u16::MAX), of(0..9_u16), of(0..9_u64), of(any::<bool>()), of(0..9_u32), of(0..99_u64));
+    let rest = (of(0..9_u64), of(0..9_u32), of(0..=2_u8), of(0..9_u16), of(any::<bool>()), of(0..9_u64));
+    let strategy = of(select(vec![
+        SharedStrategy::Random,
+        SharedStrategy::RoundRobin,
+        SharedStrategy::Sticky,
+        SharedStrategy::Hash,
+    ]));
+    (zone, rest, strategy).prop_map(|((a, b, c, d, e, f), (g, h, i, j, k, l), strategy)| BrokerSpec {
+        max_inflight: a,
+        max_mqueue_len: b,
+        max_mqueue_bytes: c,
+        mqueue_store_qos0: d,
+        max_awaiting_rel: b,
+        await_rel_timeout_ms: f,
+        retry_interval_ms: l,
+        session_expiry_interval_s: e,
+        max_session_expiry_interval_s: h,
+        max_subscriptions: e,
+        upgrade_qos: k,
+        server_keepalive_s: j,
+        idle_timeout_ms: f,
+        slow_consumer_timeout_ms: g,
+        max_publisher_hold_ms: l,
+        publish_limit_per_s: e,
+        rate_limit_bytes_per_s: g,
+        max_connections: h,
+        max_packet_size: e,
+        max_qos_allowed: i,
+        max_topic_alias: j,
+        ignore_loop_deliver: d,
+        max_retained_messages: h,
+        retained_expiry_interval_ms: c,
+        shared_subscription_strategy: strategy,
+        sys_interval_ms: f,
+    })
+}
+
+fn span(most: u64) -> impl Strategy<Value = core::ops::RangeInclusive<u64>> {
+    (1..=most, 0..=most).prop_map(|(low, more)| low..=low + more)
+}
+
+fn net() -> impl Strategy<Value = NetSpec> {
+    let random = (span(4_000), 0..=900_000_u32, 0..999_u64, span(3_000), 1..99_999_u64, span(9), 0..5_000_u64)
+        .prop_map(|(latency_us, loss_ppm, retransmit_ms, chunk_bytes, socket_bytes, shard_delay_us, work_delay_us)| {
+            NetSpec { latency_us, loss_ppm, retransmit_ms, chunk_bytes, socket_bytes, shard_delay_us, work_delay_us }
+        });
+    prop_oneof![Just(NetSpec::default()), random]
+}
+
+fn qos() -> impl Strategy<Value = QoS> {
+    select(vec![QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
+}
+
+fn client() -> impl Strategy<Value = ClientSpec> {
+    let versions = select(vec![ProtocolVersion::V5, ProtocolVersion::V311, ProtocolVersion::V31]);
+    let who = ("[a-z\"\\\\\n\u{7f}ä]{1,6}", of("[^\u{0}]{0,6}"), versions, any::<bool>(), of(".{0,5}"));
+    let numbers = (any::<u32>(), any::<u16>(), 1..=u16::MAX, any::<u32>(), any::<u16>(), any::<bool>(), span(50));
+    let will = of(("[a-z/]{1,5}", qos(), any::<bool>(), 0..9_u32, 0..9_u32));
+    let reconnect = of((0..9_999_u64, 0..99_999_u64, 0..300_u32, 0..=100_u32));
+    (who, numbers, will, reconnect).prop_map(|((name, id, version, clean, username), numbers, will, reconnect)| {
+        let (expiry, keep_alive_s, receive_maximum, max_packet_size, topic_alias_maximum, auto, ack_delay_ms) = numbers;
+        ClientSpec {
+            id: id.unwrap_or_else(|| name.clone()),
+            name,
+            node: 0,
+            version,
+            clean,
+            session_expiry_s: expiry,
+            keep_alive_s,
+            receive_maximum,
+            max_packet_size,
+            topic_alias_maximum,
+            username: username.map(|name| name.replace('\0', "")),
+            acks: if auto { Acks::Auto } else { Acks::Never },
+            ack_delay_ms,
+            will: will.map(|(topic, qos, retain, delay_s, expiry_s)| WillSpec {
+                topic,
+                qos,
+                retain,
+                delay_s,
+                expiry_s,
+            }),
+            reconnect: reconnect.map(|(first_ms, max_ms, growth_percent, jitter_percent)| ReconnectSpec {
+                first_ms,
+                max_ms,
+                growth_percent,
+                jitter_percent,
+            }),
+        }
+    })
+}
+
+fn filter() -> impl Strategy<Value = FilterSpec> {
+    let handling = select(vec![RetainHandling::SendAtSubscribe, RetainHandling::SendIfNew, RetainHandling::DoNotSend]);
+    let texts = select(vec!["#", "a/+/b", "$share/g/a/#", "$SYS/#", "\"quoted\""]);
+    let random = (texts.clone(), qos(), any::<bool>(), any::<bool>(), handling).prop_map(
+        |(filter, qos, no_local, retain_as_published, retain_handling)| FilterSpec {
+            filter: filter.into(),
+            qos,
+            no_local,
+            retain_as_published,
+            retain_handling,
+        },
+    );
+    prop_oneof![texts.prop_map(|filter| FilterSpec::new(filter, QoS::AtLeastOnce)), random]
+}
+
+fn publish() -> impl Strategy<Value = PublishSpec> {
+    let topic = select(vec!["a", "a/b", "/", "with space", "ä\"\\"]);
+    (topic, qos(), any::<bool>(), 0..9_999_u32, 0..9_u32, 0..4_u16, 1..9_u32, 0..5_000_u64).prop_map(
+        |(topic, qos, retain, size, expiry_s, alias, count, every_us)| PublishSpec {
+            topic: topic.into(),
+            qos,
+            retain,
+            size,
+            expiry_s,
+            alias,
+            count,
+            every_us,
+        },
+    )
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let kinds = select(vec![AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp]);
+    prop_oneof![
+        (of(any::<bool>()), of(any::<u32>()))
+            .prop_map(|(clean, session_expiry_s)| Act::Connect { clean, session_expiry_s }),
+        (any::<bool>(), of(any::<u32>()))
+            .prop_map(|(with_will, session_expiry_s)| Act::Disconnect { with_will, session_expiry_s }),
+        select(vec![Act::HangUp, Act::Reset, Act::Vanish, Act::PublishAgain, Act::Ping]),
+        (vec(filter(), 1..4), 0..99_u32)
+            .prop_map(|(filters, subscription_id)| Act::Subscribe { filters, subscription_id }),
+        vec(filter().prop_map(|filter| filter.filter), 1..4).prop_map(|filters| Act::Unsubscribe { filters }),
+        publish().prop_map(Act::Publish),
+        (publish(), 0..99_u32).prop_map(|(publish, keep)| Act::PublishTorn { publish, keep }),
+        any::<bool>().prop_map(|auto| Act::SetAcks(if auto { Acks::Auto } else { Acks::Never })),
+        any::<bool>().prop_map(Act::SetReading),
+        any::<bool>().prop_map(Act::Freeze),
+        (kinds, 1..=u16::MAX).prop_map(|(kind, pid)| Act::StrayAck { kind, pid }),
+        vec(any::<u8>(), 0..9).prop_map(Act::Raw),
+    ]
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let client = || (0..CLIENTS).prop_map(ClientIx);
+    let node = 0;
+    prop_oneof![
+        4 => (client(), act()).prop_map(|(client, act)| Action::Client { client, act }),
+        1 => (client(), any::<bool>(), any::<bool>())
+            .prop_map(|(client, to_server, to_client)| WorldAction::Cut { client, to_server, to_client })
+            .prop_map(Action::World),
+        1 => (client(), 0..999_u64, any::<bool>()).prop_map(|(client, bytes_per_s, heal)| {
+            Action::World(if heal { WorldAction::Heal { client } } else { WorldAction::Bandwidth { client, bytes_per_s } })
+        }),
+        1 => (0..8, 0..9_000_u64, -500_000..=500_000).prop_map(move |(which, number, ppm)| Action::World(match which {
+            0 => WorldAction::Pause { node, ms: number },
+            1 => WorldAction::ClockJump { node, by_ms: i64::from(ppm) },
+            2 => WorldAction::Drift { node, ppm },
+            3 => WorldAction::Lag { node, shard: 0, by_us: number },
+            4 => WorldAction::Crash { node },
+            5 => WorldAction::Restart { node },
+            6 => WorldAction::Shutdown { node },
+            _ => WorldAction::MemoryPressure { node, level: 2 },
+        })),
+    ]
+}
