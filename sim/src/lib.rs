@@ -12,6 +12,7 @@ pub mod observer;
 pub mod report;
 mod run;
 pub mod scenario;
+pub mod shrink;
 mod whitebox;
 
 pub use report::{Check, Report, Verdict};
