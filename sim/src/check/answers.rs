@@ -1,0 +1,175 @@
+//! Liveness of answers (L5, L6, L12), connections that end without a reason (L13), and what no broker may send (S14).
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::ReasonCode;
+
+use super::state::{Conn, State};
+use super::witness::{Cx, Story};
+use crate::history::{Closer, ConnIx};
+use crate::report::Check;
+
+/// An answer is due after so long.
+const ANSWER: Duration = Duration::from_secs(15);
+
+impl State {
+    pub(super) fn unexpected(&mut self, conn: ConnIx, what: &str, cx: &mut Cx<'_>) {
+        let c = self.conn(conn.0);
+        if c.wild {
+            return;
+        }
+        let message = format!("{}: {what}", self.who(conn.0));
+        let story =
+            Story::default().client(c.client).conn(conn.0).when(c.connect_at, "CONNECT was sent").when(cx.now, what);
+        cx.violated(Check::Protocol, message, story);
+    }
+
+    /// A connection ends: whether there was a reason.
+    pub(super) fn judge_end(&mut self, conn: u32, by: Closer, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if c.client_disconnect.is_some() || c.refused || !c.is_plain() || c.rival.is_some() {
+            return;
+        }
+        if self.nodes[usize::from(c.node)].down || self.clients[c.client as usize].is_troubled() {
+            return;
+        }
+        match (c.connack.is_some(), by) {
+            (true, Closer::Server) => {
+                if !c.odd && !self.is_excused(c) {
+                    let reason = match c.server_disconnect {
+                        Some((_, code)) => format!("the broker said {:#04x} ({code})", code.code()),
+                        None => "the broker gave no reason".to_owned(),
+                    };
+                    let message =
+                        format!("{} lost its connection and had done nothing wrong: {reason}", self.who(conn));
+                    let story = Story::default()
+                        .client(c.client)
+                        .conn(conn)
+                        .when(c.connect_at, "CONNECT was sent")
+                        .when_some(c.connack.map(|of| of.at), "CONNACK arrived")
+                        .when_some(c.server_disconnect.map(|(at, _)| at), "DISCONNECT arrived")
+                        .when(cx.now, "the broker closed the connection");
+                    cx.violated(Check::Kept, message, story);
+                }
+            }
+            (false, Closer::Server) if !self.limits.connections_limited && c.max_packet_size.is_none() => {
+                self.unanswered_connect(conn, "was closed by the broker", cx);
+            }
+            (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) => {
+                self.unanswered_connect(conn, "ended", cx);
+            }
+            (true | false, Closer::Client | Closer::Network | Closer::Server) => {}
+        }
+    }
+
+    /// Reasons that have to do with limits and time.
+    fn is_excused(&self, c: &Conn) -> bool {
+        let code = c.server_disconnect.map(|(_, code)| code);
+        let keep_alive = Duration::from_secs(u64::from(c.keep_alive_s));
+        let slow = c.keep_alive_s > 0 && self.limits.late > keep_alive / 4;
+        let small = c.max_packet_size.is_some_and(|size| size < 1024);
+        (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
+            || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
+    }
+
+    fn is_late(&self, since: Instant, now: Instant) -> bool {
+        since + ANSWER + self.limits.late < now
+    }
+
+    #[cold]
+    fn unanswered_connect(&mut self, conn: u32, what: &str, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let message = format!("{}: its connection {what} without CONNACK", self.who(conn));
+        let story = Story::default()
+            .client(c.client)
+            .conn(conn)
+            .when(c.connect_at, "CONNECT was sent")
+            .when(cx.now, "there is no CONNACK");
+        cx.violated(Check::ConnectAnswered, message, story);
+    }
+
+    /// At quiescence: open connections and what they wait for.
+    pub(super) fn judge_open(&mut self, cx: &mut Cx<'_>) {
+        for conn in self.open.clone() {
+            let c = self.conn(conn);
+            let down = self.nodes[usize::from(c.node)].down;
+            if down || self.clients[c.client as usize].is_troubled() || c.wild || c.client_disconnect.is_some() {
+                continue;
+            }
+            if c.connack.is_none() {
+                if !c.refused && c.is_plain() && c.rival.is_none() && self.is_late(c.connect_at, cx.now) {
+                    self.unanswered_connect(conn, "is open", cx);
+                }
+                continue;
+            }
+            self.judge_taken_over(conn, cx);
+            let c = self.conn(conn);
+            if c.gone.is_some() || c.server_disconnect.is_some() || c.rival.is_some() {
+                continue;
+            }
+            self.judge_requests(conn, cx);
+            self.judge_publishes(conn, cx);
+        }
+    }
+
+    fn judge_taken_over(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let Some(newer) = self.ids[c.id as usize].current.filter(|newer| *newer != conn) else { return };
+        let (Some(own), Some(other)) = (c.connack, self.conn(newer).connack) else { return };
+        if !c.is_plain() || c.server_disconnect.is_some() || own.sent_at >= other.sent_at {
+            return;
+        }
+        if !self.is_late(other.sent_at, cx.now) {
+            return;
+        }
+        let message = format!(
+            "{}: its connection {conn} is still open though connection {newer} took its Client Identifier over",
+            self.who(conn)
+        );
+        let story = Story::default()
+            .client(c.client)
+            .client(self.conn(newer).client)
+            .conn(conn)
+            .conn(newer)
+            .when(own.sent_at, "CONNACK of the older connection was written")
+            .when(other.sent_at, "CONNACK of the newer connection was written")
+            .when(cx.now, "quiescence, the older one is open");
+        cx.violated(Check::TwoServed, message, story);
+    }
+
+    fn judge_requests(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let slack = self.lane_slack();
+        let Some(request) = c.requests.iter().find(|request| self.is_late(request.at + slack, cx.now)) else { return };
+        let what = if request.subscribe { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
+        let message = format!("{}: {what} with Packet Identifier {} was never answered", self.who(conn), request.pid);
+        let filter = request.subs.first().map(|sub| self.subs[*sub as usize].filter);
+        let story = Story::default()
+            .filter(filter)
+            .client(c.client)
+            .conn(conn)
+            .when(request.at, format!("{what} was sent"))
+            .when(cx.now, "quiescence, no answer");
+        cx.violated(Check::RequestAnswered, message, story);
+    }
+
+    fn judge_publishes(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if self.limits.paced || self.nodes[usize::from(c.node)].pressed {
+            return;
+        }
+        let slack = self.lane_slack() + self.limits.hold;
+        let Some(publish) = c.publishes.iter().find(|publish| self.is_late(publish.at + slack, cx.now)) else { return };
+        let what = if publish.received { "PUBREL" } else { "PUBLISH" };
+        let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
+        let message = format!("{}: {what} {name} with QoS {} was never answered", self.who(conn), publish.qos as u8);
+        let story = Story::default()
+            .uid(publish.uid)
+            .client(c.client)
+            .conn(conn)
+            .when(publish.at, format!("{what} was sent"))
+            .when(cx.now, "quiescence, no answer");
+        cx.violated(Check::PublishAnswered, message, story);
+    }
+}

@@ -1,0 +1,433 @@
+//! Deliveries: what may come (S2), how many times (S3, S4), in which order (S5), and to which connection (S6).
+
+use newtmq_base::Instant;
+use newtmq_mqtt::QoS;
+
+use super::publishes::Message;
+use super::state::{Position, State};
+use super::witness::{Cx, Story};
+use crate::history::{ConnIx, ReceiveFacts, Uid};
+use crate::report::Check;
+
+/// Which subscriptions of a session can explain a delivery.
+#[derive(Debug, Default)]
+pub(super) struct Explained {
+    /// A live copy for a subscription that is not shared.
+    pub(super) plain: bool,
+    /// Live copies for shared subscriptions.
+    pub(super) shared: u32,
+    /// Possible QoS of live copies, as bits; then of retained ones.
+    pub(super) live_qos: u8,
+    pub(super) retained_qos: u8,
+    /// Some, or all, of them have Retain As Published.
+    pub(super) as_published: bool,
+    pub(super) all_as_published: bool,
+    /// SUBSCRIBEs that ask for retained messages, and the earliest of those that still count.
+    pub(super) reads: u32,
+    pub(super) since: Option<Instant>,
+    /// Only No Local stands against it.
+    pub(super) own: bool,
+    /// The least QoS of a live copy that a certain subscription grants.
+    pub(super) least: u8,
+}
+
+/// What a delivery is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Live,
+    Retained,
+    /// It may be either.
+    Either,
+}
+
+/// The parts of a message that rules about its deliveries look at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts {
+    pub(super) uid: Uid,
+    pub(super) topic: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) will: Option<u32>,
+    pub(super) expiry_s: Option<u32>,
+    pub(super) sent: Instant,
+    pub(super) accepted: Option<Instant>,
+    pub(super) logical: u32,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) id: u32,
+    pub(super) conn: u32,
+}
+
+impl Facts {
+    fn new(uid: Uid, message: &Message) -> Facts {
+        let Message { topic, qos, retain, will, expiry_s, sent, accepted, logical, first, last, id, conn, .. } =
+            *message;
+        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, first, last, id, conn }
+    }
+}
+
+impl State {
+    pub(super) fn receive(&mut self, conn: ConnIx, facts: &ReceiveFacts, cx: &mut Cx<'_>) {
+        let conn = conn.0;
+        let c = self.conn_mut(ConnIx(conn));
+        c.heard = c.heard.max(facts.sent_at);
+        c.last_receive = cx.now;
+        let id = c.id;
+        if c.wild {
+            return;
+        }
+        self.fly(conn, facts, cx);
+        self.served(conn, facts.sent_at, "PUBLISH", cx);
+        cx.owe(Check::Phantom);
+        cx.owe(Check::Content);
+        let Some(uid) = facts.uid.filter(|_| facts.intact) else { return self.unnamed(conn, facts, cx) };
+        let unknown = self.clients.get(uid.publisher.0 as usize).is_none_or(|client| client.never_sent(uid.number));
+        if unknown {
+            return self.phantom(conn, facts, None, "but nobody had published it", cx);
+        }
+        // What was forgotten was complete long ago.
+        let Some(message) = self.message(uid) else { return };
+        let message = Facts::new(uid, message);
+        self.conn_mut(ConnIx(conn)).last = Some((uid, facts.retain));
+        if self.topics[message.topic as usize].name != facts.topic {
+            let published = cx.text(self.topics[message.topic as usize].name).to_owned();
+            let text = format!("its topic is {}, it was published to {published}", cx.text(facts.topic));
+            return self.wrong(conn, facts, &message, &text, cx);
+        }
+        if self.topics[message.topic as usize].seen < self.subs.len() {
+            self.match_topic(message.topic, cx);
+        }
+        let explained = self.explain(&message, id, cx.now);
+        let Some(kind) = self.kind_of(conn, facts, &message, &explained, cx) else { return };
+        self.judge_content(conn, facts, &message, &explained, kind, cx);
+        self.judge_copy(conn, facts, &message, &explained, kind, cx);
+    }
+
+    /// Which subscriptions explain a copy that comes at `now`.
+    pub(super) fn explain(&self, message: &Facts, id: u32, now: Instant) -> Explained {
+        let mut explained = Explained { all_as_published: true, ..Explained::default() };
+        let mut since_old = None;
+        for (_, sub) in self.subs_of(message.topic, id) {
+            let sub = &self.subs[*sub as usize];
+            let mut least = 3;
+            let mut shared = false;
+            for grant in sub.grants.iter().filter(|grant| grant.from <= now) {
+                let qos = if self.limits.upgrade_qos { grant.qos } else { grant.qos.min(message.qos) } as u8;
+                // Before SUBACK a lower QoS than asked for may be granted.
+                let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
+                let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
+                if grant.overlaps(message.sent, now) {
+                    if own {
+                        explained.own = true;
+                    } else {
+                        explained.live_qos |= mask;
+                        explained.plain |= sub.group.is_none();
+                        shared |= sub.group.is_some();
+                        explained.as_published |= grant.retain_as_published;
+                        explained.all_as_published &= grant.retain_as_published;
+                        least = least.min(if grant.acked.is_some() { qos } else { 0 });
+                    }
+                }
+                if message.retain && sub.group.is_none() && grant.may_read() {
+                    explained.reads += 1;
+                    explained.retained_qos |= mask;
+                    let earliest = if grant.to == Instant::NEVER { &mut explained.since } else { &mut since_old };
+                    *earliest = Some(earliest.map_or(grant.from, |since: Instant| since.min(grant.from)));
+                }
+            }
+            explained.shared += u32::from(shared);
+            if sub.certain.is_some_and(|certain| certain < message.sent) && sub.group.is_none() && least < 3 {
+                explained.least = explained.least.max(least);
+            }
+        }
+        explained.since = explained.since.or(since_old);
+        explained
+    }
+
+    /// Live or retained; none if it is neither, which is reported.
+    fn kind_of(
+        &mut self,
+        conn: u32,
+        facts: &ReceiveFacts,
+        message: &Facts,
+        explained: &Explained,
+        cx: &mut Cx<'_>,
+    ) -> Option<Kind> {
+        let live = explained.plain || explained.shared > 0;
+        if !facts.retain {
+            if live {
+                return Some(Kind::Live);
+            }
+            let text = if explained.own {
+                "but it is its own message and the subscription has No Local"
+            } else if explained.reads > 0 {
+                "as a live copy, but it subscribed when the message was retained, and RETAIN is not set"
+            } else {
+                "but had no subscription for it at any time since it was published"
+            };
+            self.phantom(conn, facts, Some(message), text, cx);
+            return None;
+        }
+        if !message.retain {
+            self.wrong(conn, facts, message, "RETAIN is set, but it was published without", cx);
+            return None;
+        }
+        match (live && explained.as_published, explained.reads > 0) {
+            (true, true) => Some(Kind::Either),
+            (true, false) => Some(Kind::Live),
+            (false, true) => Some(Kind::Retained),
+            (false, false) if live => {
+                self.wrong(conn, facts, message, "RETAIN is set in a live copy without Retain As Published", cx);
+                None
+            }
+            (false, false) => {
+                self.phantom(conn, facts, Some(message), "with RETAIN, but no subscription asked for it", cx);
+                None
+            }
+        }
+    }
+
+    /// How many times it came, and in which order.
+    fn judge_copy(
+        &mut self,
+        conn: u32,
+        facts: &ReceiveFacts,
+        message: &Facts,
+        explained: &Explained,
+        kind: Kind,
+        cx: &mut Cx<'_>,
+    ) {
+        let now = cx.now;
+        let id = self.conn(conn).id;
+        let known = &self.ids[id as usize];
+        let (epoch, counts) = (known.epoch, (known.matched, known.matched_bytes));
+        if let Some(newer) = known.current
+            && newer != conn
+            && let (Some(own), Some(other)) = (self.conn(conn).connack, self.conn(newer).connack)
+            && own.sent_at < other.sent_at
+            && message.sent > other.sent_at
+        {
+            self.two_served(conn, newer, facts.sent_at, "PUBLISH", cx);
+        }
+        let Some(of) = self.message(message.uid) else { return };
+        let target = of.target(id, epoch, counts);
+        let before = target.clone();
+        target.received = true;
+        target.received_at = now;
+        target.conn = conn;
+        let again = facts.dup && before.received;
+        if !again {
+            target.acked = None;
+            match kind {
+                Kind::Live => target.copies += 1,
+                Kind::Retained | Kind::Either => target.retained += 1,
+            }
+        }
+        let (copies, retained) = (target.copies, target.retained);
+        if facts.qos == QoS::AtLeastOnce {
+            cx.owe(Check::Duplicate);
+        }
+        if again {
+            return self.judge_again(conn, facts, message, &before, cx);
+        }
+        if facts.dup && !before.received {
+            self.judge_first_dup(conn, facts, message, cx);
+        }
+        let live = message.logical * (u32::from(explained.plain) + explained.shared);
+        let allowed = match kind {
+            Kind::Live => copies <= live,
+            Kind::Retained => retained <= explained.reads * message.logical,
+            Kind::Either => copies + retained <= live + explained.reads * message.logical,
+        };
+        if !allowed && facts.qos < QoS::ExactlyOnce {
+            let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
+            let text = "a second time, and nothing gives a reason";
+            return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
+        }
+        if kind == Kind::Retained && !facts.dup {
+            if let Some(since) = explained.since {
+                self.retained_read(message.topic, message.uid, since, conn, cx);
+            }
+            return;
+        }
+        if kind != Kind::Live {
+            return;
+        }
+        if let Some(of) = message.will {
+            self.will_received(of, message.uid, conn, facts.sent_at, cx);
+        } else if copies == 1 && explained.shared == 0 {
+            self.judge_order(conn, facts, message, epoch, cx);
+            if facts.qos > QoS::AtMostOnce && !facts.dup {
+                self.overtaken(id, message.sent);
+            }
+        }
+        if self.topics[message.topic as usize].shared && !facts.dup {
+            self.received_by_member(message.uid, message.topic, id, conn, cx);
+        }
+    }
+
+    /// A copy with DUP of what had come before.
+    fn judge_again(
+        &mut self,
+        conn: u32,
+        facts: &ReceiveFacts,
+        message: &Facts,
+        before: &super::publishes::Target,
+        cx: &mut Cx<'_>,
+    ) {
+        let c = self.conn(conn);
+        let retries = self.limits.retries && !c.v5;
+        if facts.qos != QoS::AtLeastOnce || retries || before.conn == u32::MAX {
+            return;
+        }
+        let first = (before.received_at, before.conn);
+        if before.conn == conn {
+            if message.logical == 1 {
+                let text = "again in the same connection";
+                self.duplicate(Check::Duplicate, conn, facts, message, first, text, cx);
+            }
+            return;
+        }
+        let old = self.conn(before.conn);
+        let long = core::time::Duration::from_secs(5) + self.limits.late;
+        let arrived = before.acked.is_some_and(|acked| old.closed.is_some_and(|(at, _)| acked + long < at));
+        if arrived && old.is_plain() && c.is_plain() && message.logical == 1 {
+            let text = "again, though it had acknowledged it long before the connection ended";
+            self.duplicate(Check::Duplicate, conn, facts, message, first, text, cx);
+        }
+    }
+
+    fn judge_first_dup(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if !c.first || (self.limits.retries && !c.v5) || c.rival.is_some() {
+            return;
+        }
+        if facts.qos == QoS::AtMostOnce {
+            return self.wrong(conn, facts, message, "DUP is set with QoS 0", cx);
+        }
+        self.wrong(conn, facts, message, "DUP is set in the first delivery of a new session", cx);
+    }
+
+    fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {
+        cx.owe(Check::Order);
+        let id = self.conn(conn).id;
+        let key = (id, message.uid.publisher.0, message.topic, message.qos as u8 * 4 + facts.qos as u8);
+        let new = Position { epoch, first: message.first, uid: message.uid };
+        match self.order.get_mut(&key) {
+            Some(last) if last.epoch == epoch => {
+                let known = *last;
+                if message.last < known.first {
+                    self.inverted(conn, facts, message, known.uid, cx);
+                } else if message.first > known.first {
+                    *last = new;
+                }
+            }
+            Some(last) => *last = new,
+            None => {
+                self.order.insert(key, new);
+            }
+        }
+    }
+
+    #[cold]
+    fn inverted(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, before: Uid, cx: &mut Cx<'_>) {
+        let name = self.topics[message.topic as usize].name;
+        let text = format!(
+            "{} received {} after {before}, but {} had published it before, both on {} with QoS {}",
+            self.who(conn),
+            message.uid,
+            self.who(message.conn),
+            cx.text(name),
+            message.qos as u8
+        );
+        let client = self.conn(conn).client;
+        let mut story = Story::default()
+            .uid(Some(message.uid))
+            .topic(name)
+            .client(client)
+            .client(message.uid.publisher.0)
+            .conn(message.conn)
+            .conn(conn)
+            .when(message.sent, format!("PUBLISH {} was sent", message.uid))
+            .when(facts.sent_at, format!("{} was written to the subscriber", message.uid));
+        let id = self.conn(conn).id;
+        if let Some(of) = self.message(before) {
+            story = story.when(of.sent, format!("PUBLISH {before} was sent"));
+            if let Some(target) = of.targets.iter().find(|target| target.id == id) {
+                story = story.when(target.received_at, format!("{before} was received"));
+            }
+        }
+        cx.violated(Check::Order, text, story);
+    }
+
+    #[cold]
+    #[allow(clippy::too_many_arguments)] // what the report tells
+    fn duplicate(
+        &mut self,
+        check: Check,
+        conn: u32,
+        facts: &ReceiveFacts,
+        message: &Facts,
+        (first_at, first_conn): (Instant, u32),
+        text: &str,
+        cx: &mut Cx<'_>,
+    ) {
+        let name = self.topics[message.topic as usize].name;
+        let what = format!("{} received {} on {} {text}", self.who(conn), message.uid, cx.text(name));
+        let mut story = Story::default()
+            .uid(Some(message.uid))
+            .topic(name)
+            .client(self.conn(conn).client)
+            .conn(message.conn)
+            .conn(conn)
+            .when(message.sent, format!("PUBLISH {} was sent", message.uid))
+            .when(first_at, "the copy before was received")
+            .when(cx.now, format!("one more was received with QoS {}", facts.qos as u8));
+        if first_conn != u32::MAX {
+            story = story.conn(first_conn);
+        }
+        cx.violated(check, what, story);
+    }
+
+    /// The client hands a message to its application.
+    pub(super) fn handed(&mut self, conn: ConnIx, uid: Uid, qos: QoS, cx: &mut Cx<'_>) {
+        if qos != QoS::ExactlyOnce || self.conn(conn.0).wild {
+            return;
+        }
+        cx.owe(Check::Twice);
+        let c = self.conn(conn.0);
+        let (id, retained) = (c.id, c.last == Some((uid, true)));
+        let Some(message) = self.message(uid) else { return };
+        let message = Facts::new(uid, message);
+        let explained = self.explain(&message, id, cx.now);
+        let epoch = self.ids[id as usize].epoch;
+        let known = &self.ids[id as usize];
+        let counts = (known.matched, known.matched_bytes);
+        let Some(of) = self.message(uid) else { return };
+        let target = of.target(id, epoch, counts);
+        if retained {
+            target.handed_retained += 1;
+        } else {
+            target.handed += 1;
+        }
+        let live = message.logical * (u32::from(explained.plain) + explained.shared).max(1);
+        let reads = message.logical * explained.reads;
+        let both = target.handed + target.handed_retained;
+        if target.handed <= live && target.handed_retained <= live + reads && both <= live + reads {
+            return;
+        }
+        let (count, first) = (both, target.received_at);
+        let name = self.topics[message.topic as usize].name;
+        let text = format!("{} handed {uid} on {} onward {count} times", self.who(conn.0), cx.text(name));
+        let story = Story::default()
+            .uid(Some(uid))
+            .topic(name)
+            .client(self.conn(conn.0).client)
+            .conn(message.conn)
+            .conn(conn.0)
+            .when(message.sent, format!("PUBLISH {uid} was sent"))
+            .when(first, "a PUBLISH with it was received")
+            .when(cx.now, "it was handed onward once more");
+        cx.violated(Check::Twice, text, story);
+    }
+}

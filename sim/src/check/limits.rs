@@ -1,0 +1,87 @@
+//! What the scenario's configuration allows the broker to do: numbers only.
+
+use core::time::Duration;
+
+use crate::scenario::Scenario;
+
+/// Limits of the broker, its defaults filled in.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// `max_mqueue_len`
+    pub(super) queue_len: u64,
+    /// `max_mqueue_bytes`; `u64::MAX` for none.
+    pub(super) queue_bytes: u64,
+    /// `max_inflight`
+    pub(super) inflight: u32,
+    /// Whether clients before MQTT 5 get unacknowledged messages again in a connection.
+    pub(super) retries: bool,
+    /// `await_rel_timeout`; none for never.
+    pub(super) await_rel: Option<Duration>,
+    /// `session_expiry_interval`, in seconds.
+    pub(super) session_expiry_s: u32,
+    /// `max_session_expiry_interval`, in seconds.
+    pub(super) max_session_expiry_s: u32,
+    /// `upgrade_qos`
+    pub(super) upgrade_qos: bool,
+    /// `ignore_loop_deliver`
+    pub(super) ignore_loop: bool,
+    /// `max_retained_messages` is set, so a retained message may not be kept.
+    pub(super) retained_limited: bool,
+    /// `retained.expiry_interval` is set.
+    pub(super) retained_expires: bool,
+    /// `max_qos_allowed`
+    pub(super) max_qos: u8,
+    /// `max_packet_size`
+    pub(super) max_packet_size: u32,
+    /// `max_connections` is set, so a connection may be closed before CONNACK.
+    pub(super) connections_limited: bool,
+    /// `publish_limit` or `rate_limit` is set, so a client may have to wait for long.
+    pub(super) paced: bool,
+    /// How long a message may be under way between shards after its PUBACK; lags are added.
+    pub(super) lane: Duration,
+    /// `max_publisher_hold`
+    pub(super) hold: Duration,
+    /// A network in which packets may come very late.
+    pub(super) late: Duration,
+}
+
+impl Limits {
+    pub(super) fn new(scenario: &Scenario) -> Limits {
+        let broker = &scenario.broker;
+        let net = &scenario.net;
+        let losses = if net.loss_ppm > 0 { 20 } else { 0 };
+        let late_us = net.latency_us.end() * 2 + net.retransmit_ms * 1000 * losses;
+        let hop_us = net.shard_delay_us.end() + net.work_delay_us;
+        let lane = if scenario.shards > 1 {
+            Duration::from_millis(50) + Duration::from_micros(hop_us * 8)
+        } else {
+            Duration::ZERO
+        };
+        Limits {
+            queue_len: u64::from(broker.max_mqueue_len.unwrap_or(1000)).max(1),
+            queue_bytes: match broker.max_mqueue_bytes.unwrap_or(64 << 20) {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
+            inflight: u32::from(broker.max_inflight.unwrap_or(256)),
+            retries: broker.retry_interval_ms.is_some_and(|ms| ms > 0),
+            await_rel: match broker.await_rel_timeout_ms.unwrap_or(300_000) {
+                0 => None,
+                ms => Some(Duration::from_millis(ms)),
+            },
+            session_expiry_s: broker.session_expiry_interval_s.unwrap_or(2 * 3600),
+            max_session_expiry_s: broker.max_session_expiry_interval_s.unwrap_or(u32::MAX),
+            upgrade_qos: broker.upgrade_qos.unwrap_or(false),
+            ignore_loop: broker.ignore_loop_deliver.unwrap_or(false),
+            retained_limited: broker.max_retained_messages.is_some_and(|limit| limit > 0),
+            retained_expires: broker.retained_expiry_interval_ms.is_some_and(|ms| ms > 0),
+            max_qos: broker.max_qos_allowed.unwrap_or(2),
+            max_packet_size: broker.max_packet_size.unwrap_or(1 << 20),
+            connections_limited: broker.max_connections.is_some(),
+            paced: broker.publish_limit_per_s.is_some() || broker.rate_limit_bytes_per_s.is_some(),
+            lane,
+            hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
+            late: Duration::from_micros(late_us),
+        }
+    }
+}

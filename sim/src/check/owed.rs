@@ -1,0 +1,202 @@
+//! S1: what a subscriber is owed, what excuses a loss, and the final account at quiescence.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{QoS, ReasonCode};
+
+use super::state::State;
+use super::witness::{Cx, Story};
+use crate::history::Uid;
+use crate::report::Check;
+
+impl State {
+    /// A message was accepted: certain subscribers are owed it.
+    pub(super) fn owe_message(&mut self, uid: Uid, code: ReasonCode, cx: &mut Cx<'_>) {
+        let State { clients, topics, subs, ids, limits, .. } = self;
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        let topic = &topics[message.topic as usize];
+        if message.qos == QoS::AtMostOnce || topic.subs.is_empty() {
+            return;
+        }
+        let (sent, accepted) = (message.sent, message.accepted.unwrap_or(cx.now));
+        let (number, shared) = (message.topic, topic.shared);
+        let room = message.size.saturating_add(cx.text(topic.name).len() as u32 + 200);
+        for (id, sub) in &topic.subs {
+            let sub = &subs[*sub as usize];
+            let known = &mut ids[*id as usize];
+            if sub.group.is_some() || sub.certain.is_none_or(|certain| certain >= sent) || known.packet_max <= room {
+                continue;
+            }
+            let own = message.id == *id;
+            let open = sub.grants.iter().filter(|grant| grant.to >= sent);
+            let effective =
+                open.clone().map(|grant| if limits.upgrade_qos { grant.qos } else { grant.qos.min(message.qos) }).min();
+            let excluded = own && (limits.ignore_loop || open.clone().any(|grant| grant.no_local));
+            if excluded || effective < Some(QoS::AtLeastOnce) || message.expiry_s.is_some() {
+                continue;
+            }
+            cx.findings.obligations.count(Check::Lost, 1);
+            let target = message.target(*id, known.epoch, (known.matched, known.matched_bytes));
+            if !target.owed && !target.received {
+                target.owed = true;
+                known.owed.push_back((uid, accepted));
+            }
+        }
+        // Nobody is subscribed, says the broker: that is for the certain ones to contradict.
+        let _ = code;
+        if shared {
+            self.owe_groups(uid, number, cx);
+        }
+    }
+
+    /// A session got a live copy of a message that was sent at `sent`: what was owed before has left its queue.
+    pub(super) fn overtaken(&mut self, id: u32, sent: Instant) {
+        let slack = self.lane_slack();
+        let State { clients, ids, limits, wills, .. } = self;
+        let known = &mut ids[id as usize];
+        let mut kept = Vec::new();
+        while let Some((uid, accepted)) = known.owed.front().copied() {
+            let message = clients[uid.publisher.0 as usize].message(uid.number);
+            let target = message.and_then(|message| message.targets.iter_mut().find(|target| target.id == id));
+            let Some(target) = target.filter(|target| target.epoch == known.epoch && !target.received) else {
+                known.owed.pop_front();
+                continue;
+            };
+            if accepted + slack >= sent {
+                break;
+            }
+            known.owed.pop_front();
+            let behind = (known.matched - target.matched + *wills, known.matched_bytes - target.bytes);
+            if target.behind.is_none() {
+                target.behind = Some(behind);
+            }
+            if overflows(behind, limits.queue_len, limits.queue_bytes) {
+                target.owed = false;
+            } else {
+                kept.push((uid, accepted));
+            }
+        }
+        known.lost.extend(kept);
+    }
+
+    /// Whether a session's client is connected, reads and acknowledges, and nothing more comes.
+    pub(super) fn is_drained(&self, id: u32, now: Instant) -> bool {
+        const QUIET: Duration = Duration::from_secs(5);
+        let known = &self.ids[id as usize];
+        let Some(current) = known.current else { return false };
+        let c = self.conn(current);
+        let unknown = known.live.iter().any(|other| *other != current);
+        c.is_up()
+            && !unknown
+            && !c.wild
+            && c.gone.is_none()
+            && c.server_disconnect.is_none()
+            && c.outstanding == 0
+            && c.connack.is_some_and(|of| of.at + QUIET < now)
+            && c.last_receive + QUIET + self.limits.late < now
+            && !self.clients[c.client as usize].is_troubled()
+            && !self.nodes[usize::from(c.node)].down
+    }
+
+    /// The run is calm and had time to settle: what is owed by now is lost.
+    pub(super) fn quiesce(&mut self, cx: &mut Cx<'_>) {
+        self.judge_open(cx);
+        self.judge_wills(cx);
+        self.judge_retained(cx);
+        for id in 0..self.ids.len() as u32 {
+            if !self.is_drained(id, cx.now) {
+                continue;
+            }
+            let known = &mut self.ids[id as usize];
+            let mut debts = std::mem::take(&mut known.lost);
+            debts.extend(std::mem::take(&mut known.owed));
+            for (uid, accepted) in debts {
+                self.judge_lost(id, uid, accepted, cx);
+            }
+        }
+        let waiting: Vec<Uid> = self.aging.iter().map(|(_, uid)| *uid).collect();
+        for uid in waiting {
+            self.judge_groups(uid, cx);
+        }
+    }
+
+    fn judge_lost(&mut self, id: u32, uid: Uid, accepted: Instant, cx: &mut Cx<'_>) {
+        let slack = self.lane_slack();
+        let State { clients, ids, limits, wills, .. } = self;
+        let known = &ids[id as usize];
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        let Some(target) = message.targets.iter().find(|target| target.id == id) else { return };
+        if target.epoch != known.epoch || !target.owed || target.received {
+            return;
+        }
+        let behind =
+            target.behind.unwrap_or((known.matched - target.matched + *wills, known.matched_bytes - target.bytes));
+        if overflows(behind, limits.queue_len, limits.queue_bytes) {
+            return;
+        }
+        let mut unsubscribed = known.unsubscribed.iter();
+        if !slack.is_zero() && unsubscribed.any(|at| *at >= message.sent && *at <= accepted + slack) {
+            return;
+        }
+        let overtaken = target.behind.is_some();
+        let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
+        self.lost(id, uid, (sent, accepted, accepted_at), (topic, publisher, overtaken), cx);
+    }
+
+    #[cold]
+    fn lost(
+        &mut self,
+        id: u32,
+        uid: Uid,
+        (sent, accepted, accepted_at): (Instant, Instant, Option<Instant>),
+        (topic, publisher, overtaken): (u32, u32, bool),
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(current) = self.ids[id as usize].current else { return };
+        let sub = self.subs_of(topic, id).iter().map(|(_, sub)| &self.subs[*sub as usize]).find(|sub| {
+            sub.group.is_none()
+                && sub.grants.iter().any(|grant| grant.acked.is_some() && grant.overlaps(sent, accepted))
+        });
+        let filter = sub.map(|sub| sub.filter);
+        let granted = sub.and_then(|sub| {
+            sub.grants.iter().rev().find(|grant| grant.overlaps(sent, accepted)).and_then(|grant| grant.acked)
+        });
+        let c = self.conn(current);
+        let name = self.topics[topic as usize].name;
+        let message = format!(
+            "{} never received {uid} on {}, though the broker had accepted it from {} and had granted {} before",
+            self.who(current),
+            cx.text(name),
+            self.who(publisher),
+            filter.map_or("a filter", |filter| cx.names.text(filter))
+        );
+        let for_filter = filter.map_or_else(|| "its filter".to_owned(), |filter| cx.text(filter).to_owned());
+        let mut story = Story::default()
+            .uid(Some(uid))
+            .topic(name)
+            .filter(filter)
+            .client(c.client)
+            .client(self.conn(publisher).client)
+            .conn(current)
+            .conn(publisher)
+            .when_some(granted, &format!("SUBACK for {for_filter} was written"))
+            .when(sent, format!("PUBLISH {uid} was sent"))
+            .when(accepted, "the broker wrote that it accepted it")
+            .when_some(accepted_at, "the acknowledgement arrived")
+            .when(cx.now, "quiescence, never received");
+        if c.connect_at > sent {
+            story = story.when(c.connect_at, "the subscriber connected again, to the same session");
+        }
+        if overtaken {
+            story = story.when(c.last_receive, "the subscriber got later messages");
+        }
+        cx.violated(Check::Lost, message, story);
+    }
+}
+
+/// Whether the oldest of a queue may have been dropped with so many messages and bytes from it on.
+fn overflows((count, bytes): (u64, u64), len_max: u64, bytes_max: u64) -> bool {
+    // One more, for a message whose subscription came while it was on its way.
+    count + 1 > len_max || bytes > bytes_max
+}

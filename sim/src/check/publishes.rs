@@ -1,0 +1,455 @@
+//! Messages: what clients published, when it was accepted, and who may, or must, get it.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{QoS, ReasonCode};
+
+use super::shared::GroupDebt;
+use super::state::{Client, FORGET_AFTER, State};
+use super::witness::{Cx, Story};
+use crate::history::{AckKind, ConnIx, PublishFacts, Uid, WillFacts};
+use crate::report::Check;
+
+/// Place of a message.
+#[derive(Debug)]
+pub(super) enum Slot {
+    /// Not published so far.
+    Empty,
+    /// Everything about it.
+    Known(Box<Message>),
+    /// Everybody has it.
+    Forgotten,
+}
+
+/// An Application Message.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) topic: u32,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    /// The connection whose Will Message it is.
+    pub(super) will: Option<u32>,
+    pub(super) expiry_s: Option<u32>,
+    pub(super) size: u32,
+    /// First sent; of a will, its CONNECT.
+    pub(super) sent: Instant,
+    /// Last sent.
+    pub(super) resent: Instant,
+    /// Counts events: first and last sent.
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// When the broker wrote that it has accepted it.
+    pub(super) accepted: Option<Instant>,
+    /// The same arrived.
+    pub(super) accepted_at: Option<Instant>,
+    /// How many times the broker may take it for a new one.
+    pub(super) logical: u32,
+    /// First connection.
+    pub(super) conn: u32,
+    /// Session of its publisher.
+    pub(super) id: u32,
+    epoch: u32,
+    pid: u16,
+    /// In the register of its topic.
+    pub(super) registered: bool,
+    /// Sessions that get it, ordered.
+    pub(super) targets: Vec<Target>,
+    /// Shared groups that are owed a copy, or got one.
+    pub(super) groups: Vec<GroupDebt>,
+}
+
+/// A session that may get a message.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) id: u32,
+    pub(super) epoch: u32,
+    /// It must come.
+    pub(super) owed: bool,
+    pub(super) received: bool,
+    /// PUBACK, PUBREC with an error or PUBCOMP was sent.
+    pub(super) acked: Option<Instant>,
+    /// New copies: live ones, retained ones, and those handed on with QoS 2.
+    pub(super) copies: u32,
+    pub(super) retained: u32,
+    pub(super) handed: u32,
+    pub(super) handed_retained: u32,
+    /// Connection of the last copy, and when it came.
+    pub(super) conn: u32,
+    pub(super) received_at: Instant,
+    /// Messages and bytes of the session's queue when it was sent.
+    pub(super) matched: u64,
+    pub(super) bytes: u64,
+    /// How many came behind it until it was surely out of the queue.
+    pub(super) behind: Option<(u64, u64)>,
+}
+
+impl Target {
+    fn new(id: u32, epoch: u32, matched: u64, bytes: u64) -> Target {
+        Target {
+            id,
+            epoch,
+            owed: false,
+            received: false,
+            acked: None,
+            copies: 0,
+            retained: 0,
+            handed: 0,
+            handed_retained: 0,
+            conn: u32::MAX,
+            received_at: Instant::START,
+            matched,
+            bytes,
+            behind: None,
+        }
+    }
+}
+
+impl Message {
+    /// What it has to say about a session. `epoch` is the session's.
+    #[inline]
+    pub(super) fn target(&mut self, id: u32, epoch: u32, counts: (u64, u64)) -> &mut Target {
+        let at = match self.targets.binary_search_by_key(&id, |target| target.id) {
+            Ok(at) => at,
+            Err(at) => {
+                self.targets.insert(at, Target::new(id, epoch, counts.0, counts.1));
+                at
+            }
+        };
+        let target = &mut self.targets[at];
+        if target.epoch != epoch {
+            *target = Target::new(id, epoch, counts.0, counts.1);
+        }
+        target
+    }
+
+    /// The will of a connection.
+    pub(super) fn of_will(will: &WillFacts, topic: u32, conn: u32, id: u32, now: Instant, sequence: u64) -> Message {
+        Message {
+            topic,
+            qos: will.qos,
+            retain: will.retain,
+            will: Some(conn),
+            expiry_s: will.expiry_s,
+            size: 64,
+            sent: now,
+            resent: now,
+            first: sequence,
+            last: sequence,
+            accepted: None,
+            accepted_at: None,
+            logical: 1,
+            conn,
+            id,
+            epoch: 0,
+            pid: 0,
+            registered: will.retain,
+            targets: Vec::new(),
+            groups: Vec::new(),
+        }
+    }
+
+    /// Bytes that it takes in a queue, at least.
+    pub(super) fn queue_bytes(size: u32, topic: &str) -> u64 {
+        u64::from(size) + topic.len() as u64 + 64
+    }
+}
+
+/// A publish of a client that is not acknowledged in full.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OutPublish {
+    pub(super) pid: u16,
+    pub(super) uid: Option<Uid>,
+    pub(super) topic: u32,
+    pub(super) qos: QoS,
+    /// Last sent, or its PUBREL.
+    pub(super) at: Instant,
+    /// PUBREC has arrived.
+    pub(super) received: bool,
+    /// It is a deletion of what is retained.
+    pub(super) deletes: bool,
+    /// Number of the event that sent it.
+    pub(super) sequence: u64,
+}
+
+impl Client {
+    /// A message that is known.
+    #[inline]
+    pub(super) fn message(&mut self, number: u32) -> Option<&mut Message> {
+        match self.messages.get_mut(number.checked_sub(self.base)? as usize)? {
+            Slot::Known(message) => Some(message),
+            Slot::Empty | Slot::Forgotten => None,
+        }
+    }
+
+    /// Whether there never was such a message.
+    pub(super) fn never_sent(&self, number: u32) -> bool {
+        match number.checked_sub(self.base) {
+            None => number == 0,
+            Some(at) => matches!(self.messages.get(at as usize), None | Some(Slot::Empty)),
+        }
+    }
+
+    fn put(&mut self, number: u32, message: Box<Message>) {
+        let Some(at) = number.checked_sub(self.base) else { return };
+        while self.messages.len() <= at as usize {
+            self.messages.push_back(Slot::Empty);
+        }
+        self.messages[at as usize] = Slot::Known(message);
+    }
+}
+
+impl State {
+    /// A message that is known.
+    #[inline]
+    pub(super) fn message(&mut self, uid: Uid) -> Option<&mut Message> {
+        self.clients.get_mut(uid.publisher.0 as usize)?.message(uid.number)
+    }
+
+    pub(super) fn publish(&mut self, conn: ConnIx, facts: &PublishFacts, cx: &mut Cx<'_>) {
+        let sequence = self.sequence;
+        let (id, node) = (self.conn(conn.0).id, self.conn(conn.0).node);
+        let topic = self.topic_of(node, facts.topic, cx);
+        if let Some(pid) = facts.pid {
+            cx.owe(Check::PublishAnswered);
+            let deletes = facts.retain && facts.size == 0;
+            let entry = OutPublish {
+                pid,
+                uid: facts.uid,
+                topic,
+                qos: facts.qos,
+                at: cx.now,
+                received: false,
+                deletes,
+                sequence,
+            };
+            let c = self.conn_mut(conn);
+            if facts.dup && c.publishes.iter().any(|other| other.pid == pid) {
+                // Sent again in the same connection; a broker may count it twice.
+                c.odd = true;
+            } else {
+                c.publishes.push_back(entry);
+            }
+        }
+        let max = self.limits.max_packet_size;
+        if facts.qos as u8 > self.limits.max_qos
+            || facts.size.saturating_add(70_000) > max && max < 100_000
+            || facts.size > max / 2
+        {
+            self.conn_mut(conn).odd = true;
+        }
+        if facts.retain {
+            self.retained_write(topic, facts.uid, facts.size == 0, conn.0, cx.now, facts.qos);
+        }
+        let epoch = self.ids[id as usize].epoch;
+        let await_rel = self.limits.await_rel;
+        let Some(uid) = facts.uid else {
+            self.count_matches(topic, facts.size, cx);
+            return;
+        };
+        if let Some(known) = self.message(uid) {
+            let same = known.qos == QoS::ExactlyOnce
+                && facts.pid == Some(known.pid)
+                && known.epoch == epoch
+                && known.id == id
+                && await_rel.is_none_or(|limit| known.sent + limit / 2 > cx.now);
+            if !same {
+                known.logical += 1;
+            }
+            known.resent = cx.now;
+            known.last = sequence;
+            if facts.retain {
+                known.registered = true;
+            }
+            return;
+        }
+        let targets = self.count_matches(topic, facts.size, cx);
+        let message = Box::new(Message {
+            topic,
+            qos: facts.qos,
+            retain: facts.retain,
+            will: None,
+            expiry_s: facts.expiry_s,
+            size: facts.size,
+            sent: cx.now,
+            resent: cx.now,
+            first: sequence,
+            last: sequence,
+            accepted: None,
+            accepted_at: None,
+            logical: 1,
+            conn: conn.0,
+            id,
+            epoch,
+            pid: facts.pid.unwrap_or(0),
+            registered: facts.retain,
+            targets,
+            groups: Vec::new(),
+        });
+        self.clients[uid.publisher.0 as usize].put(uid.number, message);
+        self.aging.push_back((cx.now, uid));
+    }
+
+    /// A will, which is published one day.
+    pub(super) fn put_will(&mut self, uid: Uid, message: Message) {
+        self.wills += 1;
+        self.aging.push_back((message.sent, uid));
+        self.clients[uid.publisher.0 as usize].put(uid.number, Box::new(message));
+    }
+
+    /// A message for each session that may get it now; each has one more in its queue.
+    pub(super) fn count_matches(&mut self, topic: u32, size: u32, cx: &Cx<'_>) -> Vec<Target> {
+        let State { topics, subs, ids, .. } = self;
+        let topic = &topics[topic as usize];
+        let bytes = Message::queue_bytes(size, cx.text(topic.name));
+        let mut targets = Vec::with_capacity(topic.subs.len());
+        let mut last = u32::MAX;
+        for (id, sub) in &topic.subs {
+            let possible = subs[*sub as usize].grants.last().is_some_and(|grant| grant.to == Instant::NEVER);
+            if *id == last || !possible {
+                continue;
+            }
+            last = *id;
+            let known = &mut ids[*id as usize];
+            targets.push(Target::new(*id, known.epoch, known.matched, known.matched_bytes));
+            known.matched += 1;
+            known.matched_bytes += bytes;
+        }
+        targets
+    }
+
+    pub(super) fn acked(
+        &mut self,
+        conn: ConnIx,
+        kind: AckKind,
+        pid: u16,
+        code: ReasonCode,
+        sent_at: Instant,
+        cx: &mut Cx<'_>,
+    ) {
+        let c = self.conn_mut(conn);
+        c.heard = c.heard.max(sent_at);
+        let (v5, wild) = (c.v5, c.wild);
+        let Some(at) = c.publishes.iter().position(|publish| publish.pid == pid) else { return };
+        let entry = c.publishes[at];
+        if kind == AckKind::Pubcomp || kind == AckKind::Puback || code.is_error() {
+            c.publishes.remove(at);
+        } else {
+            c.publishes[at].received = true;
+        }
+        let expected = if entry.qos == QoS::ExactlyOnce { AckKind::Pubrec } else { AckKind::Puback };
+        if kind == AckKind::Pubcomp {
+            return;
+        }
+        if kind != expected && !wild {
+            let message = format!(
+                "{}: a publish with QoS {} was answered with {}",
+                self.who(conn.0),
+                entry.qos as u8,
+                kind.name()
+            );
+            let story = Story::default()
+                .uid(entry.uid)
+                .client(self.conn(conn.0).client)
+                .conn(conn.0)
+                .when(entry.at, "PUBLISH was sent");
+            cx.violated(Check::Protocol, message, story);
+            return;
+        }
+        self.served(conn.0, sent_at, kind.name(), cx);
+        if code.is_error() {
+            self.retained_refused(entry.topic, conn.0, entry.sequence);
+        }
+        // What the client sent before with QoS 0 has been worked off, too.
+        self.retained_done(conn.0, entry.sequence, sent_at);
+        if entry.deletes || code.is_error() {
+            return;
+        }
+        let Some(uid) = entry.uid else { return };
+        // Before MQTT 5 a refusal cannot be told.
+        let refused = !v5 && cx.text(self.topics[entry.topic as usize].name).starts_with('$');
+        let State { clients, .. } = self;
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        if message.accepted.is_none() && !refused {
+            message.accepted = Some(sent_at);
+            message.accepted_at = Some(cx.now);
+            self.owe_message(uid, code, cx);
+        }
+    }
+
+    pub(super) fn release(&mut self, conn: ConnIx, pid: u16, cx: &mut Cx<'_>) {
+        let sequence = self.sequence;
+        let c = self.conn_mut(conn);
+        match c.publishes.iter_mut().find(|publish| publish.pid == pid) {
+            Some(publish) => publish.at = cx.now,
+            None => c.publishes.push_back(OutPublish {
+                pid,
+                uid: None,
+                topic: 0,
+                qos: QoS::ExactlyOnce,
+                at: cx.now,
+                received: true,
+                deletes: false,
+                sequence,
+            }),
+        }
+    }
+
+    /// Forgets messages that nobody waits for.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while let Some((at, uid)) = self.aging.front().copied() {
+            if at + FORGET_AFTER >= now {
+                return;
+            }
+            self.aging.pop_front();
+            if self.is_finished(uid, now) {
+                let client = &mut self.clients[uid.publisher.0 as usize];
+                let at = uid.number.checked_sub(client.base);
+                if let Some(slot) = at.and_then(|at| client.messages.get_mut(at as usize)) {
+                    *slot = Slot::Forgotten;
+                }
+                while matches!(client.messages.front(), Some(Slot::Forgotten)) {
+                    client.messages.pop_front();
+                    client.base += 1;
+                }
+            } else {
+                self.aging.push_back((now, uid));
+            }
+        }
+    }
+
+    fn is_finished(&mut self, uid: Uid, now: Instant) -> bool {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let State { clients, ids, conns, limits, wills, .. } = self;
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return true };
+        if message.registered {
+            return false;
+        }
+        if let Some(conn) = message.will
+            && conns[conn as usize].as_deref().is_none_or(|c| c.closed.is_none() || c.gone.is_none())
+        {
+            return false;
+        }
+        let young = message.resent + PATIENCE > now;
+        if message.groups.iter().any(|group| group.owed && group.count == 0) {
+            return false;
+        }
+        let mut finished = true;
+        for target in &mut message.targets {
+            let id = &ids[target.id as usize];
+            if target.epoch != id.epoch {
+                continue;
+            }
+            let queued = id.matched - target.matched + *wills;
+            if target.owed && !target.received && queued > limits.queue_len {
+                // An absent client's queue has no room for it any more.
+                let absent = id.current.is_none_or(|conn| conns[conn as usize].as_deref().is_none_or(|c| !c.is_up()));
+                target.owed &= !absent;
+            }
+            let waits = target.owed && !target.received;
+            let fresh = (!target.received && message.qos > QoS::AtMostOnce || target.acked.is_none()) && young;
+            finished &= !waits && !fresh;
+        }
+        finished
+    }
+}

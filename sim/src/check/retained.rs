@@ -1,0 +1,258 @@
+//! S9 and S9b: the retained message of a topic as a register. A write takes effect at some moment between its PUBLISH and
+//! its acknowledgement; one without takes effect at any later moment or never.
+
+use std::collections::VecDeque;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::QoS;
+
+use super::state::{FORGET_AFTER, State};
+use super::witness::{Cx, Story};
+use crate::history::{ConnIx, Uid};
+use crate::report::Check;
+
+/// The writes of a topic that a reader may still see.
+#[derive(Debug, Default)]
+pub(super) struct Register {
+    writes: VecDeque<Write>,
+    /// Writes that were no longer current at this time are forgotten.
+    forgotten: Option<Instant>,
+    pushed: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Write {
+    /// None deletes.
+    uid: Option<Uid>,
+    conn: u32,
+    sequence: u64,
+    sent: Instant,
+    /// Latest moment of its effect.
+    done: Option<Instant>,
+    /// It surely had an effect.
+    sure: bool,
+    /// It was sent again, so it may have been no write at all.
+    again: bool,
+    qos: QoS,
+}
+
+impl Write {
+    /// Whether it surely came before the other one.
+    fn is_before(&self, other: &Write) -> bool {
+        self.done.is_some_and(|done| done < other.sent) || (self.conn == other.conn && self.sequence < other.sequence)
+    }
+}
+
+impl State {
+    pub(super) fn retained_write(
+        &mut self,
+        topic: u32,
+        uid: Option<Uid>,
+        deletes: bool,
+        conn: u32,
+        sent: Instant,
+        qos: QoS,
+    ) {
+        let sequence = self.sequence;
+        let again = uid.is_some_and(|uid| self.message(uid).is_some());
+        if uid.is_none() && !deletes {
+            return;
+        }
+        let write = Write { uid: uid.filter(|_| !deletes), conn, sequence, sent, done: None, sure: false, again, qos };
+        self.conn_mut(ConnIx(conn)).retaining.push((topic, sequence));
+        self.push_write(topic, write);
+    }
+
+    /// A will with Will Retain: a write at any time from its CONNECT on.
+    pub(super) fn retained_will(&mut self, topic: u32, uid: Uid, sent: Instant, qos: QoS) {
+        let sequence = self.sequence;
+        // No connection has this number, so it is in no order with other writes.
+        let write = Write { uid: Some(uid), conn: u32::MAX, sequence, sent, done: None, sure: false, again: true, qos };
+        self.push_write(topic, write);
+    }
+
+    fn push_write(&mut self, topic: u32, write: Write) {
+        let sent = write.sent;
+        let register = self.topics[topic as usize].register.get_or_insert_default();
+        register.writes.push_back(write);
+        register.pushed += 1;
+        if register.pushed % 64 == 0 && sent.as_nanos() > FORGET_AFTER.as_nanos() as u64 {
+            let before = Instant::from_nanos(sent.as_nanos() - FORGET_AFTER.as_nanos() as u64);
+            let gone = register.prune(before);
+            for uid in gone {
+                if let Some(message) = self.message(uid) {
+                    message.registered = false;
+                }
+            }
+        }
+    }
+
+    /// All writes of a connection up to an event have been worked off at `at`.
+    #[inline]
+    pub(super) fn retained_done(&mut self, conn: u32, sequence: u64, at: Instant) {
+        if self.conn(conn).retaining.is_empty() {
+            return;
+        }
+        let mut list = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
+        list.retain(|(topic, of)| {
+            if *of > sequence {
+                return true;
+            }
+            if let Some(write) = self.write_of(*topic, conn, *of) {
+                write.done = Some(at);
+                write.sure = !write.again;
+            }
+            false
+        });
+        self.conn_mut(ConnIx(conn)).retaining = list;
+    }
+
+    /// The same, but the last one was refused.
+    pub(super) fn retained_refused(&mut self, topic: u32, conn: u32, sequence: u64) {
+        if let Some(register) = &mut self.topics[topic as usize].register {
+            register.writes.retain(|write| write.conn != conn || write.sequence != sequence);
+        }
+    }
+
+    /// Nothing more of a connection has an effect after `at`.
+    pub(super) fn retained_gone(&mut self, conn: u32, at: Instant) {
+        for (topic, sequence) in std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining) {
+            if let Some(write) = self.write_of(topic, conn, sequence) {
+                write.done = Some(at);
+            }
+        }
+    }
+
+    fn write_of(&mut self, topic: u32, conn: u32, sequence: u64) -> Option<&mut Write> {
+        let register = self.topics[topic as usize].register.as_deref_mut()?;
+        register.writes.iter_mut().rev().find(|write| write.conn == conn && write.sequence == sequence)
+    }
+
+    /// A retained copy came in answer to a SUBSCRIBE that was sent at `since`.
+    pub(super) fn retained_read(&mut self, topic: u32, uid: Uid, since: Instant, conn: u32, cx: &mut Cx<'_>) {
+        cx.owe(Check::Retained);
+        let Some(register) = &self.topics[topic as usize].register else { return };
+        let Some(newer) = register.newer(uid, since) else { return };
+        let name = self.topics[topic as usize].name;
+        let text = match newer.and_then(|write| write.uid) {
+            Some(other) => format!("{other} had replaced it"),
+            None => "it had been replaced or deleted".to_owned(),
+        };
+        let message = format!(
+            "{} subscribed and got {uid} as the retained message of {}, but before it subscribed {text}",
+            self.who(conn),
+            cx.text(name)
+        );
+        let mut story = Story::default().uid(Some(uid)).topic(name).client(self.conn(conn).client).conn(conn);
+        story = story.when(since, "SUBSCRIBE was sent").when(cx.now, format!("{uid} was received with RETAIN"));
+        if let Some(newer) = newer {
+            story = story.when(newer.sent, "the newer retained PUBLISH was sent");
+            story = story.when_some(newer.done, "it was acknowledged");
+        }
+        cx.violated(Check::Retained, message, story);
+    }
+
+    /// At quiescence: whoever subscribed has the retained message.
+    pub(super) fn judge_retained(&mut self, cx: &mut Cx<'_>) {
+        if self.limits.retained_limited || self.limits.retained_expires {
+            return;
+        }
+        for topic in 0..self.topics.len() as u32 {
+            let Some(last) = self.topics[topic as usize].register.as_deref().and_then(Register::last) else { continue };
+            let last = last.clone();
+            self.match_topic(topic, cx);
+            for (id, sub) in self.topics[topic as usize].subs.clone() {
+                self.judge_reader(topic, &last, id, sub, cx);
+            }
+        }
+    }
+
+    fn judge_reader(&mut self, topic: u32, last: &Write, id: u32, sub: u32, cx: &mut Cx<'_>) {
+        let Some(uid) = last.uid.filter(|_| last.qos > QoS::AtMostOnce) else { return };
+        let entry = &self.subs[sub as usize];
+        let (Some(certain), Some((since, true)), None) = (entry.certain, entry.began, entry.group) else { return };
+        let filter = entry.filter;
+        let open = entry.grants.iter().filter(|grant| grant.to == Instant::NEVER);
+        let sure = open.clone().all(|grant| grant.qos > QoS::AtMostOnce && !grant.no_local);
+        if !sure || last.sent > certain || !self.is_drained(id, cx.now) {
+            return;
+        }
+        let (epoch, packet_max) = (self.ids[id as usize].epoch, self.ids[id as usize].packet_max);
+        let Some(message) = self.message(uid) else { return };
+        if message.expiry_s.is_some() || packet_max <= message.size.saturating_add(400) {
+            return;
+        }
+        cx.owe(Check::RetainedMissed);
+        let got = message.targets.iter().any(|target| target.id == id && target.epoch == epoch && target.received);
+        if got {
+            return;
+        }
+        let name = self.topics[topic as usize].name;
+        let conn = self.ids[id as usize].current.unwrap_or(last.conn);
+        let message = format!(
+            "{} subscribed to {} and got neither the retained nor a live copy of {uid} on {}",
+            self.who(conn),
+            cx.text(filter),
+            cx.text(name)
+        );
+        let story = Story::default()
+            .uid(Some(uid))
+            .topic(name)
+            .filter(Some(filter))
+            .client(self.conn(conn).client)
+            .client(uid.publisher.0)
+            .conn(conn)
+            .when(last.sent, format!("PUBLISH {uid} was sent with RETAIN"))
+            .when_some(last.done, "it was acknowledged")
+            .when(since, "SUBSCRIBE was sent")
+            .when(certain, "SUBACK was written")
+            .when(cx.now, "quiescence, never received");
+        cx.violated(Check::RetainedMissed, message, story);
+    }
+}
+
+impl Register {
+    /// If what was written with `uid` was surely replaced before `since`: by what, as far as it is remembered.
+    fn newer(&self, uid: Uid, since: Instant) -> Option<Option<&Write>> {
+        let mut seen = false;
+        let mut by = None;
+        let settled = |write: &&Write| write.sure && write.done.is_some_and(|done| done < since);
+        for write in self.writes.iter().filter(|write| write.uid == Some(uid)) {
+            seen = true;
+            by = Some(self.writes.iter().filter(settled).rev().find(|other| write.is_before(other))?);
+        }
+        if seen {
+            return Some(by);
+        }
+        // It was there and is forgotten, so it was replaced.
+        self.forgotten.filter(|at| *at < since).map(|_| None)
+    }
+
+    /// Forgets what was surely not current any more at `at`; returns it.
+    fn prune(&mut self, at: Instant) -> Vec<Uid> {
+        let settled = self.writes.iter().filter(|write| write.sure && write.done.is_some_and(|done| done < at));
+        let Some(newest) = settled.map(|write| write.sent).max() else { return Vec::new() };
+        let mut gone = Vec::new();
+        self.writes.retain(|write| {
+            let old = write.done.is_some_and(|done| done < newest);
+            if old {
+                gone.extend(write.uid);
+            }
+            !old
+        });
+        if !gone.is_empty() {
+            self.forgotten = Some(at);
+        }
+        gone
+    }
+
+    /// The write that is surely the last one.
+    fn last(&self) -> Option<&Write> {
+        let last = self.writes.iter().filter(|write| write.sure).max_by_key(|write| (write.sent, write.sequence))?;
+        let alone = self
+            .writes
+            .iter()
+            .all(|write| (write.sequence == last.sequence && write.conn == last.conn) || write.is_before(last));
+        alone.then_some(last)
+    }
+}

@@ -1,0 +1,374 @@
+//! Connections and the chain of sessions of a Client Identifier: S7 Session Present, S6 takeovers. A session ends, may
+//! have ended, or goes on; what cannot be told makes everything that depends on it uncertain.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{ProtocolVersion, ReasonCode};
+
+use super::state::{Conn, Connack, Id, State};
+use super::witness::{Cx, Story};
+use crate::history::{ClientIx, Closer, ConnIx, ConnectFacts, NameIx};
+use crate::report::Check;
+
+impl State {
+    pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
+        if let Some(id) = self.id_numbers.get(&(node, name)) {
+            return *id;
+        }
+        let id = self.ids.len() as u32;
+        self.ids.push(Id {
+            name,
+            node,
+            epoch: 0,
+            current: None,
+            live: Vec::new(),
+            possible_until: Instant::START,
+            unclear: false,
+            subs: Vec::new(),
+            conns: Vec::new(),
+            inflight: std::collections::VecDeque::new(),
+            matched: 0,
+            matched_bytes: 0,
+            owed: std::collections::VecDeque::new(),
+            lost: Vec::new(),
+            unsubscribed: Vec::new(),
+            packet_max: u32::MAX,
+        });
+        self.id_numbers.insert((node, name), id);
+        id
+    }
+
+    pub(super) fn connect(&mut self, conn: ConnIx, client: ClientIx, facts: &ConnectFacts, cx: &mut Cx<'_>) {
+        cx.owe(Check::ConnectAnswered);
+        let node = facts.node.0;
+        let id = self.id_of(node, facts.client_id);
+        let v5 = facts.version == ProtocolVersion::V5;
+        let expiry = match (v5, facts.clean) {
+            (true, _) => facts.expiry_s.unwrap_or(0).min(self.limits.max_session_expiry_s),
+            (false, true) => 0,
+            (false, false) => self.limits.session_expiry_s,
+        };
+        let mut unanswered = false;
+        for other in self.ids[id as usize].live.clone() {
+            let other = self.conn_mut(ConnIx(other));
+            other.rival.get_or_insert(cx.now);
+            unanswered |= other.connack.is_none();
+        }
+        let troubled = self.clients[client.0 as usize].is_troubled();
+        let at = &self.nodes[usize::from(node)];
+        let disturbed =
+            at.down || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60)) || at.drift_ppm > 0;
+        let will = facts.will.map(|will| Box::new(self.new_will(will, conn.0, node, id, cx)));
+        let new = Conn {
+            client: client.0,
+            id,
+            node,
+            v5,
+            clean: facts.clean,
+            connect_at: cx.now,
+            connack: None,
+            refused: false,
+            expiry_min: expiry,
+            expiry_max: expiry,
+            keep_alive_s: facts.keep_alive_s,
+            receive_maximum: if v5 { facts.receive_maximum } else { u16::MAX },
+            max_packet_size: facts.max_packet_size.filter(|_| v5),
+            closed: None,
+            gone: None,
+            client_disconnect: None,
+            server_disconnect: None,
+            wild: false,
+            trouble: troubled.then_some(cx.now),
+            disturbed: disturbed.then_some(cx.now),
+            rival: unanswered.then_some(cx.now),
+            odd: false,
+            first: false,
+            heard: cx.now,
+            last_receive: Instant::START,
+            outstanding: 0,
+            publishes: std::collections::VecDeque::new(),
+            requests: Vec::new(),
+            retaining: Vec::new(),
+            last: None,
+            last_expiry: None,
+            will,
+        };
+        let at = conn.0 as usize;
+        if self.conns.len() <= at {
+            self.conns.resize_with(at + 1, || None);
+        }
+        self.conns[at] = Some(Box::new(new));
+        self.open.insert(conn.0);
+        let known = &mut self.ids[id as usize];
+        known.live.push(conn.0);
+        known.conns.push(conn.0);
+        if let Some(size) = facts.max_packet_size {
+            known.packet_max = known.packet_max.min(size);
+        }
+        if facts.clean {
+            // From here on the broker may end the session at any moment.
+            self.doubt(id);
+        }
+    }
+
+    /// Whether a session may be there for a CONNECT that was sent at `sent`.
+    fn may_exist(&self, id: u32, conn: u32, sent: Instant) -> bool {
+        let known = &self.ids[id as usize];
+        known.possible_until >= sent || known.live.iter().any(|other| *other != conn)
+    }
+
+    /// Whether a session is surely there until `until`.
+    fn surely_exists(&self, id: u32, conn: u32, until: Instant) -> bool {
+        let known = &self.ids[id as usize];
+        let Some(last) = known.current else { return false };
+        let last = self.conn(last);
+        let unknown = known.live.iter().any(|other| *other != conn && self.conn(*other).connack.is_none());
+        if last.expiry_min == 0 || known.unclear || unknown || last.wild {
+            return false;
+        }
+        let parted = match last.closed {
+            None if last.is_plain() => return true,
+            Some((at, Closer::Client)) if last.is_plain() => at,
+            None | Some(_) => last.heard,
+        };
+        until < self.earliest(known.node, parted, last.expiry_min)
+    }
+
+    pub(super) fn connack(
+        &mut self,
+        conn: ConnIx,
+        present: bool,
+        code: ReasonCode,
+        expiry_s: Option<u32>,
+        sent_at: Instant,
+        cx: &mut Cx<'_>,
+    ) {
+        let c = self.conn_mut(conn);
+        let id = c.id;
+        if code.is_error() {
+            c.refused = true;
+            self.ids[id as usize].live.retain(|other| *other != conn.0);
+            return;
+        }
+        c.connack = Some(Connack { at: cx.now, sent_at, present });
+        c.heard = sent_at;
+        if let Some(expiry) = expiry_s.filter(|_| c.v5) {
+            (c.expiry_min, c.expiry_max) = (expiry, expiry);
+        }
+        cx.owe(Check::SessionPresent);
+        cx.owe(Check::Kept);
+        self.judge_present(conn.0, present, sent_at, cx);
+        let (connect_at, disturbed) = (self.conn(conn.0).connect_at, self.conn(conn.0).disturbed);
+        let last = self.ids[id as usize].current;
+        if last.and_then(|last| self.conn(last).connack).is_some_and(|of| of.sent_at > sent_at) {
+            // Both were under way; the other one was served later.
+            self.doubt(id);
+            self.ids[id as usize].unclear = true;
+            return;
+        }
+        cx.owe(Check::TwoServed);
+        let unknown: Vec<u32> = self.ids[id as usize]
+            .live
+            .iter()
+            .copied()
+            .filter(|other| *other != conn.0 && self.conn(*other).connack.is_none())
+            .collect();
+        let lost = unknown.iter().any(|other| self.conn(*other).clean || self.conn(*other).expiry_min == 0);
+        // A node that restarted while this CONNECT was under way has nothing.
+        let restarted = disturbed.is_some_and(|at| at >= connect_at);
+        if !present {
+            self.end_session(id, sent_at);
+        } else if lost || self.ids[id as usize].unclear || restarted {
+            self.doubt(id);
+        }
+        let known = &mut self.ids[id as usize];
+        known.current = Some(conn.0);
+        known.live = unknown;
+        let others = !known.live.is_empty();
+        known.live.push(conn.0);
+        known.possible_until = Instant::START;
+        known.unclear = others;
+        self.conn_mut(conn).first = !present && !others;
+        self.will_resumed(last, conn.0, present);
+    }
+
+    fn judge_present(&mut self, conn: u32, present: bool, sent_at: Instant, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let (id, clean, connect_at) = (c.id, c.clean, c.connect_at);
+        let last = self.ids[id as usize].current;
+        let text = if present && (clean || !self.may_exist(id, conn, connect_at)) {
+            if clean { "although it asked for a new session" } else { "although no session can have been there" }
+        } else if !present && !clean && self.surely_exists(id, conn, sent_at) {
+            "although its session was there"
+        } else {
+            return;
+        };
+        let who = self.who(conn);
+        let message = format!("{who}: CONNACK said Session Present {} {text}", u8::from(present));
+        let mut story = Story::default().client(c.client).conn(conn).when(connect_at, "CONNECT was sent");
+        story = story.when(sent_at, "CONNACK was written");
+        if let Some(last) = last {
+            let last_conn = self.conn(last);
+            story = story.client(last_conn.client).conn(last);
+            story = story.when_some(last_conn.connack.map(|of| of.at), "the connection before was accepted");
+            story = story.when_some(last_conn.closed.map(|(at, _)| at), "the connection before ended for its client");
+            story = story.when_some(last_conn.gone, "the broker noticed its end");
+        }
+        cx.violated(Check::SessionPresent, message, story);
+    }
+
+    /// The broker answered on a connection at `sent_at`: it must not have been taken over long before.
+    pub(super) fn served(&mut self, conn: u32, sent_at: Instant, what: &str, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let Some(newer) = self.ids[c.id as usize].current else { return };
+        let (Some(own), Some(other)) = (c.connack, self.conn(newer).connack) else { return };
+        // What waited for its socket may leave after the takeover.
+        let slack = Duration::from_millis(50) + self.limits.lane;
+        if newer == conn || other.sent_at <= own.sent_at || sent_at <= other.sent_at + slack || !c.is_plain() {
+            return;
+        }
+        self.two_served(conn, newer, sent_at, what, cx);
+    }
+
+    #[cold]
+    pub(super) fn two_served(&mut self, conn: u32, newer: u32, sent_at: Instant, what: &str, cx: &mut Cx<'_>) {
+        let (c, n) = (self.conn(conn), self.conn(newer));
+        let message = format!(
+            "{}: the broker wrote a {what} to its connection {} after the same Client Identifier was taken over by connection {} of {}",
+            self.who(conn),
+            conn,
+            newer,
+            self.who(newer)
+        );
+        let story = Story::default()
+            .client(c.client)
+            .client(n.client)
+            .conn(conn)
+            .conn(newer)
+            .when_some(c.connack.map(|of| of.sent_at), "CONNACK of the older connection was written")
+            .when_some(n.connack.map(|of| of.sent_at), "CONNACK of the newer connection was written")
+            .when(sent_at, format!("the {what} was written to the older one"));
+        cx.violated(Check::TwoServed, message, story);
+    }
+
+    pub(super) fn disconnect(
+        &mut self,
+        conn: ConnIx,
+        by: Closer,
+        code: ReasonCode,
+        expiry_s: Option<u32>,
+        cx: &mut Cx<'_>,
+    ) {
+        let max = self.limits.max_session_expiry_s;
+        let c = self.conn_mut(conn);
+        if by == Closer::Server {
+            c.server_disconnect = Some((cx.now, code));
+            return;
+        }
+        c.client_disconnect = Some((cx.now, code));
+        if let Some(expiry) = expiry_s.map(|expiry| expiry.min(max)) {
+            if c.expiry_min == 0 && expiry > 0 {
+                // A Protocol Error: the session ends as it would have.
+                c.odd = true;
+                return;
+            }
+            // Whether it arrives is known at the end of the connection.
+            c.last_expiry = Some(expiry);
+            c.expiry_min = c.expiry_min.min(expiry);
+            c.expiry_max = c.expiry_max.max(expiry);
+        }
+    }
+
+    pub(super) fn close(&mut self, conn: ConnIx, by: Closer, cx: &mut Cx<'_>) {
+        self.judge_end(conn.0, by, cx);
+        self.open.remove(&conn.0);
+        let c = self.conn_mut(conn);
+        c.closed = Some((cx.now, by));
+        if let Some(expiry) = c.last_expiry.filter(|_| by == Closer::Client && c.is_plain() && c.rival.is_none()) {
+            (c.expiry_min, c.expiry_max) = (expiry, expiry);
+        }
+        let (id, clean, expiry_min, refused) = (c.id, c.clean, c.expiry_min, c.refused);
+        if c.connack.is_none() {
+            if !refused && (clean || expiry_min == 0 || !self.surely_exists(id, conn.0, cx.now)) {
+                self.doubt(id);
+                self.ids[id as usize].unclear = true;
+            }
+        } else if self.ids[id as usize].current == Some(conn.0) && expiry_min == 0 {
+            self.doubt(id);
+        }
+        let c = self.conn_mut(conn);
+        c.publishes = std::collections::VecDeque::new();
+    }
+
+    /// The broker has noticed the end of a connection.
+    pub(super) fn gone(&mut self, conn: ConnIx, cx: &mut Cx<'_>) {
+        let c = self.conn_mut(conn);
+        c.gone = Some(cx.now);
+        if !c.retaining.is_empty() {
+            self.retained_gone(conn.0, cx.now);
+        }
+        let c = self.conn(conn.0);
+        let (id, node, expiry_max, current) = (c.id, c.node, c.expiry_max, c.connack.is_some());
+        if !self.ids[id as usize].live.contains(&conn.0) {
+            return;
+        }
+        let until = if expiry_max == 0 && current { Instant::START } else { self.latest(node, cx.now, expiry_max) };
+        let known = &mut self.ids[id as usize];
+        known.live.retain(|other| *other != conn.0);
+        known.possible_until = known.possible_until.max(until);
+        if known.current == Some(conn.0) && expiry_max == 0 && known.live.is_empty() {
+            self.end_session(id, cx.now);
+        }
+    }
+
+    /// The session has surely ended by `at`; what follows belongs to another one.
+    pub(super) fn end_session(&mut self, id: u32, at: Instant) {
+        self.doubt(id);
+        self.end_subscriptions(id, at);
+    }
+
+    /// The session may have ended: nothing of it is certain any more.
+    pub(super) fn doubt(&mut self, id: u32) {
+        self.doubt_subscriptions(id);
+        let known = &mut self.ids[id as usize];
+        known.epoch += 1;
+        known.owed.clear();
+        known.lost.clear();
+        for flight in std::mem::take(&mut known.inflight) {
+            let c = self.conn_mut(ConnIx(flight.conn));
+            c.outstanding = 0;
+        }
+    }
+
+    /// A node is gone with everything in its memory.
+    pub(super) fn node_lost(&mut self, node: u16, at_once: bool, cx: &mut Cx<'_>) {
+        for id in 0..self.ids.len() as u32 {
+            if self.ids[id as usize].node != node {
+                continue;
+            }
+            if at_once {
+                self.end_session(id, cx.now);
+            } else {
+                self.doubt(id);
+            }
+            let known = &mut self.ids[id as usize];
+            known.live.clear();
+            known.possible_until = Instant::START;
+            known.current = None;
+            known.unclear = true;
+        }
+        for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
+            topic.register = None;
+        }
+    }
+
+    pub(super) fn wild(&mut self, conn: ConnIx) {
+        self.any_wild = true;
+        let c = self.conn_mut(conn);
+        c.wild = true;
+        let id = c.id;
+        self.ids[id as usize].unclear = true;
+        self.doubt(id);
+    }
+}

@@ -1,0 +1,383 @@
+//! What the checker knows: clients, connections, sessions by Client Identifier, topics, messages. This file owns the
+//! tables and the faults; it judges nothing.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use core::time::Duration;
+use newtmq_base::{HashSeed, Instant, LookupMap};
+use newtmq_mqtt::ReasonCode;
+
+use super::flight::InFlight;
+use super::limits::Limits;
+use super::publishes::{OutPublish, Slot};
+use super::retained::Register;
+use super::subscriptions::{Group, Request, Sub};
+use super::will::WillState;
+use super::witness::Cx;
+use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
+use crate::scenario::Scenario;
+
+/// Everything.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) limits: Limits,
+    pub(super) clients: Vec<Client>,
+    pub(super) conns: Vec<Option<Box<Conn>>>,
+    /// Connections that are not over for their clients.
+    pub(super) open: BTreeSet<u32>,
+    pub(super) ids: Vec<Id>,
+    pub(super) id_numbers: LookupMap<(u16, NameIx), u32>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) topics: Vec<Topic>,
+    pub(super) topic_numbers: LookupMap<(u16, NameIx), u32>,
+    pub(super) subs: Vec<Sub>,
+    pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
+    pub(super) groups: Vec<Group>,
+    pub(super) group_numbers: LookupMap<(u16, NameIx), u32>,
+    /// Order of first Receives: by session, publisher, topic and the two QoS.
+    pub(super) order: LookupMap<(u32, u32, u32, u8), Position>,
+    /// Messages in the order in which they may be forgotten.
+    pub(super) aging: VecDeque<(Instant, Uid)>,
+    /// Counts events.
+    pub(super) sequence: u64,
+    /// Some client sent bytes that may have been any packet.
+    pub(super) any_wild: bool,
+    /// The longest lag that a shard had.
+    pub(super) lag: Duration,
+    /// How many wills there were.
+    pub(super) wills: u64,
+    /// Deliveries of wills that came before anything had happened to their connections.
+    pub(super) early_wills: Vec<(u32, u32, Instant)>,
+}
+
+/// The last first Receive of a kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    pub(super) epoch: u32,
+    pub(super) first: u64,
+    pub(super) uid: Uid,
+}
+
+/// A client of the scenario.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) name: Box<str>,
+    pub(super) cut: bool,
+    pub(super) narrow: bool,
+    pub(super) deaf: bool,
+    pub(super) frozen: bool,
+    /// By number, from `base` on.
+    pub(super) messages: VecDeque<Slot>,
+    pub(super) base: u32,
+}
+
+impl Client {
+    /// Whether anything keeps bytes from flowing as they should.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.cut || self.narrow || self.deaf || self.frozen
+    }
+}
+
+/// A node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) down: bool,
+    /// The largest drift that it ever had, in parts in a million.
+    pub(super) drift_ppm: u64,
+    /// Publishers are held for its memory.
+    pub(super) pressed: bool,
+    /// All pauses together.
+    pub(super) paused: Duration,
+    /// When it was last paused, stopped or started.
+    pub(super) disturbed: Option<Instant>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) client: u32,
+    pub(super) id: u32,
+    pub(super) node: u16,
+    pub(super) v5: bool,
+    pub(super) clean: bool,
+    pub(super) connect_at: Instant,
+    pub(super) connack: Option<Connack>,
+    pub(super) refused: bool,
+    /// Effective Session Expiry Interval in seconds: what it may be.
+    pub(super) expiry_min: u32,
+    pub(super) expiry_max: u32,
+    pub(super) keep_alive_s: u16,
+    pub(super) receive_maximum: u16,
+    pub(super) max_packet_size: Option<u32>,
+    pub(super) closed: Option<(Instant, Closer)>,
+    pub(super) gone: Option<Instant>,
+    pub(super) client_disconnect: Option<(Instant, ReasonCode)>,
+    pub(super) server_disconnect: Option<(Instant, ReasonCode)>,
+    pub(super) wild: bool,
+    /// When its link or client first had a fault.
+    pub(super) trouble: Option<Instant>,
+    /// When its node was first paused or stopped.
+    pub(super) disturbed: Option<Instant>,
+    /// When another connection with its Client Identifier first may have taken over.
+    pub(super) rival: Option<Instant>,
+    /// The client did what a broker may close a connection for.
+    pub(super) odd: bool,
+    /// The session had no connection before this one.
+    pub(super) first: bool,
+    /// The last time at which the broker surely served it.
+    pub(super) heard: Instant,
+    /// When the client last received a PUBLISH.
+    pub(super) last_receive: Instant,
+    /// Received on this connection and not acknowledged.
+    pub(super) outstanding: u32,
+    /// Publishes of the client that are not acknowledged in full.
+    pub(super) publishes: VecDeque<OutPublish>,
+    pub(super) requests: Vec<Request>,
+    /// Retained writes that are not known to be worked off: topic and event.
+    pub(super) retaining: Vec<(u32, u64)>,
+    /// The last message received, and whether it was a retained copy.
+    pub(super) last: Option<(Uid, bool)>,
+    /// Session Expiry Interval of its DISCONNECT.
+    pub(super) last_expiry: Option<u32>,
+    pub(super) will: Option<Box<WillState>>,
+}
+
+/// A CONNACK without error.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Connack {
+    pub(super) at: Instant,
+    pub(super) sent_at: Instant,
+    pub(super) present: bool,
+}
+
+impl Conn {
+    /// Whether it was accepted and is not over for the client.
+    pub(super) fn is_up(&self) -> bool {
+        self.connack.is_some() && self.closed.is_none() && self.client_disconnect.is_none()
+    }
+
+    /// Whether nothing excuses odd behaviour toward it.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.wild && self.trouble.is_none() && self.disturbed.is_none()
+    }
+
+    /// The first moment at which the broker may have seen its end, if anything points at one by now.
+    pub(super) fn earliest_end(&self) -> Option<Instant> {
+        let closed = self.closed.map(|(at, by)| if by == Closer::Client { at } else { self.heard });
+        let ends = [
+            closed,
+            self.client_disconnect.map(|(at, _)| at),
+            self.server_disconnect.map(|_| self.heard),
+            self.trouble.map(|at| at.min(self.heard)),
+            self.disturbed,
+            self.rival,
+            self.gone,
+        ];
+        ends.into_iter().flatten().min()
+    }
+}
+
+/// A Client Identifier at a node, and its session.
+#[derive(Debug)]
+pub(super) struct Id {
+    pub(super) name: NameIx,
+    pub(super) node: u16,
+    /// Rises when the session ended or may have ended.
+    pub(super) epoch: u32,
+    /// The last connection that was accepted, in the order of the broker.
+    pub(super) current: Option<u32>,
+    /// Connections that the broker may still have.
+    pub(super) live: Vec<u32>,
+    /// Until then a session without connection may be there.
+    pub(super) possible_until: Instant,
+    /// Something that is not known may have ended the session since the last CONNACK.
+    pub(super) unclear: bool,
+    pub(super) subs: Vec<u32>,
+    /// All connections that it ever had.
+    pub(super) conns: Vec<u32>,
+    pub(super) inflight: VecDeque<InFlight>,
+    /// Messages that may have been put into its queue, and their bytes.
+    pub(super) matched: u64,
+    pub(super) matched_bytes: u64,
+    /// Owed messages in the order of their acknowledgements.
+    pub(super) owed: VecDeque<(Uid, Instant)>,
+    /// Owed ones that later messages have overtaken.
+    pub(super) lost: Vec<(Uid, Instant)>,
+    /// Times of its UNSUBSCRIBEs.
+    pub(super) unsubscribed: Vec<Instant>,
+    /// The smallest Maximum Packet Size that it ever had.
+    pub(super) packet_max: u32,
+}
+
+/// A topic at a node.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: NameIx,
+    pub(super) node: u16,
+    /// So many subscriptions were matched with it.
+    pub(super) seen: usize,
+    /// Those that match, by session.
+    pub(super) subs: Vec<(u32, u32)>,
+    pub(super) shared: bool,
+    pub(super) register: Option<Box<Register>>,
+}
+
+impl State {
+    pub(super) fn new(scenario: &Scenario) -> State {
+        let client = |spec: &crate::scenario::ClientSpec| Client {
+            name: spec.name.as_str().into(),
+            cut: false,
+            narrow: false,
+            deaf: false,
+            frozen: false,
+            messages: VecDeque::new(),
+            base: 1,
+        };
+        let seed = HashSeed::new(scenario.seed);
+        State {
+            limits: Limits::new(scenario),
+            clients: scenario.clients.iter().map(client).collect(),
+            conns: Vec::new(),
+            open: BTreeSet::new(),
+            ids: Vec::new(),
+            id_numbers: LookupMap::new(seed),
+            nodes: (0..scenario.nodes.max(1)).map(|_| Node::default()).collect(),
+            topics: Vec::new(),
+            topic_numbers: LookupMap::new(seed),
+            subs: Vec::new(),
+            sub_numbers: LookupMap::new(seed),
+            groups: Vec::new(),
+            group_numbers: LookupMap::new(seed),
+            order: LookupMap::new(seed),
+            aging: VecDeque::new(),
+            sequence: 0,
+            any_wild: false,
+            lag: Duration::ZERO,
+            wills: 0,
+            early_wills: Vec::new(),
+        }
+    }
+
+    /// Before each event.
+    #[inline]
+    pub(super) fn begin(&mut self, cx: &Cx<'_>) {
+        self.sequence += 1;
+        if self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER < cx.now) {
+            self.forget(cx.now);
+        }
+    }
+
+    /// A connection that an event names.
+    ///
+    /// # Panics
+    /// If it has sent no CONNECT.
+    #[inline]
+    pub(super) fn conn(&self, conn: u32) -> &Conn {
+        self.conns[conn as usize].as_deref().expect("a connection's first event is its CONNECT")
+    }
+
+    /// The same, to change.
+    #[inline]
+    pub(super) fn conn_mut(&mut self, conn: ConnIx) -> &mut Conn {
+        self.conns[conn.0 as usize].as_deref_mut().expect("a connection's first event is its CONNECT")
+    }
+
+    /// Name of the client that has a connection.
+    pub(super) fn who(&self, conn: u32) -> &str {
+        &self.clients[self.conn(conn).client as usize].name
+    }
+
+    /// Of the time between what a node thinks and what is.
+    pub(super) fn drift(&self, node: u16, of: Duration) -> Duration {
+        let ppm = self.nodes[usize::from(node)].drift_ppm;
+        // A clock at half the speed takes twice the time.
+        Duration::from_nanos((of.as_nanos() as u64 / 1_000_000).saturating_mul(ppm).saturating_mul(2))
+    }
+
+    /// Latest moment at which a timer of `seconds` that starts by `from` fires.
+    pub(super) fn latest(&self, node: u16, from: Instant, seconds: u32) -> Instant {
+        if seconds == u32::MAX {
+            return Instant::NEVER;
+        }
+        let span = Duration::from_secs(u64::from(seconds));
+        from + span + self.drift(node, span) + self.nodes[usize::from(node)].paused + TIMER_SLACK
+    }
+
+    /// Earliest moment at which a timer of `seconds` that starts after `from` fires.
+    pub(super) fn earliest(&self, node: u16, from: Instant, seconds: u32) -> Instant {
+        if seconds == u32::MAX {
+            return Instant::NEVER;
+        }
+        let span = Duration::from_secs(u64::from(seconds));
+        let ppm = self.nodes[usize::from(node)].drift_ppm;
+        let early = Duration::from_nanos((span.as_nanos() as u64 / 1_000_000).saturating_mul(ppm));
+        let span = span.saturating_sub(early).saturating_sub(TIMER_SLACK.min(span / 10));
+        from + span
+    }
+
+    pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
+        match *fault {
+            Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| c.cut = true),
+            Fault::Heal { client } => self.clients[client.0 as usize].cut = false,
+            Fault::Bandwidth { client, bytes_per_s } => {
+                self.trouble(client.0, cx.now, |c| c.narrow = bytes_per_s > 0);
+            }
+            Fault::Reading { client, on } => self.trouble(client.0, cx.now, |c| c.deaf = !on),
+            Fault::Freeze { client, on } => self.trouble(client.0, cx.now, |c| c.frozen = on),
+            Fault::Pause { node, until } => {
+                self.nodes[usize::from(node.0)].paused += until - cx.now;
+                self.disturb(node.0, cx.now);
+            }
+            Fault::Drift { node, ppm } => {
+                let known = &mut self.nodes[usize::from(node.0)].drift_ppm;
+                *known = u64::from(ppm.unsigned_abs()).max(*known);
+                self.disturb(node.0, cx.now);
+            }
+            Fault::Lag { by_us, .. } => self.lag = self.lag.max(Duration::from_micros(by_us)),
+            Fault::Crash { node } | Fault::Shutdown { node } => {
+                self.disturb(node.0, cx.now);
+                self.nodes[usize::from(node.0)].down = true;
+                self.node_lost(node.0, matches!(fault, Fault::Crash { .. }), cx);
+            }
+            Fault::Restart { node } => {
+                self.nodes[usize::from(node.0)].down = false;
+                self.disturb(node.0, cx.now);
+            }
+            Fault::MemoryPressure { node, level } => self.nodes[usize::from(node.0)].pressed = level >= 2,
+            Fault::ClockJump { .. } => {}
+        }
+    }
+
+    fn trouble(&mut self, client: u32, now: Instant, change: impl FnOnce(&mut Client)) {
+        change(&mut self.clients[client as usize]);
+        for conn in &self.open {
+            if let Some(c) = self.conns[*conn as usize].as_deref_mut()
+                && c.client == client
+            {
+                c.trouble.get_or_insert(now);
+            }
+        }
+    }
+
+    fn disturb(&mut self, node: u16, now: Instant) {
+        self.nodes[usize::from(node)].disturbed = Some(now);
+        for conn in &self.open {
+            if let Some(c) = self.conns[*conn as usize].as_deref_mut()
+                && c.node == node
+            {
+                c.disturbed.get_or_insert(now);
+            }
+        }
+    }
+
+    /// How long a message may be on its way between shards after it was acknowledged.
+    pub(super) fn lane_slack(&self) -> Duration {
+        if self.limits.lane.is_zero() { Duration::ZERO } else { self.limits.lane + self.lag * 8 }
+    }
+}
+
+/// A message that everybody has is remembered for so long.
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// Timers need not be more exact than this.
+pub(super) const TIMER_SLACK: Duration = Duration::from_secs(1);

@@ -1,0 +1,225 @@
+//! S10 and L8: a Will Message is published once if its connection ends without DISCONNECT, when its delay is over or its
+//! session ends, and never otherwise.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{QoS, ReasonCode};
+
+use super::publishes::Message;
+use super::state::State;
+use super::witness::{Cx, Story};
+use crate::history::{Closer, ConnIx, Uid, WillFacts};
+use crate::report::Check;
+
+/// The will of a connection.
+#[derive(Debug)]
+pub(super) struct WillState {
+    pub(super) uid: Uid,
+    pub(super) delay_s: u32,
+    pub(super) qos: QoS,
+    pub(super) topic: u32,
+    /// The next connection of the session, when its CONNACK was written, and whether the session went on.
+    pub(super) next: Option<(u32, Instant, bool)>,
+}
+
+impl State {
+    pub(super) fn new_will(&mut self, will: WillFacts, conn: u32, node: u16, id: u32, cx: &mut Cx<'_>) -> WillState {
+        let topic = self.topic_of(node, will.topic, cx);
+        if will.retain {
+            self.retained_will(topic, will.uid, cx.now, will.qos);
+        }
+        let message = Message::of_will(&will, topic, conn, id, cx.now, self.sequence);
+        self.put_will(will.uid, message);
+        WillState { uid: will.uid, delay_s: will.delay_s, qos: will.qos, topic, next: None }
+    }
+
+    /// A session has a new connection.
+    pub(super) fn will_resumed(&mut self, last: Option<u32>, conn: u32, present: bool) {
+        let Some(connack) = self.conn(conn).connack else { return };
+        let Some(last) = last else { return };
+        if let Some(will) = &mut self.conn_mut(ConnIx(last)).will {
+            will.next.get_or_insert((conn, connack.sent_at, present));
+        }
+    }
+
+    /// A copy of a will came, not as retained message.
+    pub(super) fn will_received(&mut self, of: u32, uid: Uid, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
+        cx.owe(Check::Will);
+        let c = self.conn(of);
+        let Some(will) = c.will.as_deref() else { return };
+        if c.wild || c.disturbed.is_some() {
+            return;
+        }
+        let undisturbed = c.rival.is_none_or(|rival| c.gone.is_some_and(|gone| rival > gone));
+        if let Some((_, code)) = c.client_disconnect
+            && !code.is_error()
+            && code != ReasonCode::DisconnectWithWillMessage
+            && c.trouble.is_none()
+            && undisturbed
+            && !c.odd
+            && c.server_disconnect.is_none()
+            && c.closed.is_some_and(|(_, by)| by == Closer::Client)
+        {
+            return self.will_wrong(of, uid, conn, sent_at, "although its client had disconnected", cx);
+        }
+        let Some(end) = c.earliest_end() else {
+            self.early_wills.push((of, conn, sent_at));
+            return;
+        };
+        if will.delay_s == 0 || c.expiry_min == 0 {
+            return;
+        }
+        let due = self.earliest(c.node, end, will.delay_s.min(c.expiry_min));
+        if let Some((_, resumed, true)) = will.next {
+            if resumed < due {
+                self.will_wrong(
+                    of,
+                    uid,
+                    conn,
+                    sent_at,
+                    "although its session went on before the Will Delay Interval was over",
+                    cx,
+                );
+            }
+            return;
+        }
+        let others = self.ids[c.id as usize].conns.iter().any(|other| *other > of);
+        if sent_at < due && !others {
+            self.will_wrong(of, uid, conn, sent_at, "before its Will Delay Interval was over", cx);
+        }
+    }
+
+    #[cold]
+    pub(super) fn will_wrong(&mut self, of: u32, uid: Uid, conn: u32, at: Instant, what: &str, cx: &mut Cx<'_>) {
+        let message = format!("the will {uid} of {} was published {what}", self.who(of));
+        let c = self.conn(of);
+        let topic = c.will.as_deref().map(|will| self.topics[will.topic as usize].name);
+        let mut story =
+            Story::default().uid(Some(uid)).client(c.client).client(self.conn(conn).client).conn(of).conn(conn);
+        if let Some(topic) = topic {
+            story = story.topic(topic);
+        }
+        let resumed = c.will.as_deref().and_then(|will| will.next).map(|(_, at, _)| at);
+        let story = story
+            .when(c.connect_at, "CONNECT with the will was sent")
+            .when_some(c.client_disconnect.map(|(at, _)| at), "DISCONNECT was sent")
+            .when_some(c.closed.map(|(at, _)| at), "its connection ended for the client")
+            .when_some(c.gone, "the broker noticed the end")
+            .when_some(resumed, "CONNACK of the next connection was written")
+            .when(at, "the will was written to a subscriber");
+        cx.violated(Check::Will, message, story);
+    }
+
+    /// At quiescence: wills that came too early, and those that never came.
+    pub(super) fn judge_wills(&mut self, cx: &mut Cx<'_>) {
+        for (of, conn, sent_at) in std::mem::take(&mut self.early_wills) {
+            let c = self.conn(of);
+            let serves = c.is_up() && c.is_plain() && c.server_disconnect.is_none() && c.rival.is_none();
+            if let Some(will) = c.will.as_deref()
+                && serves
+            {
+                let uid = will.uid;
+                self.will_wrong(of, uid, conn, sent_at, "while its client is connected", cx);
+            }
+        }
+        for conn in 0..self.conns.len() as u32 {
+            if self.conns[conn as usize].as_deref().is_some_and(|c| c.will.is_some()) {
+                self.judge_due(conn, cx);
+            }
+        }
+    }
+
+    /// When a will surely was due: the earliest and the latest moment.
+    fn due(&self, conn: u32) -> Option<(Instant, Instant)> {
+        let c = self.conn(conn);
+        let will = c.will.as_deref()?;
+        let (gone, end) = (c.gone?, c.earliest_end()?);
+        c.connack?;
+        c.closed?;
+        let normal = c.client_disconnect.is_some_and(|(_, code)| code != ReasonCode::DisconnectWithWillMessage);
+        if normal || c.wild || c.disturbed.is_some() {
+            return None;
+        }
+        let delay = if c.expiry_max == 0 { 0 } else { will.delay_s.min(c.expiry_max) };
+        if delay == 0 && will.delay_s > 0 && c.expiry_min != c.expiry_max {
+            return None;
+        }
+        let latest = self.latest(c.node, gone, delay);
+        let resumed = |other: &u32| *other > conn && self.conn(*other).connect_at <= latest;
+        if delay > 0 && (c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(resumed)) {
+            return None;
+        }
+        Some((end, latest))
+    }
+
+    fn judge_due(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        let Some((end, latest)) = self.due(conn) else { return };
+        if latest + Duration::from_secs(5) + self.lane_slack() + self.limits.late > cx.now {
+            return;
+        }
+        let c = self.conn(conn);
+        let Some(will) = c.will.as_deref() else { return };
+        let (uid, topic, qos, own) = (will.uid, will.topic, will.qos, c.id);
+        self.match_topic(topic, cx);
+        for (id, sub) in self.topics[topic as usize].subs.clone() {
+            let entry = &self.subs[sub as usize];
+            let Some(certain) = entry.certain.filter(|certain| *certain < end && entry.group.is_none()) else {
+                continue;
+            };
+            let open = entry.grants.iter().filter(|grant| grant.to == Instant::NEVER);
+            let effective = open.map(|grant| grant.qos).min().map(|granted| granted.min(qos));
+            let filter = entry.filter;
+            let steady = self.ids[id as usize].current.is_some_and(|current| {
+                let c = self.conn(current);
+                c.is_up() && c.is_plain() && c.connack.is_some_and(|of| of.at < end)
+            });
+            if id == own || effective < Some(QoS::AtLeastOnce) || !steady || !self.is_drained(id, cx.now) {
+                continue;
+            }
+            let (epoch, packet_max) = (self.ids[id as usize].epoch, self.ids[id as usize].packet_max);
+            let Some(message) = self.message(uid) else { return };
+            if message.expiry_s.is_some() || packet_max <= message.size.saturating_add(400) {
+                continue;
+            }
+            cx.owe(Check::WillFired);
+            if message.targets.iter().any(|target| target.id == id && target.epoch == epoch && target.received) {
+                continue;
+            }
+            self.never_fired(conn, uid, (id, filter, certain), latest, cx);
+        }
+    }
+
+    #[cold]
+    fn never_fired(
+        &mut self,
+        conn: u32,
+        uid: Uid,
+        (id, filter, certain): (u32, crate::history::NameIx, Instant),
+        latest: Instant,
+        cx: &mut Cx<'_>,
+    ) {
+        let Some(current) = self.ids[id as usize].current else { return };
+        let c = self.conn(conn);
+        let message = format!(
+            "the will {uid} of {} was due and never came to {}, which is subscribed to {}",
+            self.who(conn),
+            self.who(current),
+            cx.text(filter)
+        );
+        let story = Story::default()
+            .uid(Some(uid))
+            .filter(Some(filter))
+            .client(self.conn(current).client)
+            .client(c.client)
+            .conn(conn)
+            .conn(current)
+            .when(certain, "SUBACK was written")
+            .when(c.connect_at, "CONNECT with the will was sent")
+            .when_some(c.closed.map(|(at, _)| at), "its connection ended for the client")
+            .when_some(c.gone, "the broker noticed the end")
+            .when(latest, "the will was due at the latest")
+            .when(cx.now, "quiescence, never received");
+        cx.violated(Check::WillFired, message, story);
+    }
+}
