@@ -6,14 +6,20 @@ mod canonical;
 pub mod check;
 pub mod client;
 pub mod draw;
+pub mod explain;
 pub mod history;
+pub mod html;
+pub mod json;
 mod kernel;
 pub mod observer;
 pub mod report;
 mod run;
 pub mod scenario;
 pub mod shrink;
+
+pub mod timeline;
 mod whitebox;
+mod words;
 
 pub use report::{Check, Report, Verdict};
 pub use run::{Options, run, run_with};

@@ -1,0 +1,428 @@
+//! A run as text for a terminal: time, client, arrow, packet, line by line. Much of the same is folded, what a violation
+//! is about never is. Plain unless colours are asked for; names that a scenario or a client chose cannot move the cursor.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use newtmq_base::Instant;
+
+use crate::history::{Event, Stamped};
+use crate::report::{Check, Class, Report, Verdict, Violation};
+use crate::scenario::Scenario;
+use crate::words::{Said, Way, Words, counted, grouped};
+
+/// How [`text`] looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextStyle {
+    /// With ANSI colours.
+    pub colour: bool,
+    /// Columns of the terminal; longer lines are cut.
+    pub width: usize,
+    /// Most lines of the timeline itself: what is far from a violation is left out first. `None` for all.
+    pub max_lines: Option<usize>,
+    /// Only so many milliseconds around the moments of violations, if there are any. `None` for everything.
+    pub around_ms: Option<u64>,
+}
+
+impl Default for TextStyle {
+    fn default() -> Self {
+        TextStyle { colour: false, width: 120, max_lines: Some(200), around_ms: None }
+    }
+}
+
+/// The run as text: what it was, its timeline if the history was recorded, and how much each check looked at.
+#[must_use]
+pub fn text(scenario: &Scenario, report: &Report, style: TextStyle) -> String {
+    let paint = Paint { style };
+    let words = Words::new(scenario, report);
+    let mut out = header(scenario, report, &paint);
+    if let Some(history) = &report.history {
+        let rows = rows(&words, report, &history.events, style);
+        let rows = shortened(rows, style.max_lines);
+        let name_width = scenario.clients.iter().map(|c| c.name.chars().count()).max().unwrap_or(6).clamp(6, 20);
+        out.push('\n');
+        for row in &rows {
+            out.push_str(&paint.row(row, name_width));
+            out.push('\n');
+        }
+    }
+    out.push('\n');
+    out.push_str(&obligations(report, &paint));
+    out
+}
+
+fn header(scenario: &Scenario, report: &Report, paint: &Paint) -> String {
+    let mut out = String::new();
+    let why = if scenario.why.is_empty() { "(no why)".into() } else { crate::words::printable(&scenario.why) };
+    out.push_str(&paint.cut(&paint.ink(BOLD, &why)));
+    let (ink, verdict) = match report.verdict() {
+        Verdict::Ok => (GREEN, "ok".to_owned()),
+        Verdict::Violated(class) => (RED, format!("violated: {} ({})", report.verdict_name(), class_name(class))),
+    };
+    let facts = format!(
+        "seed {} · {} · {} × {} · {} simulated · {} · trace {:016x}",
+        report.seed,
+        counted(scenario.clients.len() as u64, "client", "clients"),
+        counted(u64::from(scenario.nodes), "node", "nodes"),
+        counted(u64::from(scenario.shards), "shard", "shards"),
+        crate::words::millis(u64::try_from(report.simulated.as_nanos()).unwrap_or(u64::MAX)),
+        counted(report.events, "event", "events"),
+        report.trace_hash,
+    );
+    let _ = write!(out, "\n{} · {}\n", paint.ink(ink, &verdict), facts);
+    for violation in &report.violations {
+        let line = format!("  ✗ {} {} {}", violation.check, violation.at, crate::words::printable(&violation.message));
+        let _ = writeln!(out, "{}", paint.ink(RED, &line));
+    }
+    if report.more > 0 {
+        let _ = writeln!(out, "  and {} more", grouped(report.more));
+    }
+    out
+}
+
+fn obligations(report: &Report, paint: &Paint) -> String {
+    let mut out = format!("{}\n", paint.ink(BOLD, "checked    times  what it finds"));
+    for check in Check::ALL {
+        let times = report.obligations.of(*check);
+        let violated = report.violations.iter().filter(|v| v.check == *check).count();
+        let mark = if violated > 0 { "✗" } else { " " };
+        let line = format!("{mark} {:<6} {:>8}  {}", check.name(), grouped(times), check.about());
+        let ink = match (violated, times) {
+            (1.., _) => RED,
+            (0, 0) => DIM,
+            (0, 1..) => "",
+        };
+        let _ = writeln!(out, "{}", paint.ink(ink, &line));
+    }
+    out
+}
+
+/// One line of the timeline.
+#[derive(Debug, Clone)]
+enum Row {
+    /// What a client and the broker said.
+    Said { at: Instant, who: String, server: String, said: Said, journey: bool },
+    /// A fault, or a phase of the run.
+    World { at: Instant, who: String, what: String, fault: bool },
+    /// A moment of a violation: its number in the story.
+    Moment { at: Instant, number: usize, what: String },
+    /// A violation.
+    Violation { at: Instant, check: Check, what: String },
+    /// Much of the same, by so many clients.
+    Folded { from: Instant, to: Instant, messages: u64, who: BTreeSet<String> },
+    /// Lines that found no room.
+    Left { lines: usize },
+}
+
+impl Row {
+    /// Whether it is left out last.
+    const fn matters(&self) -> bool {
+        match self {
+            Row::Said { journey, .. } => *journey,
+            Row::World { fault, .. } => *fault,
+            Row::Moment { .. } | Row::Violation { .. } => true,
+            Row::Folded { .. } | Row::Left { .. } => false,
+        }
+    }
+}
+
+fn rows(words: &Words<'_>, report: &Report, events: &[Stamped], style: TextStyle) -> Vec<Row> {
+    let journey = words.journey(&words.uids());
+    let marks = marks(&report.violations);
+    let near = |at: Instant| match style.around_ms {
+        Some(ms) if !marks.is_empty() => {
+            marks.iter().any(|(mark, _)| mark.as_nanos().abs_diff(at.as_nanos()) <= ms * 1_000_000)
+        }
+        Some(_) | None => true,
+    };
+    let mut rows = Vec::new();
+    let mut marks = marks.iter().peekable();
+    let mut fold = Fold::default();
+    for (stamped, journey) in events.iter().zip(journey) {
+        while let Some((_, row)) = marks.next_if(|(at, _)| *at < stamped.at) {
+            fold.end(&mut rows);
+            rows.push(row.clone());
+        }
+        if !near(stamped.at) {
+            continue;
+        }
+        let Some(row) = row(words, stamped, journey) else { continue };
+        let traffic = is_traffic(&stamped.event);
+        // A message is handed on where it arrives: a line only if the message is the one that matters.
+        if !journey && (matches!(stamped.event, Event::Handed { .. } | Event::Gone { .. })) {
+            continue;
+        }
+        if journey || !traffic {
+            fold.end(&mut rows);
+            rows.push(row);
+        } else {
+            fold.add(row);
+        }
+    }
+    fold.end(&mut rows);
+    rows.extend(marks.map(|(_, row)| row.clone()));
+    rows
+}
+
+/// Moments and violations, in order of time.
+fn marks(violations: &[Violation]) -> Vec<(Instant, Row)> {
+    let mut marks = Vec::new();
+    for violation in violations {
+        for (i, (at, what)) in violation.witness.moments.iter().enumerate() {
+            let what = format!("{} {}", violation.check, crate::words::printable(what));
+            marks.push((*at, Row::Moment { at: *at, number: i + 1, what }));
+        }
+        let what = crate::words::printable(&violation.message);
+        marks.push((violation.at, Row::Violation { at: violation.at, check: violation.check, what }));
+    }
+    marks.sort_by_key(|(at, _)| *at);
+    marks
+}
+
+fn row(words: &Words<'_>, stamped: &Stamped, journey: bool) -> Option<Row> {
+    let at = stamped.at;
+    if let Some(said) = words.said(&stamped.event, at) {
+        let (who, server) = (words.of_conn(said.conn), words.server(said.conn));
+        return Some(Row::Said { at, who, server, said, journey });
+    }
+    match &stamped.event {
+        Event::Fault(fault) => {
+            let (who, what) = words.fault(fault);
+            Some(Row::World { at, who, what, fault: true })
+        }
+        Event::Calm => {
+            Some(Row::World { at, who: String::new(), what: "calm: no step and no fault is left".into(), fault: false })
+        }
+        Event::Quiesce => Some(Row::World {
+            at,
+            who: String::new(),
+            what: "the end: what is owed by now is lost".into(),
+            fault: false,
+        }),
+        Event::Connect { .. }
+        | Event::Connack { .. }
+        | Event::Subscribe { .. }
+        | Event::Suback { .. }
+        | Event::Unsubscribe { .. }
+        | Event::Unsuback { .. }
+        | Event::Publish { .. }
+        | Event::Acked { .. }
+        | Event::Release { .. }
+        | Event::Receive { .. }
+        | Event::Ack { .. }
+        | Event::Released { .. }
+        | Event::Handed { .. }
+        | Event::Pingresp { .. }
+        | Event::Disconnect { .. }
+        | Event::Close { .. }
+        | Event::Gone { .. }
+        | Event::Wild { .. }
+        | Event::Unexpected { .. } => None,
+    }
+}
+
+const fn is_traffic(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Publish { .. }
+            | Event::Acked { .. }
+            | Event::Release { .. }
+            | Event::Receive { .. }
+            | Event::Ack { .. }
+            | Event::Released { .. }
+            | Event::Handed { .. }
+            | Event::Pingresp { .. }
+    )
+}
+
+/// A stretch of traffic: its first lines are shown, the rest in one.
+#[derive(Default)]
+struct Fold {
+    waiting: Vec<Row>,
+}
+
+impl Fold {
+    /// Lines of a stretch that are shown.
+    const SHOWN: usize = 6;
+
+    fn add(&mut self, row: Row) {
+        self.waiting.push(row);
+    }
+
+    fn end(&mut self, rows: &mut Vec<Row>) {
+        let mut waiting = core::mem::take(&mut self.waiting);
+        // One line for a few would save nothing.
+        if waiting.len() <= Fold::SHOWN + 3 {
+            rows.extend(waiting);
+            return;
+        }
+        let rest = waiting.split_off(Fold::SHOWN);
+        rows.extend(waiting);
+        let mut folded = (Instant::NEVER, Instant::START, 0, BTreeSet::new());
+        for row in rest {
+            if let Row::Said { at, who, said, .. } = row {
+                folded.0 = folded.0.min(at);
+                folded.1 = folded.1.max(at);
+                folded.2 += u64::from(said.what.starts_with("PUBLISH"));
+                folded.3.insert(who);
+            }
+        }
+        let (from, to, messages, who) = folded;
+        rows.push(Row::Folded { from, to, messages, who });
+    }
+}
+
+/// At most so many rows: those that matter stay with what is next to them.
+fn shortened(rows: Vec<Row>, max: Option<usize>) -> Vec<Row> {
+    let Some(max) = max.filter(|max| rows.len() > *max) else { return rows };
+    let mut keep = BTreeSet::new();
+    // The reach around what matters grows while there is room; a run without violations keeps its start and its end.
+    let anchors: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].matters()).collect();
+    let ends = [0, rows.len() - 1];
+    let anchors = if anchors.is_empty() { ends.to_vec() } else { anchors };
+    'grow: for reach in 0..rows.len() {
+        for anchor in &anchors {
+            for i in [anchor.checked_sub(reach), Some(anchor + reach)].into_iter().flatten() {
+                if i < rows.len() {
+                    keep.insert(i);
+                }
+                if keep.len() >= max {
+                    break 'grow;
+                }
+            }
+        }
+    }
+    let mut out = Vec::new();
+    let mut left = 0;
+    for (i, row) in rows.into_iter().enumerate() {
+        if keep.contains(&i) {
+            if left > 0 {
+                out.push(Row::Left { lines: left });
+                left = 0;
+            }
+            out.push(row);
+        } else {
+            left += 1;
+        }
+    }
+    if left > 0 {
+        out.push(Row::Left { lines: left });
+    }
+    out
+}
+
+/// Lines with or without colours.
+struct Paint {
+    style: TextStyle,
+}
+
+impl Paint {
+    fn ink(&self, ink: &str, text: &str) -> String {
+        if self.style.colour && !ink.is_empty() { format!("{ink}{text}{RESET}") } else { text.into() }
+    }
+
+    /// Cut to the width, if there are no colours in it.
+    fn cut(&self, line: &str) -> String {
+        if line.contains('\u{1b}') || line.chars().count() <= self.style.width {
+            return line.trim_end().into();
+        }
+        let mut cut: String = line.chars().take(self.style.width.saturating_sub(1)).collect();
+        cut.push('…');
+        cut
+    }
+
+    fn row(&self, row: &Row, name_width: usize) -> String {
+        match row {
+            Row::Said { at, who, server, said, journey } => {
+                let (arrow, server) = match said.way {
+                    Way::ToServer => (arrow(&said.what, true), server.as_str()),
+                    Way::ToClient => (arrow(&said.what, false), server.as_str()),
+                    Way::Here => (format!("· {}", said.what), ""),
+                };
+                let mark = if *journey { '┃' } else { ' ' };
+                let line = format!(
+                    "{:>10} {mark} {:<name_width$} {arrow} {server}  {}",
+                    clock(*at),
+                    short(who, name_width),
+                    said.note
+                );
+                let ink = match (journey, said.way) {
+                    (true, _) => YELLOW,
+                    (false, Way::Here) => DIM,
+                    (false, Way::ToServer | Way::ToClient) => "",
+                };
+                self.ink(ink, &self.cut(&line))
+            }
+            Row::World { at, who, what, fault } => {
+                let mark = if *fault { "▒" } else { " " };
+                let who = if who.is_empty() { String::new() } else { format!("{who}: ") };
+                self.ink(
+                    if *fault { MAGENTA } else { DIM },
+                    &self.cut(&format!("{:>10} {mark} {who}{what}", clock(*at))),
+                )
+            }
+            Row::Moment { at, number, what } => {
+                self.ink(RED, &self.cut(&format!("{:>10} ● {number}. {what}", clock(*at))))
+            }
+            Row::Violation { at, check, what } => {
+                self.ink(RED, &self.cut(&format!("{:>10} ✗ {check} is violated: {what}", clock(*at))))
+            }
+            Row::Folded { from, to, messages, who } => {
+                let names: Vec<_> = who.iter().take(3).cloned().collect();
+                let more = who.len().saturating_sub(names.len());
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                let what = counted(*messages, "message", "messages");
+                let line = format!(
+                    "{:>10} … {what} between {}{more} and the broker, until {}",
+                    clock(*from),
+                    names.join(", "),
+                    clock(*to)
+                );
+                self.ink(DIM, &self.cut(&line))
+            }
+            Row::Left { lines } => {
+                self.ink(DIM, &format!("{:>10} … {} left out", "", counted(*lines as u64, "line", "lines")))
+            }
+        }
+    }
+}
+
+fn arrow(what: &str, to_server: bool) -> String {
+    let room = ARROW_WIDTH.saturating_sub(what.chars().count() + 4);
+    let line = "─".repeat(room.max(1));
+    if to_server { format!("──{what}{line}─▶") } else { format!("◀─{line}{what}──") }
+}
+
+fn clock(at: Instant) -> String {
+    let nanos = at.as_nanos();
+    format!("{}.{:04}", nanos / 1_000_000_000, nanos / 100_000 % 10_000)
+}
+
+fn short(name: &str, width: usize) -> String {
+    if name.chars().count() <= width {
+        return name.into();
+    }
+    let mut cut: String = name.chars().take(width - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// What kind of promise, in a word.
+pub(crate) const fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Liveness => "liveness",
+        Class::Safety => "safety",
+        Class::Crash => "crash",
+    }
+}
+
+/// Columns between a client's name and the broker's.
+const ARROW_WIDTH: usize = 44;
+
+const RESET: &str = "\u{1b}[0m";
+const BOLD: &str = "\u{1b}[1m";
+const DIM: &str = "\u{1b}[2m";
+const RED: &str = "\u{1b}[1;31m";
+const GREEN: &str = "\u{1b}[1;32m";
+const YELLOW: &str = "\u{1b}[33m";
+const MAGENTA: &str = "\u{1b}[35m";
