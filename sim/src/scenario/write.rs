@@ -16,6 +16,18 @@ impl Scenario {
         self.clone().fields(&mut writer);
         writer.out
     }
+
+    /// A step as one line, with the keys and values that it has in a file.
+    ///
+    /// # Panics
+    /// If there is no such step.
+    #[must_use]
+    pub fn step_line(&self, index: usize) -> String {
+        let mut writer = Writer::default();
+        writer.clients(&self.clients);
+        self.steps[index].clone().fields(&mut writer);
+        writer.out.lines().map(str::trim).collect::<Vec<_>>().join(", ").replace("[, ", "[").replace(",, ", ", ")
+    }
 }
 
 #[derive(Default)]

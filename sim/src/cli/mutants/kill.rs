@@ -1,0 +1,205 @@
+//! The kill table: cases run with one planted bug until the checks have found it, or there are no more.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use newtmq_base::Mutant;
+use newtmq_sim::shrink::{RUNS_MAX, Shrunk, shrink};
+use newtmq_sim::{Check, Scenario, run};
+use serde_json::json;
+
+use crate::cli::screen::{Paint, Progress, columns};
+use crate::cli::{FAILED, MutantsArguments, cases, files, jobs_or_all};
+
+/// What became of one planted bug.
+struct Kill {
+    mutant: Mutant,
+    /// Cases until any check found it.
+    any: Option<u64>,
+    /// Cases until one did that looks at what clients see alone.
+    black: Option<u64>,
+    /// Checks of the cases that found it.
+    checks: BTreeSet<Check>,
+    /// How often it made a difference.
+    reached: u64,
+    /// The first case that found it, and what was left of it.
+    shrunk: Option<Shrunk>,
+}
+
+/// Runs all of them and prints the table.
+pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
+    let mutants = chosen(&arguments.only)?;
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let kills = Mutex::new(Vec::new());
+    let mut progress = Progress::new();
+    let work = || {
+        while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let kill = hunt(*mutant, arguments);
+            kills.lock().expect("nobody panics with it").push(kill);
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    // What a planted bug breaks is told by the table, not by a message for each panic.
+    std::panic::set_hook(Box::new(|_| {}));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs_or_all(arguments.jobs)).map(|_| scope.spawn(work)).collect();
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            std::thread::sleep(Duration::from_millis(20));
+            let done = done.load(Ordering::Relaxed);
+            progress.show(done as f64 / mutants.len() as f64, || format!("{done} of {} planted bugs", mutants.len()));
+        }
+    });
+    let _ = std::panic::take_hook();
+    progress.clear();
+    let mut kills = kills.into_inner().expect("nobody panicked with it");
+    kills.sort_by_key(|kill| Mutant::ALL.iter().position(|mutant| *mutant == kill.mutant));
+    if let Some(folder) = &arguments.save {
+        for kill in &kills {
+            if let Some(shrunk) = &kill.shrunk {
+                files::write(&folder.join(format!("{}.toml", kill.mutant.name())), &shrunk.scenario.to_toml())?;
+            }
+        }
+    }
+    Ok(tell(&kills, arguments))
+}
+
+/// Makes a planted bug active in this thread, or none.
+pub(super) fn activate(name: Option<&str>) -> Result<(), String> {
+    let mutant = name.map(find).transpose()?;
+    Mutant::activate(mutant);
+    Ok(())
+}
+
+fn find(name: &str) -> Result<Mutant, String> {
+    Mutant::from_name(name).ok_or_else(|| {
+        let near = Mutant::ALL.iter().min_by_key(|mutant| strsim::damerau_levenshtein(mutant.name(), name));
+        let near = near.map(|mutant| format!("; did you mean `{}`?", mutant.name())).unwrap_or_default();
+        format!("there is no planted bug `{name}`{near}")
+    })
+}
+
+fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
+    if only.is_empty() { Ok(Mutant::ALL.to_vec()) } else { only.iter().map(|name| find(name)).collect() }
+}
+
+fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
+    let mut kill = Kill { mutant, any: None, black: None, checks: BTreeSet::new(), reached: 0, shrunk: None };
+    let mut first: Option<(Scenario, Check)> = None;
+    for number in 1..=arguments.seeds {
+        let scenario = cases::case(&[], false, arguments.first.wrapping_add(number - 1));
+        let violated = checks(&scenario, Some(mutant));
+        kill.reached += Mutant::times_reached();
+        let black = violated.iter().any(|check| check.is_black_box() || *check == Check::Crash);
+        let news = kill.any.is_none() && !violated.is_empty() || kill.black.is_none() && black;
+        // A case that fails without the bug as well says nothing about it.
+        if !news || !checks(&scenario, None).is_empty() {
+            continue;
+        }
+        kill.any.get_or_insert(number);
+        kill.checks.extend(&violated);
+        first.get_or_insert((scenario, violated[0]));
+        if black {
+            kill.black = Some(number);
+            break;
+        }
+    }
+    if arguments.shrink {
+        kill.shrunk = first.map(|(scenario, check)| {
+            shrink(&scenario, check, RUNS_MAX, &mut |case| checks(case, Some(mutant)).first().copied())
+        });
+    }
+    Mutant::activate(None);
+    kill
+}
+
+/// The checks that a run violates, the worst first.
+fn checks(scenario: &Scenario, mutant: Option<Mutant>) -> Vec<Check> {
+    Mutant::activate(mutant);
+    match catch_unwind(AssertUnwindSafe(|| run(scenario))) {
+        Ok(report) => report.violations.iter().map(|violation| violation.check).collect(),
+        Err(_) => vec![Check::Crash],
+    }
+}
+
+fn tell(kills: &[Kill], arguments: &MutantsArguments) -> u8 {
+    let total = kills.len();
+    let any = kills.iter().filter(|kill| kill.any.is_some()).count();
+    let black = kills.iter().filter(|kill| kill.black.is_some()).count();
+    let enough = any == total && black * 100 >= total * BLACK_PERCENT_MIN;
+    let code = if enough { 0 } else { FAILED };
+    let (median_any, median_black) =
+        (median(kills.iter().map(|kill| kill.any)), median(kills.iter().map(|kill| kill.black)));
+    if arguments.json {
+        let rows: Vec<_> = kills.iter().map(as_json).collect();
+        let summary = json!({
+            "mutants": rows, "total": total, "killed": any, "killed_by_black_box": black,
+            "median_cases": median_any, "median_cases_black_box": median_black, "enough": enough,
+        });
+        println!("{summary}");
+        return code;
+    }
+    let paint = Paint::stdout();
+    let rows: Vec<Vec<String>> = kills.iter().map(row).collect();
+    let head = ["bug", "found by", "checks", "cases", "black box", "shrunk", "what is broken"];
+    println!("{}", columns(&head, &rows, paint));
+    for kill in kills.iter().filter(|kill| kill.any.is_none()) {
+        let why = if kill.reached == 0 { "never reached" } else { "reached, not found" };
+        println!("{} {} ({why}): {}", paint.red("SURVIVED"), kill.mutant.name(), kill.mutant.about());
+    }
+    let percent = |part: usize| part as f64 * 100.0 / total.max(1) as f64;
+    let score =
+        format!("{any} of {total} found ({:.0} %), by black box alone {black} ({:.0} %)", percent(any), percent(black));
+    println!("{}", if enough { paint.green(&score) } else { paint.red(&score) });
+    let shown = |median: Option<u64>| median.map_or("-".to_owned(), |median| median.to_string());
+    println!(
+        "cases until one is found, in the middle: {}, by black box alone {}",
+        shown(median_any),
+        shown(median_black)
+    );
+    code
+}
+
+fn row(kill: &Kill) -> Vec<String> {
+    let by = match (kill.any, kill.black) {
+        (_, Some(_)) => "black box",
+        (Some(_), None) => "white box",
+        (None, None) => "nothing",
+    };
+    let checks: Vec<&str> = kill.checks.iter().map(|check| check.name()).collect();
+    let number = |cases: Option<u64>| cases.map_or(String::new(), |cases| cases.to_string());
+    let shrunk = kill.shrunk.as_ref();
+    let shrunk = shrunk
+        .map(|shrunk| format!("{} → {} steps, {} runs", shrunk.steps_before, shrunk.scenario.steps.len(), shrunk.runs));
+    vec![
+        kill.mutant.name().into(),
+        by.into(),
+        checks.join(" "),
+        number(kill.any),
+        number(kill.black),
+        shrunk.unwrap_or_default(),
+        kill.mutant.about().into(),
+    ]
+}
+
+fn as_json(kill: &Kill) -> serde_json::Value {
+    let shrunk = kill.shrunk.as_ref();
+    json!({
+        "name": kill.mutant.name(), "number": kill.mutant.number(), "expected": kill.mutant.expected(),
+        "checks": kill.checks.iter().map(|check| check.name()).collect::<Vec<_>>(),
+        "cases": kill.any, "cases_black_box": kill.black, "reached": kill.reached,
+        "steps_before": shrunk.map(|shrunk| shrunk.steps_before),
+        "steps_after": shrunk.map(|shrunk| shrunk.scenario.steps.len()), "runs": shrunk.map(|shrunk| shrunk.runs),
+    })
+}
+
+fn median(all: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let mut all: Vec<u64> = all.flatten().collect();
+    all.sort_unstable();
+    all.get(all.len() / 2).copied()
+}
+
+/// Of a hundred planted bugs so many must be found by what clients see alone.
+const BLACK_PERCENT_MIN: usize = 90;

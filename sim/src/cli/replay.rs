@@ -1,0 +1,97 @@
+//! `replay` and `explain`: one scenario, twice.
+
+use newtmq_sim::{Options, Report, Scenario, Verdict, run_with};
+
+use super::screen::Paint;
+use super::{FAILED, ReplayArguments, files, mutants, views};
+
+/// Runs a file twice and shows the run.
+pub(super) fn replay(arguments: &ReplayArguments) -> Result<u8, String> {
+    let Some((scenario, report)) = twice(arguments)? else { return Ok(FAILED) };
+    if let Some(out) = &arguments.html {
+        files::write(out, &views::page(&scenario, &report))?;
+    }
+    let (outcome, code) = judge(&scenario, &report, is_as_written(arguments));
+    if arguments.json {
+        println!("{}", views::json(&scenario, &report));
+        return Ok(code);
+    }
+    let paint = Paint::stdout();
+    println!("{}", views::timeline(&scenario, &report, paint.is_on(), width()));
+    println!(
+        "{}: {}",
+        files::shown(&arguments.file),
+        if code == 0 { paint.green(&outcome) } else { paint.red(&outcome) }
+    );
+    println!("seed {}, trace hash {:016x}, twice the same", scenario.seed, report.trace_hash);
+    if let Some(out) = &arguments.html {
+        println!("page: {}", out.display());
+    } else if code != 0 {
+        println!("{}", paint.dim("--html OUT makes a page of it, `cargo sim explain` tells it in words"));
+    }
+    Ok(code)
+}
+
+/// Tells the story of a file's violations.
+pub(super) fn explain(arguments: &ReplayArguments) -> Result<u8, String> {
+    let Some((scenario, report)) = twice(arguments)? else { return Ok(FAILED) };
+    println!("{}", views::story(&scenario, &report));
+    Ok(judge(&scenario, &report, is_as_written(arguments)).1)
+}
+
+/// The scenario and what came of it; nothing if two runs differ, which is told.
+fn twice(arguments: &ReplayArguments) -> Result<Option<(Scenario, Report)>, String> {
+    let mut scenario = files::read(&arguments.file)?;
+    scenario.seed = arguments.seed.unwrap_or(scenario.seed);
+    refuse_other_tier(&scenario)?;
+    mutants::activate(arguments.mutant.as_deref())?;
+    let options = Options { record: true, white_box: !arguments.no_white_box };
+    let first = run_with(&scenario, options, Vec::new());
+    mutants::activate(arguments.mutant.as_deref())?;
+    let second = run_with(&scenario, options, Vec::new());
+    if first.trace_hash != second.trace_hash || first.violations != second.violations {
+        eprintln!(
+            "two runs of one scenario differ: trace hash {:016x} and {:016x}",
+            first.trace_hash, second.trace_hash
+        );
+        return Ok(None);
+    }
+    Ok(Some((scenario, second)))
+}
+
+/// A worker runs the scenarios of its tier.
+fn refuse_other_tier(scenario: &Scenario) -> Result<(), String> {
+    use newtmq_sim::scenario::Driver;
+    let here = if cfg!(madsim) { Driver::Madsim } else { Driver::Kernel };
+    if scenario.driver == here {
+        return Ok(());
+    }
+    Err("the scenario is for the other tier; `cargo sim` picks it by the file's `driver`".into())
+}
+
+/// Nothing that changes what comes out, so that the file's hash counts.
+fn is_as_written(arguments: &ReplayArguments) -> bool {
+    arguments.seed.is_none() && arguments.mutant.is_none()
+}
+
+/// What came out against what was expected, in words, and the exit code.
+pub(super) fn judge(scenario: &Scenario, report: &Report, as_written: bool) -> (String, u8) {
+    let (expected, found) = (&scenario.expect.verdict[..], report.verdict_name());
+    if found != expected {
+        let code = if report.verdict() == Verdict::Ok { FAILED } else { report.verdict().exit_code() };
+        let about = report.violations.first().map_or(String::new(), |violation| format!(": {}", violation.message));
+        return (format!("verdict {found}, expected {expected}{about}"), code);
+    }
+    match &scenario.expect.trace_hash {
+        Some(hash) if as_written && *hash != format!("{:016x}", report.trace_hash) => {
+            (format!("trace hash {:016x}, expected {hash}", report.trace_hash), FAILED)
+        }
+        _ if expected == "ok" => ("ok".into(), 0),
+        _ => (format!("violates {expected}, as expected"), 0),
+    }
+}
+
+/// Columns of the terminal, as far as a shell tells.
+fn width() -> usize {
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(120)
+}
