@@ -28,6 +28,8 @@ use tokio::sync::mpsc;
 use crate::rt::Clock;
 pub use decide::{Answer, Asked, Decider};
 pub use mail::{Dealer, Letter, Mailbox, Office, Reports, control, office};
+#[cfg(madsim)]
+pub use poller::Alarms;
 pub use poller::{Poller, Readiness, Wakers};
 use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};

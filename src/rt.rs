@@ -75,14 +75,20 @@ mod tcp {
 mod tcp {
     use std::io;
 
+    #[cfg(madsim)]
+    pub(super) use newtmq_simnet::{SimListener as Listener, SimStream as Socket};
+    #[cfg(not(madsim))]
     pub(super) use tokio::net::{TcpListener as Listener, TcpStream as Socket};
 
     use newtmq_base::ShardId;
 
-    use crate::driver::{Driver, Wakers};
+    use crate::driver::Driver;
     use crate::net::Link;
 
-    pub(super) type Streams = Wakers<Link<Socket>>;
+    #[cfg(madsim)]
+    pub(super) type Streams = crate::driver::Alarms<Link<Socket>>;
+    #[cfg(not(madsim))]
+    pub(super) type Streams = crate::driver::Wakers<Link<Socket>>;
 
     /// Runs a driver to its end.
     ///
@@ -307,7 +313,9 @@ mod imp {
     /// # Errors
     /// None.
     pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-        Ok(madsim::runtime::Runtime::new().block_on(future))
+        let runtime = madsim::runtime::Runtime::new();
+        newtmq_simnet::install(&runtime);
+        Ok(runtime.block_on(future))
     }
 
     /// Opens a listener of the simulated node.

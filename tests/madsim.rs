@@ -25,8 +25,8 @@ use newtmq_mqtt::{
     UserProperties,
 };
 use newtmq_node::AdminCommand;
+use newtmq_simnet::SimStream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -55,7 +55,7 @@ impl Trace {
 
 struct Client {
     name: &'static str,
-    stream: TcpStream,
+    stream: SimStream,
     decoder: Decoder,
     /// Read and not yet looked at.
     input: Vec<u8>,
@@ -71,7 +71,7 @@ impl Client {
 
     /// A connection with this password for the user `u`, and what the broker says to it.
     async fn login(name: &'static str, password: Option<&[u8]>, trace: &Trace) -> (Client, ReasonCode) {
-        let stream = TcpStream::connect(BROKER).await.unwrap();
+        let stream = SimStream::connect(BROKER.parse().unwrap()).await.unwrap();
         let mut client = Client { name, stream, decoder: Decoder::new(), input: Vec::new(), trace: trace.clone() };
         client
             .send(&Packet::Connect(Connect {
@@ -171,6 +171,12 @@ fn id(value: u16) -> PacketId {
     PacketId::new(value).unwrap()
 }
 
+fn runtime(seed: u64) -> Runtime {
+    let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+    newtmq_simnet::install(&runtime);
+    runtime
+}
+
 /// A node that runs the broker until it is told to stop.
 fn broker(runtime: &Runtime) -> (NodeHandle, mpsc::Sender<AdminCommand>, madsim::task::JoinHandle<()>) {
     broker_with(runtime, "")
@@ -202,7 +208,7 @@ fn broker_with(
 /// One client publishes to the other, with both QoS, a hundred times.
 fn publish_and_subscribe(seed: u64) -> Vec<String> {
     let run = move || {
-        let runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
+        let runtime = runtime(seed);
         let (_node, commands, running) = broker(&runtime);
         let clients = runtime.create_node().name("clients").ip("10.0.0.2".parse().unwrap()).build();
         runtime.block_on(async move {
@@ -261,7 +267,7 @@ fn it_works_with_any_seed() {
 #[test]
 fn a_client_that_goes_silent_is_given_up() {
     let run = || {
-        let runtime = Runtime::with_seed_and_config(7, madsim::Config::default());
+        let runtime = runtime(7);
         let (_node, _commands, _running) = broker(&runtime);
         let clients = runtime.create_node().name("clients").ip("10.0.0.2".parse().unwrap()).build();
         runtime.block_on(async move {
@@ -295,7 +301,7 @@ fn logins() {
     std::fs::write(&file, Users::edited("", "u", Some(&user), [1; 32]).unwrap().0).unwrap();
     let text = format!("password_file = {:?}\nallow_anonymous = false", file.to_str().unwrap());
     let run = move || {
-        let runtime = Runtime::with_seed_and_config(1, madsim::Config::default());
+        let runtime = runtime(1);
         let (_node, _commands, _running) = broker_with(&runtime, &text);
         let clients = runtime.create_node().name("clients").ip("10.0.0.2".parse().unwrap()).build();
         let told = clients.spawn(async {

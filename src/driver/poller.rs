@@ -50,7 +50,7 @@ pub trait Poller {
     }
 }
 
-/// For streams that wake by themselves, as those of tokio and the simulator do, and TLS and WebSocket over them.
+/// For streams that wake by themselves, as those of tokio do, and TLS and WebSocket over them.
 #[derive(Debug)]
 pub struct Wakers<S> {
     sleep: Pin<Box<Sleep>>,
@@ -90,6 +90,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Poller for Wakers<S> {
             self.deadline = None;
             context.waker().wake_by_ref();
         }
+    }
+
+    fn set_ready(_: &mut S, _: Readiness) {}
+}
+
+/// The same in the simulator, whose sleeps make a timer at every poll.
+#[cfg(madsim)]
+#[derive(Debug)]
+pub struct Alarms<S> {
+    alarm: newtmq_simnet::Alarm,
+    streams: PhantomData<S>,
+}
+
+#[cfg(madsim)]
+impl<S> Default for Alarms<S> {
+    fn default() -> Self {
+        Alarms { alarm: newtmq_simnet::Alarm::default(), streams: PhantomData }
+    }
+}
+
+#[cfg(madsim)]
+impl<S: AsyncRead + AsyncWrite + Unpin> Poller for Alarms<S> {
+    type Stream = S;
+
+    fn register(&mut self, _: &S, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn forget(&mut self, _: &S) {}
+
+    fn take_ready(&mut self, _: &mut Vec<(u64, Readiness)>) {}
+
+    fn wake_at(&mut self, context: &mut Context<'_>, deadline: Option<Instant>) {
+        self.alarm.wake_at(context, deadline);
     }
 
     fn set_ready(_: &mut S, _: Readiness) {}

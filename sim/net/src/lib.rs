@@ -1,0 +1,23 @@
+//! TCP connections in madsim, as a plugin of its runtime: FIN and RST in band, half-open connections, latency, loss and
+//! bandwidth of each direction of each link, cuts in one direction, a full socket buffer that holds its writer, pieces
+//! of any size, SYN that nobody answers. The crate is empty unless it is built with `--cfg madsim`. Nothing here knows
+//! MQTT.
+//!
+//! Every draw is keyed by the link's seed, the number of the connection on that link and the direction, so that one
+//! connection more or less shifts no draw of another.
+#![cfg(madsim)]
+
+mod alarm;
+mod chance;
+mod conn;
+mod link;
+mod listener;
+mod net;
+mod pipe;
+mod stream;
+
+pub use alarm::Alarm;
+pub use link::{Link, LinkSpec};
+pub use listener::SimListener;
+pub use net::{Net, OnKill, install};
+pub use stream::SimStream;
