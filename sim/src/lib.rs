@@ -11,6 +11,8 @@ pub mod history;
 pub mod html;
 pub mod json;
 mod kernel;
+#[cfg(madsim)]
+mod madsim;
 pub mod observer;
 pub mod report;
 mod run;
@@ -22,5 +24,5 @@ mod whitebox;
 mod words;
 
 pub use report::{Check, Report, Verdict};
-pub use run::{Options, run, run_with};
+pub use run::{Options, can_run, run, run_with};
 pub use scenario::Scenario;

@@ -233,8 +233,10 @@ impl Conn {
 
     /// Bytes a second each way; 0 for no limit.
     pub(crate) fn set_bandwidth(&self, bytes_per_s: u64) {
-        for pipe in &mut self.lock().0.pipes {
-            pipe.bandwidth = bytes_per_s;
+        let (mut state, time, now) = self.lock();
+        for pipe in &mut state.pipes {
+            let first = pipe.set_bandwidth(now, bytes_per_s);
+            pipe.reading.set(time, now, first);
         }
     }
 

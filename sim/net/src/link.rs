@@ -49,7 +49,8 @@ pub struct Link {
 
 #[derive(Debug)]
 struct Shared {
-    net: Arc<Net>,
+    /// Whose links these are, too.
+    net: Weak<Net>,
     ip: IpAddr,
     spec: LinkSpec,
     seed: u64,
@@ -69,11 +70,15 @@ impl Link {
     /// A link of who has this address; `seed` decides all that happens on it by chance.
     #[must_use]
     pub fn new(net: &Arc<Net>, ip: IpAddr, spec: LinkSpec, seed: u64) -> Link {
-        Link { shared: Arc::new(Shared { net: Arc::clone(net), ip, spec, seed, state: Mutex::default() }) }
+        Link { shared: Arc::new(Shared { net: Arc::downgrade(net), ip, spec, seed, state: Mutex::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn net(&self) -> Arc<Net> {
+        self.shared.net.upgrade().expect("a link is used in its runtime")
     }
 
     /// Connects. SYN is sent again after 1, 2, 4 s and so on while nobody answers.
@@ -81,7 +86,8 @@ impl Link {
     /// # Errors
     /// Nobody listens there (`ConnectionRefused`), or nobody answers in time (`TimedOut`).
     pub async fn connect(&self, to: SocketAddr) -> io::Result<SimStream> {
-        let Shared { net, ip, spec, seed, .. } = &*self.shared;
+        let Shared { ip, spec, seed, .. } = &*self.shared;
+        let net = self.net();
         let time = net.time();
         let number = {
             let mut state = self.lock();
@@ -135,7 +141,7 @@ impl Link {
         state.conns.push(Arc::downgrade(conn));
         conn.set_bandwidth(state.bandwidth);
         conn.cut(state.cut);
-        self.shared.net.enter(conn);
+        self.net().enter(conn);
     }
 
     fn each(&self, change: impl FnOnce(&mut State), apply: impl Fn(&Conn)) {

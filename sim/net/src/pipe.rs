@@ -54,7 +54,7 @@ pub(crate) struct Pipe {
     line_free: u64,
     pub(crate) cut: bool,
     /// Bytes a second; 0 for no limit.
-    pub(crate) bandwidth: u64,
+    bandwidth: u64,
     fin: Option<u64>,
     rst: Option<u64>,
     pub(crate) reader: Reader,
@@ -91,11 +91,10 @@ impl Pipe {
     /// How long a packet is under way, with what it takes to send it again if it is lost.
     fn delay(&mut self) -> u64 {
         let mut delay = self.chance.between(self.latency_us) * 1_000;
-        for _ in 0..LOSSES_MAX {
-            if !self.chance.ppm(self.spec.loss_ppm) {
-                break;
-            }
-            delay += self.spec.retransmit_ms * 1_000_000;
+        let mut losses = 0;
+        while losses < LOSSES_MAX && self.chance.ppm(self.spec.loss_ppm) {
+            delay += (self.spec.retransmit_ms * 1_000_000) << losses;
+            losses += 1;
         }
         delay
     }
@@ -148,8 +147,10 @@ impl Pipe {
         }
         self.used += count;
         let (mut rest, mut first) = (count, NEVER);
+        let (low, high) = self.spec.chunk_bytes;
+        let low = low.max((count / PIECES_MAX) as u64).max(1);
         while rest > 0 {
-            let len = rest.min((self.chance.between(self.spec.chunk_bytes) as usize).max(1));
+            let len = rest.min(self.chance.between((low, high)) as usize);
             let arrives = self.arrival(now, len);
             first = first.min(arrives);
             rest -= len;
@@ -256,9 +257,33 @@ impl Pipe {
         self.last = self.last.min(now);
     }
 
-    /// What was cut off arrives. Says when the first of it does, and when the writer of `back` has room again.
+    /// Another speed, also for what is under way; when the first of that arrives.
+    pub(crate) fn set_bandwidth(&mut self, now: u64, bytes_per_s: u64) -> u64 {
+        self.bandwidth = bytes_per_s;
+        (self.line_free, self.last) = (now, now);
+        let late = |at: u64| at > now && at != NEVER;
+        let mut first = NEVER;
+        for at in 0..self.pieces.len() {
+            if late(self.pieces[at].arrives) {
+                let arrives = self.arrival(now, self.pieces[at].len);
+                self.pieces[at].arrives = arrives;
+                first = first.min(arrives);
+            }
+        }
+        for which in [0, 1] {
+            if [self.fin, self.rst][which].is_some_and(late) {
+                let arrives = self.arrival(now, 0);
+                *[&mut self.fin, &mut self.rst][which] = Some(arrives);
+                first = first.min(arrives);
+            }
+        }
+        first
+    }
+
+    /// What was cut off is sent again. Says when the first of it arrives, and when the writer of `back` has room.
     pub(crate) fn end_cut(&mut self, back: &mut Pipe, now: u64) -> (u64, u64) {
         self.cut = false;
+        self.last = self.last.max(now + self.chance.between((0, self.spec.retransmit_ms * 1_000)) * 1_000);
         let mut first = NEVER;
         for at in 0..self.pieces.len() {
             if self.pieces[at].arrives == NEVER {
@@ -295,4 +320,6 @@ impl Pipe {
 }
 
 /// Most times in a row that a packet is lost.
-const LOSSES_MAX: usize = 8;
+const LOSSES_MAX: u32 = 6;
+/// Most pieces that one write is cut into.
+const PIECES_MAX: usize = 400;

@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(3600);
 const SPEC: LinkSpec = LinkSpec {
     latency_us: [(10_000, 10_000); 2],
     loss_ppm: 0,
-    retransmit_ms: 200,
+    retransmit_ms: 0,
     chunk_bytes: (1_000, 1_000),
     socket_bytes: 10_000,
     syn_timeout_ms: 10_000,
@@ -238,7 +238,7 @@ fn bandwidth_and_loss_delay() {
         read(&mut world.server, 3_000).await;
         near(since.elapsed(), Duration::from_secs(3) + LATENCY);
     });
-    connected(LinkSpec { loss_ppm: 200_000, ..SPEC }, |mut world| async move {
+    connected(LinkSpec { loss_ppm: 200_000, retransmit_ms: 200, ..SPEC }, |mut world| async move {
         let since = Instant::now();
         for n in 0..20 {
             world.client.write_all(&[n]).await.unwrap();
@@ -303,7 +303,7 @@ fn pieces_and_times_come_from_the_seed() {
     fn times(seed: u64) -> Vec<(u128, usize)> {
         let (send, receive) = std::sync::mpsc::channel();
         simulate(1, move |net, node| async move {
-            let spec = LinkSpec { latency_us: [(0, 20_000); 2], chunk_bytes: (1, 50), loss_ppm: 20_000, ..SPEC };
+            let spec = LinkSpec { latency_us: [(0, 20_000); 2], chunk_bytes: (1, 50), loss_ppm: 20_000, retransmit_ms: 200, ..SPEC };
             let accepted = node.spawn(async { SimListener::bind(address()).await.unwrap().accept().await.unwrap().0 });
             let link = Link::new(&net, "10.1.0.1".parse().unwrap(), spec, seed);
             let mut client = link.connect(address()).await.unwrap();

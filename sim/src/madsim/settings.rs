@@ -1,0 +1,73 @@
+//! From a scenario's limits to a configuration of the broker. The defaults are the broker's own, but nothing is told
+//! about `$SYS`.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use newtmq::config::{self, Bandwidth, Config, PerTime, SharedStrategy, Sources, Zone};
+
+use crate::scenario::{self, BrokerSpec};
+
+/// What Packet Identifiers leave for `max_mqueue_len` and `max_inflight` together.
+const WAITING_MAX: u16 = 65_534;
+
+/// The configuration of a node that listens there. Values go past the ranges that a file has: scenarios count in
+/// milliseconds. Limits that would be refused become the nearest that are not.
+pub(super) fn config(spec: &BrokerSpec, address: SocketAddr) -> Config {
+    let text = format!("listener.tcp.external = \"{address}\"\n");
+    let loaded = config::load_text("scenario", &text, &Sources::default()).expect("one listener is a configuration");
+    let mut config = loaded.config;
+    config.broker.sys_interval = Duration::from_millis(spec.sys_interval_ms.unwrap_or(0));
+    let [listener] = &mut config.listeners[..] else { panic!("there is one listener") };
+    set(&mut listener.max_connections, spec.max_connections);
+    listener.rate_limit = spec
+        .rate_limit_bytes_per_s
+        .filter(|bytes| *bytes > 0)
+        .map(|bytes| Bandwidth { bytes_per_second: bytes, burst: bytes });
+    let name = listener.zone.clone();
+    zone(config.zones.get_mut(&name).expect("every listener's zone is there"), spec);
+    let mqtt = &mut config.mqtt;
+    set(&mut mqtt.max_packet_size, spec.max_packet_size);
+    set(&mut mqtt.max_topic_alias, spec.max_topic_alias);
+    set(&mut mqtt.ignore_loop_deliver, spec.ignore_loop_deliver);
+    set(&mut mqtt.max_qos_allowed, spec.max_qos_allowed.map(|qos| qos.min(2)));
+    set(&mut config.retained.max_retained_messages, spec.max_retained_messages.map(u64::from));
+    set(&mut config.retained.expiry_interval, spec.retained_expiry_interval_ms.map(Duration::from_millis));
+    let strategy = spec.shared_subscription_strategy.map(|strategy| match strategy {
+        scenario::SharedStrategy::Random => SharedStrategy::Random,
+        scenario::SharedStrategy::RoundRobin => SharedStrategy::RoundRobin,
+        scenario::SharedStrategy::Sticky => SharedStrategy::Sticky,
+        scenario::SharedStrategy::Hash => SharedStrategy::Hash,
+    });
+    set(&mut config.broker.shared_subscription_strategy, strategy);
+    config
+}
+
+fn zone(zone: &mut Zone, spec: &BrokerSpec) {
+    let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
+    set(&mut zone.max_inflight, spec.max_inflight.map(|count| count.max(1)));
+    set(&mut zone.max_mqueue_len, spec.max_mqueue_len);
+    zone.max_inflight = zone.max_inflight.min(WAITING_MAX);
+    zone.max_mqueue_len = zone.max_mqueue_len.min(WAITING_MAX - zone.max_inflight);
+    set(&mut zone.max_mqueue_bytes, spec.max_mqueue_bytes);
+    set(&mut zone.mqueue_store_qos0, spec.mqueue_store_qos0);
+    set(&mut zone.max_awaiting_rel, spec.max_awaiting_rel.map(|count| count.max(1)));
+    set(&mut zone.await_rel_timeout, spec.await_rel_timeout_ms.map(Duration::from_millis));
+    set(&mut zone.retry_interval, spec.retry_interval_ms.map(Duration::from_millis));
+    set(&mut zone.session_expiry_interval, spec.session_expiry_interval_s.map(seconds));
+    set(&mut zone.max_session_expiry_interval, spec.max_session_expiry_interval_s.map(seconds));
+    set(&mut zone.max_subscriptions, spec.max_subscriptions);
+    set(&mut zone.upgrade_qos, spec.upgrade_qos);
+    zone.server_keepalive = spec.server_keepalive_s.map(|time| Duration::from_secs(u64::from(time)));
+    set(&mut zone.idle_timeout, spec.idle_timeout_ms.map(Duration::from_millis));
+    set(&mut zone.slow_consumer_timeout, spec.slow_consumer_timeout_ms.map(Duration::from_millis));
+    set(&mut zone.max_publisher_hold, spec.max_publisher_hold_ms.map(Duration::from_millis));
+    zone.publish_limit =
+        spec.publish_limit_per_s.filter(|count| *count > 0).map(|count| PerTime { count, time: Duration::from_secs(1) });
+}
+
+fn set<T>(value: &mut T, spec: Option<T>) {
+    if let Some(spec) = spec {
+        *value = spec;
+    }
+}

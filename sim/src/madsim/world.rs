@@ -1,0 +1,176 @@
+//! The world of a run: nodes, clients, and the steps of the scenario in time.
+
+use core::cell::RefCell;
+use core::net::{IpAddr, Ipv4Addr};
+use core::time::Duration;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use madsim::task::JoinHandle;
+use newtmq_base::Instant;
+use newtmq_simnet::{Link, LinkSpec, Net};
+
+use super::actor::{self, Actor};
+use super::journal::Journal;
+use super::nodes::Nodes;
+use crate::client::Client;
+use crate::draw;
+use crate::history::{ClientIx, Event, Fault};
+use crate::scenario::{Action, NetSpec, Scenario, WorldAction};
+
+/// Everything that there is.
+pub(super) struct World {
+    scenario: Arc<Scenario>,
+    journal: Journal,
+    nodes: Nodes,
+    actors: Vec<Rc<RefCell<Actor>>>,
+    tasks: Vec<JoinHandle<()>>,
+    faults: Vec<Faults>,
+}
+
+/// What is wrong with a client's link.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    cut: bool,
+    bandwidth: u64,
+}
+
+impl World {
+    /// Nodes that listen, and clients that do nothing yet.
+    pub(super) async fn start(scenario: Arc<Scenario>, journal: Journal) -> World {
+        let nodes = Nodes::start(Arc::clone(&scenario), journal.clone()).await;
+        let (net, spec) = (Net::current(), link_spec(&scenario.net));
+        let actor = |(at, of): (usize, &crate::scenario::ClientSpec)| {
+            let ix = ClientIx(u32::try_from(at).expect("a scenario has fewer clients"));
+            let [_, a, b, c] = ix.0.to_be_bytes();
+            let ip = IpAddr::V4(Ipv4Addr::new(11, a, b, c));
+            let link = Link::new(&net, ip, spec, scenario.seed ^ draw::of_name(&of.name));
+            let node = of.node % scenario.nodes.max(1);
+            let client = Client::new(ix, of, scenario.seed);
+            Rc::new(RefCell::new(Actor::new(client, node, link, journal.clone())))
+        };
+        let actors: Vec<_> = scenario.clients.iter().enumerate().map(actor).collect();
+        let tasks = actors.iter().map(|actor| madsim::task::spawn_local(actor::drive(Rc::clone(actor)))).collect();
+        let faults = vec![Faults::default(); actors.len()];
+        World { scenario, journal, nodes, actors, tasks, faults }
+    }
+
+    /// The scenario from its first step to the final checks.
+    pub(super) async fn live(&mut self) {
+        let scenario = Arc::clone(&self.scenario);
+        for step in &scenario.steps {
+            self.wait_until(Instant::from_millis(step.at_ms)).await;
+            match &step.action {
+                Action::Client { client, act } => {
+                    if let Some(actor) = self.actors.get(client.0 as usize) {
+                        actor.borrow_mut().act(act);
+                    }
+                }
+                Action::World(action) => self.carry_out(action),
+            }
+        }
+        while self.actors.iter().any(|actor| actor.borrow().client().is_publishing()) {
+            self.wait_until(self.journal.now() + ROWS_POLL).await;
+        }
+        self.mend().await;
+        self.journal.note(Event::Calm);
+        self.wait_until(self.journal.now() + Duration::from_millis(scenario.settle_ms)).await;
+        self.journal.note(Event::Quiesce);
+    }
+
+    /// Lets go of everything, so that nothing of this run stays in memory.
+    pub(super) async fn end(self) {
+        self.journal.finish();
+        for actor in &self.actors {
+            actor.borrow_mut().end();
+        }
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        drop(self.actors);
+        self.nodes.kill();
+        // Futures of a killed node are dropped when they have their turn.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    async fn wait_until(&self, at: Instant) {
+        if at > self.journal.now() {
+            let mut alarm = newtmq_simnet::Alarm::default();
+            core::future::poll_fn(|context| {
+                if self.journal.now() >= at {
+                    return core::task::Poll::Ready(());
+                }
+                alarm.wake_at(context, Some(self.journal.at(at)));
+                core::task::Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    fn carry_out(&mut self, action: &WorldAction) {
+        match *action {
+            WorldAction::Cut { client, to_server, to_client } => self.cut(client, to_server, to_client),
+            WorldAction::Heal { client } => self.heal(client),
+            WorldAction::Bandwidth { client, bytes_per_s } => self.bandwidth(client, bytes_per_s),
+            WorldAction::Pause { node, ms } => self.nodes.pause(node, Duration::from_millis(ms)),
+            WorldAction::Crash { node } => self.nodes.crash(node),
+            WorldAction::Restart { node } => self.nodes.restart(node),
+            WorldAction::Shutdown { node } => self.nodes.shut_down(node),
+            WorldAction::MemoryPressure { node, level } => self.nodes.pressure(node, level),
+            // What madsim cannot do.
+            WorldAction::ClockJump { .. } | WorldAction::Drift { .. } | WorldAction::Lag { .. } => {}
+        }
+    }
+
+    fn link(&self, client: ClientIx) -> Option<Link> {
+        Some(self.actors.get(client.0 as usize)?.borrow().link().clone())
+    }
+
+    fn cut(&mut self, client: ClientIx, to_server: bool, to_client: bool) {
+        let Some(link) = self.link(client).filter(|_| to_server || to_client) else { return };
+        link.cut(to_server, to_client);
+        self.faults[client.0 as usize].cut = true;
+        self.journal.note(Event::Fault(Fault::Cut { client, to_server, to_client }));
+    }
+
+    fn heal(&mut self, client: ClientIx) {
+        let Some(link) = self.link(client) else { return };
+        if core::mem::take(&mut self.faults[client.0 as usize].cut) {
+            link.heal();
+            self.journal.note(Event::Fault(Fault::Heal { client }));
+        }
+    }
+
+    fn bandwidth(&mut self, client: ClientIx, bytes_per_s: u64) {
+        let Some(link) = self.link(client) else { return };
+        let before = core::mem::replace(&mut self.faults[client.0 as usize].bandwidth, bytes_per_s);
+        if before != bytes_per_s {
+            link.set_bandwidth(bytes_per_s);
+            self.journal.note(Event::Fault(Fault::Bandwidth { client, bytes_per_s }));
+        }
+    }
+
+    /// The end of all faults.
+    async fn mend(&mut self) {
+        for client in (0..).map(ClientIx).take(self.actors.len()) {
+            self.heal(client);
+            self.bandwidth(client, 0);
+        }
+        let resumed = self.nodes.mend();
+        self.wait_until(resumed).await;
+    }
+}
+
+fn link_spec(net: &NetSpec) -> LinkSpec {
+    LinkSpec {
+        latency_us: [(*net.latency_us.start(), *net.latency_us.end()); 2],
+        loss_ppm: net.loss_ppm,
+        retransmit_ms: net.retransmit_ms,
+        chunk_bytes: (*net.chunk_bytes.start(), *net.chunk_bytes.end()),
+        socket_bytes: usize::try_from(net.socket_bytes).unwrap_or(usize::MAX).max(1),
+        ..LinkSpec::default()
+    }
+}
+
+/// How often it is looked whether a row of publishes has ended.
+const ROWS_POLL: Duration = Duration::from_millis(10);
