@@ -135,6 +135,12 @@ impl<P: Poller> Driver<P> {
         &mut self.poller
     }
 
+    /// The shard, to look at.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
     /// Reads what the connection has, within a budget.
     fn read(&mut self, slot: u32) {
         let mut budget = READ_BYTES;

@@ -7,7 +7,6 @@ mod driver;
 mod end;
 mod ends;
 mod faults;
-mod guard;
 mod link;
 mod node;
 mod pipe;
@@ -54,7 +53,7 @@ const LAST_EVENTS: usize = 16;
 /// Carries out a scenario; returns its end in simulated time.
 pub(crate) fn run(scenario: &Scenario, options: Options, observer: &mut Observer<'_>) -> Instant {
     let mut world = World::new(scenario, options, observer);
-    if let Err(message) = guard::catch(|| world.run()) {
+    if let Err(message) = crate::guard::catch(|| world.run()) {
         let at = world.quiesced_at();
         world.observer.violated(Violation { check: Check::Crash, at, message, witness: Witness::default() });
     }
@@ -315,7 +314,7 @@ fn time_of(step: &crate::scenario::Step) -> Instant {
 }
 
 /// When a step has nothing to do any more.
-fn step_end(step: &crate::scenario::Step) -> Instant {
+pub(crate) fn step_end(step: &crate::scenario::Step) -> Instant {
     let begin = time_of(step);
     match &step.action {
         Action::Client { act: Act::Publish(publish), .. } => {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod client;
 pub mod draw;
 pub mod explain;
+mod guard;
 pub mod history;
 pub mod html;
 pub mod json;

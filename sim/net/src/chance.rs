@@ -8,9 +8,9 @@ pub(crate) struct Chance {
 }
 
 impl Chance {
-    /// The draws of `direction` of the connection with this number on a link with this seed.
-    pub(crate) fn new(seed: u64, number: u64, direction: usize) -> Chance {
-        Chance { key: mix(mix(seed ^ GAMMA) ^ mix(number.wrapping_mul(2) + direction as u64)), counter: 0 }
+    /// The draws for one purpose of the connection with this number on a link with this seed.
+    pub(crate) fn new(seed: u64, number: u64, purpose: u64) -> Chance {
+        Chance { key: mix(mix(seed ^ GAMMA) ^ mix(number.wrapping_mul(4).wrapping_add(purpose))), counter: 0 }
     }
 
     /// A number in `low..=high`; `low` if they are in the wrong order.

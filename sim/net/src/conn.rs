@@ -38,6 +38,9 @@ struct State {
     pipes: [Pipe; 2],
     /// The end is gone: its stream may not be used, and its drop does nothing.
     dead: [bool; 2],
+    /// The end was killed without a word.
+    silent: [bool; 2],
+    chance: Chance,
 }
 
 impl State {
@@ -60,13 +63,14 @@ impl Conn {
     pub(crate) fn new(
         time: &TimeHandle,
         spec: LinkSpec,
-        chance: [Chance; 2],
+        chance: [Chance; 3],
         nodes: [NodeId; 2],
         addresses: [SocketAddr; 2],
     ) -> Conn {
-        let [up, down] = chance;
+        let [up, down, chance] = chance;
         let pipes = [Pipe::new(spec, 0, up), Pipe::new(spec, 1, down)];
-        Conn { time: Time(time.clone()), state: Mutex::new(State { pipes, dead: [false; 2] }), nodes, addresses }
+        let state = State { pipes, dead: [false; 2], silent: [false; 2], chance };
+        Conn { time: Time(time.clone()), state: Mutex::new(state), nodes, addresses }
     }
 
     fn lock(&self) -> (MutexGuard<'_, State>, &TimeHandle, u64) {
@@ -199,6 +203,31 @@ impl Conn {
         if !state.dead[end] {
             state.leave(end, Reader::Silent);
         }
+    }
+
+    /// The same, until [`Conn::end_silence`].
+    pub(crate) fn kill(&self, end: usize) {
+        let (mut state, _, _) = self.lock();
+        if !state.dead[end] {
+            state.leave(end, Reader::Silent);
+            state.silent[end] = true;
+        }
+    }
+
+    /// The peer of an end that was killed gets RST.
+    pub(crate) fn end_silence(&self) {
+        let (mut state, time, now) = self.lock();
+        for end in 0..2 {
+            if core::mem::take(&mut state.silent[end]) {
+                let at = state.pipes[end].reset(now);
+                state.tell_reset(time, now, 1 - end, at);
+            }
+        }
+    }
+
+    /// Heads or tails.
+    pub(crate) fn tosses(&self) -> bool {
+        self.lock().0.chance.ppm(500_000)
     }
 
     /// Cuts directions off, in addition to those that are.

@@ -110,7 +110,7 @@ impl Link {
                 until(time, nanos(time) + down).await;
                 let Some(listener) = listener else { return Err(io::ErrorKind::ConnectionRefused.into()) };
                 let from = SocketAddr::new(*ip, FIRST_PORT + (number % PORTS) as u16);
-                let chances = [0, 1].map(|direction| Chance::new(*seed, number, direction));
+                let chances = [0, 1, 3].map(|purpose| Chance::new(*seed, number, purpose));
                 let nodes = [madsim::plugin::node(), listener.node];
                 let conn = Arc::new(Conn::new(time, *spec, chances, nodes, [from, to]));
                 self.enter(&conn);

@@ -24,6 +24,9 @@ pub enum OnKill {
     Reset,
     /// The machine is gone: nothing is answered.
     Silent,
+    /// Of each connection by chance: the peer gets RST or hears nothing, until [`Net::end_silence`]. Who connects is
+    /// refused.
+    Either,
 }
 
 /// The network of a runtime.
@@ -78,7 +81,9 @@ impl Simulator for Net {
             for end in (0..2).filter(|end| conn.nodes[*end] == id) {
                 match on_kill {
                     OnKill::Reset => conn.reset(end),
-                    OnKill::Silent => conn.abandon(end),
+                    OnKill::Silent => conn.kill(end),
+                    OnKill::Either if conn.tosses() => conn.reset(end),
+                    OnKill::Either => conn.kill(end),
                 }
             }
         }
@@ -109,6 +114,14 @@ impl Net {
     /// What becomes of the connections of a node that is killed from here on.
     pub fn set_on_kill(&self, on_kill: OnKill) {
         self.lock().on_kill = on_kill;
+    }
+
+    /// Peers of connections that were killed without a word hear of it: their operating systems have asked at last.
+    pub fn end_silence(&self) {
+        let conns: Vec<_> = self.lock().conns.iter().filter_map(Weak::upgrade).collect();
+        for conn in conns {
+            conn.end_silence();
+        }
     }
 
     /// The link from the current node to an address; it is made with [`LinkSpec::default`] if nobody has set it.

@@ -13,8 +13,8 @@ use tokio::io::AsyncWrite as _;
 use super::journal::Journal;
 use super::nodes;
 use crate::client::{Client, ClientOutput};
-use crate::history::Closer;
-use crate::scenario::Act;
+use crate::history::{ClientIx, Closer};
+use crate::scenario::{Acks, Act, ClientSpec};
 
 /// Pieces that a client reads in a row; then the others have their turn.
 const PIECES_MAX: usize = 64;
@@ -37,6 +37,10 @@ pub(super) struct Actor {
     buffer: Vec<u8>,
     out: Vec<ClientOutput>,
     over: bool,
+    /// What steps did to it, and has to end.
+    acks: Acks,
+    stopped_reading: bool,
+    frozen: bool,
 }
 
 /// A connection with what did not fit into it.
@@ -49,10 +53,10 @@ struct Line {
 
 impl Actor {
     /// A client on its link; [`drive`] has to run.
-    pub(super) fn new(client: Client, node: u16, link: Link, journal: Journal) -> Actor {
+    pub(super) fn new(ix: ClientIx, spec: &ClientSpec, seed: u64, link: Link, journal: Journal) -> Actor {
         Actor {
-            client,
-            node,
+            client: Client::new(ix, spec, seed),
+            node: spec.node,
             link,
             journal,
             connecting: None,
@@ -64,11 +68,21 @@ impl Actor {
             buffer: Vec::new(),
             out: Vec::new(),
             over: false,
+            acks: spec.acks,
+            stopped_reading: false,
+            frozen: false,
         }
     }
 
     /// A step of the scenario.
     pub(super) fn act(&mut self, act: &Act) {
+        #[allow(clippy::wildcard_enum_match_arm)] // only these last
+        match act {
+            Act::SetAcks(acks) => self.acks = *acks,
+            Act::SetReading(on) => self.stopped_reading = !on,
+            Act::Freeze(on) => self.frozen = *on,
+            _ => {}
+        }
         self.call(|client, cx| client.act(act, cx));
         // Its deadline may be another, or it is to be connected.
         self.waker.wake_by_ref();
@@ -79,9 +93,16 @@ impl Actor {
         &self.link
     }
 
-    /// The model.
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    /// It does what a client should from here on.
+    pub(super) fn calm_down(&mut self) {
+        let acts = [
+            self.frozen.then_some(Act::Freeze(false)),
+            self.stopped_reading.then_some(Act::SetReading(true)),
+            (self.acks == Acks::Never).then_some(Act::SetAcks(Acks::Auto)),
+        ];
+        for act in acts.into_iter().flatten() {
+            self.act(&act);
+        }
     }
 
     /// Ends its task, without a word.

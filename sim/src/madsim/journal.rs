@@ -37,15 +37,22 @@ pub(super) struct Shared {
     /// Of the call that is made.
     events: Vec<Event>,
     batch: Vec<(Instant, Event)>,
-    send: SyncSender<Batch>,
+    /// Until it is closed.
+    send: Option<SyncSender<Batch>>,
 }
 
 impl Journal {
     /// A journal whose time starts here.
     pub(super) fn new(send: SyncSender<Batch>) -> Journal {
         let time = TimeHandle::current();
-        let shared =
-            Shared { names: Names::default(), named: 0, next_conn: 0, events: Vec::new(), batch: Vec::new(), send };
+        let shared = Shared {
+            names: Names::default(),
+            named: 0,
+            next_conn: 0,
+            events: Vec::new(),
+            batch: Vec::new(),
+            send: Some(send),
+        };
         Journal { shared: Rc::new(RefCell::new(shared)), start: time.elapsed(), time }
     }
 
@@ -86,9 +93,11 @@ impl Journal {
         shared.send_if_full();
     }
 
-    /// Sends what is left.
-    pub(super) fn finish(&self) {
-        self.shared.borrow_mut().send();
+    /// Sends what is left; what comes later is not written down.
+    pub(super) fn close(&self) {
+        let mut shared = self.shared.borrow_mut();
+        shared.send();
+        shared.send = None;
     }
 }
 
@@ -104,16 +113,10 @@ impl Shared {
         let number = |at: usize| NameIx(u32::try_from(at).expect("a run has few names"));
         let texts = (self.named..self.names.len()).map(|at| self.names.text(number(at)).to_owned()).collect();
         self.named = self.names.len();
-        // The checks end only with the run, or with a panic that says more than one here would.
-        let _ = self.send.send(Batch { texts, events: core::mem::take(&mut self.batch) });
-    }
-}
-
-impl Drop for Shared {
-    /// What happened before a panic is what led to it.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.send();
+        let events = core::mem::take(&mut self.batch);
+        if let Some(send) = &self.send {
+            // The checks end only with the run, or with a panic that says more than one here would.
+            let _ = send.send(Batch { texts, events });
         }
     }
 }

@@ -1,23 +1,29 @@
 //! The nodes: each a node of madsim that runs the broker, started, stopped, killed and paused as the scenario says.
 
 use core::cell::RefCell;
+use core::future::{Future as _, poll_fn};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::pin::Pin;
 use core::time::Duration;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use newtmq::data::NodeIdentity;
-use newtmq::run::{RunOptions, Started, drive_all, start};
+use newtmq::driver::Driver;
+use newtmq::rt::Streams;
+use newtmq::run::{RunOptions, Started, start};
 use newtmq_base::{Incarnation, Instant};
-use newtmq_node::{AdminCommand, MemoryPressure};
+use newtmq_node::{AdminCommand, MemoryPressure, SHARDS_MAX, ShardView};
 use tokio::sync::{mpsc, oneshot};
 
 use super::journal::Journal;
 use super::settings;
 use crate::history::{Event, Fault, NodeIx};
+use crate::report::{Check, Obligations};
 use crate::scenario::Scenario;
+use crate::whitebox::{self, Bounds};
 
 /// Commands that wait for a node: a scenario has few, and a paused node takes none.
 const COMMANDS_MAX: usize = 1 << 16;
@@ -39,6 +45,17 @@ struct Node {
     commands: Option<mpsc::Sender<AdminCommand>>,
     paused_until: Option<Instant>,
     pressure: u8,
+    /// Once it listens, to look into.
+    drivers: Drivers,
+}
+
+type Drivers = Vec<Arc<Mutex<Driver<Streams>>>>;
+
+/// What was seen inside.
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    pub(super) found: Vec<(Check, String)>,
+    pub(super) obligations: Obligations,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +81,9 @@ impl Nodes {
         let handle = Handle::current();
         let node = |ix: u16| {
             let built = handle.create_node().name(format!("node-{ix}")).ip(address(ix).ip()).build();
-            Node { id: built.id(), state: State::Down, start: 0, commands: None, paused_until: None, pressure: 0 }
+            Node { id: built.id(), state: State::Down, start: 0, commands: None, paused_until: None, pressure: 0, drivers: Vec::new() }
         };
-        let all: Vec<Node> = (0..scenario.nodes.max(1)).map(node).collect();
+        let all: Vec<Node> = (0..scenario.nodes).map(node).collect();
         let count = all.len();
         let nodes = Nodes { all: Rc::new(RefCell::new(all)), scenario, journal };
         for at in 0..count {
@@ -79,7 +96,7 @@ impl Nodes {
     /// Starts a node that is down; tells when it listens.
     fn boot(&self, at: usize) -> oneshot::Receiver<()> {
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
-        let (listens, listening) = oneshot::channel();
+        let (started, starting) = oneshot::channel();
         let (id, start_number) = {
             let mut all = self.all.borrow_mut();
             let node = &mut all[at];
@@ -96,7 +113,7 @@ impl Nodes {
                 node_id: newtmq_base::NodeId(u64::from(number) + 1),
                 incarnation: Incarnation(u64::from(start_number)),
             },
-            shards: self.scenario.shards.max(1),
+            shards: self.scenario.shards.clamp(1, SHARDS_MAX),
             json: true,
         };
         let handle = Handle::current();
@@ -106,16 +123,34 @@ impl Nodes {
         let node = handle.get_node(id).expect("it was created");
         let running = node.spawn(async move {
             let Started { drivers, .. } = start(&options, commanded).await.expect("nothing keeps a node from starting");
-            let _ = listens.send(());
-            drive_all(drivers).await.expect("a driver ends in order");
+            let drivers: Drivers = drivers.into_iter().map(|driver| Arc::new(Mutex::new(driver))).collect();
+            // The world may be over.
+            let _ = started.send(drivers.clone());
+            let running: Vec<_> = drivers.into_iter().map(|driver| tokio::spawn(drive(driver))).collect();
+            for driver in running {
+                driver.await.expect("a panic ends the run");
+            }
         });
-        let nodes = self.clone();
+        let (nodes, (listens, listening)) = (self.clone(), oneshot::channel());
         madsim::task::spawn_local(async move {
+            if let Ok(drivers) = starting.await {
+                nodes.listens(at, start_number, drivers);
+                // Mostly nobody waits.
+                let _ = listens.send(());
+            }
             if running.await.is_ok() {
                 nodes.stopped(at, start_number);
             }
         });
         listening
+    }
+
+    fn listens(&self, at: usize, start: u32, drivers: Drivers) {
+        let mut all = self.all.borrow_mut();
+        let node = &mut all[at];
+        if node.start == start && node.state != State::Down {
+            node.drivers = drivers;
+        }
     }
 
     /// Its process has ended in order.
@@ -127,7 +162,7 @@ impl Nodes {
                 return;
             }
             Handle::current().kill(node.id);
-            node.commands = None;
+            node.forget();
             core::mem::replace(&mut node.state, State::Down) == State::Stopping { restart: true }
         };
         if restart {
@@ -147,8 +182,7 @@ impl Nodes {
         let Some(node) = all.get_mut(usize::from(ix)).filter(|node| node.state != State::Down) else { return };
         Handle::current().kill(node.id);
         node.state = State::Down;
-        node.commands = None;
-        node.paused_until = None;
+        node.forget();
         self.journal.note(Event::Fault(Fault::Crash { node: NodeIx(ix) }));
     }
 
@@ -203,7 +237,7 @@ impl Nodes {
         let start = {
             let mut all = self.all.borrow_mut();
             let Some(node) = all.get_mut(usize::from(ix)).filter(|node| node.state != State::Down) else { return };
-            if node.paused_until.is_some_and(|end| end >= until) {
+            if node.paused_until.is_some() || time.is_zero() {
                 return;
             }
             node.paused_until = Some(until);
@@ -223,27 +257,78 @@ impl Nodes {
         });
     }
 
-    /// Every node works: what is down starts, memory is not short. When the last pause is over.
-    pub(super) fn mend(&self) -> Instant {
-        let count = u16::try_from(self.all.borrow().len()).expect("a scenario counts nodes in 16 bits");
-        for ix in 0..count {
-            self.restart(ix);
+    /// When the last of the pauses is over that have begun.
+    pub(super) fn pauses_end(&self) -> Option<Instant> {
+        self.all.borrow().iter().filter_map(|node| node.paused_until).max()
+    }
+
+    /// Memory is not short.
+    pub(super) fn calm_down(&self) {
+        let count = self.all.borrow().len();
+        for ix in (0..).take(count) {
             self.pressure(ix, 0);
         }
-        let all = self.all.borrow();
-        all.iter().filter_map(|node| node.paused_until).max().unwrap_or(Instant::START)
+    }
+
+    /// Looks into every shard of nodes that are up.
+    fn look_at_each(&self, mut look: impl FnMut(ShardView<'_>) -> Vec<(Check, String)>, inside: &mut Inside) {
+        for (ix, node) in self.all.borrow().iter().enumerate().filter(|(_, node)| node.state == State::Up) {
+            for (shard, driver) in node.drivers.iter().enumerate() {
+                let driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = look(driver.shard().view());
+                inside.found.extend(found.into_iter().map(|(check, what)| {
+                    (check, format!("shard {shard} of node {ix}: {what}"))
+                }));
+            }
+        }
+    }
+
+    /// What must always hold in a shard.
+    pub(super) fn look(&self, inside: &mut Inside) {
+        let config = newtmq::settings::shard_config(
+            &settings::config(&self.scenario.broker, address(0)),
+            newtmq_node::HookSet::default(),
+        );
+        let bounds = Bounds::of(&self.scenario, &config).with_connections(self.scenario.clients.len() as u64);
+        let mut obligations = core::mem::take(&mut inside.obligations);
+        self.look_at_each(|view| whitebox::look(view, bounds, &mut obligations).found, inside);
+        inside.obligations = obligations;
+    }
+
+    /// What must not be left when everybody has gone.
+    pub(super) fn look_for_leaks(&self, inside: &mut Inside) {
+        let mut looked = 0;
+        let leaks = |view: ShardView<'_>| {
+            looked += 1;
+            whitebox::leaks(view).into_iter().map(|what| (Check::Leak, what)).collect()
+        };
+        self.look_at_each(leaks, inside);
+        inside.obligations.count(Check::Leak, looked);
     }
 
     /// Ends everything without a word: the run is over.
     pub(super) fn kill(&self) {
         for node in &mut *self.all.borrow_mut() {
             node.start += 1;
+            node.forget();
             Handle::current().kill(node.id);
         }
     }
 }
 
+/// Drives a shard to its end.
+async fn drive(driver: Arc<Mutex<Driver<Streams>>>) {
+    poll_fn(|context| Pin::new(&mut *driver.lock().unwrap_or_else(PoisonError::into_inner)).poll(context)).await;
+}
+
 impl Node {
+    /// Nothing is left of its process.
+    fn forget(&mut self) {
+        self.commands = None;
+        self.paused_until = None;
+        self.drivers.clear();
+    }
+
     fn command(&self, command: AdminCommand) {
         if let Some(commands) = &self.commands {
             commands.try_send(command).expect("a scenario has fewer commands than fit");

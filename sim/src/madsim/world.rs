@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use madsim::task::JoinHandle;
 use newtmq_base::Instant;
-use newtmq_simnet::{Link, LinkSpec, Net};
+use newtmq_simnet::{Link, LinkSpec, Net, OnKill};
 
 use super::actor::{self, Actor};
 use super::journal::Journal;
-use super::nodes::Nodes;
-use crate::client::Client;
+use super::nodes::{Inside, Nodes};
 use crate::draw;
 use crate::history::{ClientIx, Event, Fault};
+use crate::kernel::step_end;
 use crate::scenario::{Action, NetSpec, Scenario, WorldAction};
 
 /// Everything that there is.
@@ -40,14 +40,13 @@ impl World {
     pub(super) async fn start(scenario: Arc<Scenario>, journal: Journal) -> World {
         let nodes = Nodes::start(Arc::clone(&scenario), journal.clone()).await;
         let (net, spec) = (Net::current(), link_spec(&scenario.net));
+        net.set_on_kill(OnKill::Either);
         let actor = |(at, of): (usize, &crate::scenario::ClientSpec)| {
             let ix = ClientIx(u32::try_from(at).expect("a scenario has fewer clients"));
             let [_, a, b, c] = ix.0.to_be_bytes();
             let ip = IpAddr::V4(Ipv4Addr::new(11, a, b, c));
             let link = Link::new(&net, ip, spec, scenario.seed ^ draw::of_name(&of.name));
-            let node = of.node % scenario.nodes.max(1);
-            let client = Client::new(ix, of, scenario.seed);
-            Rc::new(RefCell::new(Actor::new(client, node, link, journal.clone())))
+            Rc::new(RefCell::new(Actor::new(ix, of, scenario.seed, link, journal.clone())))
         };
         let actors: Vec<_> = scenario.clients.iter().enumerate().map(actor).collect();
         let tasks = actors.iter().map(|actor| madsim::task::spawn_local(actor::drive(Rc::clone(actor)))).collect();
@@ -69,25 +68,35 @@ impl World {
                 Action::World(action) => self.carry_out(action),
             }
         }
-        while self.actors.iter().any(|actor| actor.borrow().client().is_publishing()) {
-            self.wait_until(self.journal.now() + ROWS_POLL).await;
-        }
-        self.mend().await;
+        let steps_end = scenario.steps.iter().map(step_end).max();
+        self.wait_until(steps_end.unwrap_or(Instant::START)).await;
+        self.calm_down().await;
         self.journal.note(Event::Calm);
         self.wait_until(self.journal.now() + Duration::from_millis(scenario.settle_ms)).await;
         self.journal.note(Event::Quiesce);
+        self.journal.close();
+    }
+
+    /// Looks at everything from inside, lets everybody go, and looks at what is left.
+    pub(super) async fn look(&mut self, inside: &mut Inside) {
+        self.nodes.look(inside);
+        self.let_go().await;
+        self.wait_until(self.journal.now() + LEAVE).await;
+        self.nodes.look_for_leaks(inside);
+    }
+
+    async fn let_go(&mut self) {
+        for actor in self.actors.drain(..) {
+            actor.borrow_mut().end();
+        }
+        for task in self.tasks.drain(..) {
+            let _ = task.await;
+        }
     }
 
     /// Lets go of everything, so that nothing of this run stays in memory.
-    pub(super) async fn end(self) {
-        self.journal.finish();
-        for actor in &self.actors {
-            actor.borrow_mut().end();
-        }
-        for task in self.tasks {
-            let _ = task.await;
-        }
-        drop(self.actors);
+    pub(super) async fn end(mut self) {
+        self.let_go().await;
         self.nodes.kill();
         // Futures of a killed node are dropped when they have their turn.
         madsim::time::sleep(Duration::from_millis(1)).await;
@@ -150,14 +159,19 @@ impl World {
         }
     }
 
-    /// The end of all faults.
-    async fn mend(&mut self) {
+    /// All faults end, but for nodes that nobody has started again.
+    async fn calm_down(&mut self) {
+        while let Some(resumed) = self.nodes.pauses_end() {
+            self.wait_until(resumed + Duration::from_nanos(1)).await;
+            madsim::task::yield_now().await;
+        }
         for client in (0..).map(ClientIx).take(self.actors.len()) {
             self.heal(client);
             self.bandwidth(client, 0);
+            self.actors[client.0 as usize].borrow_mut().calm_down();
         }
-        let resumed = self.nodes.mend();
-        self.wait_until(resumed).await;
+        self.nodes.calm_down();
+        Net::current().end_silence();
     }
 }
 
@@ -172,5 +186,5 @@ fn link_spec(net: &NetSpec) -> LinkSpec {
     }
 }
 
-/// How often it is looked whether a row of publishes has ended.
-const ROWS_POLL: Duration = Duration::from_millis(10);
+/// Longer than any hold, stall or close takes.
+const LEAVE: Duration = Duration::from_secs(60);
