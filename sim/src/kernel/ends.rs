@@ -137,6 +137,9 @@ impl World<'_, '_> {
         let Some(link) = self.links[at as usize].as_deref_mut() else { return };
         match output {
             ClientOutput::Send(bytes) => {
+                if link.ix.is_none() {
+                    link.ix = end.client.conn();
+                }
                 if !matches!(link.server, ServerEnd::Closed) {
                     link.to_server.buffer().extend_from_slice(&bytes);
                     link.to_server.wrote(now, bytes.len(), net);
@@ -217,10 +220,6 @@ impl World<'_, '_> {
                     link.to_client.read();
                     link.client_end = ClientEnd::Open;
                     self.with_client(ix, Client::on_open);
-                    let conn = self.clients[ix as usize].client.conn();
-                    if let Some(link) = self.links[at as usize].as_deref_mut() {
-                        link.ix = conn;
-                    }
                 }
                 What::Fin | What::Rst => {
                     link.to_client.read();

@@ -239,6 +239,7 @@ mod tests {
     fn read_all(pipe: &mut Pipe, from: u64) -> (u64, Vec<u8>) {
         let mut now = Instant::from_millis(from);
         let mut bytes = Vec::new();
+        pipe.armed = Instant::NEVER;
         while let Some(at) = pipe.arm() {
             now = now.max(at);
             assert!(pipe.fired(now));
