@@ -8,7 +8,14 @@ use newtmq_sim::{Options, Scenario, run_with};
 
 fn busy(shards: u16, seconds: u32, seed: u64) -> Scenario {
     let clients: Vec<ClientSpec> = (0..100)
-        .map(|n| ClientSpec { name: format!("c{n}"), id: format!("c{n}"), session_expiry_s: 300, clean: false, keep_alive_s: 30, ..ClientSpec::default() })
+        .map(|n| ClientSpec {
+            name: format!("c{n}"),
+            id: format!("c{n}"),
+            session_expiry_s: 300,
+            clean: false,
+            keep_alive_s: 30,
+            ..ClientSpec::default()
+        })
         .collect();
     let step = |at_ms, n, act| Step { at_ms, action: Action::Client { client: ClientIx(n), act } };
     let mut steps = Vec::new();
@@ -21,24 +28,40 @@ fn busy(shards: u16, seconds: u32, seed: u64) -> Scenario {
     }
     for n in 0..100 {
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n as usize % 3];
-        let publish = PublishSpec { count: seconds * 20, every_us: 50_000, ..PublishSpec::new(format!("t/{}/x", (n * 7) % 100), qos) };
+        let publish = PublishSpec {
+            count: seconds * 20,
+            every_us: 50_000,
+            ..PublishSpec::new(format!("t/{}/x", (n * 7) % 100), qos)
+        };
         steps.push(step(1_000 + u64::from(n % 50), n, Act::Publish(publish)));
     }
     Scenario { seed, shards, clients, steps, settle_ms: 10_000, ..Scenario::default() }
 }
 
 fn small(seed: u64) -> Scenario {
-    let clients = (0..4).map(|n| ClientSpec { name: format!("c{n}"), id: format!("c{n}"), ..ClientSpec::default() }).collect();
+    let clients =
+        (0..4).map(|n| ClientSpec { name: format!("c{n}"), id: format!("c{n}"), ..ClientSpec::default() }).collect();
     let step = |at_ms, n, act| Step { at_ms, action: Action::Client { client: ClientIx(n), act } };
     let mut steps = Vec::new();
     for n in 0..4 {
         steps.push(step(0, n, Act::Connect { clean: None, session_expiry_s: None }));
     }
     for n in 0..4 {
-        steps.push(step(50, n, Act::Subscribe { filters: vec![FilterSpec::new("a/#", QoS::ExactlyOnce)], subscription_id: 0 }));
+        steps.push(step(
+            50,
+            n,
+            Act::Subscribe { filters: vec![FilterSpec::new("a/#", QoS::ExactlyOnce)], subscription_id: 0 },
+        ));
     }
     for n in 0..32 {
-        steps.push(step(100 + u64::from(n), n % 4, Act::Publish(PublishSpec::new("a/b", [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n as usize % 3]))));
+        steps.push(step(
+            100 + u64::from(n),
+            n % 4,
+            Act::Publish(PublishSpec::new(
+                "a/b",
+                [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][n as usize % 3],
+            )),
+        ));
     }
     Scenario { seed, clients, steps, ..Scenario::default() }
 }
@@ -59,7 +82,10 @@ fn main() {
         let messages = f64::from(seconds) * 2_000.0;
         println!(
             "{shards} shards, white box {white_box}: {:.0} simulated s/s, {:.2} us a message, {} events, {} violations {:?}",
-            report.simulated.as_secs_f64() / wall, wall * 1e6 / messages, report.events, report.violations.len(),
+            report.simulated.as_secs_f64() / wall,
+            wall * 1e6 / messages,
+            report.events,
+            report.violations.len(),
             report.violations.first()
         );
     }

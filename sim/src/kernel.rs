@@ -55,6 +55,7 @@ pub(crate) fn run(scenario: &Scenario, options: Options, observer: &mut Observer
     let mut world = World::new(scenario, options, observer);
     if let Err(message) = crate::guard::catch(|| world.run()) {
         let at = world.quiesced_at();
+        let message = format!("{message}; the last events: {:?}", &world.last_events()[LAST_EVENTS - 4..]);
         world.observer.violated(Violation { check: Check::Crash, at, message, witness: Witness::default() });
     }
     world.observer.findings.obligations.count(Check::Crash, 1);
@@ -264,9 +265,15 @@ impl<'o, 'a> World<'o, 'a> {
         if self.happened <= self.happen_max {
             return;
         }
+        let (events, last) = (self.happened, self.last_events());
+        panic!("this never ends: {events} events until {}, the last ones {last:?}", self.queue.now());
+    }
+
+    /// In order.
+    fn last_events(&self) -> [Happening; LAST_EVENTS] {
         let mut last = self.last;
         last.rotate_left((self.happened % LAST_EVENTS as u64) as usize);
-        panic!("this never ends: {} events until {}, the last ones {last:?}", self.happened, self.queue.now());
+        last
     }
 
     /// A link that exists.

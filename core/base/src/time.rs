@@ -16,24 +16,28 @@ impl Instant {
 
     /// From nanoseconds since the start.
     #[must_use]
+    #[inline]
     pub const fn from_nanos(nanos: u64) -> Instant {
         Instant(nanos)
     }
 
     /// From milliseconds since the start.
     #[must_use]
+    #[inline]
     pub const fn from_millis(millis: u64) -> Instant {
         Instant(millis * 1_000_000)
     }
 
     /// Nanoseconds since the start.
     #[must_use]
+    #[inline]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
     /// Time from `earlier` to this instant; zero if `earlier` is later.
     #[must_use]
+    #[inline]
     pub const fn saturating_since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -43,6 +47,7 @@ impl Add<Duration> for Instant {
     type Output = Instant;
 
     /// Saturates at [`Instant::NEVER`].
+    #[inline]
     fn add(self, duration: Duration) -> Instant {
         Instant(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
@@ -51,6 +56,7 @@ impl Add<Duration> for Instant {
 impl Sub<Instant> for Instant {
     type Output = Duration;
 
+    #[inline]
     fn sub(self, earlier: Instant) -> Duration {
         self.saturating_since(earlier)
     }

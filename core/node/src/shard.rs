@@ -284,9 +284,17 @@ impl Shard {
         if !self.jobs.is_empty() || !self.turns.is_empty() || self.lanes_have_work() {
             return Some((Instant::START, TimerKind::Work));
         }
-        let retained = self.retained_expiry.first_key_value().map(|((expires, _), _)| (*expires, TimerKind::Retained));
-        let question = self.questions.front().map(|(deadline, _)| (*deadline, TimerKind::Question));
-        self.timers.next().into_iter().chain(retained).chain(question).min()
+        let mut next = self.timers.next();
+        // Few have either: whoever asks after each call should not pay for them.
+        if let Some(((expires, _), _)) = self.retained_expiry.first_key_value() {
+            let retained = (*expires, TimerKind::Retained);
+            next = Some(next.map_or(retained, |next| next.min(retained)));
+        }
+        if let Some((deadline, _)) = self.questions.front() {
+            let question = (*deadline, TimerKind::Question);
+            next = Some(next.map_or(question, |next| next.min(question)));
+        }
+        next
     }
 
     /// Session by Client Identifier.

@@ -212,7 +212,7 @@ impl Part {
     pub(super) fn link_of(&self, conn: newtmq_base::ConnId) -> u32 {
         let (link, generation) = self.slots[conn.slot as usize];
         assert_eq!(generation, conn.generation, "an output for an earlier user of the slot");
-        link.expect("an output for a connection that is gone")
+        link.unwrap_or_else(|| panic!("an output for connection {conn}, which is gone"))
     }
 }
 

@@ -54,24 +54,48 @@ pub(super) enum Command {
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    at: Instant,
-    sequence: u64,
+    /// Time, then sequence: one comparison.
+    key: u128,
     what: Happening,
 }
 
 const _: () = assert!(size_of::<Entry>() <= 32);
 
+impl Entry {
+    #[inline]
+    fn new(at: Instant, sequence: u64, what: Happening) -> Entry {
+        Entry { key: u128::from(at.as_nanos()) << 64 | u128::from(sequence), what }
+    }
+
+    #[inline]
+    fn at(&self) -> Instant {
+        Instant::from_nanos((self.key >> 64) as u64)
+    }
+}
+
 impl PartialEq for Entry {
     fn eq(&self, other: &Entry) -> bool {
-        self.cmp(other).is_eq()
+        self.key == other.key
     }
 }
 
 impl Eq for Entry {}
 
 impl PartialOrd for Entry {
+    #[inline]
     fn partial_cmp(&self, other: &Entry) -> Option<core::cmp::Ordering> {
         Some(self.cmp(other))
+    }
+
+    // The heap asks these.
+    #[inline]
+    fn lt(&self, other: &Entry) -> bool {
+        self.key > other.key
+    }
+
+    #[inline]
+    fn le(&self, other: &Entry) -> bool {
+        self.key >= other.key
     }
 }
 
@@ -79,18 +103,40 @@ impl Ord for Entry {
     /// The earliest is the greatest: a heap gives the greatest.
     #[inline]
     fn cmp(&self, other: &Entry) -> core::cmp::Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+        other.key.cmp(&self.key)
     }
 }
 
+/// Nanoseconds of a slot of the near future, as a power of two: 65 µs.
+const SLOT_BITS: u32 = 16;
+/// Slots: 4 ms, in which nearly everything arrives that is sent.
+const SLOTS: u64 = 64;
+
 /// Events to come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
-    later: BinaryHeap<Entry>,
-    /// What happens at the present time, in order. Most events are such, and need no heap.
+    /// What happens at the present time, in order. Many events are such.
     soon: VecDeque<Entry>,
+    /// By time, as far as slots go from now; few in each, in no order.
+    near: [Vec<Entry>; SLOTS as usize],
+    /// Slots that are not empty, a bit each.
+    taken: u64,
+    later: BinaryHeap<Entry>,
     sequence: u64,
     now: Instant,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            soon: VecDeque::new(),
+            near: [const { Vec::new() }; SLOTS as usize],
+            taken: 0,
+            later: BinaryHeap::new(),
+            sequence: 0,
+            now: Instant::START,
+        }
+    }
 }
 
 impl Queue {
@@ -107,9 +153,13 @@ impl Queue {
             return;
         }
         self.sequence += 1;
-        let entry = Entry { at, sequence: self.sequence, what };
+        let entry = Entry::new(at.max(self.now), self.sequence, what);
         if at <= self.now {
-            self.soon.push_back(Entry { at: self.now, ..entry });
+            self.soon.push_back(entry);
+        } else if slot(at) - slot(self.now) < SLOTS {
+            let slot = slot(at) % SLOTS;
+            self.near[slot as usize].push(entry);
+            self.taken |= 1 << slot;
         } else {
             self.later.push(entry);
         }
@@ -118,16 +168,53 @@ impl Queue {
     /// The next event. Time goes on to it.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Happening> {
-        if let Some(soon) = self.soon.front() {
-            let first = self.later.peek().is_some_and(|later| later.at <= self.now && later.sequence < soon.sequence);
-            if !first {
-                return self.soon.pop_front().map(|entry| entry.what);
-            }
+        let (slot, at, near) = self.first_near();
+        let later = self.later.peek().map_or(u128::MAX, |later| later.key);
+        let first = near.min(later);
+        if let Some(soon) = self.soon.front()
+            && soon.key < first
+        {
+            return self.soon.pop_front().map(|entry| entry.what);
         }
-        let entry = self.later.pop()?;
-        self.now = entry.at;
+        let entry = if near < later {
+            let entries = &mut self.near[slot];
+            let entry = entries.swap_remove(at);
+            if entries.is_empty() {
+                self.taken &= !(1 << slot);
+            }
+            entry
+        } else {
+            self.later.pop()?
+        };
+        self.now = entry.at();
         Some(entry.what)
     }
+
+    /// The first event of the near future: its slot, its place there, and its key; the largest key if there is none. What is
+    /// in a slot is never further away than all slots together, so the first slot from now on that is not empty has it.
+    #[inline]
+    fn first_near(&self) -> (usize, usize, u128) {
+        let mut first = u128::MAX;
+        if self.taken == 0 {
+            return (0, 0, first);
+        }
+        let from = slot(self.now) % SLOTS;
+        let ahead = u64::from(self.taken.rotate_right(from as u32).trailing_zeros());
+        let slot = ((from + ahead) % SLOTS) as usize;
+        let mut place = 0;
+        for (at, entry) in self.near[slot].iter().enumerate() {
+            if entry.key < first {
+                (first, place) = (entry.key, at);
+            }
+        }
+        (slot, place, first)
+    }
+}
+
+/// The slot of a time, counted from the beginning.
+#[inline]
+fn slot(at: Instant) -> u64 {
+    at.as_nanos() >> SLOT_BITS
 }
 
 #[cfg(test)]
@@ -151,5 +238,24 @@ mod tests {
         assert_eq!(seen, [(0, 4), (10, 1), (10, 3), (10, 9), (20, 0), (20, 2)]);
         queue.push(Instant::NEVER, Happening::Nothing);
         assert_eq!(queue.pop(), None);
+    }
+
+    #[test]
+    fn the_order_is_that_of_a_sorted_list() {
+        let mut chance = crate::draw::Stream::new(1, 1, 1);
+        let mut queue = Queue::default();
+        let mut expected = std::collections::BTreeSet::new();
+        for number in 0..20_000_u32 {
+            let far = [0, 1, 100, 70_000, 4_000_000, 5_000_000, 9_000_000_000][chance.between(0, 6) as usize];
+            let at = queue.now().as_nanos() + chance.between(0, far);
+            queue.push(Instant::from_nanos(at), Happening::Pump(number));
+            expected.insert((at, number));
+            while chance.between(0, 9) > 4
+                && let Some(first) = expected.pop_first()
+            {
+                assert_eq!(queue.pop(), Some(Happening::Pump(first.1)));
+                assert_eq!(queue.now().as_nanos(), first.0);
+            }
+        }
     }
 }

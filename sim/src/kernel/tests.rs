@@ -46,7 +46,11 @@ fn busy(shards: u16, seed: u64) -> Scenario {
         steps.push(act(u64::from(n), n, connect()));
     }
     for n in 0..4 {
-        steps.push(act(100 + u64::from(n), n, subscribe(["t/#", "t/+", "t/1", "$share/g/t/#"][n as usize], QoS::ExactlyOnce)));
+        steps.push(act(
+            100 + u64::from(n),
+            n,
+            subscribe(["t/#", "t/+", "t/1", "$share/g/t/#"][n as usize], QoS::ExactlyOnce),
+        ));
     }
     for n in 4..8 {
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce, QoS::AtLeastOnce][n as usize - 4];
@@ -63,8 +67,12 @@ fn run(scenario: &Scenario) -> Report {
 
 #[track_caller]
 fn assert_fine(report: &Report) {
-    let found: Vec<String> =
-        report.violations.iter().filter(|v| !v.check.is_black_box()).map(|v| format!("{} {}", v.check, v.message)).collect();
+    let found: Vec<String> = report
+        .violations
+        .iter()
+        .filter(|v| !v.check.is_black_box())
+        .map(|v| format!("{} {}", v.check, v.message))
+        .collect();
     assert!(found.is_empty(), "{found:#?}");
 }
 
