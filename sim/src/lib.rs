@@ -8,6 +8,7 @@ pub mod client;
 pub mod draw;
 pub mod explain;
 mod guard;
+pub mod generate;
 pub mod history;
 pub mod html;
 pub mod json;

@@ -93,9 +93,8 @@ impl Client {
         let expiry_s = properties.session_expiry_interval;
         cx.events.push(Event::Connack { conn, present, code, expiry_s, sent_at });
         if code.is_error() {
-            link.phase = Phase::Over;
             self.retry.failures += 1;
-            return self.renew_patience(cx.now);
+            return self.nothing_may_follow(cx.now);
         }
         link.phase = Phase::Open;
         link.limits = Limits::of(connack);
@@ -290,11 +289,18 @@ impl Client {
     }
 
     fn on_disconnect(&mut self, code: ReasonCode, cx: &mut Context<'_>) {
-        let Some(link) = &mut self.link else { return };
-        let Some(conn) = link.conn else { return };
+        let Some(conn) = self.conn() else { return };
         cx.events.push(Event::Disconnect { conn, by: Closer::Server, code, expiry_s: None });
-        link.phase = Phase::Over;
-        self.renew_patience(cx.now);
+        self.nothing_may_follow(cx.now);
+    }
+
+    /// The server said its last word; there is nobody to answer.
+    fn nothing_may_follow(&mut self, now: Instant) {
+        if let Some(link) = &mut self.link {
+            link.phase = Phase::Over;
+            link.acks.clear();
+        }
+        self.renew_patience(now);
     }
 
     /// The server's bytes make no sense any more.

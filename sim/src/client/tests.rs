@@ -539,12 +539,16 @@ fn what_no_server_may_send() {
 
 #[test]
 fn a_server_that_is_allowed_to() {
-    let mut world = World::connected(&ClientSpec { topic_alias_maximum: 2, ..spec() });
+    let mut world = World::connected(&ClientSpec { topic_alias_maximum: 2, ack_delay_ms: 5..=5, ..spec() });
     world.bytes(b"\x30\x07\0\x01a\x03\x23\0\x02");
     world.bytes(b"\x30\x06\0\0\x03\x23\0\x02");
     let log = world.log();
     assert_eq!(log, ["receive p0 #0 a", "receive p0 #0 a"]);
+    world.message("a", QoS::AtLeastOnce, false, 1);
+    world.log();
     world.packet(&Packet::Disconnect(Disconnect::new(ReasonCode::SessionTakenOver)));
+    // What is not acknowledged by now never is.
+    world.wait(1_000);
     world.closed(Closer::Server);
     world.expect(&["disconnect Server SessionTakenOver", "close Server"]);
     let mut world = World::new(&spec());

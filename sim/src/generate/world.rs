@@ -1,0 +1,146 @@
+//! Which features a scenario has, and its network, nodes and limits.
+
+use super::{Family, Profile, Size, Source};
+use crate::scenario::{BrokerSpec, NetSpec, Scenario, SharedStrategy};
+
+/// Features of a scenario, each on or off.
+#[derive(Debug)]
+pub(super) struct Features {
+    /// Clients before MQTT 5.0, in percent.
+    pub(super) old_percent: u64,
+    /// Sessions that outlive a connection, in percent of the clients.
+    pub(super) session_percent: u64,
+    /// Messages by QoS, as weights.
+    pub(super) qos: [u32; 3],
+    pub(super) retain_percent: u64,
+    pub(super) expiry: bool,
+    pub(super) aliases: bool,
+    pub(super) keep_alive: bool,
+    pub(super) receive_maximum: bool,
+    pub(super) packet_size: bool,
+    pub(super) ack_delay: bool,
+    pub(super) wills_percent: u64,
+    pub(super) reconnect: bool,
+    pub(super) options: bool,
+    pub(super) shared_percent: u64,
+    pub(super) large: bool,
+}
+
+/// Chooses them, and all of the scenario that is no client and no step.
+pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenario) -> Features {
+    let is = |family| profile.family == family;
+    scenario.shards = source.between(1, 4) as u16;
+    scenario.settle_ms = if profile.size == Size::Full { 120_000 } else { 30_000 };
+    scenario.net = net(source);
+    if is(Family::Limits) || source.percent(25) {
+        scenario.broker = limits(is(Family::Limits), source);
+    }
+    if source.coin() {
+        let strategies =
+            [SharedStrategy::Random, SharedStrategy::RoundRobin, SharedStrategy::Sticky, SharedStrategy::Hash];
+        scenario.broker.shared_subscription_strategy = Some(*source.pick(&strategies));
+    }
+    let percent = |likely: bool, often: u64, source: &mut Source| {
+        if likely {
+            source.between(50, 100)
+        } else if source.coin() {
+            source.log(1, often)
+        } else {
+            0
+        }
+    };
+    let sessions = matches!(profile.family, Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits);
+    Features {
+        old_percent: percent(false, 100, source),
+        session_percent: percent(sessions, 100, source),
+        qos: qos(source),
+        retain_percent: percent(is(Family::Retained), 40, source),
+        expiry: source.coin(),
+        aliases: source.coin(),
+        keep_alive: source.coin(),
+        receive_maximum: is(Family::Limits) || source.coin(),
+        packet_size: source.percent(if is(Family::Limits) { 50 } else { 20 }),
+        ack_delay: source.coin(),
+        wills_percent: percent(is(Family::Wills), 50, source),
+        reconnect: source.percent(30),
+        options: source.coin(),
+        shared_percent: percent(is(Family::Shared), 50, source),
+        large: source.percent(30),
+    }
+}
+
+/// QoS 1 and 2 mostly, but each may be left out.
+fn qos(source: &mut Source) -> [u32; 3] {
+    let mut weight = |often: u64| if source.coin() { source.log(1, often) as u32 } else { 0 };
+    let weights = [weight(8), weight(32), weight(32)];
+    if weights == [0; 3] { [1, 2, 2] } else { weights }
+}
+
+fn net(source: &mut Source) -> NetSpec {
+    let mut net = NetSpec::default();
+    if source.coin() {
+        let low = source.log(1, 5_000);
+        net.latency_us = low..=low + source.log(1, 500_000);
+    }
+    if source.percent(30) {
+        net.loss_ppm = source.log(100, 300_000) as u32;
+        net.retransmit_ms = source.log(20, 1_000);
+    }
+    if source.coin() {
+        let low = source.log(1, 64);
+        net.chunk_bytes = low..=low + source.log(1, 1_400);
+    }
+    if source.percent(30) {
+        net.socket_bytes = source.log(256, 64 << 10);
+    }
+    if source.coin() {
+        net.shard_delay_us = 0..=source.log(1, 50_000);
+    }
+    if source.percent(30) {
+        net.work_delay_us = source.log(1, 20_000);
+    }
+    if source.percent(BUGGIFY_PERCENT) {
+        net.chunk_bytes = 1..=1;
+    }
+    net
+}
+
+/// Each limit is set or not; one that is set is now and then at its minimum.
+fn limits(all_small: bool, source: &mut Source) -> BrokerSpec {
+    let mut set = |low: u64, high: u64| {
+        if source.percent(BUGGIFY_PERCENT) {
+            return Some(low);
+        }
+        source.percent(if all_small { 50 } else { 20 }).then(|| source.log(low, high))
+    };
+    let mut broker = BrokerSpec {
+        max_inflight: set(1, 32).map(|value| value as u16),
+        max_mqueue_len: set(1, 100).map(|value| value as u16),
+        max_mqueue_bytes: set(2_000, 100_000),
+        max_awaiting_rel: set(1, 20).map(|value| value as u16),
+        await_rel_timeout_ms: set(1, 60).map(|seconds| seconds * 1_000),
+        retry_interval_ms: set(1, 30).map(|seconds| seconds * 1_000),
+        max_session_expiry_interval_s: set(1, 60).map(|value| value as u32),
+        session_expiry_interval_s: set(1, 60).map(|value| value as u32),
+        max_subscriptions: set(1, 10).map(|value| value as u32),
+        idle_timeout_ms: set(1_000, 15_000),
+        slow_consumer_timeout_ms: set(1_000, 60_000),
+        max_publisher_hold_ms: set(100, 10_000),
+        publish_limit_per_s: set(20, 1_000).map(|value| value as u32),
+        rate_limit_bytes_per_s: set(5_000, 100_000),
+        max_packet_size: set(1_024, 65_536).map(|value| value as u32),
+        max_topic_alias: set(1, 16).map(|value| value as u16),
+        max_retained_messages: set(1, 20).map(|value| value as u32),
+        retained_expiry_interval_ms: set(1, 60).map(|seconds| seconds * 1_000),
+        ..BrokerSpec::default()
+    };
+    broker.server_keepalive_s = source.percent(10).then(|| source.log(1, 30) as u16);
+    broker.mqueue_store_qos0 = source.percent(30).then(|| source.coin());
+    broker.upgrade_qos = source.percent(10).then_some(true);
+    broker.ignore_loop_deliver = source.percent(10).then_some(true);
+    broker.max_qos_allowed = source.percent(10).then(|| source.below(3) as u8);
+    broker
+}
+
+/// How often something is made as small or as slow as it goes, whatever else was chosen.
+const BUGGIFY_PERCENT: u64 = 5;
