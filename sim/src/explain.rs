@@ -33,7 +33,7 @@ pub fn explain(scenario: &Scenario, report: &Report) -> String {
         let _ = writeln!(out, "{} ({class}): {}", violation.check, violation.check.about());
         let _ = writeln!(out, "{}", sentence(&printable(&violation.message)));
         for (at, line) in &story.happened {
-            let _ = writeln!(out, "  {at:>9}  {line}");
+            let _ = writeln!(out, "  {:>9}  {line}", at.to_string());
         }
         let _ = writeln!(out, "Why this is wrong: {}", story.promise);
         if !story.excluded.is_empty() {
@@ -322,7 +322,7 @@ fn fault_excuse(
             let (who, what) = words.fault(fault);
             last = Some(stamped.at);
             if stamped.at >= from {
-                met.push(format!("{who} {what} ({})", stamped.at));
+                met.push(format!("{who}: {what} ({})", stamped.at));
             }
         }
     }
@@ -387,7 +387,7 @@ fn clean(words: &Words<'_>, report: &Report) -> String {
             .take(6)
             .map(|(at, fault)| {
                 let (who, what) = words.fault(fault);
-                format!("{who} {what} ({at})")
+                format!("{who}: {what} ({at})")
             })
             .collect();
         match tally.faults.len() {
@@ -408,11 +408,11 @@ fn clean(words: &Words<'_>, report: &Report) -> String {
     }
     let (looked, idle): (Vec<_>, Vec<_>) =
         Check::ALL.iter().copied().partition(|check| report.obligations.of(*check) > 0);
-    let _ = writeln!(out, "Checked:");
+    let _ = writeln!(out, "Looked for, and not found:");
     for check in looked {
         let _ = writeln!(
             out,
-            "  {:<6} {:>8}  never {}",
+            "  {:<6} {:>8} times  {}",
             check.name(),
             grouped(report.obligations.of(check)),
             check.about()

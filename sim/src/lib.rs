@@ -20,7 +20,6 @@ pub mod report;
 mod run;
 pub mod scenario;
 pub mod shrink;
-
 pub mod timeline;
 mod whitebox;
 mod words;

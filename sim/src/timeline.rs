@@ -40,15 +40,25 @@ pub fn text(scenario: &Scenario, report: &Report, style: TextStyle) -> String {
         let rows = rows(&words, report, &history.events, style);
         let rows = shortened(rows, style.max_lines);
         let name_width = scenario.clients.iter().map(|c| c.name.chars().count()).max().unwrap_or(6).clamp(6, 20);
+        let arrow_width = arrow_width(&rows);
         out.push('\n');
         for row in &rows {
-            out.push_str(&paint.row(row, name_width));
+            out.push_str(&paint.row(row, name_width, arrow_width));
             out.push('\n');
         }
     }
     out.push('\n');
     out.push_str(&obligations(report, &paint));
     out
+}
+
+fn arrow_width(rows: &[Row]) -> usize {
+    let of = |row: &Row| match row {
+        Row::Said { said, .. } if said.way != Way::Here => said.what.chars().count() + 5,
+        Row::Said { .. } | Row::World { .. } | Row::Moment { .. } | Row::Violation { .. } | Row::Folded { .. } => 0,
+        Row::Left { .. } => 0,
+    };
+    rows.iter().map(of).filter(|width| *width <= ARROW_WIDTH_MAX).max().unwrap_or(0).max(ARROW_WIDTH)
 }
 
 fn header(scenario: &Scenario, report: &Report, paint: &Paint) -> String {
@@ -109,19 +119,19 @@ enum Row {
     /// A violation.
     Violation { at: Instant, check: Check, what: String },
     /// Much of the same, by so many clients.
-    Folded { from: Instant, to: Instant, messages: u64, who: BTreeSet<String> },
+    Folded { from: Instant, to: Instant, packets: u64, messages: u64, who: BTreeSet<String> },
     /// Lines that found no room.
     Left { lines: usize },
 }
 
 impl Row {
-    /// Whether it is left out last.
-    const fn matters(&self) -> bool {
+    /// What has a low one is left out last.
+    const fn rank(&self) -> u8 {
         match self {
-            Row::Said { journey, .. } => *journey,
-            Row::World { fault, .. } => *fault,
-            Row::Moment { .. } | Row::Violation { .. } => true,
-            Row::Folded { .. } | Row::Left { .. } => false,
+            Row::Violation { .. } => 0,
+            Row::Moment { .. } | Row::Said { journey: true, .. } => 1,
+            Row::World { fault: true, .. } => 2,
+            Row::Said { .. } | Row::World { .. } | Row::Folded { .. } | Row::Left { .. } => 3,
         }
     }
 }
@@ -138,15 +148,22 @@ fn rows(words: &Words<'_>, report: &Report, events: &[Stamped], style: TextStyle
     let mut rows = Vec::new();
     let mut marks = marks.iter().peekable();
     let mut fold = Fold::default();
+    let mut skipped = 0;
     for (stamped, journey) in events.iter().zip(journey) {
         while let Some((_, row)) = marks.next_if(|(at, _)| *at < stamped.at) {
             fold.end(&mut rows);
             rows.push(row.clone());
         }
-        if !near(stamped.at) {
+        // Faults explain what follows, wherever they are.
+        if !near(stamped.at) && !matches!(stamped.event, Event::Fault(_)) {
+            skipped += 1;
             continue;
         }
-        let Some(row) = row(words, stamped, journey) else { continue };
+        if skipped > 0 {
+            fold.end(&mut rows);
+            rows.push(Row::Left { lines: core::mem::take(&mut skipped) });
+        }
+        let row = row(words, stamped, journey);
         let traffic = is_traffic(&stamped.event);
         // A message is handed on where it arrives: a line only if the message is the one that matters.
         if !journey && (matches!(stamped.event, Event::Handed { .. } | Event::Gone { .. })) {
@@ -179,46 +196,21 @@ fn marks(violations: &[Violation]) -> Vec<(Instant, Row)> {
     marks
 }
 
-fn row(words: &Words<'_>, stamped: &Stamped, journey: bool) -> Option<Row> {
+fn row(words: &Words<'_>, stamped: &Stamped, journey: bool) -> Row {
     let at = stamped.at;
     if let Some(said) = words.said(&stamped.event, at) {
         let (who, server) = (words.of_conn(said.conn), words.server(said.conn));
-        return Some(Row::Said { at, who, server, said, journey });
+        return Row::Said { at, who, server, said, journey };
     }
-    match &stamped.event {
-        Event::Fault(fault) => {
-            let (who, what) = words.fault(fault);
-            Some(Row::World { at, who, what, fault: true })
-        }
-        Event::Calm => {
-            Some(Row::World { at, who: String::new(), what: "calm: no step and no fault is left".into(), fault: false })
-        }
-        Event::Quiesce => Some(Row::World {
-            at,
-            who: String::new(),
-            what: "the end: what is owed by now is lost".into(),
-            fault: false,
-        }),
-        Event::Connect { .. }
-        | Event::Connack { .. }
-        | Event::Subscribe { .. }
-        | Event::Suback { .. }
-        | Event::Unsubscribe { .. }
-        | Event::Unsuback { .. }
-        | Event::Publish { .. }
-        | Event::Acked { .. }
-        | Event::Release { .. }
-        | Event::Receive { .. }
-        | Event::Ack { .. }
-        | Event::Released { .. }
-        | Event::Handed { .. }
-        | Event::Pingresp { .. }
-        | Event::Disconnect { .. }
-        | Event::Close { .. }
-        | Event::Gone { .. }
-        | Event::Wild { .. }
-        | Event::Unexpected { .. } => None,
-    }
+    let (who, what, fault) = if let Event::Fault(fault) = &stamped.event {
+        let (who, what) = words.fault(fault);
+        (who, what, true)
+    } else if stamped.event == Event::Calm {
+        (String::new(), "calm: no step and no fault is left".into(), false)
+    } else {
+        (String::new(), "the end: what is owed by now is lost".into(), false)
+    };
+    Row::World { at, who, what, fault }
 }
 
 const fn is_traffic(event: &Event) -> bool {
@@ -243,7 +235,7 @@ struct Fold {
 
 impl Fold {
     /// Lines of a stretch that are shown.
-    const SHOWN: usize = 6;
+    const SHOWN: usize = 4;
 
     fn add(&mut self, row: Row) {
         self.waiting.push(row);
@@ -258,6 +250,7 @@ impl Fold {
         }
         let rest = waiting.split_off(Fold::SHOWN);
         rows.extend(waiting);
+        let packets = rest.len() as u64;
         let mut folded = (Instant::NEVER, Instant::START, 0, BTreeSet::new());
         for row in rest {
             if let Row::Said { at, who, said, .. } = row {
@@ -268,7 +261,7 @@ impl Fold {
             }
         }
         let (from, to, messages, who) = folded;
-        rows.push(Row::Folded { from, to, messages, who });
+        rows.push(Row::Folded { from, to, packets, messages, who });
     }
 }
 
@@ -277,9 +270,11 @@ fn shortened(rows: Vec<Row>, max: Option<usize>) -> Vec<Row> {
     let Some(max) = max.filter(|max| rows.len() > *max) else { return rows };
     let mut keep = BTreeSet::new();
     // The reach around what matters grows while there is room; a run without violations keeps its start and its end.
-    let anchors: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].matters()).collect();
-    let ends = [0, rows.len() - 1];
-    let anchors = if anchors.is_empty() { ends.to_vec() } else { anchors };
+    let mut anchors: Vec<usize> = (0..rows.len()).filter(|i| rows[*i].rank() < 3).collect();
+    anchors.sort_by_key(|i| rows[*i].rank());
+    if anchors.is_empty() {
+        anchors = vec![0, rows.len() - 1];
+    }
     'grow: for reach in 0..rows.len() {
         for anchor in &anchors {
             for i in [anchor.checked_sub(reach), Some(anchor + reach)].into_iter().flatten() {
@@ -331,12 +326,12 @@ impl Paint {
         cut
     }
 
-    fn row(&self, row: &Row, name_width: usize) -> String {
+    fn row(&self, row: &Row, name_width: usize, arrow_width: usize) -> String {
         match row {
             Row::Said { at, who, server, said, journey } => {
                 let (arrow, server) = match said.way {
-                    Way::ToServer => (arrow(&said.what, true), server.as_str()),
-                    Way::ToClient => (arrow(&said.what, false), server.as_str()),
+                    Way::ToServer => (arrow(&said.what, true, arrow_width), server.as_str()),
+                    Way::ToClient => (arrow(&said.what, false, arrow_width), server.as_str()),
                     Way::Here => (format!("· {}", said.what), ""),
                 };
                 let mark = if *journey { '┃' } else { ' ' };
@@ -367,17 +362,13 @@ impl Paint {
             Row::Violation { at, check, what } => {
                 self.ink(RED, &self.cut(&format!("{:>10} ✗ {check} is violated: {what}", clock(*at))))
             }
-            Row::Folded { from, to, messages, who } => {
+            Row::Folded { from, to, packets, messages, who } => {
                 let names: Vec<_> = who.iter().take(3).cloned().collect();
                 let more = who.len().saturating_sub(names.len());
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                let what = counted(*messages, "message", "messages");
-                let line = format!(
-                    "{:>10} … {what} between {}{more} and the broker, until {}",
-                    clock(*from),
-                    names.join(", "),
-                    clock(*to)
-                );
+                let what =
+                    format!("{} more, {} of them PUBLISH", counted(*packets, "packet", "packets"), grouped(*messages));
+                let line = format!("{:>10} … {what}: {}{more}, until {}", clock(*from), names.join(", "), clock(*to));
                 self.ink(DIM, &self.cut(&line))
             }
             Row::Left { lines } => {
@@ -387,8 +378,8 @@ impl Paint {
     }
 }
 
-fn arrow(what: &str, to_server: bool) -> String {
-    let room = ARROW_WIDTH.saturating_sub(what.chars().count() + 4);
+fn arrow(what: &str, to_server: bool, width: usize) -> String {
+    let room = width.saturating_sub(what.chars().count() + 4);
     let line = "─".repeat(room.max(1));
     if to_server { format!("──{what}{line}─▶") } else { format!("◀─{line}{what}──") }
 }
@@ -416,8 +407,10 @@ pub(crate) const fn class_name(class: Class) -> &'static str {
     }
 }
 
-/// Columns between a client's name and the broker's.
-const ARROW_WIDTH: usize = 44;
+/// Columns between a client's name and the broker's, unless a packet has more to say.
+const ARROW_WIDTH: usize = 38;
+/// Most columns there; longer packets push the broker out of line.
+const ARROW_WIDTH_MAX: usize = 58;
 
 const RESET: &str = "\u{1b}[0m";
 const BOLD: &str = "\u{1b}[1m";

@@ -7,7 +7,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
 use crate::history::{
-    AckKind, ClientIx, Closer, ConnIx, Event, Fault, NameIx, NodeIx, PublishFacts, ReceiveFacts, Uid,
+    AckKind, ClientIx, Closer, ConnIx, ConnectFacts, Event, Fault, NameIx, NodeIx, PublishFacts, ReceiveFacts, Uid,
 };
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -97,11 +97,7 @@ impl<'a> Words<'a> {
     pub(crate) fn said(&self, event: &Event, at: Instant) -> Option<Said> {
         let (conn, way, what, note) = match event {
             Event::Connect { conn, facts, .. } => {
-                let mut note = vec![version_name(facts.version).to_owned()];
-                note.extend(facts.clean.then(|| "clean".to_owned()));
-                note.extend(facts.expiry_s.filter(|s| *s > 0).map(|s| format!("session expiry {s} s")));
-                note.extend(facts.will.map(|will| format!("will to {} q{}", self.text(will.topic), will.qos as u8)));
-                (conn, Way::ToServer, format!("CONNECT {}", self.text(facts.client_id)), note.join(", "))
+                (conn, Way::ToServer, format!("CONNECT {}", self.text(facts.client_id)), self.connect_note(facts))
             }
             Event::Connack { conn, present, code, .. } => {
                 let note = if *present { "session present" } else { "" };
@@ -155,6 +151,14 @@ impl<'a> Words<'a> {
             Event::Fault(_) | Event::Calm | Event::Quiesce => return None,
         };
         Some(Said { conn: *conn, way, what, note })
+    }
+
+    fn connect_note(&self, facts: &ConnectFacts) -> String {
+        let mut note = vec![version_name(facts.version).to_owned()];
+        note.extend(facts.clean.then(|| "clean".to_owned()));
+        note.extend(facts.expiry_s.filter(|s| *s > 0).map(|s| format!("session expiry {s} s")));
+        note.extend(facts.will.map(|will| format!("will to {} q{}", self.text(will.topic), will.qos as u8)));
+        note.join(", ")
     }
 
     fn published(&self, facts: &PublishFacts) -> String {

@@ -2,15 +2,16 @@
 // overview strip.
 
 // Arrows that are wanted and in view, in order of time. Events of arrows are sorted; each is at one end of its arrow.
+const foundRoom = new Int32Array(model.arrows.count)
 function inView() {
-  const { arrows, times } = model
-  const first = lowerBound(view.from - arrows.longest)
-  const found = []
-  for (let i = first; i < arrows.count; i++) {
-    if (times[arrows.event[i]] > view.to + arrows.longest) break
-    if (arrows.shown[i] && arrows.to[i] >= view.from && arrows.from[i] <= view.to && layout.lanes.has(arrows.client[i])) found.push(i)
+  const { from, to, client, shown, count, longest, event } = model.arrows
+  const { times } = model
+  const last = view.to + longest
+  let n = 0
+  for (let i = lowerBound(view.from - longest); i < count && times[event[i]] <= last; i++) {
+    if (shown[i] && to[i] >= view.from && from[i] <= view.to && layout.has[client[i]]) foundRoom[n++] = i
   }
-  return found
+  return foundRoom.subarray(0, n)
 }
 
 function lowerBound(time) {
@@ -56,7 +57,7 @@ function drawArrows(found, dim) {
     const data = key[0] === '2'
     ctx.strokeStyle = ctx.fillStyle = inkOf(list[0])
     ctx.lineWidth = data ? (crowd > 700 ? 1 : 1.35) : .9
-    ctx.globalAlpha = (data ? Math.max(.42, pale) : key[0] === '1' ? .8 : .55 * pale + .15) * (dim ? .55 : 1)
+    ctx.globalAlpha = (data ? Math.max(.42, pale) : key[0] === '1' ? .6 : .55 * pale + .15) * (dim ? .55 : 1)
     if (key[3] === '1') ctx.setLineDash([3, 3])
     ctx.beginPath()
     for (const i of list) {
@@ -85,42 +86,54 @@ function head(x1, y1, x2, y2, reach) {
   ctx.closePath()
 }
 
-const BIN = 4
+const BIN = 3
+let density = { key: '', rows: new Map() }
 
-// Messages by lane and by a few pixels of time: [lane][bin][in, out by QoS], stacked bars toward the broker.
-function drawDensity(found, visible, dim) {
-  const { arrows } = model
+// Messages by lane and by a few pixels of time, three numbers a bin: by QoS.
+function countDensity(found) {
+  const key = `${view.from} ${view.to} ${size.width} ${filterVersion}`
+  if (density.key === key) return density.rows
+  const { from, to, client, kind, qos, down } = model.arrows
   const bins = Math.ceil((size.width - size.gutter) / BIN) + 1
-  const rows = new Map()
-  let most = 1
+  const scale = (size.width - size.gutter) / (view.to - view.from) / BIN
+  const byClient = []
   for (const i of found) {
-    if (arrows.kind[i] !== DATA) continue
-    const at = arrows.down[i] ? arrows.to[i] : arrows.from[i]
-    const bin = Math.floor((x(at) - size.gutter) / BIN)
+    if (kind[i] !== DATA) continue
+    const bin = Math.floor(((down[i] ? to[i] : from[i]) - view.from) * scale)
     if (bin < 0 || bin >= bins) continue
-    let row = rows.get(arrows.client[i])
-    if (!row) rows.set(arrows.client[i], row = new Float64Array(bins * 3))
-    row[bin * 3 + arrows.qos[i]]++
+    const row = byClient[client[i]] ??= new Float64Array(bins * 3)
+    row[bin * 3 + qos[i]]++
   }
-  for (const row of rows.values()) for (let b = 0; b < bins; b++) most = Math.max(most, row[b * 3] + row[b * 3 + 1] + row[b * 3 + 2])
-  ctx.globalAlpha = dim ? .5 : .9
+  const rows = new Map()
+  byClient.forEach((row, of) => {
+    let most = 1
+    for (let k = 0; k < row.length; k += 3) most = Math.max(most, row[k] + row[k + 1] + row[k + 2])
+    rows.set(of, { row, most })
+  })
+  density = { key, rows }
+  return rows
+}
+
+function drawDensity(found, visible, dim) {
+  const rows = countDensity(found)
+  const most = Math.max(2, ...[...rows.values()].map((of) => of.most))
+  ctx.globalAlpha = dim ? .6 : .85
   for (const lane of visible) {
-    const row = rows.get(lane.client)
-    if (!row) continue
+    const of = rows.get(lane.client)
+    if (!of) continue
+    const { row } = of
     const toward = laneY(lane) < bandTop() ? 1 : -1
-    const room = lane.height * (lane.height < 40 ? .66 : .54) - 5
+    // A lane's own course is seen whatever the others do; how busy it is beside them, by a logarithm.
+    const room = (lane.height * (lane.height < 40 ? .66 : .54) - 5) * (.4 + .6 * Math.log1p(of.most) / Math.log1p(most)) / of.most
+    const start = barY(lane) + toward * (lane.height < 40 ? 3 : 5)
     for (let qos = 0; qos < 3; qos++) {
       ctx.fillStyle = ink[`qos${qos}`]
-      for (let b = 0; b < bins; b++) {
-        const all = row[b * 3] + row[b * 3 + 1] + row[b * 3 + 2]
-        const own = row[b * 3 + qos]
+      for (let k = 0, px = size.gutter; k < row.length; k += 3, px += BIN) {
+        const own = row[k + qos]
         if (!own) continue
-        // The logarithm keeps what is rare visible beside a burst.
-        const full = Math.max(2, Math.log1p(all) / Math.log1p(most) * room)
-        const under = (qos > 0 ? row[b * 3] : 0) + (qos > 1 ? row[b * 3 + 1] : 0)
-        const start = barY(lane) + toward * (4 + full * under / all)
-        const height = full * own / all
-        ctx.fillRect(size.gutter + b * BIN, toward > 0 ? start : start - height, BIN - 1, height)
+        const under = (qos > 0 ? row[k] : 0) + (qos > 1 ? row[k + 1] : 0)
+        const height = Math.max(1, own * room)
+        ctx.fillRect(px, toward > 0 ? start + under * room : start - under * room - height, BIN, height)
       }
     }
   }

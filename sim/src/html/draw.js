@@ -11,8 +11,9 @@ const AXIS = 34
 const SINGLE_ARROWS_MAX = 2600
 let size = { width: 0, height: 0, gutter: 140 }
 let ink = {}
-let layout = { lanes: [], nodes: [], height: 0 }
+let layout = { lanes: new Map(), has: new Uint8Array(0), band: 0, natural: 0, height: 0 }
 let laneFilter = null
+let filterVersion = 0
 
 function readInks() {
   const style = getComputedStyle(document.documentElement)
@@ -70,7 +71,9 @@ function arrange() {
   const natural = y
   y += band
   for (const ix of below) { lanes.set(ix, { client: ix, top: y, height, up: false }); y += height }
-  layout = { lanes, band, natural, height: y + 6 }
+  const has = new Uint8Array(run.clients.length)
+  for (const ix of lanes.keys()) has[ix] = 1
+  layout = { lanes, has, band, natural, height: y + 6 }
   view.scroll = Math.max(0, Math.min(view.scroll, layout.height - size.height))
 }
 
@@ -111,6 +114,7 @@ function draw() {
   for (const lane of visible) drawSubscriptions(lane)
   for (const span of model.sessions) drawSession(span)
   for (const mark of model.marks) drawMark(mark)
+  drawFaultLabels(ink.paper)
   ctx.restore()
   drawBand()
   ctx.save()
@@ -118,8 +122,21 @@ function draw() {
   drawHighlights()
   if (!drawn.dense) drawMessageLabels(found)
   ctx.restore()
-  drawAxis(ticks)
   drawNames(visible)
+  drawScrollbar()
+  drawAxis(ticks)
+}
+
+function drawScrollbar() {
+  if (layout.height <= size.height) return
+  const room = size.height - AXIS - 8
+  const length = Math.max(28, room * size.height / layout.height)
+  ctx.fillStyle = ink.mute
+  ctx.globalAlpha = .45
+  ctx.beginPath()
+  ctx.roundRect(size.width - 8, AXIS + 4 + (room - length) * view.scroll / (layout.height - size.height), 4, length, 2)
+  ctx.fill()
+  ctx.globalAlpha = 1
 }
 
 function clipTo(left, top, width, height) {
@@ -390,13 +407,17 @@ function drawSubscriptions(lane) {
       const more = spans.filter((o) => o !== s && o.to > s.from && o.from < s.to).length
       const text = fitted(`${nameText(s.filter)} q${s.qos}${more ? ` +${more}` : ''}`, 240)
       const width = ctx.measureText(text).width
-      const px = Math.max(a, size.gutter + 8)
+      const px = Math.max(a + 5, size.gutter + 8)
       if (b - px < width + 6 || taken.some(([from, to]) => px < to && px + width > from)) continue
       taken.push([px, px + width + 10])
       const rows = Math.min(2, Math.max(0, ...spans.map((o) => o.row)))
       ctx.fillStyle = ink.subscription
       ctx.textAlign = 'left'
       ctx.textBaseline = 'middle'
+      ctx.lineWidth = 3.5
+      ctx.lineJoin = 'round'
+      ctx.strokeStyle = ink.paper
+      ctx.strokeText(text, px, barY(lane) + away * (19 + rows * 4))
       ctx.fillText(text, px, barY(lane) + away * (19 + rows * 4))
     }
   }
@@ -418,6 +439,8 @@ function drawFault(fault) {
   faultRect(fault, laneY(lane) + 2, lane.height - 3, lane.up ? 'top' : 'bottom', lane)
 }
 
+const faultLabels = []
+
 function faultRect(fault, top, height, labelAt, lane) {
   const [a, b] = span(fault.from, Math.max(fault.to, fault.from))
   const down = fault.down
@@ -433,10 +456,24 @@ function faultRect(fault, top, height, labelAt, lane) {
   const px = Math.max(a + 6, size.gutter + 6)
   if ((b - px < width + 6 && !fault.instant) || (lane && height < 34)) return
   if (lane) (lane.labels ??= []).push([px - 4, px + width + 8])
+  faultLabels.push([fault.label, px, labelAt === 'top' ? top + 10 : top + height - 9, down ? ink.down : ink.fault])
+}
+
+// Over the arrows, or they would be struck through.
+function drawFaultLabels(ground) {
+  ctx.font = font(11, 560)
   ctx.textAlign = 'left'
   ctx.textBaseline = 'middle'
-  ctx.fillStyle = down ? ink.down : ink.fault
-  ctx.fillText(fault.label, px, labelAt === 'top' ? top + 10 : top + height - 9)
+  ctx.lineWidth = 3
+  ctx.lineJoin = 'round'
+  ctx.strokeStyle = ground
+  for (const [text, px, y, colour] of faultLabels.splice(0)) {
+    ctx.globalAlpha = .75
+    ctx.strokeText(text, px, y)
+    ctx.globalAlpha = 1
+    ctx.fillStyle = colour
+    ctx.fillText(text, px, y)
+  }
 }
 
 // The nodes with their shards, over what scrolls beneath them.
@@ -459,6 +496,7 @@ function drawBand() {
     }
   }
   if (show.faults) for (const fault of model.faults) drawNodeFault(fault)
+  drawFaultLabels(ink.surface)
   ctx.restore()
 }
 

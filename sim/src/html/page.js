@@ -150,6 +150,7 @@ function applyFilter() {
   laneFilter = query && lanes.size ? lanes : null
   document.getElementById('matches').value = query ? grouped(found) : ''
   overviewBins = null
+  filterVersion++
   focus.hover = null
   arrange()
   redraw()
@@ -363,6 +364,9 @@ function start() {
   const summary = first ? `${first.check} is violated: ${first.message}` : 'Nothing was violated.'
   canvas.setAttribute('aria-label', `Lanes of ${counted(run.clients.length, 'client', 'clients')} and ${counted(run.nodes, 'node', 'nodes')} over ${duration(run.simulated)}. ${summary} Arrow keys move, plus and minus zoom, n goes through the moments.`)
   fit()
+  // With many lanes both sides of the broker are seen at first.
+  const below = layout.height - layout.natural - layout.band
+  view.scroll = Math.max(0, Math.min(layout.natural + layout.band + Math.min(below, size.height * .38) - size.height, layout.height - size.height))
   if (first) {
     choose(first)
     first.clients.slice(0, 1).forEach(reveal)
