@@ -107,6 +107,12 @@ impl State {
     pub(super) fn explain(&self, message: &Facts, id: u32, now: Instant) -> Explained {
         let mut explained = Explained { all_as_published: true, ..Explained::default() };
         let mut since_old = None;
+        // Once it is accepted, who gets it is decided, but for what is under way between shards.
+        let late = self.lane_slack() + self.nodes[usize::from(self.conn(message.conn).node)].paused;
+        let until = match message.accepted.filter(|_| message.logical == 1) {
+            Some(accepted) => now.min(accepted + late),
+            None => now,
+        };
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -116,7 +122,7 @@ impl State {
                 // Before SUBACK a lower QoS than asked for may be granted.
                 let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
                 let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
-                if grant.overlaps(message.sent, now) {
+                if grant.overlaps(message.sent, until) {
                     if own {
                         explained.own = true;
                     } else {

@@ -422,12 +422,8 @@ impl State {
         const PATIENCE: Duration = Duration::from_secs(60);
         let State { clients, ids, conns, limits, wills, .. } = self;
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return true };
-        if message.registered {
-            return false;
-        }
-        if let Some(conn) = message.will
-            && conns[conn as usize].as_deref().is_none_or(|c| c.closed.is_none() || c.gone.is_none())
-        {
+        // Of a will it is known at the end only whether it was due.
+        if message.registered || message.will.is_some() {
             return false;
         }
         let young = message.resent + PATIENCE > now;
