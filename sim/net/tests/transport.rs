@@ -303,7 +303,13 @@ fn pieces_and_times_come_from_the_seed() {
     fn times(seed: u64) -> Vec<(u128, usize)> {
         let (send, receive) = std::sync::mpsc::channel();
         simulate(1, move |net, node| async move {
-            let spec = LinkSpec { latency_us: [(0, 20_000); 2], chunk_bytes: (1, 50), loss_ppm: 20_000, retransmit_ms: 200, ..SPEC };
+            let spec = LinkSpec {
+                latency_us: [(0, 20_000); 2],
+                chunk_bytes: (1, 50),
+                loss_ppm: 20_000,
+                retransmit_ms: 200,
+                ..SPEC
+            };
             let accepted = node.spawn(async { SimListener::bind(address()).await.unwrap().accept().await.unwrap().0 });
             let link = Link::new(&net, "10.1.0.1".parse().unwrap(), spec, seed);
             let mut client = link.connect(address()).await.unwrap();

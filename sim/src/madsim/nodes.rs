@@ -81,7 +81,15 @@ impl Nodes {
         let handle = Handle::current();
         let node = |ix: u16| {
             let built = handle.create_node().name(format!("node-{ix}")).ip(address(ix).ip()).build();
-            Node { id: built.id(), state: State::Down, start: 0, commands: None, paused_until: None, pressure: 0, drivers: Vec::new() }
+            Node {
+                id: built.id(),
+                state: State::Down,
+                start: 0,
+                commands: None,
+                paused_until: None,
+                pressure: 0,
+                drivers: Vec::new(),
+            }
         };
         let all: Vec<Node> = (0..scenario.nodes).map(node).collect();
         let count = all.len();
@@ -276,9 +284,9 @@ impl Nodes {
             for (shard, driver) in node.drivers.iter().enumerate() {
                 let driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
                 let found = look(driver.shard().view());
-                inside.found.extend(found.into_iter().map(|(check, what)| {
-                    (check, format!("shard {shard} of node {ix}: {what}"))
-                }));
+                inside.found.extend(
+                    found.into_iter().map(|(check, what)| (check, format!("shard {shard} of node {ix}: {what}"))),
+                );
             }
         }
     }

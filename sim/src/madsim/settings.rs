@@ -62,8 +62,10 @@ fn zone(zone: &mut Zone, spec: &BrokerSpec) {
     set(&mut zone.idle_timeout, spec.idle_timeout_ms.map(Duration::from_millis));
     set(&mut zone.slow_consumer_timeout, spec.slow_consumer_timeout_ms.map(Duration::from_millis));
     set(&mut zone.max_publisher_hold, spec.max_publisher_hold_ms.map(Duration::from_millis));
-    zone.publish_limit =
-        spec.publish_limit_per_s.filter(|count| *count > 0).map(|count| PerTime { count, time: Duration::from_secs(1) });
+    zone.publish_limit = spec
+        .publish_limit_per_s
+        .filter(|count| *count > 0)
+        .map(|count| PerTime { count, time: Duration::from_secs(1) });
 }
 
 fn set<T>(value: &mut T, spec: Option<T>) {

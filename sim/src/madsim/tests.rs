@@ -74,7 +74,8 @@ fn troubled() -> Scenario {
         client.clean = false;
         client.session_expiry_s = 60;
         client.keep_alive_s = 10;
-        client.reconnect = Some(ReconnectSpec { first_ms: 100, max_ms: 1_000, growth_percent: 100, jitter_percent: 50 });
+        client.reconnect =
+            Some(ReconnectSpec { first_ms: 100, max_ms: 1_000, growth_percent: 100, jitter_percent: 50 });
     }
     scenario
 }
