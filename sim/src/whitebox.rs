@@ -49,6 +49,8 @@ pub(crate) struct Bounds {
     lane: usize,
     /// There are shared subscriptions.
     shared: bool,
+    /// Messages that a publisher may send before it has to wait for acknowledgements, which a full lane withholds.
+    unacknowledged: usize,
 }
 
 impl Bounds {
@@ -68,17 +70,21 @@ impl Bounds {
             Action::Client { act: Act::Raw(_), .. } => true,
             Action::Client { .. } | Action::World(_) => false,
         };
-        Bounds { message, lane: LANE_HIGH_BYTES, shared: scenario.steps.iter().any(subscribes) }
+        let unacknowledged = config.zones.iter().map(|zone| usize::from(zone.max_awaiting_rel)).max().unwrap_or(0);
+        let shared = scenario.steps.iter().any(subscribes);
+        Bounds { message, lane: LANE_HIGH_BYTES, shared, unacknowledged }
     }
 
-    /// A lane that is full takes a message more of each connection, published and retained, and the will of each. What a
+    /// A lane that is full takes the messages of each connection that it need not have acknowledged, and some more,
+    /// published and retained, its will among them. What a
     /// shared subscription passes on from shard to shard holds its publisher by a message to a third one, so then there is
     /// no limit but time.
     pub(crate) fn with_connections(self, connections: u64) -> Bounds {
         if self.shared {
             return Bounds { lane: usize::MAX, ..self };
         }
-        let more = self.message.saturating_mul(usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(4));
+        let messages = usize::try_from(connections).unwrap_or(usize::MAX).saturating_mul(2 * (self.unacknowledged + 2));
+        let more = self.message.saturating_mul(messages);
         Bounds { lane: LANE_HIGH_BYTES.saturating_add(more), ..self }
     }
 }
