@@ -267,10 +267,8 @@ mod tests {
     use super::*;
 
     fn number(letter: &Letter) -> u64 {
-        match letter {
-            Letter::ToControl(ToControl::Installed { version, .. }) => *version,
-            _ => unreachable!(),
-        }
+        let Letter::ToControl(ToControl::Installed { version, .. }) = letter else { unreachable!() };
+        *version
     }
 
     /// When each letter of a pair arrives, by its number.

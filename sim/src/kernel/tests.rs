@@ -118,9 +118,9 @@ fn a_cut_holds_everything_back_until_it_heals() {
     assert_fine(&report);
     let history = report.history.as_ref().unwrap();
     let during = |at: u64| (2_002_000_000..4_000_000_000).contains(&at);
-    let receives = history.events.iter().filter(|stamped| match &stamped.event {
-        Event::Receive { conn, .. } => conn.0 == 0 && during(stamped.at.as_nanos()),
-        _ => false,
+    let receives = history.events.iter().filter(|stamped| {
+        let to_first = matches!(&stamped.event, Event::Receive { conn, .. } if conn.0 == 0);
+        to_first && during(stamped.at.as_nanos())
     });
     assert_eq!(receives.count(), 0);
     assert_eq!(received(&report), 14_000, "all come in the end");
@@ -197,7 +197,7 @@ fn every_action_is_total() {
 
 #[test]
 fn whatever_happens_to_it_the_world_stays_in_order() {
-    for seed in 0..30 {
+    for seed in 0..10 {
         let mut scenario = busy(1 + (seed % 3) as u16, seed);
         scenario.net = NetSpec { loss_ppm: 5_000, chunk_bytes: 1..=50, shard_delay_us: 0..=500, ..NetSpec::default() };
         for client in &mut scenario.clients {
