@@ -287,7 +287,7 @@ impl Client {
         }
         self.reading = on;
         cx.events.push(Event::Fault(Fault::Reading { client: self.ix, on }));
-        if self.asleep.is_none() && self.link.as_ref().is_some_and(|link| link.phase != Phase::Opening) {
+        if self.asleep.is_none() && self.link.is_some() {
             cx.out.push(ClientOutput::Read(on));
         }
         self.renew_patience(cx.now);

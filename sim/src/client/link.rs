@@ -97,7 +97,7 @@ pub(crate) struct Link {
     pub(crate) pings: u32,
     /// When the client gives the connection up: no CONNACK, no PINGRESP, no end after DISCONNECT.
     pub(crate) patience: Instant,
-    /// When the last packet was sent.
+    /// When the last packet was sent: its Keep Alive counts from there, also from CONNECT [MQTT-3.1.2-20].
     pub(crate) last_sent: Instant,
     /// The session was there before.
     pub(crate) resumed: bool,

@@ -100,7 +100,6 @@ impl Client {
         link.limits = Limits::of(connack);
         link.expiry_s = expiry_s.unwrap_or(link.expiry_s);
         link.keep_alive_s = properties.server_keep_alive.unwrap_or(link.keep_alive_s);
-        link.last_sent = cx.now;
         // MQTT 3.1 has no Session Present: its clients can only hope.
         link.resumed = present || link.version == ProtocolVersion::V31 && !link.clean;
         let (resumed, v5) = (link.resumed, link.version == ProtocolVersion::V5);

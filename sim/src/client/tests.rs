@@ -482,6 +482,13 @@ fn a_machine_that_sleeps_does_nothing() {
     world.log();
     world.act(&Act::Freeze(false));
     world.expect(&["Fault(Freeze { client: ClientIx(0), on: false })", "close Server"]);
+    // Whoever wakes up without reading reads when it is told to, even if it is not connected yet.
+    world.act(&CONNECT);
+    world.act(&Act::SetReading(false));
+    world.act(&Act::Freeze(true));
+    world.act(&Act::Freeze(false));
+    world.act(&Act::SetReading(true));
+    assert_eq!(world.log().last().map(String::as_str), Some("Read(true)!"));
 }
 
 #[test]

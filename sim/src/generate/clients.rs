@@ -28,6 +28,16 @@ pub(super) fn draw(
         scenario.clients.push(client);
     }
     leave_out_untold_limits(scenario);
+    keep_alives_fit_the_network(scenario);
+}
+
+/// A Keep Alive within which no packet comes through the network even on a good day is nobody's fault but its own.
+fn keep_alives_fit_the_network(scenario: &mut Scenario) {
+    let least_s = (4 * super::world::worst_delay_us(&scenario.net)).div_ceil(1_000_000) as u16;
+    let of_clients = scenario.clients.iter_mut().map(|client| &mut client.keep_alive_s);
+    for seconds in of_clients.chain(scenario.broker.server_keepalive_s.as_mut()).filter(|seconds| **seconds > 0) {
+        *seconds = least_s.max(*seconds);
+    }
 }
 
 /// Before MQTT 5.0 a client is not told of some limits. It loses its connection for it, which is right; but one that

@@ -33,7 +33,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     scenario.settle_ms = if profile.size == Size::Full { 120_000 } else { 30_000 };
     scenario.net = net(source);
     if is(Family::Limits) || source.percent(25) {
-        scenario.broker = limits(is(Family::Limits), source);
+        scenario.broker = limits(is(Family::Limits), 3 * worst_delay_us(&scenario.net) / 1_000, source);
     }
     if source.coin() {
         let strategies =
@@ -84,7 +84,7 @@ fn net(source: &mut Source) -> NetSpec {
     }
     if source.percent(30) {
         net.loss_ppm = source.log(100, 300_000) as u32;
-        net.retransmit_ms = source.log(20, 1_000);
+        net.retransmit_ms = source.log(10, 100);
     }
     if source.coin() {
         let low = source.log(1, 64);
@@ -105,8 +105,17 @@ fn net(source: &mut Source) -> NetSpec {
     net
 }
 
+/// The longest that a packet is under way when nothing is wrong with the network but its nature, in microseconds.
+pub(super) fn worst_delay_us(net: &NetSpec) -> u64 {
+    let retransmits_us = if net.loss_ppm > 0 { net.retransmit_ms * 1_000 * RETRANSMITS } else { 0 };
+    net.latency_us.end() + retransmits_us + net.work_delay_us + net.shard_delay_us.end()
+}
+
+/// A piece is lost six times in a row at most, and each wait is twice as long as the one before.
+const RETRANSMITS: u64 = 63;
+
 /// Each limit is set or not; one that is set is now and then at its minimum.
-fn limits(all_small: bool, source: &mut Source) -> BrokerSpec {
+fn limits(all_small: bool, worst_ms: u64, source: &mut Source) -> BrokerSpec {
     let mut set = |low: u64, high: u64| {
         if source.percent(BUGGIFY_PERCENT) {
             return Some(low);
@@ -123,7 +132,7 @@ fn limits(all_small: bool, source: &mut Source) -> BrokerSpec {
         max_session_expiry_interval_s: set(1, 60).map(|value| value as u32),
         session_expiry_interval_s: set(1, 60).map(|value| value as u32),
         max_subscriptions: set(1, 10).map(|value| value as u32),
-        idle_timeout_ms: set(1_000, 15_000),
+        idle_timeout_ms: set(worst_ms.max(1_000), worst_ms.max(15_000)),
         slow_consumer_timeout_ms: set(1_000, 60_000),
         max_publisher_hold_ms: set(100, 10_000),
         publish_limit_per_s: set(20, 1_000).map(|value| value as u32),
