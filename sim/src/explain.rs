@@ -31,7 +31,7 @@ pub fn explain(scenario: &Scenario, report: &Report) -> String {
         let story = story(&words, scenario, report, violation);
         let class = class_name(violation.check.class());
         let _ = writeln!(out, "{} ({class}): {}", violation.check, violation.check.about());
-        let _ = writeln!(out, "{}", sentence(&printable(&violation.message)));
+        let _ = writeln!(out, "{}", sentence(&words.told(&violation.message)));
         for (at, line) in &story.happened {
             let _ = writeln!(out, "  {:>9}  {line}", at.to_string());
         }
@@ -70,9 +70,8 @@ pub(crate) fn story(words: &Words<'_>, scenario: &Scenario, report: &Report, vio
 /// The moments of the witness, and the way of its message where no moment tells it.
 fn happened(words: &Words<'_>, report: &Report, violation: &Violation) -> Vec<(Instant, String)> {
     let witness = &violation.witness;
-    let moments = &witness.moments;
-    let mut lines: Vec<(Instant, String)> =
-        moments.iter().map(|(at, what)| (*at, sentence(&printable(what)))).collect();
+    let moments = words.moments(violation);
+    let mut lines: Vec<(Instant, String)> = moments.iter().map(|(at, what)| (*at, sentence(what))).collect();
     let uids: BTreeSet<_> = witness.uid.into_iter().collect();
     if let Some(history) = report.history.as_ref().filter(|_| !uids.is_empty()) {
         let told: BTreeSet<Instant> = moments.iter().map(|(at, _)| *at).collect();
@@ -314,19 +313,29 @@ fn fault_excuse(
     lines: &mut Vec<String>,
 ) {
     let name = words.client(client);
-    let mut met = Vec::new();
-    let mut last = None;
+    // What began before and was not over yet counts, too.
+    let mut met: Vec<(Instant, &Fault)> = Vec::new();
     for stamped in events.iter().filter(|stamped| stamped.at <= to) {
         let Event::Fault(fault) = &stamped.event else { continue };
-        if concerns(fault, client) {
-            let (who, what) = words.fault(fault);
-            last = Some(stamped.at);
-            if stamped.at >= from {
-                met.push(format!("{who}: {what} ({})", stamped.at));
-            }
+        if !concerns(fault, client) {
+            continue;
+        }
+        if stamped.at < from && is_over(fault, from) {
+            met.retain(|(_, other)| subject(other) != subject(fault));
+        }
+        if stamped.at >= from || !is_over(fault, from) {
+            met.push((stamped.at, fault));
         }
     }
-    match last.filter(|_| !met.is_empty()) {
+    let last = met.last().map(|(at, _)| *at);
+    let mut met: Vec<String> = met
+        .iter()
+        .map(|(at, fault)| {
+            let (who, what) = words.fault(fault);
+            format!("{who}: {what} ({at})")
+        })
+        .collect();
+    match last {
         None => lines.push(format!("No fault met {name} or a node between {from} and {to}.")),
         Some(last) => {
             let more = met.len().saturating_sub(4);
@@ -335,6 +344,47 @@ fn fault_excuse(
             let rest = millis(to.as_nanos().saturating_sub(last.as_nanos()));
             lines.push(format!("Faults: {}{more}. After the last of them there were {rest} left.", met.join("; ")));
         }
+    }
+}
+
+/// Whether it is the end of a fault, or one that is over by then.
+fn is_over(fault: &Fault, by: Instant) -> bool {
+    match fault {
+        Fault::Heal { .. }
+        | Fault::Restart { .. }
+        | Fault::Bandwidth { bytes_per_s: 0, .. }
+        | Fault::Reading { on: true, .. }
+        | Fault::Freeze { on: false, .. }
+        | Fault::Drift { ppm: 0, .. }
+        | Fault::Lag { by_us: 0, .. }
+        | Fault::MemoryPressure { level: 0, .. }
+        | Fault::ClockJump { .. } => true,
+        Fault::Pause { until, .. } => *until <= by,
+        Fault::Cut { .. }
+        | Fault::Bandwidth { .. }
+        | Fault::Reading { .. }
+        | Fault::Freeze { .. }
+        | Fault::Drift { .. }
+        | Fault::Lag { .. }
+        | Fault::Crash { .. }
+        | Fault::Shutdown { .. }
+        | Fault::MemoryPressure { .. } => false,
+    }
+}
+
+/// What a fault and its end have in common: its kind, whose it is, and which shard.
+fn subject(fault: &Fault) -> (u8, u32, u16) {
+    match fault {
+        Fault::Cut { client, .. } | Fault::Heal { client } => (0, client.0, 0),
+        Fault::Bandwidth { client, .. } => (1, client.0, 0),
+        Fault::Reading { client, .. } => (2, client.0, 0),
+        Fault::Freeze { client, .. } => (3, client.0, 0),
+        Fault::Pause { node, .. } => (4, u32::from(node.0), 0),
+        Fault::ClockJump { node, .. } => (5, u32::from(node.0), 0),
+        Fault::Drift { node, .. } => (6, u32::from(node.0), 0),
+        Fault::Lag { node, shard, .. } => (7, u32::from(node.0), *shard),
+        Fault::Crash { node } | Fault::Restart { node } | Fault::Shutdown { node } => (8, u32::from(node.0), 0),
+        Fault::MemoryPressure { node, .. } => (9, u32::from(node.0), 0),
     }
 }
 

@@ -35,7 +35,7 @@ impl Default for TextStyle {
 pub fn text(scenario: &Scenario, report: &Report, style: TextStyle) -> String {
     let paint = Paint { style };
     let words = Words::new(scenario, report);
-    let mut out = header(scenario, report, &paint);
+    let mut out = header(&words, scenario, report, &paint);
     if let Some(history) = &report.history {
         let rows = rows(&words, report, &history.events, style);
         let rows = shortened(rows, style.max_lines);
@@ -61,7 +61,7 @@ fn arrow_width(rows: &[Row]) -> usize {
     rows.iter().map(of).filter(|width| *width <= ARROW_WIDTH_MAX).max().unwrap_or(0).max(ARROW_WIDTH)
 }
 
-fn header(scenario: &Scenario, report: &Report, paint: &Paint) -> String {
+fn header(words: &Words<'_>, scenario: &Scenario, report: &Report, paint: &Paint) -> String {
     let mut out = String::new();
     let why = if scenario.why.is_empty() { "(no why)".into() } else { crate::words::printable(&scenario.why) };
     out.push_str(&paint.cut(&paint.ink(BOLD, &why)));
@@ -81,7 +81,7 @@ fn header(scenario: &Scenario, report: &Report, paint: &Paint) -> String {
     );
     let _ = write!(out, "\n{} · {}\n", paint.ink(ink, &verdict), facts);
     for violation in &report.violations {
-        let line = format!("  ✗ {} {} {}", violation.check, violation.at, crate::words::printable(&violation.message));
+        let line = format!("  ✗ {} {} {}", violation.check, violation.at, words.told(&violation.message));
         let _ = writeln!(out, "{}", paint.ink(RED, &line));
     }
     if report.more > 0 {
@@ -138,7 +138,7 @@ impl Row {
 
 fn rows(words: &Words<'_>, report: &Report, events: &[Stamped], style: TextStyle) -> Vec<Row> {
     let journey = words.journey(&words.uids());
-    let marks = marks(&report.violations);
+    let marks = marks(words, &report.violations);
     let near = |at: Instant| match style.around_ms {
         Some(ms) if !marks.is_empty() => {
             marks.iter().any(|(mark, _)| mark.as_nanos().abs_diff(at.as_nanos()) <= ms * 1_000_000)
@@ -181,15 +181,18 @@ fn rows(words: &Words<'_>, report: &Report, events: &[Stamped], style: TextStyle
     rows
 }
 
-/// Moments and violations, in order of time.
-fn marks(violations: &[Violation]) -> Vec<(Instant, Row)> {
+/// Moments and violations, in order of time. What several violations have in common is told once.
+fn marks(words: &Words<'_>, violations: &[Violation]) -> Vec<(Instant, Row)> {
     let mut marks = Vec::new();
+    let mut told = BTreeSet::new();
     for violation in violations {
-        for (i, (at, what)) in violation.witness.moments.iter().enumerate() {
-            let what = format!("{} {}", violation.check, crate::words::printable(what));
-            marks.push((*at, Row::Moment { at: *at, number: i + 1, what }));
+        for (i, (at, what)) in words.moments(violation).into_iter().enumerate() {
+            let what = format!("{} {what}", violation.check);
+            if told.insert((at, what.clone())) {
+                marks.push((at, Row::Moment { at, number: i + 1, what }));
+            }
         }
-        let what = crate::words::printable(&violation.message);
+        let what = words.told(&violation.message);
         marks.push((violation.at, Row::Violation { at: violation.at, check: violation.check, what }));
     }
     marks.sort_by_key(|(at, _)| *at);

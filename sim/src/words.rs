@@ -9,7 +9,7 @@ use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 use crate::history::{
     AckKind, ClientIx, Closer, ConnIx, ConnectFacts, Event, Fault, NameIx, NodeIx, PublishFacts, ReceiveFacts, Uid,
 };
-use crate::report::Report;
+use crate::report::{Report, Violation};
 use crate::scenario::Scenario;
 
 /// Names of what a run's events name by number.
@@ -91,6 +91,37 @@ impl<'a> Words<'a> {
     /// A message as `publisher#number`.
     pub(crate) fn uid(&self, uid: Uid) -> String {
         format!("{}#{}", self.client(uid.publisher), uid.number)
+    }
+
+    /// A text of a violation as people read it: `c3#7`, as checks name a message, becomes `sensor#7`.
+    pub(crate) fn told(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        for (i, word) in text.split(' ').enumerate() {
+            if i > 0 {
+                out.push(' ');
+            }
+            let start = word.find(|c: char| c.is_ascii_alphanumeric()).unwrap_or(0);
+            let (before, name) = word.split_at(start);
+            out.push_str(before);
+            let parts = name.strip_prefix('c').and_then(|rest| rest.split_once('#'));
+            match parts.and_then(|(client, number)| Some((client.parse().ok()?, number))) {
+                Some((client, number)) if number.starts_with(|c: char| c.is_ascii_digit()) => {
+                    out.push_str(&self.client(ClientIx(client)));
+                    out.push('#');
+                    out.push_str(number);
+                }
+                Some(_) | None => out.push_str(name),
+            }
+        }
+        printable(&out)
+    }
+
+    /// A violation's moments; one that tells none has that at which it was found.
+    pub(crate) fn moments(&self, violation: &Violation) -> Vec<(Instant, String)> {
+        if violation.witness.moments.is_empty() {
+            return vec![(violation.at, "it is found".into())];
+        }
+        violation.witness.moments.iter().map(|(at, what)| (*at, self.told(what))).collect()
     }
 
     /// What a client and the broker said to each other, or what the client did; `None` for events of the world.

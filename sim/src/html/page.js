@@ -385,6 +385,15 @@ window.newtmq = {
   faults: () => model.faults.map((fault) => ({ who: faultWho(fault), label: fault.label, from: fault.from, to: fault.to })),
   sessions: () => model.sessions.length, setView, showViolation,
   highlighted: () => [...focus.arrows].map((i) => model.arrows.event[i]),
-  arrowAt: (event) => { const line = ends(model.arrows.byEvent.get(event)); return line && { x: (line[0] + line[2]) / 2, y: line[1] * .6 + line[3] * .4 } },
+  // A point of an arrow that is in view.
+  arrowAt: (event) => {
+    const line = ends(model.arrows.byEvent.get(event))
+    const [x1, y1, x2, y2] = line ?? []
+    for (let t = .04; line && t < 1; t += .04) {
+      const spot = { x: x1 + (x2 - x1) * t, y: y1 + (y2 - y1) * t }
+      if (spot.x > size.gutter + 3 && spot.x < size.width - 3 && spot.y > AXIS + 3 && spot.y < size.height - 3) return spot
+    }
+    return null
+  },
   draw: () => { draw(); drawOverview(); return drawn },
 }

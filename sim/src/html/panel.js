@@ -57,7 +57,7 @@ function openTab(id) {
 
 function storyPane() {
   if (!run.violations.length) return runPane()
-  const out = run.violations.map((violation, i) => element('article', { class: 'violation' },
+  const out = run.violations.map((violation, i) => element('article', { class: 'violation', onclick: () => choose(violation) },
     element('h2', {}, element('span', { class: 'tag' }, violation.check), capital(violation.about)),
     element('p', { class: 'lead' }, sentence(violation.message)),
     moments(violation, i),
