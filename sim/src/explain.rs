@@ -107,7 +107,11 @@ fn told_of_others(words: &Words<'_>, others: &[(Instant, ClientIx)]) -> Option<(
     let who: BTreeSet<ClientIx> = others.iter().map(|(_, who)| *who).collect();
     let names: Vec<_> = who.iter().take(3).map(|who| words.client(*who)).collect();
     let more = who.len() - names.len();
-    let names = if more > 0 { format!("{} and {more} more", names.join(", ")) } else { names.join(" and ") };
+    let names = match &names[..] {
+        all if more > 0 => format!("{} and {more} more", all.join(", ")),
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        all => all.concat(),
+    };
     let verb = if who.len() == 1 { "gets" } else { "get" };
     Some((first, format!("{names} {verb} the message.")))
 }
