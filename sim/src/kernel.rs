@@ -11,7 +11,7 @@ mod link;
 mod node;
 mod pipe;
 mod queue;
-mod settings;
+pub(crate) mod settings;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -316,7 +316,7 @@ impl<'o, 'a> World<'o, 'a> {
     }
 }
 
-fn time_of(step: &crate::scenario::Step) -> Instant {
+pub(crate) fn time_of(step: &crate::scenario::Step) -> Instant {
     Instant::from_nanos(step.at_ms.saturating_mul(1_000_000))
 }
 

@@ -12,7 +12,7 @@ use crate::scenario::{BrokerSpec, SharedStrategy};
 const WAITING_MAX: usize = 65_534;
 
 /// The configuration of each shard. Limits that the broker's configuration would refuse become the nearest that it takes.
-pub(super) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
+pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
     let mut config = ShardConfig { sys_interval: Duration::ZERO, ..ShardConfig::default() };
     if let Some(millis) = spec.sys_interval_ms {
         config.sys_interval = Duration::from_millis(millis);

@@ -73,3 +73,59 @@ fn set<T>(value: &mut T, spec: Option<T>) {
         *value = spec;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use newtmq_node::{HookSet, ShardConfig};
+
+    use super::*;
+
+    /// The tiers give a shard the same limits, whatever a scenario says.
+    #[test]
+    fn both_tiers_understand_a_scenario_alike() {
+        let few = BrokerSpec {
+            max_inflight: Some(0),
+            max_mqueue_len: Some(7),
+            max_mqueue_bytes: Some(1_000),
+            mqueue_store_qos0: Some(false),
+            max_awaiting_rel: Some(3),
+            await_rel_timeout_ms: Some(1_500),
+            retry_interval_ms: Some(2_500),
+            session_expiry_interval_s: Some(9),
+            max_session_expiry_interval_s: Some(0),
+            max_subscriptions: Some(5),
+            upgrade_qos: Some(true),
+            server_keepalive_s: Some(11),
+            idle_timeout_ms: Some(999),
+            slow_consumer_timeout_ms: Some(123),
+            max_publisher_hold_ms: Some(456),
+            publish_limit_per_s: Some(4),
+            rate_limit_bytes_per_s: Some(500),
+            max_connections: Some(6),
+            max_packet_size: Some(300),
+            max_qos_allowed: Some(1),
+            max_topic_alias: Some(2),
+            ignore_loop_deliver: Some(true),
+            max_retained_messages: Some(8),
+            retained_expiry_interval_ms: Some(7_777),
+            shared_subscription_strategy: Some(scenario::SharedStrategy::Sticky),
+            sys_interval_ms: Some(60_000),
+        };
+        let limits = |inflight, queue| BrokerSpec {
+            max_inflight: Some(inflight),
+            max_mqueue_len: Some(queue),
+            publish_limit_per_s: Some(0),
+            rate_limit_bytes_per_s: Some(0),
+            max_qos_allowed: Some(9),
+            ..BrokerSpec::default()
+        };
+        for spec in [BrokerSpec::default(), few, limits(u16::MAX, u16::MAX), limits(60_000, 10_000)] {
+            let kernel = crate::kernel::settings::shard_config(&spec);
+            let config = config(&spec, "10.0.0.1:1883".parse().unwrap());
+            let own = newtmq::settings::shard_config(&config, HookSet::default());
+            // The node's name is shown alone.
+            let own = ShardConfig { node_name: kernel.node_name.clone(), ..own };
+            assert_eq!(format!("{own:#?}"), format!("{kernel:#?}"));
+        }
+    }
+}

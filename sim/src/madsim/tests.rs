@@ -109,6 +109,22 @@ fn the_same_seed_gives_the_same_history_in_any_thread() {
 }
 
 #[test]
+fn another_process_has_the_same_history() {
+    let own = format!("hash {:016x}", run(&troubled()).0.trace_hash);
+    let test = ["--exact", "madsim::tests::tells_its_hash", "--ignored", "--nocapture"];
+    let program = std::env::current_exe().unwrap();
+    let output = std::process::Command::new(program).args(test).output().unwrap();
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.contains(&own), "{own}: {output}");
+}
+
+#[test]
+#[ignore = "what another test runs in another process"]
+fn tells_its_hash() {
+    println!("hash {:016x}", run(&troubled()).0.trace_hash);
+}
+
+#[test]
 fn a_node_that_crashes_is_gone_until_it_is_started_again() {
     let mut scenario = scenario(
         &["a", "b"],

@@ -15,7 +15,7 @@ use super::journal::Journal;
 use super::nodes::{Inside, Nodes};
 use crate::draw;
 use crate::history::{ClientIx, Event, Fault};
-use crate::kernel::step_end;
+use crate::kernel::{step_end, time_of};
 use crate::scenario::{Action, NetSpec, Scenario, WorldAction};
 
 /// Everything that there is.
@@ -58,7 +58,7 @@ impl World {
     pub(super) async fn live(&mut self) {
         let scenario = Arc::clone(&self.scenario);
         for step in &scenario.steps {
-            self.wait_until(Instant::from_millis(step.at_ms)).await;
+            self.wait_until(time_of(step)).await;
             match &step.action {
                 Action::Client { client, act } => {
                     if let Some(actor) = self.actors.get(client.0 as usize) {
