@@ -125,7 +125,10 @@ mod tests {
             let own = newtmq::settings::shard_config(&config, HookSet::default());
             // The node's name is shown alone.
             let own = ShardConfig { node_name: kernel.node_name.clone(), ..own };
-            assert_eq!(format!("{own:#?}"), format!("{kernel:#?}"));
+            let (own, kernel) = (format!("{own:#?}"), format!("{kernel:#?}"));
+            let differ: Vec<_> = own.lines().zip(kernel.lines()).filter(|(own, kernel)| own != kernel).collect();
+            assert_eq!(differ, [], "of {spec:?}");
+            assert_eq!(own, kernel);
         }
     }
 }
