@@ -1,10 +1,12 @@
-//! Measures the kernel tier: simulated seconds per second of a busy node, and small cases per minute.
+//! Measures this build's tier: simulated seconds per second of a busy node, and small cases per minute.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::unwrap_used, missing_docs)]
 
 use newtmq_mqtt::QoS;
 use newtmq_sim::history::ClientIx;
-use newtmq_sim::scenario::{Act, Action, ClientSpec, FilterSpec, PublishSpec, Step};
+use newtmq_sim::scenario::{Act, Action, ClientSpec, Driver, FilterSpec, PublishSpec, Step};
 use newtmq_sim::{Options, Scenario, run_with};
+
+const DRIVER: Driver = if cfg!(madsim) { Driver::Madsim } else { Driver::Kernel };
 
 fn busy(shards: u16, seconds: u32, seed: u64) -> Scenario {
     let clients: Vec<ClientSpec> = (0..100)
@@ -35,7 +37,7 @@ fn busy(shards: u16, seconds: u32, seed: u64) -> Scenario {
         };
         steps.push(step(1_000 + u64::from(n % 50), n, Act::Publish(publish)));
     }
-    Scenario { seed, shards, clients, steps, settle_ms: 10_000, ..Scenario::default() }
+    Scenario { driver: DRIVER, seed, shards, clients, steps, settle_ms: 10_000, ..Scenario::default() }
 }
 
 fn small(seed: u64) -> Scenario {
@@ -63,13 +65,16 @@ fn small(seed: u64) -> Scenario {
             )),
         ));
     }
-    Scenario { seed, clients, steps, ..Scenario::default() }
+    Scenario { driver: DRIVER, seed, clients, steps, ..Scenario::default() }
 }
 
-/// Seconds of processor time that this process had: other work on the machine does not count.
+/// Seconds of processor time that this process and its threads had: other work on the machine does not count.
 fn processor_time() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap();
-    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let after_name = text.rsplit(')').next().unwrap();
+    // utime and stime, in hundredths of a second (proc_pid_stat(5)).
+    let ticks: u32 = after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u32>().unwrap()).sum();
+    f64::from(ticks) / 100.0
 }
 
 fn main() {

