@@ -225,6 +225,16 @@ impl Conn {
         }
     }
 
+    /// Both ends get RST.
+    pub(crate) fn break_off(&self) {
+        let (mut state, time, now) = self.lock();
+        for end in 0..2 {
+            state.pipes[1 - end].lose(now);
+            let at = state.pipes[1 - end].reset(now);
+            state.tell_reset(time, now, end, at);
+        }
+    }
+
     /// Heads or tails.
     pub(crate) fn tosses(&self) -> bool {
         self.lock().0.chance.ppm(500_000)

@@ -124,6 +124,14 @@ impl Net {
         }
     }
 
+    /// Every connection breaks: all ends that are left get RST.
+    pub fn reset_all(&self) {
+        let conns: Vec<_> = self.lock().conns.iter().filter_map(Weak::upgrade).collect();
+        for conn in conns {
+            conn.break_off();
+        }
+    }
+
     /// The link from the current node to an address; it is made with [`LinkSpec::default`] if nobody has set it.
     #[must_use]
     pub fn link_to(self: &Arc<Net>, to: IpAddr) -> Link {

@@ -291,6 +291,17 @@ impl Nodes {
         }
     }
 
+    /// Connections that shards have.
+    pub(super) fn connections(&self) -> usize {
+        let mut count = 0;
+        let add = |view: ShardView<'_>| {
+            count += view.connection_count();
+            Vec::new()
+        };
+        self.look_at_each(add, &mut Inside::default());
+        count
+    }
+
     /// What must always hold in a shard.
     pub(super) fn look(&self, inside: &mut Inside) {
         let config = newtmq::settings::shard_config(

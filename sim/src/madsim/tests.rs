@@ -174,3 +174,25 @@ fn a_client_that_nobody_hears_hears() {
     let [early, late] = received[..] else { panic!("{received:?}") };
     assert!((700..710).contains(&early) && (5_000..5_300).contains(&late), "{received:?}");
 }
+
+/// Small cases of every family, as the generator makes them.
+#[test]
+#[ignore = "explores"]
+fn generated_cases() {
+    use crate::generate::{Family, Profile, Size, scenario};
+    let count: u64 = std::env::var("CASES").map_or(10, |text| text.parse().unwrap());
+    for family in Family::ALL {
+        for seed in 0..count {
+            let mut case = scenario(Profile { family: *family, size: Size::Micro }, seed);
+            let kernel = run_with(&case, Options::default(), Vec::new());
+            case.driver = Driver::Madsim;
+            let report = run_with(&case, Options::default(), Vec::new());
+            for violation in report.violations.iter().take(2) {
+                println!("{} {seed}: {} {} at {} (kernel {})", family.name(), violation.check, violation.message, violation.at, kernel.verdict_name());
+            }
+            if report.violations.is_empty() && !kernel.violations.is_empty() {
+                println!("{} {seed}: ok (kernel {})", family.name(), kernel.verdict_name());
+            }
+        }
+    }
+}

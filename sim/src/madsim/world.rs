@@ -81,7 +81,14 @@ impl World {
     pub(super) async fn look(&mut self, inside: &mut Inside) {
         self.nodes.look(inside);
         self.let_go().await;
+        Net::current().reset_all();
         self.wait_until(self.journal.now() + LEAVE).await;
+        for _ in 0..LEAVES_MAX {
+            if self.nodes.connections() == 0 {
+                break;
+            }
+            self.wait_until(self.journal.now() + LEAVE).await;
+        }
         self.nodes.look_for_leaks(inside);
     }
 
@@ -188,3 +195,5 @@ fn link_spec(net: &NetSpec) -> LinkSpec {
 
 /// Longer than any hold, stall or close takes.
 const LEAVE: Duration = Duration::from_secs(60);
+/// What the last connection sent may have to wait for its publisher's limits, a day at most.
+const LEAVES_MAX: u32 = 24 * 60;
