@@ -88,7 +88,7 @@ impl State {
         // What was forgotten was complete long ago.
         let Some(message) = self.message(uid) else { return };
         let message = Facts::new(uid, message);
-        self.conn_mut(ConnIx(conn)).last = Some((uid, facts.retain));
+        self.conn_mut(ConnIx(conn)).last = Some((uid, facts.retain, facts.dup));
         if self.topics[message.topic as usize].name != facts.topic {
             let published = cx.text(self.topics[message.topic as usize].name).to_owned();
             let text = format!("its topic is {}, it was published to {published}", cx.text(facts.topic));
@@ -402,7 +402,12 @@ impl State {
         }
         cx.owe(Check::Twice);
         let c = self.conn(conn.0);
-        let (id, retained) = (c.id, c.last == Some((uid, true)));
+        let Some((_, retained, dup)) = c.last.filter(|(last, ..)| *last == uid) else { return };
+        let id = c.id;
+        if dup && self.ids[id as usize].several {
+            // The other client may have begun the exchange.
+            return;
+        }
         let Some(message) = self.message(uid) else { return };
         let message = Facts::new(uid, message);
         let explained = self.explain(&message, id, cx.now);

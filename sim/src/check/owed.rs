@@ -13,8 +13,15 @@ use crate::report::Check;
 impl State {
     /// A message was accepted: certain subscribers are owed it.
     pub(super) fn owe_message(&mut self, uid: Uid, code: ReasonCode, cx: &mut Cx<'_>) {
-        let State { clients, topics, subs, ids, limits, .. } = self;
+        let State { clients, topics, subs, ids, limits, conns, .. } = self;
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        if conns[message.conn as usize].as_deref().is_none_or(|c| c.wild) {
+            return;
+        }
+        // Clients that share a session may take each other's Packet Identifiers for their own.
+        if message.qos == QoS::ExactlyOnce && ids[message.id as usize].several {
+            return;
+        }
         let topic = &topics[message.topic as usize];
         if message.qos == QoS::AtMostOnce || topic.subs.is_empty() {
             return;

@@ -408,7 +408,10 @@ impl State {
                 if let Some(slot) = at.and_then(|at| client.messages.get_mut(at as usize)) {
                     *slot = Slot::Forgotten;
                 }
-                while matches!(client.messages.front(), Some(Slot::Forgotten)) {
+                // Numbers that were never sent stay for a while: their messages may wait in the client.
+                while matches!(client.messages.front(), Some(Slot::Forgotten))
+                    || (client.messages.len() > 10_000 && matches!(client.messages.front(), Some(Slot::Empty)))
+                {
                     client.messages.pop_front();
                     client.base += 1;
                 }

@@ -93,6 +93,7 @@ impl State {
         if self.conn(conn).retaining.is_empty() {
             return;
         }
+        let wild = self.conn(conn).wild;
         let mut list = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
         list.retain(|(topic, of)| {
             if *of > sequence {
@@ -100,7 +101,7 @@ impl State {
             }
             if let Some(write) = self.write_of(*topic, conn, *of) {
                 write.done = Some(at);
-                write.sure = !write.again;
+                write.sure = !write.again && !wild;
             }
             false
         });

@@ -25,6 +25,8 @@ impl State {
             live: Vec::new(),
             possible_until: Instant::START,
             unclear: false,
+            several: false,
+            owner: u32::MAX,
             subs: Vec::new(),
             conns: Vec::new(),
             inflight: std::collections::VecDeque::new(),
@@ -65,6 +67,7 @@ impl State {
             id,
             node,
             v5,
+            v31: facts.version == ProtocolVersion::V31,
             clean: facts.clean,
             connect_at: cx.now,
             connack: None,
@@ -103,6 +106,8 @@ impl State {
         let known = &mut self.ids[id as usize];
         known.live.push(conn.0);
         known.conns.push(conn.0);
+        known.several |= known.owner != u32::MAX && known.owner != client.0;
+        known.owner = client.0;
         if let Some(size) = facts.max_packet_size {
             known.packet_max = known.packet_max.min(size);
         }
@@ -158,7 +163,13 @@ impl State {
         }
         cx.owe(Check::SessionPresent);
         cx.owe(Check::Kept);
-        self.judge_present(conn.0, present, sent_at, cx);
+        let v31 = self.conn(conn.0).v31 && !self.conn(conn.0).clean;
+        // MQTT 3.1 cannot tell: the session goes on if it surely was there, else nothing is known.
+        let unknown_session = v31 && !self.surely_exists(id, conn.0, sent_at);
+        let present = present || v31;
+        if !v31 {
+            self.judge_present(conn.0, present, sent_at, cx);
+        }
         let (connect_at, disturbed) = (self.conn(conn.0).connect_at, self.conn(conn.0).disturbed);
         let last = self.ids[id as usize].current;
         if last.and_then(|last| self.conn(last).connack).is_some_and(|of| of.sent_at > sent_at) {
@@ -179,7 +190,7 @@ impl State {
         let restarted = disturbed.is_some_and(|at| at >= connect_at);
         if !present {
             self.end_session(id, sent_at);
-        } else if lost || self.ids[id as usize].unclear || restarted {
+        } else if lost || self.ids[id as usize].unclear || restarted || unknown_session {
             self.doubt(id);
         }
         let known = &mut self.ids[id as usize];

@@ -99,6 +99,8 @@ pub(super) struct Conn {
     pub(super) id: u32,
     pub(super) node: u16,
     pub(super) v5: bool,
+    /// MQTT 3.1, which has no Session Present.
+    pub(super) v31: bool,
     pub(super) clean: bool,
     pub(super) connect_at: Instant,
     pub(super) connack: Option<Connack>,
@@ -135,8 +137,8 @@ pub(super) struct Conn {
     pub(super) requests: Vec<Request>,
     /// Retained writes that are not known to be worked off: topic and event.
     pub(super) retaining: Vec<(u32, u64)>,
-    /// The last message received, and whether it was a retained copy.
-    pub(super) last: Option<(Uid, bool)>,
+    /// The last message received, and whether it had RETAIN and DUP.
+    pub(super) last: Option<(Uid, bool, bool)>,
     /// Session Expiry Interval of its DISCONNECT.
     pub(super) last_expiry: Option<u32>,
     pub(super) will: Option<Box<WillState>>,
@@ -193,6 +195,10 @@ pub(super) struct Id {
     /// Something that is not known may have ended the session since the last CONNACK.
     pub(super) unclear: bool,
     pub(super) subs: Vec<u32>,
+    /// Several clients have it.
+    pub(super) several: bool,
+    /// The client that had it first.
+    pub(super) owner: u32,
     /// All connections that it ever had.
     pub(super) conns: Vec<u32>,
     pub(super) inflight: VecDeque<InFlight>,
