@@ -66,8 +66,11 @@ impl State {
     /// Reasons that have to do with limits and time.
     fn is_excused(&self, c: &Conn) -> bool {
         let code = c.server_disconnect.map(|(_, code)| code);
-        let keep_alive = Duration::from_secs(u64::from(c.keep_alive_s));
-        let slow = c.keep_alive_s > 0 && self.limits.late > keep_alive / 4;
+        let seconds = self.limits.server_keep_alive_s.filter(|_| c.v5).unwrap_or(c.keep_alive_s);
+        let keep_alive = Duration::from_secs(u64::from(seconds));
+        // The client counts from its CONNACK, the broker from what it hears.
+        let round = c.connack.map_or(Duration::ZERO, |of| of.at - c.connect_at);
+        let slow = seconds > 0 && (self.limits.late > keep_alive / 4 || round > keep_alive / 4);
         let small = c.max_packet_size.is_some_and(|size| size < 1024);
         (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))

@@ -76,7 +76,11 @@ impl State {
         if c.wild {
             return;
         }
-        self.fly(conn, facts, cx);
+        // What comes late on a connection that was taken over says little: its order to the others is unknown.
+        let stale = self.is_stale(conn);
+        if !stale {
+            self.fly(conn, facts, cx);
+        }
         self.served(conn, facts.sent_at, "PUBLISH", cx);
         cx.owe(Check::Phantom);
         cx.owe(Check::Content);
@@ -98,9 +102,41 @@ impl State {
             self.match_topic(message.topic, cx);
         }
         let explained = self.explain(&message, id, cx.now);
+        if stale {
+            return self.receive_stale(conn, facts, &message, id, cx);
+        }
         let Some(kind) = self.kind_of(conn, facts, &message, &explained, cx) else { return };
         self.judge_content(conn, facts, &message, &explained, kind, cx);
         self.judge_copy(conn, facts, &message, &explained, kind, cx);
+    }
+
+    /// Whether a connection has been taken over, or belongs to an earlier life of its node.
+    pub(super) fn is_stale(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
+        let Some(own) = c.connack else { return true };
+        let lost = self.nodes[usize::from(c.node)].lost.is_some_and(|lost| own.sent_at <= lost);
+        let newer = self.ids[c.id as usize].current.filter(|newer| *newer != conn);
+        lost || newer.and_then(|newer| self.conn(newer).connack).is_some_and(|other| other.sent_at >= own.sent_at)
+    }
+
+    fn receive_stale(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, id: u32, cx: &mut Cx<'_>) {
+        let known = &self.ids[id as usize];
+        let (epoch, counts) = (known.epoch, (known.matched, known.matched_bytes));
+        if let Some(newer) = known.current
+            && let (Some(own), Some(other)) = (self.conn(conn).connack, self.conn(newer).connack)
+            && own.sent_at < other.sent_at
+            && message.sent > other.sent_at
+            && message.will.is_none()
+        {
+            return self.two_served(conn, newer, facts.sent_at, "PUBLISH", cx);
+        }
+        let Some(of) = self.message(message.uid) else { return };
+        let target = of.target(id, epoch, counts);
+        target.received = true;
+        (target.conn, target.received_at, target.acked) = (conn, cx.now, None);
+        if self.topics[message.topic as usize].shared {
+            self.doubt_groups(message.uid);
+        }
     }
 
     /// Which subscriptions explain a copy that comes at `now`.
@@ -207,14 +243,6 @@ impl State {
         let id = self.conn(conn).id;
         let known = &self.ids[id as usize];
         let (epoch, counts) = (known.epoch, (known.matched, known.matched_bytes));
-        if let Some(newer) = known.current
-            && newer != conn
-            && let (Some(own), Some(other)) = (self.conn(conn).connack, self.conn(newer).connack)
-            && own.sent_at < other.sent_at
-            && message.sent > other.sent_at
-        {
-            self.two_served(conn, newer, facts.sent_at, "PUBLISH", cx);
-        }
         let Some(of) = self.message(message.uid) else { return };
         let target = of.target(id, epoch, counts);
         let before = target.clone();
@@ -222,6 +250,12 @@ impl State {
         target.received_at = now;
         target.conn = conn;
         let again = facts.dup && before.received;
+        let live = message.logical * (u32::from(explained.plain) + explained.shared);
+        if again && target.copies < live && (live > 1 || before.copies == 0) {
+            // Of several copies another one.
+            target.copies += 1;
+            return;
+        }
         if !again {
             target.acked = None;
             match kind {
@@ -239,7 +273,6 @@ impl State {
         if facts.dup && !before.received {
             self.judge_first_dup(conn, facts, message, cx);
         }
-        let live = message.logical * (u32::from(explained.plain) + explained.shared);
         let allowed = match kind {
             Kind::Live => copies <= live,
             Kind::Retained => retained <= explained.reads * message.logical,
@@ -257,6 +290,7 @@ impl State {
             return;
         }
         if kind != Kind::Live {
+            self.doubt_groups(message.uid);
             return;
         }
         if let Some(of) = message.will {
@@ -267,7 +301,7 @@ impl State {
                 self.overtaken(id, message.sent);
             }
         }
-        if self.topics[message.topic as usize].shared && !facts.dup {
+        if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, message.topic, id, conn, cx);
         }
     }
@@ -404,8 +438,8 @@ impl State {
         let c = self.conn(conn.0);
         let Some((_, retained, dup)) = c.last.filter(|(last, ..)| *last == uid) else { return };
         let id = c.id;
-        if dup && self.ids[id as usize].several {
-            // The other client may have begun the exchange.
+        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) {
+            // Another client may have begun the exchange.
             return;
         }
         let Some(message) = self.message(uid) else { return };

@@ -39,6 +39,8 @@ pub(super) struct Limits {
     pub(super) paced: bool,
     /// How long a message may be under way between shards after its PUBACK; lags are added.
     pub(super) lane: Duration,
+    /// `server_keepalive`
+    pub(super) server_keep_alive_s: Option<u16>,
     /// `max_publisher_hold`
     pub(super) hold: Duration,
     /// A network in which packets may come very late.
@@ -70,7 +72,10 @@ impl Limits {
                 ms => Some(Duration::from_millis(ms)),
             },
             session_expiry_s: broker.session_expiry_interval_s.unwrap_or(2 * 3600),
-            max_session_expiry_s: broker.max_session_expiry_interval_s.unwrap_or(u32::MAX),
+            max_session_expiry_s: match broker.max_session_expiry_interval_s.unwrap_or(u32::MAX) {
+                0 => u32::MAX,
+                seconds => seconds,
+            },
             upgrade_qos: broker.upgrade_qos.unwrap_or(false),
             ignore_loop: broker.ignore_loop_deliver.unwrap_or(false),
             retained_limited: broker.max_retained_messages.is_some_and(|limit| limit > 0),
@@ -80,6 +85,7 @@ impl Limits {
             connections_limited: broker.max_connections.is_some(),
             paced: broker.publish_limit_per_s.is_some() || broker.rate_limit_bytes_per_s.is_some(),
             lane,
+            server_keep_alive_s: broker.server_keepalive_s,
             hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
             late: Duration::from_micros(late_us),
         }

@@ -430,7 +430,7 @@ impl State {
             return false;
         }
         let young = message.resent + PATIENCE > now;
-        if message.groups.iter().any(|group| group.owed && group.count == 0) {
+        if message.groups.iter().any(|group| group.owed && !group.maybe && group.count == 0) {
             return false;
         }
         let mut finished = true;

@@ -167,18 +167,24 @@ impl State {
         // MQTT 3.1 cannot tell: the session goes on if it surely was there, else nothing is known.
         let unknown_session = v31 && !self.surely_exists(id, conn.0, sent_at);
         let present = present || v31;
-        if !v31 {
-            self.judge_present(conn.0, present, sent_at, cx);
-        }
         let (connect_at, disturbed) = (self.conn(conn.0).connect_at, self.conn(conn.0).disturbed);
         let last = self.ids[id as usize].current;
+        if self.nodes[usize::from(self.conn(conn.0).node)].lost.is_some_and(|lost| sent_at <= lost) {
+            // The node that said so is gone.
+            return;
+        }
         if last.and_then(|last| self.conn(last).connack).is_some_and(|of| of.sent_at > sent_at) {
             // Both were under way; the other one was served later.
             self.doubt(id);
             self.ids[id as usize].unclear = true;
             return;
         }
-        cx.owe(Check::TwoServed);
+        if !v31 {
+            self.judge_present(conn.0, present, sent_at, cx);
+        }
+        if last.is_some_and(|last| self.conn(last).closed.is_none_or(|(at, _)| at >= connect_at)) {
+            cx.owe(Check::TwoServed);
+        }
         let unknown: Vec<u32> = self.ids[id as usize]
             .live
             .iter()
@@ -323,6 +329,11 @@ impl State {
         let (id, node, expiry_max, current) = (c.id, c.node, c.expiry_max, c.connack.is_some());
         if !self.ids[id as usize].live.contains(&conn.0) {
             return;
+        }
+        if !current {
+            // It may have been served without anybody knowing.
+            self.doubt(id);
+            self.ids[id as usize].unclear = true;
         }
         let until = if expiry_max == 0 && current { Instant::START } else { self.latest(node, cx.now, expiry_max) };
         let known = &mut self.ids[id as usize];

@@ -14,6 +14,8 @@ pub(super) struct GroupDebt {
     pub(super) group: u32,
     /// One member must get it.
     pub(super) owed: bool,
+    /// A member that may have got it for another reason.
+    pub(super) maybe: bool,
     /// How many got it.
     pub(super) count: u32,
     /// The first that got it: session, connection, when.
@@ -74,6 +76,7 @@ impl State {
                 message.groups.push(GroupDebt {
                     group,
                     owed: false,
+                    maybe: false,
                     count: 0,
                     first: (u32::MAX, u32::MAX, Instant::START),
                 });
@@ -81,6 +84,19 @@ impl State {
             }
         };
         Some(&mut message.groups[at])
+    }
+
+    /// Somebody got a copy, and it is not clear for what.
+    pub(super) fn doubt_groups(&mut self, uid: Uid) {
+        let Some(message) = self.message(uid) else { return };
+        let topic = message.topic;
+        let subs = &self.topics[topic as usize].subs;
+        let groups: Vec<u32> = subs.iter().filter_map(|(_, sub)| self.subs[*sub as usize].group).collect();
+        for group in groups {
+            if let Some(debt) = self.debt(uid, group) {
+                debt.maybe = true;
+            }
+        }
     }
 
     /// A session got a new copy that may be for a group.
@@ -104,7 +120,7 @@ impl State {
             let Some(debt) = self.debt(uid, group) else { return };
             let first = debt.first;
             if !sure {
-                debt.owed = false;
+                debt.maybe = true;
                 continue;
             }
             debt.count += 1;
@@ -163,7 +179,7 @@ impl State {
         let Some(message) = self.message(uid) else { return };
         let (sent, topic, accepted) = (message.sent, message.topic, message.accepted);
         let missing: Vec<GroupDebt> =
-            message.groups.iter().filter(|debt| debt.owed && debt.count == 0).cloned().collect();
+            message.groups.iter().filter(|debt| debt.owed && !debt.maybe && debt.count == 0).cloned().collect();
         for debt in missing {
             let members = self.groups[debt.group as usize].members.clone();
             let mut story = Story::default().uid(Some(uid)).topic(self.topics[topic as usize].name);

@@ -84,6 +84,8 @@ pub(super) struct Node {
     pub(super) down: bool,
     /// The largest drift that it ever had, in parts in a million.
     pub(super) drift_ppm: u64,
+    /// When it last lost what it had in its memory.
+    pub(super) lost: Option<Instant>,
     /// Publishers are held for its memory.
     pub(super) pressed: bool,
     /// All pauses together.
@@ -343,6 +345,7 @@ impl State {
             Fault::Crash { node } | Fault::Shutdown { node } => {
                 self.disturb(node.0, cx.now);
                 self.nodes[usize::from(node.0)].down = true;
+                self.nodes[usize::from(node.0)].lost = Some(cx.now);
                 self.node_lost(node.0, matches!(fault, Fault::Crash { .. }), cx);
             }
             Fault::Restart { node } => {

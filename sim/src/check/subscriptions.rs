@@ -23,7 +23,7 @@ pub(super) struct Sub {
     /// By SUBSCRIBE, in order.
     pub(super) grants: Vec<Grant>,
     /// UNSUBSCRIBEs that are not answered.
-    unanswered: Vec<(u32, u16, Instant)>,
+    unanswered: Vec<(u32, u16, u64)>,
 }
 
 /// What one SUBSCRIBE may have made of a subscription.
@@ -31,6 +31,8 @@ pub(super) struct Sub {
 pub(super) struct Grant {
     key: (u32, u16, u16),
     epoch: u32,
+    /// Number of the event that sent it.
+    sequence: u64,
     /// SUBSCRIBE was sent.
     pub(super) from: Instant,
     /// It surely does not count any more; [`Instant::NEVER`] while it may.
@@ -77,6 +79,7 @@ pub(super) struct Group {
 pub(super) struct Request {
     pub(super) subscribe: bool,
     pub(super) pid: u16,
+    sequence: u64,
     pub(super) at: Instant,
     pub(super) subs: Vec<u32>,
 }
@@ -117,6 +120,7 @@ impl State {
         cx: &mut Cx<'_>,
     ) {
         cx.owe(Check::RequestAnswered);
+        let sequence = self.sequence;
         let id = self.conn(conn.0).id;
         let epoch = self.ids[id as usize].epoch;
         let mut subs = Vec::with_capacity(filters.len());
@@ -132,6 +136,7 @@ impl State {
             let grant = Grant {
                 key: (conn.0, pid, index as u16),
                 epoch,
+                sequence,
                 from: cx.now,
                 to: Instant::NEVER,
                 acked: None,
@@ -145,7 +150,7 @@ impl State {
             prune(&mut sub.grants, cx.now);
             sub.grants.push(grant);
         }
-        self.conn_mut(conn).requests.push(Request { subscribe: true, pid, at: cx.now, subs });
+        self.conn_mut(conn).requests.push(Request { subscribe: true, pid, sequence, at: cx.now, subs });
     }
 
     pub(super) fn suback(&mut self, conn: ConnIx, pid: u16, codes: &[ReasonCode], sent_at: Instant, cx: &mut Cx<'_>) {
@@ -192,7 +197,7 @@ impl State {
             return;
         };
         let grant = &mut sub.grants[at];
-        let (asked, from) = (grant.qos, grant.from);
+        let (asked, from, sequence) = (grant.qos, grant.from, grant.sequence);
         if qos as u8 != (asked as u8).min(max_qos) {
             let story = Story::default().filter(Some(sub.filter)).conn(key.0).when(from, "SUBSCRIBE was sent");
             let message = format!(
@@ -212,7 +217,7 @@ impl State {
         for earlier in &mut sub.grants[..at] {
             earlier.to = earlier.to.min(sent_at);
         }
-        if !same || sub.unanswered.iter().any(|(_, _, at)| *at >= from) {
+        if !same || sub.unanswered.iter().any(|(_, _, at)| *at > sequence) {
             return;
         }
         if sub.certain.is_none() {
@@ -224,6 +229,7 @@ impl State {
 
     pub(super) fn unsubscribe(&mut self, conn: ConnIx, pid: u16, filters: &[NameIx], cx: &mut Cx<'_>) {
         cx.owe(Check::RequestAnswered);
+        let sequence = self.sequence;
         let id = self.conn(conn.0).id;
         let mut subs = Vec::with_capacity(filters.len());
         for filter in filters {
@@ -234,10 +240,10 @@ impl State {
             subs.push(sub);
             let sub = &mut self.subs[sub as usize];
             sub.certain = None;
-            sub.unanswered.push((conn.0, pid, cx.now));
+            sub.unanswered.push((conn.0, pid, sequence));
         }
         self.ids[id as usize].unsubscribed.push(cx.now);
-        self.conn_mut(conn).requests.push(Request { subscribe: false, pid, at: cx.now, subs });
+        self.conn_mut(conn).requests.push(Request { subscribe: false, pid, sequence, at: cx.now, subs });
     }
 
     pub(super) fn unsuback(&mut self, conn: ConnIx, pid: u16, cx: &mut Cx<'_>) {
@@ -247,7 +253,7 @@ impl State {
         for sub in request.subs {
             let sub = &mut self.subs[sub as usize];
             sub.unanswered.retain(|(at, of, _)| (*at, *of) != (conn.0, pid));
-            for grant in sub.grants.iter_mut().filter(|grant| grant.from <= request.at) {
+            for grant in sub.grants.iter_mut().filter(|grant| grant.sequence < request.sequence) {
                 grant.to = grant.to.min(cx.now);
             }
         }
