@@ -188,7 +188,14 @@ fn generated_cases() {
             case.driver = Driver::Madsim;
             let report = run_with(&case, Options::default(), Vec::new());
             for violation in report.violations.iter().take(2) {
-                println!("{} {seed}: {} {} at {} (kernel {})", family.name(), violation.check, violation.message, violation.at, kernel.verdict_name());
+                println!(
+                    "{} {seed}: {} {} at {} (kernel {})",
+                    family.name(),
+                    violation.check,
+                    violation.message,
+                    violation.at,
+                    kernel.verdict_name()
+                );
             }
             if report.violations.is_empty() && !kernel.violations.is_empty() {
                 println!("{} {seed}: ok (kernel {})", family.name(), kernel.verdict_name());

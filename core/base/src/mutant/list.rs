@@ -179,6 +179,8 @@ mutants! {
         "A client's session is made at the shard that its connection came to, so that it may have several (several shards).";
     OldConnectionLeftOpen, "old-connection-left-open", None, ["R", "W"],
         "The old connection of a client that connects again is not closed.";
+    ClosedConnectionAnswered, "closed-connection-answered", None, ["crash", "W"],
+        "A publisher that was held is answered and read on when its connection is gone.";
 
     // Subscription options, packets to clients.
     NoLocalIgnored, "no-local-ignored", None, ["S2"],

@@ -65,6 +65,14 @@ impl Shard {
             CloseCause::Peer | CloseCause::Asked => ReasonCode::Success,
             CloseCause::Error => ReasonCode::UnspecifiedError,
         };
+        // Nobody is there to be answered or read; the driver knows its name no longer.
+        let c = self.live(conn);
+        if !planted!(ClosedConnectionAnswered) {
+            c.held = false;
+            if let Some(rare) = &mut c.rare {
+                rare.withheld.clear();
+            }
+        }
         self.part(now, conn, reason, out);
         self.arm_conn(conn, Instant::NEVER);
         self.forget_deadlines(conn);
