@@ -249,7 +249,8 @@ impl World<'_, '_> {
         for (shard, part) in of.shards.iter_mut().enumerate() {
             let late = Duration::from_micros(part.chance.between(*delay.start(), *delay.end()));
             let what = Happening::Admin { node, shard: shard as u16, start: of.start, command };
-            self.queue.push(now + late, what);
+            part.commanded_at = part.commanded_at.max(now + late);
+            self.queue.push(part.commanded_at, what);
         }
     }
 

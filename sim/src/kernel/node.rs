@@ -64,6 +64,8 @@ pub(super) struct Part {
     pub(super) chance: Stream,
     /// What is said to it takes so much longer.
     pub(super) lag: Duration,
+    /// When the last command to it arrives; none overtakes another.
+    pub(super) commanded_at: Instant,
     pub(super) watch: Watch,
 }
 
@@ -137,6 +139,7 @@ impl Node {
                 work_at: None,
                 chance: Stream::new(seed, purpose::WORK, name(shard)),
                 lag: Duration::ZERO,
+                commanded_at: Instant::START,
                 watch: Watch::default(),
             }
         };
