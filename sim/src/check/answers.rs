@@ -53,7 +53,9 @@ impl State {
                     cx.violated(Check::Kept, message, story);
                 }
             }
-            (false, Closer::Server) if !self.limits.connections_limited && c.max_packet_size.is_none() => {
+            (false, Closer::Server)
+                if !self.limits.connections_limited && c.max_packet_size.is_none() && !self.was_slow(c) =>
+            {
                 self.unanswered_connect(conn, "was closed by the broker", cx);
             }
             (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) => {
@@ -74,6 +76,12 @@ impl State {
         let small = c.max_packet_size.is_some_and(|size| size < 1024);
         (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
+    }
+
+    /// Whether the CONNECT may have come after `idle_timeout`.
+    fn was_slow(&self, c: &Conn) -> bool {
+        let changed = self.clients[c.client as usize].changed;
+        self.limits.hurried || changed.is_some_and(|at| at + Duration::from_secs(60) > c.connect_at)
     }
 
     fn is_late(&self, since: Instant, now: Instant) -> bool {

@@ -134,6 +134,8 @@ impl State {
         let target = of.target(id, epoch, counts);
         target.received = true;
         (target.conn, target.received_at, target.acked) = (conn, cx.now, None);
+        target.pids.rotate_right(1);
+        target.pids[0] = (facts.pid.unwrap_or(0), conn);
         if self.topics[message.topic as usize].shared {
             self.doubt_groups(message.uid);
         }
@@ -249,12 +251,15 @@ impl State {
         target.received = true;
         target.received_at = now;
         target.conn = conn;
-        let again = facts.dup && before.received;
         let live = message.logical * (u32::from(explained.plain) + explained.shared);
-        if again && target.copies < live && (live > 1 || before.copies == 0) {
-            // Of several copies another one.
-            target.copies += 1;
-            return;
+        let pid = facts.pid.unwrap_or(0);
+        let known = target.pids.iter_mut().find(|(other, _)| *other == pid && pid > 0);
+        // A copy keeps its Packet Identifier when it is sent again.
+        let last_conn = known.map(|(_, last)| core::mem::replace(last, conn));
+        let again = facts.dup && last_conn.is_some();
+        if !again {
+            target.pids.rotate_right(1);
+            target.pids[0] = (pid, conn);
         }
         if !again {
             target.acked = None;
@@ -267,7 +272,8 @@ impl State {
         if facts.qos == QoS::AtLeastOnce {
             cx.owe(Check::Duplicate);
         }
-        if again {
+        if let Some(last_conn) = last_conn.filter(|_| again) {
+            let before = super::publishes::Target { conn: last_conn, ..before };
             return self.judge_again(conn, facts, message, &before, cx);
         }
         if facts.dup && !before.received {

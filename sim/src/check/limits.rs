@@ -39,6 +39,8 @@ pub(super) struct Limits {
     pub(super) paced: bool,
     /// How long a message may be under way between shards after its PUBACK; lags are added.
     pub(super) lane: Duration,
+    /// `idle_timeout` is so short that a CONNECT may come too late.
+    pub(super) hurried: bool,
     /// `server_keepalive`
     pub(super) server_keep_alive_s: Option<u16>,
     /// `max_publisher_hold`
@@ -85,6 +87,7 @@ impl Limits {
             connections_limited: broker.max_connections.is_some(),
             paced: broker.publish_limit_per_s.is_some() || broker.rate_limit_bytes_per_s.is_some(),
             lane,
+            hurried: broker.idle_timeout_ms.is_some_and(|ms| ms * 1000 < late_us * 4),
             server_keep_alive_s: broker.server_keepalive_s,
             hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
             late: Duration::from_micros(late_us),

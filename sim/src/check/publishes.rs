@@ -77,6 +77,8 @@ pub(super) struct Target {
     /// Connection of the last copy, and when it came.
     pub(super) conn: u32,
     pub(super) received_at: Instant,
+    /// Packet Identifiers of its last copies, each with its last connection.
+    pub(super) pids: [(u16, u32); 4],
     /// Messages and bytes of the session's queue when it was sent.
     pub(super) matched: u64,
     pub(super) bytes: u64,
@@ -98,6 +100,7 @@ impl Target {
             handed_retained: 0,
             conn: u32::MAX,
             received_at: Instant::START,
+            pids: [(0, u32::MAX); 4],
             matched,
             bytes,
             behind: None,

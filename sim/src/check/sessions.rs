@@ -376,7 +376,8 @@ impl State {
             }
             let known = &mut self.ids[id as usize];
             known.live.clear();
-            known.possible_until = Instant::START;
+            // A node that stops in order may serve a little longer.
+            known.possible_until = if at_once { Instant::START } else { Instant::NEVER };
             known.current = None;
             known.unclear = true;
         }

@@ -66,6 +66,8 @@ pub(super) struct Client {
     pub(super) narrow: bool,
     pub(super) deaf: bool,
     pub(super) frozen: bool,
+    /// When something of that last began or ended.
+    pub(super) changed: Option<Instant>,
     /// By number, from `base` on.
     pub(super) messages: VecDeque<Slot>,
     pub(super) base: u32,
@@ -238,6 +240,7 @@ impl State {
             narrow: false,
             deaf: false,
             frozen: false,
+            changed: None,
             messages: VecDeque::new(),
             base: 1,
         };
@@ -326,7 +329,7 @@ impl State {
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| c.cut = true),
-            Fault::Heal { client } => self.clients[client.0 as usize].cut = false,
+            Fault::Heal { client } => self.trouble(client.0, cx.now, |c| c.cut = false),
             Fault::Bandwidth { client, bytes_per_s } => {
                 self.trouble(client.0, cx.now, |c| c.narrow = bytes_per_s > 0);
             }
@@ -345,11 +348,16 @@ impl State {
             Fault::Crash { node } | Fault::Shutdown { node } => {
                 self.disturb(node.0, cx.now);
                 self.nodes[usize::from(node.0)].down = true;
-                self.nodes[usize::from(node.0)].lost = Some(cx.now);
-                self.node_lost(node.0, matches!(fault, Fault::Crash { .. }), cx);
+                let at_once = matches!(fault, Fault::Crash { .. });
+                if at_once {
+                    self.nodes[usize::from(node.0)].lost = Some(cx.now);
+                }
+                self.node_lost(node.0, at_once, cx);
             }
             Fault::Restart { node } => {
                 self.nodes[usize::from(node.0)].down = false;
+                self.nodes[usize::from(node.0)].lost = Some(cx.now);
+                self.node_lost(node.0, true, cx);
                 self.disturb(node.0, cx.now);
             }
             Fault::MemoryPressure { node, level } => self.nodes[usize::from(node.0)].pressed = level >= 2,
@@ -359,6 +367,7 @@ impl State {
 
     fn trouble(&mut self, client: u32, now: Instant, change: impl FnOnce(&mut Client)) {
         change(&mut self.clients[client as usize]);
+        self.clients[client as usize].changed = Some(now);
         for conn in &self.open {
             if let Some(c) = self.conns[*conn as usize].as_deref_mut()
                 && c.client == client
