@@ -296,7 +296,8 @@ impl Client {
     fn fall_asleep(&mut self, cx: &mut Context<'_>) {
         cx.events.push(Event::Fault(Fault::Freeze { client: self.ix, on: true }));
         self.asleep = Some(Asleep::default());
-        if self.link.is_some() {
+        // One that is being opened has nothing to read.
+        if self.link.as_ref().is_some_and(|link| link.phase != Phase::Opening) {
             cx.out.push(ClientOutput::Read(false));
         }
     }
