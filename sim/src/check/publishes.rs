@@ -307,16 +307,23 @@ impl State {
         let bytes = Message::queue_bytes(size, cx.text(topic.name));
         let mut targets = Vec::with_capacity(topic.subs.len());
         let mut last = u32::MAX;
+        let mut counted = false;
         for (id, sub) in &topic.subs {
-            let possible = subs[*sub as usize].grants.last().is_some_and(|grant| grant.to == Instant::NEVER);
-            if *id == last || !possible {
+            let sub = &subs[*sub as usize];
+            if sub.grants.last().is_none_or(|grant| grant.to < Instant::NEVER) {
                 continue;
             }
-            last = *id;
             let known = &mut ids[*id as usize];
-            targets.push(Target::new(*id, known.epoch, known.matched, known.matched_bytes));
-            known.matched += 1;
-            known.matched_bytes += bytes;
+            if *id != last {
+                targets.push(Target::new(*id, known.epoch, known.matched, known.matched_bytes));
+                (last, counted) = (*id, false);
+            }
+            // One copy for all that are not shared, and one for each that is.
+            if sub.group.is_some() || !counted {
+                known.matched += 1;
+                known.matched_bytes += bytes;
+            }
+            counted |= sub.group.is_none();
         }
         targets
     }
