@@ -76,7 +76,7 @@ impl State {
         let register = self.topics[topic as usize].register.get_or_insert_default();
         register.writes.push_back(write);
         register.pushed += 1;
-        if register.pushed % 64 == 0 && sent.as_nanos() > FORGET_AFTER.as_nanos() as u64 {
+        if register.pushed.is_multiple_of(64) && sent.as_nanos() > FORGET_AFTER.as_nanos() as u64 {
             let before = Instant::from_nanos(sent.as_nanos() - FORGET_AFTER.as_nanos() as u64);
             let gone = register.prune(before);
             for uid in gone {

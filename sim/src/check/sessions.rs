@@ -18,7 +18,6 @@ impl State {
         }
         let id = self.ids.len() as u32;
         self.ids.push(Id {
-            name,
             node,
             epoch: 0,
             current: None,
@@ -156,7 +155,7 @@ impl State {
             self.ids[id as usize].live.retain(|other| *other != conn.0);
             return;
         }
-        c.connack = Some(Connack { at: cx.now, sent_at, present });
+        c.connack = Some(Connack { at: cx.now, sent_at });
         c.heard = sent_at;
         if let Some(expiry) = expiry_s.filter(|_| c.v5) {
             (c.expiry_min, c.expiry_max) = (expiry, expiry);

@@ -153,7 +153,6 @@ pub(super) struct Conn {
 pub(super) struct Connack {
     pub(super) at: Instant,
     pub(super) sent_at: Instant,
-    pub(super) present: bool,
 }
 
 impl Conn {
@@ -186,7 +185,6 @@ impl Conn {
 /// A Client Identifier at a node, and its session.
 #[derive(Debug)]
 pub(super) struct Id {
-    pub(super) name: NameIx,
     pub(super) node: u16,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,

@@ -6,7 +6,9 @@ use super::*;
 fn answers() {
     type Case = (&'static str, &'static [Check], fn(&mut Play));
     let cases: &[Case] = &[
-        ("CONNECT", &[Check::ConnectAnswered], |play| drop(play.open(ADA, facts(ADA)))),
+        ("CONNECT", &[Check::ConnectAnswered], |play| {
+            play.open(ADA, facts(ADA));
+        }),
         ("CONNECT over a cut", &[], |play| {
             play.open(ADA, facts(ADA));
             play.event(Event::Fault(Fault::Cut { client: ClientIx(ADA), to_server: true, to_client: false }));
@@ -60,7 +62,9 @@ fn l13_a_connection_is_kept() {
     type Case = (&'static str, bool, fn(&mut Play, ConnIx));
     let cases: &[Case] = &[
         ("without a reason", false, |_, _| {}),
-        ("taken over", true, |play, _| drop(play.resume(ADA))),
+        ("taken over", true, |play, _| {
+            play.resume(ADA);
+        }),
         ("wild", true, |play, conn| play.event(Event::Wild { conn, what: "a byte".into() })),
         ("shutdown", true, |play, _| play.event(Event::Fault(Fault::Shutdown { node: NodeIx(0) }))),
         ("it was asked to", true, |play, conn| {
