@@ -264,6 +264,10 @@ impl State {
             if facts.retain {
                 known.registered = true;
             }
+            if !same {
+                // It takes a place in each queue once more.
+                self.count_matches(topic, facts.size, cx);
+            }
             return;
         }
         let targets = self.count_matches(topic, facts.size, cx);
