@@ -59,14 +59,11 @@ fn twice(arguments: &ReplayArguments) -> Result<Option<(Scenario, Report)>, Stri
     Ok(Some((scenario, second)))
 }
 
-/// A worker runs the scenarios of its tier.
+/// A madsim build runs both tiers, another one only the kernel.
 fn refuse_other_tier(scenario: &Scenario) -> Result<(), String> {
-    use newtmq_sim::scenario::Driver;
-    let here = if cfg!(madsim) { Driver::Madsim } else { Driver::Kernel };
-    if scenario.driver == here {
-        return Ok(());
-    }
-    Err("the scenario is for the other tier; `cargo sim` picks it by the file's `driver`".into())
+    let message =
+        "the scenario is for madsim, and this build has none; without --mutant `cargo sim` picks one that has";
+    newtmq_sim::can_run(scenario.driver).then_some(()).ok_or_else(|| message.to_owned())
 }
 
 /// Nothing that changes what comes out, so that the file's hash counts.
@@ -94,4 +91,47 @@ pub(super) fn judge(scenario: &Scenario, report: &Report, as_written: bool) -> (
 /// Columns of the terminal, as far as a shell tells.
 fn width() -> usize {
     std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(120)
+}
+
+#[cfg(test)]
+mod tests {
+    use newtmq_sim::report::{Violation, Witness};
+    use newtmq_sim::{Check, Scenario, run};
+
+    use super::judge;
+
+    #[test]
+    fn the_exit_code_is_about_what_was_expected() {
+        let scenario = Scenario::default();
+        let mut report = run(&scenario);
+        let hash = format!("{:016x}", report.trace_hash);
+        let other = "0000000000000000";
+        // Expected verdict and hash, violated check, file as written, exit code.
+        let table: &[(&str, Option<&str>, Option<Check>, bool, u8)] = &[
+            ("ok", None, None, true, 0),
+            ("ok", Some(&hash), None, true, 0),
+            ("ok", Some(other), None, true, 1),
+            ("ok", Some(other), None, false, 0),
+            ("ok", None, Some(Check::Lost), true, 5),
+            ("ok", None, Some(Check::WillFired), true, 4),
+            ("ok", None, Some(Check::Crash), true, 3),
+            ("S1", None, Some(Check::Lost), true, 0),
+            ("S1", None, Some(Check::Order), true, 5),
+            ("S1", None, None, true, 1),
+        ];
+        for (verdict, hash, check, as_written, code) in table {
+            let mut scenario = scenario.clone();
+            scenario.expect.verdict = (*verdict).into();
+            scenario.expect.trace_hash = hash.map(str::to_owned);
+            let violation = |check| Violation {
+                check,
+                at: newtmq_base::Instant::START,
+                message: "it happened".into(),
+                witness: Witness::default(),
+            };
+            report.violations = check.map(violation).into_iter().collect();
+            let (outcome, found) = judge(&scenario, &report, *as_written);
+            assert_eq!(found, *code, "{verdict} {hash:?} {check:?} {as_written}: {outcome}");
+        }
+    }
 }

@@ -129,3 +129,22 @@ impl Progress {
 }
 
 const BAR_WIDTH: u32 = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::{Paint, columns, grouped};
+
+    #[test]
+    fn numbers_stand_at_the_right() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let table =
+            columns(&["bug", "cases", "why"], &[row(["é", "7", "x"]), row(["long", "1,234", ""])], Paint(false));
+        assert_eq!(table, "bug   cases  why\né         7  x\nlong  1,234\n");
+    }
+
+    #[test]
+    fn digits_in_groups() {
+        let all = [0, 999, 1_000, 1_234_567].map(grouped);
+        assert_eq!(all, ["0", "999", "1,000", "1,234,567"]);
+    }
+}
