@@ -1,5 +1,6 @@
 //! Arguments and exit codes.
 
+mod budget;
 mod cases;
 mod files;
 mod guard;

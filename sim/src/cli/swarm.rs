@@ -11,6 +11,7 @@ use newtmq_sim::shrink::{RUNS_MAX, shrink};
 use newtmq_sim::{Check, Report, Scenario, Verdict, run};
 use serde_json::json;
 
+use super::budget::Budget;
 use super::screen::{Paint, Progress, columns, grouped};
 use super::{SwarmArguments, cases, files, jobs_or_all};
 
@@ -125,9 +126,8 @@ impl Swarm<'_> {
         if times > SHRUNK_MAX {
             return;
         }
-        let shrunk = shrink(scenario, check, RUNS_MAX, &mut |case| {
-            run(case).violations.first().map(|violation| violation.check)
-        });
+        let mut budget = Budget::default();
+        let shrunk = shrink(scenario, check, RUNS_MAX, &mut |case| budget.run(case, run));
         let mut small = shrunk.scenario;
         small.why = format!("found by the swarm, seed {}: {}", scenario.seed, check.about());
         let mut told = self.told.lock().expect("nobody panics with it");

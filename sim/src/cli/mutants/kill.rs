@@ -11,6 +11,7 @@ use newtmq_sim::shrink::{RUNS_MAX, Shrunk, shrink};
 use newtmq_sim::{Check, Scenario, run};
 use serde_json::json;
 
+use crate::cli::budget::Budget;
 use crate::cli::screen::{Paint, Progress, columns};
 use crate::cli::{FAILED, MutantsArguments, cases, files, jobs_or_all};
 
@@ -107,8 +108,14 @@ fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
         }
     }
     if arguments.shrink {
+        let mut budget = Budget::default();
         kill.shrunk = first.map(|(scenario, check)| {
-            shrink(&scenario, check, RUNS_MAX, &mut |case| checks(case, Some(mutant)).first().copied())
+            shrink(&scenario, check, RUNS_MAX, &mut |case| {
+                budget.run(case, |case| {
+                    Mutant::activate(Some(mutant));
+                    run(case)
+                })
+            })
         });
     }
     Mutant::activate(None);
