@@ -274,6 +274,25 @@ fn a_killed_node_resets_its_connections_or_answers_nothing() {
     });
 }
 
+/// Who was not told that a node is gone hears it in the end; and all connections can be broken at once.
+#[test]
+fn silence_ends() {
+    connected(SPEC, |mut world| async move {
+        Net::current().set_on_kill(OnKill::Silent);
+        Handle::current().kill(world.node.id());
+        assert!(timeout(LONG, world.client.read(&mut [0; 9])).await.is_err());
+        Net::current().end_silence();
+        assert_eq!(world.client.read(&mut [0; 9]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        drop(world.server);
+    });
+    connected(SPEC, |mut world| async move {
+        world.client.abandon();
+        assert!(timeout(LONG, world.server.read(&mut [0; 9])).await.is_err());
+        Net::current().reset_all();
+        assert_eq!(world.server.read(&mut [0; 9]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
 /// Connections of a paused node are made, and what they get waits.
 #[test]
 fn a_paused_node_has_a_network() {
