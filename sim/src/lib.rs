@@ -14,6 +14,7 @@ pub mod html;
 pub mod json;
 mod kernel;
 #[cfg(madsim)]
+#[allow(clippy::disallowed_types, reason = "a driver is Send, and the clock is madsim's")]
 mod madsim;
 pub mod observer;
 pub mod report;

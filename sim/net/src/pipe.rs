@@ -53,7 +53,7 @@ pub(crate) struct Pipe {
     /// When the line has sent what was given to it.
     line_free: u64,
     pub(crate) cut: bool,
-    /// Bytes a second; 0 for no limit.
+    /// Bytes a second; 0 for no limit, which divides nothing.
     bandwidth: u64,
     fin: Option<u64>,
     rst: Option<u64>,
@@ -105,8 +105,8 @@ impl Pipe {
             return NEVER;
         }
         let mut start = now;
-        if self.bandwidth > 0 {
-            start = now.max(self.line_free) + (len as u64).saturating_mul(1_000_000_000) / self.bandwidth;
+        if let Some(on_line) = (len as u64).saturating_mul(1_000_000_000).checked_div(self.bandwidth) {
+            start = now.max(self.line_free) + on_line;
             self.line_free = start;
         }
         self.last = self.last.max(start + self.delay());
