@@ -107,8 +107,8 @@ mod tests {
         let hash = format!("{:016x}", report.trace_hash);
         let other = "0000000000000000";
         // Expected verdict and hash, violated check, file as written, exit code.
-        type Row = (&'static str, Option<&'static str>, Option<Check>, bool, u8);
-        let table: &[Row] = &[
+        type Row<'a> = (&'a str, Option<&'a str>, Option<Check>, bool, u8);
+        let table: &[Row<'_>] = &[
             ("ok", None, None, true, 0),
             ("ok", Some(&hash), None, true, 0),
             ("ok", Some(other), None, true, 1),
