@@ -33,14 +33,13 @@ struct Kill {
 /// Runs all of them and prints the table.
 pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
     let mutants = chosen(&arguments.only)?;
-    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let next = AtomicUsize::new(0);
     let kills = Mutex::new(Vec::new());
     let mut progress = Progress::new();
     let work = || {
         while let Some(mutant) = mutants.get(next.fetch_add(1, Ordering::Relaxed)) {
             let kill = hunt(*mutant, arguments);
             kills.lock().expect("nobody panics with it").push(kill);
-            done.fetch_add(1, Ordering::Relaxed);
         }
     };
     // What a planted bug breaks is told by the table, not by a message for each panic.
@@ -49,8 +48,13 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
         let threads: Vec<_> = (0..jobs_or_all(arguments.jobs)).map(|_| scope.spawn(work)).collect();
         while threads.iter().any(|thread| !thread.is_finished()) {
             std::thread::sleep(Duration::from_millis(20));
-            let done = done.load(Ordering::Relaxed);
-            progress.show(done as f64 / mutants.len() as f64, || format!("{done} of {} planted bugs", mutants.len()));
+            let kills = kills.lock().expect("nobody panics with it");
+            progress.show(kills.len() as f64 / mutants.len() as f64, || {
+                let begun = &mutants[..next.load(Ordering::Relaxed).min(mutants.len())];
+                let runs = begun.iter().filter(|mutant| kills.iter().all(|kill: &Kill| kill.mutant != **mutant));
+                let names: Vec<&str> = runs.map(|mutant| mutant.name()).collect();
+                format!("{} of {} planted bugs; {}", kills.len(), mutants.len(), names.join(", "))
+            });
         }
     });
     let _ = std::panic::take_hook();
