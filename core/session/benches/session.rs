@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use newtmq_base::Instant;
 use newtmq_mqtt::{ClientId, PacketId, QoS};
-use newtmq_session::{AckKind, Identifiers, Message, MessageParts, Op, Session, SessionLimits};
+use newtmq_session::{AckKind, Identifiers, Message, MessageId, MessageParts, Op, Session, SessionLimits};
 
 const LIMITS: SessionLimits = SessionLimits { max_mqueue_len: 1000, max_mqueue_bytes: 0, max_inflight: 256 };
 /// Messages sent before they are acknowledged.
@@ -11,6 +11,7 @@ const WINDOW: usize = 32;
 
 fn message(scratch: &mut Vec<u8>) -> Message {
     let parts = MessageParts {
+        id: MessageId::NONE,
         topic: b"site/4711/device/17/state",
         forwardable: &[],
         payload: &[0x55; 64],

@@ -8,6 +8,8 @@ use newtmq_mqtt::{PacketId, QoS};
 
 use crate::op::{AckKind, Applied};
 use crate::queue::{Delivery, Identifiers, Queue};
+use crate::record::DeliveryRecord;
+use crate::restore::packet_id_of;
 use crate::session::SessionLimits;
 use crate::{Dropped, Message};
 
@@ -115,6 +117,7 @@ impl Flow {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // a delivery and its limits
     pub(crate) fn enqueue(
         &mut self,
         message: Message,
@@ -123,16 +126,19 @@ impl Flow {
         identifiers: Identifiers,
         priority: u8,
         limits: &SessionLimits,
+        given_up: &mut Vec<u64>,
     ) -> Dropped {
         let mut dropped = Dropped::default();
-        while self.queue.len() >= limits.max_mqueue_len.max(1) {
-            self.queue.pop_oldest();
+        let mut give_up = |delivery: Option<Delivery>| {
+            given_up.extend(delivery.filter(|delivery| delivery.packet_id.is_some()).map(|delivery| delivery.dseq));
             dropped.full += 1;
+        };
+        while self.queue.len() >= limits.max_mqueue_len.max(1) {
+            give_up(self.queue.pop_oldest());
         }
         if limits.max_mqueue_bytes > 0 {
             while self.queue.len() > 0 && self.queue.bytes() + message.size() > limits.max_mqueue_bytes {
-                self.queue.pop_oldest();
-                dropped.full += 1;
+                give_up(self.queue.pop_oldest());
             }
         }
         let (dseq, packet_id) = if qos == QoS::AtMostOnce { (0, None) } else { self.assign() };
@@ -149,7 +155,7 @@ impl Flow {
                 let in_window = |id: &PacketId| self.inflight.iter().any(|entry| entry.delivery.packet_id == Some(*id));
                 return (dseq, (1..=u16::MAX).filter_map(PacketId::new).find(|id| !in_window(id)));
             }
-            let packet_id = PacketId::new((dseq % PACKET_IDS) as u16 + 1).expect("1..=65,535");
+            let packet_id = packet_id_of(dseq);
             // Less than a round of identifiers since the oldest live one: this one cannot be in use.
             if dseq - self.oldest_dseq >= PACKET_IDS {
                 self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(dseq);
@@ -214,6 +220,10 @@ impl Flow {
     fn position(&self, packet_id: PacketId) -> Option<usize> {
         let at = self.inflight.iter().position(|entry| entry.delivery.packet_id == Some(packet_id));
         if planted!(StaleAck, at.is_none() && self.sent > 0) { Some(0) } else { at }
+    }
+
+    pub(crate) fn is_in_flight(&self, packet_id: PacketId) -> bool {
+        self.position(packet_id).is_some()
     }
 
     pub(crate) fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Applied {
@@ -323,6 +333,63 @@ impl Flow {
 
     pub(crate) fn expire(&mut self, now: Instant) -> u32 {
         self.queue.remove_expired(now)
+    }
+
+    /// Without anything, at a place in the order of deliveries.
+    pub(crate) fn starting_at(next_dseq: u64) -> Flow {
+        Flow { next_dseq, oldest_dseq: next_dseq, ..Flow::default() }
+    }
+
+    /// Takes in what a log held: what may have been sent, with whether its PUBREC had come, and what waits, with its
+    /// priority.
+    pub(crate) fn restore(
+        &mut self,
+        in_flight: Vec<(Delivery, bool)>,
+        waiting: Vec<(u8, Delivery)>,
+        qos2_in: impl Iterator<Item = PacketId>,
+    ) {
+        let entry = |(delivery, released)| InFlight { delivery, age: 0, released, sent_before: true };
+        self.inflight = in_flight.into_iter().map(entry).collect();
+        for (priority, delivery) in waiting {
+            self.queue.push(priority, delivery);
+        }
+        self.qos2_in = qos2_in.map(|packet_id| (packet_id.get(), 0)).collect();
+        self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(self.next_dseq);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next_dseq == 0 && self.inflight.is_empty() && self.queue.len() == 0 && self.qos2_in.is_empty()
+    }
+
+    pub(crate) fn next_dseq(&self) -> u64 {
+        self.next_dseq
+    }
+
+    pub(crate) fn qos2_ids(&self) -> Vec<PacketId> {
+        self.qos2_in.iter().filter_map(|(id, _)| PacketId::new(*id)).collect()
+    }
+
+    /// Messages of the deliveries that a log holds.
+    pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.live().map(|delivery| &delivery.message)
+    }
+
+    /// What is in flight, then what waits, as a log holds it.
+    pub(crate) fn delivery_records(&self) -> Vec<DeliveryRecord> {
+        let record = |delivery: &Delivery, priority, sent, released| DeliveryRecord {
+            message: delivery.message.id(),
+            dseq: delivery.dseq,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            identifiers: delivery.identifiers.clone(),
+            priority,
+            sent,
+            released,
+        };
+        // What is in flight goes first whatever its priority was.
+        let inflight = self.inflight.iter().map(|entry| record(&entry.delivery, u8::MAX, true, entry.released));
+        let waiting = self.queue.by_priority().filter(|(_, delivery)| delivery.packet_id.is_some());
+        inflight.chain(waiting.map(|(priority, delivery)| record(delivery, priority, false, false))).collect()
     }
 
     /// Packet Identifiers in use toward the client, for checkers.

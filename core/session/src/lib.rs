@@ -8,12 +8,16 @@ mod flow;
 mod message;
 mod op;
 mod queue;
+mod record;
+mod restore;
 mod session;
 mod subscriptions;
 
 pub use flow::{OVERDUE_TICKS, Outgoing, OutgoingKind};
-pub use message::{Message, MessageParts, remaining_expiry};
+pub use message::{Message, MessageId, MessageParts, remaining_expiry};
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};
+pub use record::{DeliveryRecord, InvalidRecord, Record, SessionId, SnapshotRecord, WillRecord};
+pub use restore::{Missing, Restored, Restoring};
 pub use session::{Session, SessionLimits, Will};
 pub use subscriptions::{SubscriptionEntry, Subscriptions};

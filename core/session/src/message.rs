@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use newtmq_base::Instant;
-use newtmq_mqtt::QoS;
+use newtmq_mqtt::{QoS, TopicName};
 
 /// A published message as one reference-counted block, so that a publish costs one allocation however many sessions
 /// queue it, and a retained message costs 16 bytes beside its block.
@@ -12,9 +12,21 @@ use newtmq_mqtt::QoS;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message(Arc<[u8]>);
 
+/// Names a message in the log of its node: its publisher's shard and a count there. [`MessageId::NONE`] for what is never
+/// stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MessageId(pub u64);
+
+impl MessageId {
+    /// Of a message that no log holds.
+    pub const NONE: MessageId = MessageId(0);
+}
+
 /// What a [`Message`] is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageParts<'a> {
+    /// Its name in the log.
+    pub id: MessageId,
     /// Topic Name, valid.
     pub topic: &'a [u8],
     /// MQTT 5 properties that a server passes on unaltered, encoded, without a length in front.
@@ -31,10 +43,11 @@ pub struct MessageParts<'a> {
 
 // Layout of the head, little endian.
 const EXPIRES: usize = 0;
-const FORWARDABLE_LEN: usize = 8;
-const TOPIC_LEN: usize = 12;
-const FLAGS: usize = 14;
-const HEAD_LEN: usize = 15;
+const ID: usize = 8;
+const FORWARDABLE_LEN: usize = 16;
+const TOPIC_LEN: usize = 20;
+const FLAGS: usize = 22;
+const HEAD_LEN: usize = 23;
 const FLAG_RETAIN: u8 = 0x80;
 
 impl Message {
@@ -44,6 +57,7 @@ impl Message {
         scratch.clear();
         scratch.reserve(HEAD_LEN + parts.topic.len() + parts.forwardable.len() + parts.payload.len());
         scratch.extend_from_slice(&parts.expires.as_nanos().to_le_bytes());
+        scratch.extend_from_slice(&parts.id.0.to_le_bytes());
         let forwardable_len = u32::try_from(parts.forwardable.len()).expect("a packet is below 256 MiB");
         scratch.extend_from_slice(&forwardable_len.to_le_bytes());
         let topic_len = u16::try_from(parts.topic.len()).expect("a Topic Name is at most 65,535 bytes");
@@ -53,6 +67,29 @@ impl Message {
         scratch.extend_from_slice(parts.forwardable);
         scratch.extend_from_slice(parts.payload);
         Message(Arc::from(&scratch[..]))
+    }
+
+    /// The block as a log keeps it.
+    #[must_use]
+    pub fn block(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// From the block of [`Message::block`]; none if the bytes are no such block.
+    #[must_use]
+    pub fn from_block(block: &[u8]) -> Option<Message> {
+        let message = Message(Arc::from(block));
+        let head = block.len().checked_sub(HEAD_LEN)?;
+        QoS::from_bits(block[FLAGS] & !FLAG_RETAIN)?;
+        (message.topic_len() + message.forwardable_len() <= head).then_some(())?;
+        TopicName::from_bytes(message.topic()).ok()?;
+        Some(message)
+    }
+
+    /// Its name in the log.
+    #[must_use]
+    pub fn id(&self) -> MessageId {
+        MessageId(u64::from_le_bytes(self.word(ID)))
     }
 
     /// Size of the block in bytes.
@@ -159,6 +196,7 @@ mod tests {
     #[test]
     fn parts_come_back() {
         let parts = MessageParts {
+            id: MessageId(77),
             topic: b"a/b",
             forwardable: &[1, 1],
             payload: b"hello",
@@ -172,6 +210,8 @@ mod tests {
             ("a/b", &[1, 1][..], &b"hello"[..])
         );
         assert_eq!((message.qos(), message.retain()), (QoS::ExactlyOnce, true));
+        assert_eq!((message.id(), Message::from_block(message.block())), (MessageId(77), Some(message.clone())));
+        assert!((0..message.len()).all(|len| len >= 27 || Message::from_block(&message.block()[..len]).is_none()));
         assert_eq!(message.remaining_expiry(Instant::from_millis(1000)), Some(2));
         assert!(!message.is_expired(Instant::from_millis(2499)));
         assert!(message.is_expired(Instant::from_millis(2500)));

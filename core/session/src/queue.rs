@@ -147,6 +147,11 @@ impl Queue {
         self.lanes.iter().flat_map(|(_, lane)| lane)
     }
 
+    /// All of them with their priorities.
+    pub(crate) fn by_priority(&self) -> impl Iterator<Item = (u8, &Delivery)> {
+        self.lanes.iter().flat_map(|(priority, lane)| lane.iter().map(|delivery| (*priority, delivery)))
+    }
+
     /// Gives memory back while nothing waits.
     pub(crate) fn release(&mut self) {
         if self.len == 0 {

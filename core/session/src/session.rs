@@ -59,6 +59,21 @@ impl Session {
         Session { client, subscriptions: Subscriptions::default(), flow: None, will: None, expiry_interval }
     }
 
+    /// From what a log held.
+    pub(crate) fn restored(
+        client: ClientId,
+        subscriptions: Subscriptions,
+        flow: Option<Box<Flow>>,
+        will: Option<Box<Will>>,
+        expiry_interval: u32,
+    ) -> Session {
+        Session { client, subscriptions, flow, will, expiry_interval }
+    }
+
+    pub(crate) fn flow(&self) -> Option<&Flow> {
+        self.flow.as_deref()
+    }
+
     /// Client Identifier.
     #[must_use]
     pub fn client(&self) -> &ClientId {
@@ -119,6 +134,12 @@ impl Session {
         self.flow.as_ref().map_or(0, |flow| flow.qos2_in_len())
     }
 
+    /// Whether a delivery with this identifier waits for an acknowledgement.
+    #[must_use]
+    pub fn is_in_flight(&self, packet_id: PacketId) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.is_in_flight(packet_id))
+    }
+
     /// Whether the client has this QoS 2 identifier in use.
     #[must_use]
     pub fn is_awaiting_rel(&self, packet_id: PacketId) -> bool {
@@ -132,6 +153,11 @@ impl Session {
 
     /// Applies one durable change.
     pub fn apply(&mut self, op: Op<'_>, limits: &SessionLimits) -> Applied {
+        self.apply_noting(op, limits, &mut Vec::new())
+    }
+
+    /// The same; notes the dseq of each delivery that [`Op::Enqueue`] gave up for want of room, but for QoS 0.
+    pub fn apply_noting(&mut self, op: Op<'_>, limits: &SessionLimits, given_up: &mut Vec<u64>) -> Applied {
         match op {
             Op::Claim { expiry_interval } | Op::Detach { expiry_interval } => {
                 self.expiry_interval = expiry_interval;
@@ -149,7 +175,7 @@ impl Session {
             Op::Unsubscribe { filter } => done(self.subscriptions.remove(filter.as_str()).is_some()),
             Op::Enqueue { message, qos, retain, identifiers, priority } => {
                 let flow = self.flow.get_or_insert_default();
-                let dropped = flow.enqueue(message, qos, retain, identifiers, priority, limits);
+                let dropped = flow.enqueue(message, qos, retain, identifiers, priority, limits, given_up);
                 if dropped == Dropped::default() { Applied::Done } else { Applied::Dropped(dropped) }
             }
             Op::Ack { packet_id, kind } => match &mut self.flow {
@@ -172,6 +198,12 @@ impl Session {
                 expired => Applied::Dropped(Dropped { full: 0, expired }),
             },
         }
+    }
+
+    /// What the last [`Op::Enqueue`] with QoS 1 or 2 assigned.
+    #[must_use]
+    pub fn last_dseq(&self) -> u64 {
+        self.flow.as_ref().map_or(0, |flow| flow.next_dseq().saturating_sub(1))
     }
 
     /// Whether something waits for the window or the connection.

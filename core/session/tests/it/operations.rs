@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use newtmq_base::Instant;
 use newtmq_mqtt::{ClientId, PacketId, QoS};
 use newtmq_session::{
-    AckKind, Applied, Dropped, Identifiers, Message, MessageParts, Op, Outgoing, OutgoingKind, Session, SessionLimits,
+    AckKind, Applied, Dropped, Identifiers, Message, MessageId, MessageParts, Op, Outgoing, OutgoingKind, Session,
+    SessionLimits,
 };
 use proptest::prelude::*;
 
@@ -110,6 +111,7 @@ impl Pair {
         let mut payload = tag.to_be_bytes().to_vec();
         payload.resize(4 + large, 0);
         let parts = MessageParts {
+            id: MessageId::NONE,
             topic: b"t",
             forwardable: &[],
             payload: &payload,

@@ -1,0 +1,518 @@
+//! Operations as bytes, for the log. A record names its session by a number that the node gives it; a message is named by
+//! its id, its block is kept beside the records.
+//!
+//! A record is a tag, then its fields: numbers in groups of seven bits, texts with their length in front. What a later
+//! version adds gets a new tag; a tag that is not known is an error that the reader counts.
+
+use core::num::NonZeroU32;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, RetainHandling, SubscribeOptions, TopicFilter};
+
+use crate::message::MessageId;
+use crate::op::AckKind;
+use crate::queue::Identifiers;
+
+/// Names a session in the log of its node; never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A durable change, with everything that a replay needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A session begins.
+    Create {
+        /// Which.
+        session: SessionId,
+        /// Client Identifier.
+        client: String,
+        /// Name of its zone.
+        zone: String,
+    },
+    /// A session has ended.
+    End {
+        /// Which.
+        session: SessionId,
+    },
+    /// [`crate::Op::Claim`]
+    Claim {
+        /// Whose.
+        session: SessionId,
+        /// Session Expiry Interval in seconds.
+        expiry_interval: u32,
+    },
+    /// [`crate::Op::Detach`]
+    Detach {
+        /// Whose.
+        session: SessionId,
+        /// Session Expiry Interval in seconds.
+        expiry_interval: u32,
+        /// When, in the node's time: both deadlines count from it.
+        at: Instant,
+    },
+    /// [`crate::Op::Subscribe`]
+    Subscribe {
+        /// Whose.
+        session: SessionId,
+        /// The filter.
+        filter: OwnedTopicFilter,
+        /// Granted options.
+        options: SubscribeOptions,
+        /// Subscription Identifier.
+        identifier: Option<NonZeroU32>,
+    },
+    /// [`crate::Op::Unsubscribe`]
+    Unsubscribe {
+        /// Whose.
+        session: SessionId,
+        /// The filter.
+        filter: OwnedTopicFilter,
+    },
+    /// [`crate::Op::Enqueue`]
+    Enqueue {
+        /// Whose.
+        session: SessionId,
+        /// What.
+        delivery: DeliveryRecord,
+    },
+    /// [`crate::Op::Ack`]
+    Ack {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier.
+        packet_id: PacketId,
+        /// Which acknowledgement.
+        kind: AckKind,
+    },
+    /// A delivery was given up: the queue was full, the packet too large, or it expired.
+    Drop {
+        /// Whose.
+        session: SessionId,
+        /// Its place in the order of deliveries.
+        dseq: u64,
+    },
+    /// [`crate::Op::PubrecOut`]
+    PubrecOut {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier.
+        packet_id: PacketId,
+    },
+    /// [`crate::Op::Qos2In`]
+    Qos2In {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier.
+        packet_id: PacketId,
+    },
+    /// [`crate::Op::Qos2Rel`]
+    Qos2Rel {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier.
+        packet_id: PacketId,
+    },
+    /// [`crate::Op::Will`]
+    Will {
+        /// Whose.
+        session: SessionId,
+        /// The will; none to clear it.
+        will: Option<WillRecord>,
+    },
+    /// A retained message, or the deletion of one.
+    Retain {
+        /// Topic Name.
+        topic: String,
+        /// The message and when it expires; none for a deletion.
+        message: Option<(MessageId, Instant)>,
+    },
+    /// The node's time has come to this.
+    Time {
+        /// Since the node's first start, counting only while it ran.
+        now: Instant,
+    },
+    /// Everything about a session; what came before counts no more.
+    Snapshot(Box<SnapshotRecord>),
+}
+
+/// A delivery of [`Record::Enqueue`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    /// The message.
+    pub message: MessageId,
+    /// Its place in the order of deliveries of the session, from which its Packet Identifier follows. Of QoS 0: 0.
+    pub dseq: u64,
+    /// QoS of this delivery.
+    pub qos: QoS,
+    /// RETAIN flag of this delivery.
+    pub retain: bool,
+    /// Subscription Identifiers.
+    pub identifiers: Identifiers,
+    /// Priority of its queue.
+    pub priority: u8,
+    /// It may have been sent: the client was connected since.
+    pub sent: bool,
+    /// PUBREC has come.
+    pub released: bool,
+}
+
+/// A will of [`Record::Will`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillRecord {
+    /// The message.
+    pub message: MessageId,
+    /// Message Expiry Interval in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// Will Delay Interval in seconds.
+    pub delay_interval: u32,
+}
+
+/// A whole session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRecord {
+    /// Which.
+    pub session: SessionId,
+    /// Client Identifier.
+    pub client: String,
+    /// Name of its zone.
+    pub zone: String,
+    /// Session Expiry Interval in seconds.
+    pub expiry_interval: u32,
+    /// When its client went; none while it is connected.
+    pub detached: Option<Instant>,
+    /// The next delivery's place in the order.
+    pub next_dseq: u64,
+    /// Subscriptions.
+    pub subscriptions: Vec<(OwnedTopicFilter, SubscribeOptions, Option<NonZeroU32>)>,
+    /// What is in flight, then what waits, each in its order.
+    pub deliveries: Vec<DeliveryRecord>,
+    /// QoS 2 identifiers of the client.
+    pub qos2_in: Vec<PacketId>,
+    /// The will.
+    pub will: Option<WillRecord>,
+}
+
+/// A record that cannot be read. Its session is as if the record were missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a record of the log cannot be read: {0}")]
+pub struct InvalidRecord(&'static str);
+
+const CREATE: u8 = 1;
+const END: u8 = 2;
+const CLAIM: u8 = 3;
+const DETACH: u8 = 4;
+const SUBSCRIBE: u8 = 5;
+const UNSUBSCRIBE: u8 = 6;
+const ENQUEUE: u8 = 7;
+const ACK: u8 = 8;
+const DROP: u8 = 9;
+const PUBREC_OUT: u8 = 10;
+const QOS2_IN: u8 = 11;
+const QOS2_REL: u8 = 12;
+const WILL: u8 = 13;
+const RETAIN: u8 = 14;
+const TIME: u8 = 15;
+const SNAPSHOT: u8 = 16;
+
+impl Record {
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut put = Put(out);
+        match self {
+            Record::Create { session, client, zone } => put.tag(CREATE, *session).text(client).text(zone),
+            Record::End { session } => put.tag(END, *session),
+            Record::Claim { session, expiry_interval } => put.tag(CLAIM, *session).number(u64::from(*expiry_interval)),
+            Record::Detach { session, expiry_interval, at } => {
+                put.tag(DETACH, *session).number(u64::from(*expiry_interval)).number(at.as_nanos())
+            }
+            Record::Subscribe { session, filter, options, identifier } => {
+                put.tag(SUBSCRIBE, *session).subscription(filter, *options, *identifier)
+            }
+            Record::Unsubscribe { session, filter } => put.tag(UNSUBSCRIBE, *session).text(filter.as_str()),
+            Record::Enqueue { session, delivery } => put.tag(ENQUEUE, *session).delivery(delivery),
+            Record::Ack { session, packet_id, kind } => {
+                put.tag(ACK, *session).number(u64::from(packet_id.get())).number(*kind as u64)
+            }
+            Record::Drop { session, dseq } => put.tag(DROP, *session).number(*dseq),
+            Record::PubrecOut { session, packet_id } => {
+                put.tag(PUBREC_OUT, *session).number(u64::from(packet_id.get()))
+            }
+            Record::Qos2In { session, packet_id } => put.tag(QOS2_IN, *session).number(u64::from(packet_id.get())),
+            Record::Qos2Rel { session, packet_id } => put.tag(QOS2_REL, *session).number(u64::from(packet_id.get())),
+            Record::Will { session, will } => put.tag(WILL, *session).will(will.as_ref()),
+            Record::Retain { topic, message } => {
+                put.byte(RETAIN).text(topic);
+                match message {
+                    None => put.byte(0),
+                    Some((message, expires)) => put.byte(1).number(message.0).number(expires.as_nanos()),
+                }
+            }
+            Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
+            Record::Snapshot(snapshot) => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
+        };
+    }
+
+    /// Reads a record that [`Record::encode`] wrote.
+    ///
+    /// # Errors
+    /// The bytes are none, or have something after their end.
+    pub fn decode(bytes: &[u8]) -> Result<Record, InvalidRecord> {
+        let mut take = Take(bytes);
+        let record = take.record()?;
+        if take.0.is_empty() { Ok(record) } else { Err(InvalidRecord("bytes after its end")) }
+    }
+}
+
+/// Writes fields.
+struct Put<'a>(&'a mut Vec<u8>);
+
+impl Put<'_> {
+    fn byte(&mut self, byte: u8) -> &mut Self {
+        self.0.push(byte);
+        self
+    }
+
+    fn tag(&mut self, tag: u8, session: SessionId) -> &mut Self {
+        self.byte(tag).number(session.0)
+    }
+
+    fn number(&mut self, mut value: u64) -> &mut Self {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8)
+    }
+
+    fn text(&mut self, text: &str) -> &mut Self {
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn subscription(
+        &mut self,
+        filter: &OwnedTopicFilter,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> &mut Self {
+        let flags = options.qos as u8
+            | u8::from(options.no_local) << 2
+            | u8::from(options.retain_as_published) << 3
+            | (options.retain_handling as u8) << 4;
+        self.text(filter.as_str()).byte(flags).number(u64::from(identifier.map_or(0, NonZeroU32::get)))
+    }
+
+    fn delivery(&mut self, delivery: &DeliveryRecord) -> &mut Self {
+        let flags = delivery.qos as u8
+            | u8::from(delivery.retain) << 2
+            | u8::from(delivery.sent) << 3
+            | u8::from(delivery.released) << 4;
+        self.number(delivery.message.0).number(delivery.dseq).byte(flags).byte(delivery.priority);
+        let identifiers = delivery.identifiers.as_slice();
+        self.number(identifiers.len() as u64);
+        for identifier in identifiers {
+            self.number(u64::from(*identifier));
+        }
+        self
+    }
+
+    fn will(&mut self, will: Option<&WillRecord>) -> &mut Self {
+        let Some(will) = will else { return self.byte(0) };
+        let expiry = will.message_expiry_interval.map_or(0, |seconds| u64::from(seconds) + 1);
+        self.byte(1).number(will.message.0).number(expiry).number(u64::from(will.delay_interval))
+    }
+
+    fn snapshot(&mut self, snapshot: &SnapshotRecord) -> &mut Self {
+        self.text(&snapshot.client).text(&snapshot.zone).number(u64::from(snapshot.expiry_interval));
+        match snapshot.detached {
+            None => self.byte(0),
+            Some(at) => self.byte(1).number(at.as_nanos()),
+        };
+        self.number(snapshot.next_dseq).number(snapshot.subscriptions.len() as u64);
+        for (filter, options, identifier) in &snapshot.subscriptions {
+            self.subscription(filter, *options, *identifier);
+        }
+        self.number(snapshot.deliveries.len() as u64);
+        for delivery in &snapshot.deliveries {
+            self.delivery(delivery);
+        }
+        self.number(snapshot.qos2_in.len() as u64);
+        for packet_id in &snapshot.qos2_in {
+            self.number(u64::from(packet_id.get()));
+        }
+        self.will(snapshot.will.as_ref())
+    }
+}
+
+/// Reads fields.
+struct Take<'a>(&'a [u8]);
+
+impl Take<'_> {
+    fn record(&mut self) -> Result<Record, InvalidRecord> {
+        let tag = self.byte()?;
+        if tag == RETAIN {
+            let topic = self.text()?;
+            let message = match self.flag()? {
+                false => None,
+                true => Some((MessageId(self.number()?), Instant::from_nanos(self.number()?))),
+            };
+            return Ok(Record::Retain { topic, message });
+        }
+        if tag == TIME {
+            return Ok(Record::Time { now: Instant::from_nanos(self.number()?) });
+        }
+        let session = SessionId(self.number()?);
+        Ok(match tag {
+            CREATE => Record::Create { session, client: self.text()?, zone: self.text()? },
+            END => Record::End { session },
+            CLAIM => Record::Claim { session, expiry_interval: self.number32()? },
+            DETACH => {
+                Record::Detach { session, expiry_interval: self.number32()?, at: Instant::from_nanos(self.number()?) }
+            }
+            SUBSCRIBE => {
+                let (filter, options, identifier) = self.subscription()?;
+                Record::Subscribe { session, filter, options, identifier }
+            }
+            UNSUBSCRIBE => Record::Unsubscribe { session, filter: self.filter()? },
+            ENQUEUE => Record::Enqueue { session, delivery: self.delivery()? },
+            ACK => Record::Ack { session, packet_id: self.packet_id()?, kind: self.ack_kind()? },
+            DROP => Record::Drop { session, dseq: self.number()? },
+            PUBREC_OUT => Record::PubrecOut { session, packet_id: self.packet_id()? },
+            QOS2_IN => Record::Qos2In { session, packet_id: self.packet_id()? },
+            QOS2_REL => Record::Qos2Rel { session, packet_id: self.packet_id()? },
+            WILL => Record::Will { session, will: self.will()? },
+            SNAPSHOT => Record::Snapshot(Box::new(self.snapshot(session)?)),
+            _ => return Err(InvalidRecord("an unknown kind")),
+        })
+    }
+
+    fn byte(&mut self) -> Result<u8, InvalidRecord> {
+        let (&byte, rest) = self.0.split_first().ok_or(InvalidRecord("its end is missing"))?;
+        self.0 = rest;
+        Ok(byte)
+    }
+
+    fn flag(&mut self) -> Result<bool, InvalidRecord> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(InvalidRecord("a flag that is neither 0 nor 1")),
+        }
+    }
+
+    fn number(&mut self) -> Result<u64, InvalidRecord> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(InvalidRecord("a number that is too long"))
+    }
+
+    fn number32(&mut self) -> Result<u32, InvalidRecord> {
+        u32::try_from(self.number()?).map_err(|_| InvalidRecord("a number that is too large"))
+    }
+
+    /// How many of something follow; each takes a byte at least, so that a wrong number reserves no memory.
+    fn count(&mut self) -> Result<usize, InvalidRecord> {
+        let count = self.number()?;
+        if count > self.0.len() as u64 { Err(InvalidRecord("its end is missing")) } else { Ok(count as usize) }
+    }
+
+    fn text(&mut self) -> Result<String, InvalidRecord> {
+        let len = self.count()?;
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        core::str::from_utf8(bytes).map(str::to_owned).map_err(|_| InvalidRecord("a text that is not UTF-8"))
+    }
+
+    fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord> {
+        let text = self.text()?;
+        TopicFilter::new(&text).map(Into::into).map_err(|_| InvalidRecord("a Topic Filter that is none"))
+    }
+
+    fn packet_id(&mut self) -> Result<PacketId, InvalidRecord> {
+        let number = u16::try_from(self.number()?).ok().and_then(PacketId::new);
+        number.ok_or(InvalidRecord("a Packet Identifier that is none"))
+    }
+
+    fn ack_kind(&mut self) -> Result<AckKind, InvalidRecord> {
+        let kinds = [AckKind::Puback, AckKind::Pubcomp, AckKind::PubrecError];
+        let number = self.number()?;
+        kinds.into_iter().find(|kind| *kind as u64 == number).ok_or(InvalidRecord("an unknown acknowledgement"))
+    }
+
+    fn subscription(&mut self) -> Result<(OwnedTopicFilter, SubscribeOptions, Option<NonZeroU32>), InvalidRecord> {
+        let filter = self.filter()?;
+        let flags = self.byte()?;
+        let options = SubscribeOptions {
+            qos: QoS::from_bits(flags & 3).ok_or(InvalidRecord("QoS 3"))?,
+            no_local: flags & 4 != 0,
+            retain_as_published: flags & 8 != 0,
+            retain_handling: match flags >> 4 {
+                0 => RetainHandling::SendAtSubscribe,
+                1 => RetainHandling::SendIfNew,
+                2 => RetainHandling::DoNotSend,
+                _ => return Err(InvalidRecord("an unknown Retain Handling")),
+            },
+        };
+        Ok((filter, options, NonZeroU32::new(self.number32()?)))
+    }
+
+    fn delivery(&mut self) -> Result<DeliveryRecord, InvalidRecord> {
+        let (message, dseq) = (MessageId(self.number()?), self.number()?);
+        let (flags, priority) = (self.byte()?, self.byte()?);
+        let count = self.count()?;
+        let identifiers = (0..count).map(|_| self.number32()).collect::<Result<Vec<u32>, _>>()?;
+        Ok(DeliveryRecord {
+            message,
+            dseq,
+            qos: QoS::from_bits(flags & 3).ok_or(InvalidRecord("QoS 3"))?,
+            retain: flags & 4 != 0,
+            identifiers: Identifiers::from_slice(&identifiers),
+            priority,
+            sent: flags & 8 != 0,
+            released: flags & 16 != 0,
+        })
+    }
+
+    fn will(&mut self) -> Result<Option<WillRecord>, InvalidRecord> {
+        if !self.flag()? {
+            return Ok(None);
+        }
+        let message = MessageId(self.number()?);
+        let expiry = self.number()?.checked_sub(1);
+        let message_expiry_interval =
+            expiry.map(u32::try_from).transpose().map_err(|_| InvalidRecord("a number that is too large"))?;
+        Ok(Some(WillRecord { message, message_expiry_interval, delay_interval: self.number32()? }))
+    }
+
+    fn snapshot(&mut self, session: SessionId) -> Result<SnapshotRecord, InvalidRecord> {
+        let (client, zone, expiry_interval) = (self.text()?, self.text()?, self.number32()?);
+        let detached = if self.flag()? { Some(Instant::from_nanos(self.number()?)) } else { None };
+        let next_dseq = self.number()?;
+        let count = self.count()?;
+        let subscriptions = (0..count).map(|_| self.subscription()).collect::<Result<_, _>>()?;
+        let count = self.count()?;
+        let deliveries = (0..count).map(|_| self.delivery()).collect::<Result<_, _>>()?;
+        let count = self.count()?;
+        let qos2_in = (0..count).map(|_| self.packet_id()).collect::<Result<_, _>>()?;
+        let will = self.will()?;
+        Ok(SnapshotRecord {
+            session,
+            client,
+            zone,
+            expiry_interval,
+            detached,
+            next_dseq,
+            subscriptions,
+            deliveries,
+            qos2_in,
+            will,
+        })
+    }
+}

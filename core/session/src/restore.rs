@@ -1,0 +1,287 @@
+//! From records back to sessions, and from a session to the one record that stands for all its earlier ones.
+//!
+//! Which deliveries were handed to a connection is not in the log. After a restart those that may have been, within the
+//! window, are sent again with DUP; the others keep their places in the queue. QoS 0 messages are not in the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{ClientId, PacketId, QoS};
+
+use crate::flow::{Flow, PACKET_IDS};
+use crate::queue::Delivery;
+use crate::record::{DeliveryRecord, Record, SessionId, SnapshotRecord, WillRecord};
+use crate::session::{Session, SessionLimits, Will};
+use crate::subscriptions::{SubscriptionEntry, Subscriptions};
+use crate::{AckKind, Message, MessageId};
+
+/// A session that records are applied to.
+#[derive(Debug)]
+pub struct Restoring {
+    id: SessionId,
+    client: ClientId,
+    zone: String,
+    expiry_interval: u32,
+    detached: Option<Instant>,
+    subscriptions: Subscriptions,
+    /// By dseq.
+    deliveries: BTreeMap<u64, Entry>,
+    next_dseq: u64,
+    /// Deliveries before this one may have been sent.
+    sent_before: u64,
+    qos2_in: BTreeSet<u16>,
+    will: Option<Box<Will>>,
+    /// Segment of the log that it begins in.
+    segment: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    delivery: Delivery,
+    priority: u8,
+    /// It was certainly sent.
+    sent: bool,
+    released: bool,
+}
+
+/// A session as it was when the log ended.
+#[derive(Debug)]
+pub struct Restored {
+    /// Its number in the log.
+    pub id: SessionId,
+    /// The session.
+    pub session: Session,
+    /// Name of its zone.
+    pub zone: String,
+    /// When its client went; none if it was connected when the log ended.
+    pub detached: Option<Instant>,
+    /// The first segment of the log that it needs.
+    pub segment: u64,
+}
+
+/// What a record refers to and is not there, because the log was damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// A message's block.
+    Message(MessageId),
+    /// The delivery of an acknowledgement, or the session's subscription.
+    Nothing,
+}
+
+impl Restoring {
+    /// From [`Record::Create`]; none if the Client Identifier is none.
+    #[must_use]
+    pub fn create(id: SessionId, client: &str, zone: &str, segment: u64) -> Option<Restoring> {
+        Some(Restoring {
+            id,
+            client: ClientId::new(client).ok()?,
+            zone: zone.into(),
+            expiry_interval: 0,
+            detached: None,
+            subscriptions: Subscriptions::default(),
+            deliveries: BTreeMap::new(),
+            next_dseq: 0,
+            sent_before: 0,
+            qos2_in: BTreeSet::new(),
+            will: None,
+            segment,
+        })
+    }
+
+    /// From [`Record::Snapshot`], with what of it is missing; none if the Client Identifier is none. `message` finds blocks.
+    #[must_use]
+    pub fn from_snapshot(
+        snapshot: &SnapshotRecord,
+        segment: u64,
+        message: &impl Fn(MessageId) -> Option<Message>,
+    ) -> Option<(Restoring, Vec<Missing>)> {
+        let mut restoring = Restoring::create(snapshot.session, &snapshot.client, &snapshot.zone, segment)?;
+        let mut missing = Vec::new();
+        restoring.expiry_interval = snapshot.expiry_interval;
+        restoring.detached = snapshot.detached;
+        for (filter, options, identifier) in &snapshot.subscriptions {
+            let entry = SubscriptionEntry { options: *options, identifier: *identifier };
+            restoring.subscriptions.insert(filter.clone(), entry);
+        }
+        for delivery in &snapshot.deliveries {
+            missing.extend(restoring.enqueue(delivery, message).err());
+        }
+        restoring.next_dseq = snapshot.next_dseq.max(restoring.next_dseq);
+        restoring.qos2_in = snapshot.qos2_in.iter().map(|packet_id| packet_id.get()).collect();
+        missing.extend(restoring.set_will(snapshot.will.as_ref(), message).err());
+        Some((restoring, missing))
+    }
+
+    /// Client Identifier.
+    #[must_use]
+    pub fn client(&self) -> &str {
+        self.client.as_str()
+    }
+
+    /// Name of its zone.
+    #[must_use]
+    pub fn zone(&self) -> &str {
+        &self.zone
+    }
+
+    /// Applies a record of this session.
+    ///
+    /// # Errors
+    /// What it refers to is missing; the rest of it is applied.
+    pub fn apply(&mut self, record: Record, message: &impl Fn(MessageId) -> Option<Message>) -> Result<(), Missing> {
+        match record {
+            Record::Claim { expiry_interval, .. } => {
+                self.expiry_interval = expiry_interval;
+                self.detached = None;
+                self.sent_before = self.next_dseq;
+            }
+            Record::Detach { expiry_interval, at, .. } => {
+                self.expiry_interval = expiry_interval;
+                self.detached = Some(at);
+            }
+            Record::Subscribe { filter, options, identifier, .. } => {
+                self.subscriptions.insert(filter, SubscriptionEntry { options, identifier });
+            }
+            Record::Unsubscribe { filter, .. } => {
+                return self.subscriptions.remove(filter.as_str()).map(drop).ok_or(Missing::Nothing);
+            }
+            Record::Enqueue { delivery, .. } => return self.enqueue(&delivery, message),
+            Record::Ack { packet_id, kind, .. } => return self.ack(packet_id, kind),
+            Record::Drop { dseq, .. } => return self.deliveries.remove(&dseq).map(drop).ok_or(Missing::Nothing),
+            Record::PubrecOut { packet_id, .. } => {
+                let at = self.find(packet_id).ok_or(Missing::Nothing)?;
+                self.deliveries.entry(at).and_modify(|entry| entry.released = true);
+            }
+            Record::Qos2In { packet_id, .. } => drop(self.qos2_in.insert(packet_id.get())),
+            Record::Qos2Rel { packet_id, .. } => drop(self.qos2_in.remove(&packet_id.get())),
+            Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
+            Record::Create { .. }
+            | Record::End { .. }
+            | Record::Retain { .. }
+            | Record::Time { .. }
+            | Record::Snapshot(_) => unreachable!("these are not changes of a session that is there"),
+        }
+        Ok(())
+    }
+
+    fn enqueue(
+        &mut self,
+        record: &DeliveryRecord,
+        message: &impl Fn(MessageId) -> Option<Message>,
+    ) -> Result<(), Missing> {
+        self.next_dseq = self.next_dseq.max(record.dseq + 1);
+        if record.sent || self.detached.is_none() {
+            self.sent_before = self.sent_before.max(record.dseq + 1);
+        }
+        let delivery = Delivery {
+            message: message(record.message).ok_or(Missing::Message(record.message))?,
+            identifiers: record.identifiers.clone(),
+            dseq: record.dseq,
+            packet_id: Some(packet_id_of(record.dseq)),
+            qos: record.qos,
+            retain: record.retain,
+        };
+        let entry = Entry { delivery, priority: record.priority, sent: record.sent, released: record.released };
+        self.deliveries.insert(record.dseq, entry);
+        Ok(())
+    }
+
+    /// The live delivery that has a Packet Identifier: there is one at most.
+    fn find(&self, packet_id: PacketId) -> Option<u64> {
+        let (first, last) = (*self.deliveries.first_key_value()?.0, *self.deliveries.last_key_value()?.0);
+        let residue = u64::from(packet_id.get()) - 1;
+        let start = first - first % PACKET_IDS + residue;
+        let start = if start < first { start + PACKET_IDS } else { start };
+        (start..=last).step_by(PACKET_IDS as usize).find(|dseq| self.deliveries.contains_key(dseq))
+    }
+
+    fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Result<(), Missing> {
+        let at = self.find(packet_id).ok_or(Missing::Nothing)?;
+        debug_assert!(matches!(
+            (kind, self.deliveries[&at].delivery.qos),
+            (AckKind::Puback, QoS::AtLeastOnce) | (AckKind::Pubcomp | AckKind::PubrecError, QoS::ExactlyOnce)
+        ));
+        self.deliveries.remove(&at);
+        Ok(())
+    }
+
+    fn set_will(
+        &mut self,
+        will: Option<&WillRecord>,
+        message: &impl Fn(MessageId) -> Option<Message>,
+    ) -> Result<(), Missing> {
+        self.will = None;
+        let Some(will) = will else { return Ok(()) };
+        let block = message(will.message).ok_or(Missing::Message(will.message))?;
+        let (message_expiry_interval, delay_interval) = (will.message_expiry_interval, will.delay_interval);
+        self.will = Some(Box::new(Will { message: block, message_expiry_interval, delay_interval }));
+        Ok(())
+    }
+
+    /// The session. What may have been sent is in flight, within the zone's window; what is left waits.
+    #[must_use]
+    pub fn finish(self, limits: &SessionLimits) -> Restored {
+        let mut entries: Vec<Entry> = self.deliveries.into_values().collect();
+        // As they were sent: by priority, and each in its order.
+        entries.sort_by_key(|entry| (core::cmp::Reverse(entry.priority), entry.delivery.dseq));
+        // With one priority the oldest were sent first, so that the window tells which. With several, any may be.
+        let mut priorities = entries.iter().filter(|entry| !entry.sent).map(|entry| entry.priority);
+        let first = priorities.next();
+        let mut window =
+            if priorities.all(|priority| Some(priority) == first) { limits.max_inflight } else { usize::MAX };
+        let (mut in_flight, mut waiting) = (Vec::new(), Vec::new());
+        for entry in entries {
+            let may_be_sent = entry.delivery.dseq < self.sent_before && window > 0;
+            if entry.sent || entry.released || may_be_sent {
+                window = window.saturating_sub(1);
+                in_flight.push((entry.delivery, entry.released));
+            } else {
+                waiting.push((entry.priority, entry.delivery));
+            }
+        }
+        let mut flow = Flow::starting_at(self.next_dseq);
+        flow.restore(in_flight, waiting, self.qos2_in.into_iter().filter_map(PacketId::new));
+        let flow = (!flow.is_empty()).then(|| Box::new(flow));
+        let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
+        Restored { id: self.id, session, zone: self.zone, detached: self.detached, segment: self.segment }
+    }
+}
+
+/// 1 + dseq mod 65,535: what [`crate::Op::Enqueue`] assigns.
+pub(crate) fn packet_id_of(dseq: u64) -> PacketId {
+    PacketId::new((dseq % PACKET_IDS) as u16 + 1).expect("1..=65,535")
+}
+
+impl Session {
+    /// The record that stands for everything before it. `detached` is when its client went, if it did.
+    #[must_use]
+    pub fn snapshot(&self, id: SessionId, zone: &str, detached: Option<Instant>) -> SnapshotRecord {
+        let subscription = |(filter, entry): (&newtmq_mqtt::OwnedTopicFilter, &SubscriptionEntry)| {
+            (filter.clone(), entry.options, entry.identifier)
+        };
+        let will = self.will().map(|will| WillRecord {
+            message: will.message.id(),
+            message_expiry_interval: will.message_expiry_interval,
+            delay_interval: will.delay_interval,
+        });
+        let flow = self.flow();
+        SnapshotRecord {
+            session: id,
+            client: self.client().as_str().into(),
+            zone: zone.into(),
+            expiry_interval: self.expiry_interval(),
+            detached,
+            next_dseq: flow.map_or(0, Flow::next_dseq),
+            subscriptions: self.subscriptions().iter().map(subscription).collect(),
+            deliveries: flow.map(Flow::delivery_records).unwrap_or_default(),
+            qos2_in: flow.map(Flow::qos2_ids).unwrap_or_default(),
+            will,
+        }
+    }
+
+    /// Every message that the snapshot names.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        let will = self.will().map(|will| &will.message);
+        self.flow().into_iter().flat_map(Flow::messages).chain(will)
+    }
+}
