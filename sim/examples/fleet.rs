@@ -50,9 +50,10 @@ fn scenario(policy: ReconnectSpec, outage: Outage) -> Scenario {
     };
     let crash_ms = u64::from(outage.devices) * 100 + 1_000;
     let mut steps: Vec<Step> = (0..outage.devices).map(connect).collect();
-    for (at_ms, action) in
-        [(crash_ms, WorldAction::Crash { node: 0 }), (crash_ms + outage.down_ms, WorldAction::Restart { node: 0 })]
-    {
+    for (at_ms, action) in [
+        (crash_ms, WorldAction::Crash { node: 0, power_loss: false }),
+        (crash_ms + outage.down_ms, WorldAction::Restart { node: 0 }),
+    ] {
         steps.push(Step { at_ms, action: Action::World(action) });
     }
     Scenario {

@@ -362,6 +362,8 @@ fn is_over(fault: &Fault, by: Instant) -> bool {
         | Fault::Drift { ppm: 0, .. }
         | Fault::Lag { by_us: 0, .. }
         | Fault::MemoryPressure { level: 0, .. }
+        | Fault::DiskFull { on: false, .. }
+        | Fault::DiskSlow { by_us: 0, .. }
         | Fault::ClockJump { .. } => true,
         Fault::Pause { until, .. } => *until <= by,
         Fault::Cut { .. }
@@ -372,6 +374,10 @@ fn is_over(fault: &Fault, by: Instant) -> bool {
         | Fault::Lag { .. }
         | Fault::Crash { .. }
         | Fault::Shutdown { .. }
+        | Fault::DiskFull { .. }
+        | Fault::DiskSlow { .. }
+        | Fault::DiskFails { .. }
+        | Fault::DiskRot { .. }
         | Fault::MemoryPressure { .. } => false,
     }
 }
@@ -387,7 +393,11 @@ fn subject(fault: &Fault) -> (u8, u32, u16) {
         Fault::ClockJump { node, .. } => (5, u32::from(node.0), 0),
         Fault::Drift { node, .. } => (6, u32::from(node.0), 0),
         Fault::Lag { node, shard, .. } => (7, u32::from(node.0), *shard),
-        Fault::Crash { node } | Fault::Restart { node } | Fault::Shutdown { node } => (8, u32::from(node.0), 0),
+        Fault::Crash { node, .. } | Fault::Restart { node } | Fault::Shutdown { node } => (8, u32::from(node.0), 0),
+        Fault::DiskFull { node, .. } => (10, u32::from(node.0), 0),
+        Fault::DiskSlow { node, .. } => (11, u32::from(node.0), 0),
+        Fault::DiskFails { node } => (12, u32::from(node.0), 0),
+        Fault::DiskRot { node } => (13, u32::from(node.0), 0),
         Fault::MemoryPressure { node, .. } => (9, u32::from(node.0), 0),
     }
 }
@@ -407,6 +417,10 @@ fn concerns(fault: &Fault, client: ClientIx) -> bool {
         | Fault::Crash { .. }
         | Fault::Restart { .. }
         | Fault::Shutdown { .. }
+        | Fault::DiskFull { .. }
+        | Fault::DiskSlow { .. }
+        | Fault::DiskFails { .. }
+        | Fault::DiskRot { .. }
         | Fault::MemoryPressure { .. } => true,
     }
 }

@@ -253,6 +253,32 @@ pub enum Fault {
     Crash {
         /// The node.
         node: NodeIx,
+        /// With a part of what was written and not synced.
+        power_loss: bool,
+    },
+    /// Its disk is full, or not any more.
+    DiskFull {
+        /// The node.
+        node: NodeIx,
+        /// Whether it is.
+        on: bool,
+    },
+    /// Its disk syncs slowly.
+    DiskSlow {
+        /// The node.
+        node: NodeIx,
+        /// Microseconds more; 0 for the end of it.
+        by_us: u64,
+    },
+    /// Its disk fails to sync.
+    DiskFails {
+        /// The node.
+        node: NodeIx,
+    },
+    /// A bit has turned on its disk.
+    DiskRot {
+        /// The node.
+        node: NodeIx,
     },
     /// The node starts again.
     Restart {

@@ -3,6 +3,7 @@
 //! modules below.
 
 mod clock;
+mod disk;
 mod driver;
 mod end;
 mod ends;
@@ -12,6 +13,7 @@ mod node;
 mod pipe;
 mod queue;
 pub(crate) mod settings;
+mod store;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -40,6 +42,7 @@ mod purpose {
     pub(super) const TO_SERVER: u64 = 104;
     pub(super) const TO_CLIENT: u64 = 105;
     pub(super) const LINK: u64 = 106;
+    pub(super) const DISK: u64 = 107;
 }
 
 /// Events that any run may have, and those for each simulated millisecond and for each message that steps publish to each
@@ -103,10 +106,7 @@ impl<'o, 'a> World<'o, 'a> {
     fn new(scenario: &'o Scenario, options: Options, observer: &'o mut Observer<'a>) -> World<'o, 'a> {
         let config = settings::shard_config(&scenario.broker);
         let shards = scenario.shards.clamp(1, SHARDS_MAX);
-        let mut nodes: Vec<Node> = (0..scenario.nodes).map(Node::new).collect();
-        for node in &mut nodes {
-            node.boot(Instant::START, scenario.seed, shards, &config);
-        }
+        let nodes: Vec<Node> = (0..scenario.nodes).map(Node::new).collect();
         let clients = scenario.clients.iter().enumerate();
         World {
             options,
@@ -139,7 +139,7 @@ impl<'o, 'a> World<'o, 'a> {
 
     fn run(&mut self) {
         for node in 0..self.nodes.len() as u16 {
-            self.arm_control(node);
+            self.start(node);
         }
         self.await_step();
         while self.quiesced.is_none() {
@@ -177,6 +177,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Client(client) => self.on_client_tick(client),
             Happening::Said { node, pair, start } if self.lives(node, start) => self.on_said(node, pair),
             Happening::Tick { node, shard, start } if self.lives(node, start) => self.on_tick(node, shard),
+            Happening::Disk { node, start } if self.lives(node, start) => self.on_disk(node),
             Happening::ControlTick { node, start } if self.lives(node, start) => self.on_control_tick(node),
             Happening::Admin { node, shard, start, command } if self.lives(node, start) => {
                 self.on_admin(node, shard, command);
@@ -186,6 +187,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Said { .. }
             | Happening::Tick { .. }
             | Happening::ControlTick { .. }
+            | Happening::Disk { .. }
             | Happening::Admin { .. }
             | Happening::Resume { .. }
             | Happening::Stopped { .. }
@@ -221,6 +223,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Said { node, .. }
             | Happening::Tick { node, .. }
             | Happening::ControlTick { node, .. }
+            | Happening::Disk { node, .. }
             | Happening::Admin { node, .. }
             | Happening::Stopped { node, .. } => node,
             Happening::ToClient(_)

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub broker: BrokerSpec,
     /// The network and the queues in a node.
     pub net: NetSpec,
+    /// The disk of each node.
+    pub disk: DiskSpec,
     /// The clients. None does anything before a step says so.
     pub clients: Vec<ClientSpec>,
     /// What happens. Sorted by time; of two at one time the first one is first.
@@ -58,6 +60,7 @@ impl Default for Scenario {
             settle_ms: 30_000,
             broker: BrokerSpec::default(),
             net: NetSpec::default(),
+            disk: DiskSpec::default(),
             clients: Vec::new(),
             steps: Vec::new(),
             expect: Expect::default(),
@@ -129,6 +132,36 @@ pub struct BrokerSpec {
     pub shared_subscription_strategy: Option<SharedStrategy>,
     /// `broker.sys_interval`, in milliseconds; 0 for never, the default here
     pub sys_interval_ms: Option<u64>,
+    /// `zone.NAME.durability`; without it nothing is stored
+    pub durability: Option<DurabilitySpec>,
+}
+
+/// `zone.NAME.durability`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DurabilitySpec {
+    /// Nothing is stored.
+    Memory,
+    /// It is told when it is written.
+    None,
+    /// It is told when it is synced, together with others.
+    Group,
+    /// The same, and nobody waits for others.
+    Always,
+}
+
+/// `[disk]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiskSpec {
+    /// Microseconds until what is to be stored is written.
+    pub write_us: RangeInclusive<u64>,
+    /// Microseconds of a sync.
+    pub sync_us: RangeInclusive<u64>,
+}
+
+impl Default for DiskSpec {
+    fn default() -> Self {
+        DiskSpec { write_us: 0..=2_000, sync_us: 200..=5_000 }
+    }
 }
 
 /// `broker.shared_subscription_strategy`
@@ -477,6 +510,34 @@ pub enum WorldAction {
     Crash {
         /// The node.
         node: u16,
+        /// The machine's power fails: of what was written and not synced a part is lost, too.
+        power_loss: bool,
+    },
+    /// No space is left on a node's disk, or there is some again.
+    DiskFull {
+        /// The node.
+        node: u16,
+        /// Whether it is full.
+        on: bool,
+    },
+    /// Syncs take so much longer; 0 ends it.
+    DiskSlow {
+        /// The node.
+        node: u16,
+        /// Microseconds more.
+        by_us: u64,
+    },
+    /// Syncs fail from here on.
+    DiskFails {
+        /// The node.
+        node: u16,
+    },
+    /// A bit turns of what a node's disk holds.
+    DiskRot {
+        /// The node.
+        node: u16,
+        /// Where, in parts in a million of all bytes.
+        at_ppm: u64,
     },
     /// A node that crashed or was stopped starts again.
     Restart {

@@ -336,6 +336,10 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::Crash { .. }
             | WorldAction::Restart { .. }
             | WorldAction::Shutdown { .. }
+            | WorldAction::DiskFull { .. }
+            | WorldAction::DiskSlow { .. }
+            | WorldAction::DiskFails { .. }
+            | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
         ) => None,
     }

@@ -91,6 +91,12 @@ impl<T> Slab<T> {
         }
     }
 
+    /// Every key is below this one.
+    #[must_use]
+    pub fn key_end(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
     /// Keys and values in key order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.slots.iter().enumerate().filter_map(|(key, slot)| match slot {

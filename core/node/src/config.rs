@@ -10,6 +10,7 @@ use newtmq_topic::PickStrategy;
 
 use crate::hooks::HookSet;
 use crate::rate::Rate;
+use crate::store::Durability;
 
 /// Everything configurable about a shard.
 #[derive(Debug, Clone)]
@@ -196,6 +197,10 @@ pub struct ZoneConfig {
     pub bypass_acl: bool,
     /// Nobody is asked whether a client of this zone may connect.
     pub bypass_authentication: bool,
+    /// Name, by which a stored session finds its zone again.
+    pub name: Box<str>,
+    /// `durability`: whether sessions that outlive their connections outlive the process, too.
+    pub durability: Durability,
 }
 
 impl Default for ZoneConfig {
@@ -222,6 +227,8 @@ impl Default for ZoneConfig {
             max_publisher_hold: Duration::from_secs(10),
             bypass_acl: false,
             bypass_authentication: false,
+            name: "external".into(),
+            durability: Durability::Memory,
         }
     }
 }

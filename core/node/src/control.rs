@@ -73,6 +73,8 @@ pub enum ToControl {
     Returned(QuotaKind, u32),
     /// Answers [`FromControl::Report`].
     Report(Box<Report>),
+    /// The shard has all that was stored for it, and has told its routes.
+    Recovered,
 }
 
 /// From the control plane to a shard.
@@ -97,6 +99,8 @@ pub enum FromControl {
     Report,
     /// Publish these as the server's own.
     Publish(Arc<[Message]>),
+    /// All shards have what was stored, and know of each other's routes.
+    Recovered,
 }
 
 /// Something that happens to the control plane.
@@ -164,6 +168,9 @@ pub struct Control {
     /// What they have told so far, and how many have to yet.
     report: Report,
     unreported: usize,
+    /// Shards that have not got what was stored for them.
+    unrecovered: usize,
+    recovered: bool,
 }
 
 impl Control {
@@ -184,6 +191,8 @@ impl Control {
             sys_due: if sys_interval.is_zero() { Instant::NEVER } else { now },
             report: Report::default(),
             unreported: 0,
+            unrecovered: usize::from(shards),
+            recovered: false,
         }
     }
 
@@ -226,6 +235,10 @@ impl Control {
             }
             ToControl::Routes { seq, changes } => self.on_routes(from, seq, changes, out),
             ToControl::Installed { version, retained } => self.on_installed(from, version, retained, out),
+            ToControl::Recovered => {
+                self.unrecovered -= 1;
+                self.tell_recovered(out);
+            }
             ToControl::Want(kind) => self.quotas.on_want(from, kind, out),
             ToControl::Returned(kind, count) => self.quotas.on_returned(from, kind, count, out),
         }
@@ -270,6 +283,14 @@ impl Control {
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.version <= everywhere) {
             let message = FromControl::Committed { seq: pending.seq, retained: Arc::clone(&self.retained) };
             out.push(ControlOutput::Shard { to: pending.shard, message });
+        }
+        self.tell_recovered(out);
+    }
+
+    /// Once, when all shards have what was stored and have installed the routes of all.
+    fn tell_recovered(&mut self, out: &mut Vec<ControlOutput>) {
+        if self.unrecovered == 0 && self.pending.is_empty() && !core::mem::replace(&mut self.recovered, true) {
+            out.extend((0..self.installed.len()).map(|to| to_shard(to, FromControl::Recovered)));
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::config::AccessConfig;
 use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
 use crate::place::PlaceMessage;
+use crate::store::{Batch, RecoveredChunk, StoreState};
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -111,6 +112,22 @@ pub enum ShardInput<'a> {
     Control(FromControl),
     /// An operator or the driver wants something.
     Admin(AdminCommand),
+    /// What was stored before this start. Connections wait until the last of it.
+    Recovered(Box<RecoveredChunk>),
+    /// Batches of [`Output::Store`] are stored.
+    Stored {
+        /// All up to this one.
+        upto: u64,
+        /// The segment of the log that is being written.
+        segment: u64,
+    },
+    /// The store has no space, or works again, or has failed.
+    Store(StoreState),
+    /// Segments are to be freed: everything that is only in those before this one is to be stored again.
+    Renew {
+        /// The first segment that stays.
+        before: u64,
+    },
 }
 
 impl core::fmt::Debug for ShardInput<'_> {
@@ -128,6 +145,10 @@ impl core::fmt::Debug for ShardInput<'_> {
             ShardInput::Place { from, message } => write!(f, "Place({from:?}, {message:?})"),
             ShardInput::Control(message) => write!(f, "Control({message:?})"),
             ShardInput::Admin(command) => write!(f, "Admin({command:?})"),
+            ShardInput::Recovered(chunk) => write!(f, "Recovered({} sessions)", chunk.sessions.len()),
+            ShardInput::Stored { upto, segment } => write!(f, "Stored({upto}, segment {segment})"),
+            ShardInput::Store(state) => write!(f, "Store({state:?})"),
+            ShardInput::Renew { before } => write!(f, "Renew({before})"),
         }
     }
 }
@@ -250,6 +271,8 @@ pub enum Output {
     },
     /// A hook is told.
     Event(Box<Event>),
+    /// Store this; answered by [`ShardInput::Stored`]. Batches of a shard are stored in order.
+    Store(Box<Batch>),
 }
 
 /// Where a shard pushes its outputs; the driver empties it after each call.

@@ -86,6 +86,8 @@ pub struct Ledger {
     pub delivered: u64,
     /// Publishes, wills and filters of subscriptions that a client may not use (`acl_deny_action`); not part of the balance.
     pub denied: u64,
+    /// Publishes that were refused because the store takes nothing; not part of the balance.
+    pub unstored: u64,
     /// Retained messages sent to new subscriptions; not part of the balance.
     pub retained_sent: u64,
     /// PUBLISH and PUBREL packets sent again after `retry_interval`; not part of the balance.
@@ -110,6 +112,7 @@ impl Ledger {
         self.matched += other.matched;
         self.delivered += other.delivered;
         self.denied += other.denied;
+        self.unstored += other.unstored;
         self.retained_sent += other.retained_sent;
         self.sent_again += other.sent_again;
         self.rel_timeouts += other.rel_timeouts;
@@ -151,6 +154,7 @@ mod tests {
             matched: 4,
             delivered: 5,
             denied: 6,
+            unstored: 14,
             retained_sent: 7,
             sent_again: 8,
             rel_timeouts: 9,

@@ -60,6 +60,14 @@ impl BufferPool {
     }
 }
 
+/// Output before the tail.
+#[derive(Debug)]
+enum Piece {
+    Chunk(Chunk),
+    /// What comes behind it waits until this promise of the shard is kept.
+    Barrier(u64),
+}
+
 /// Encoded output that the driver has not fetched.
 #[derive(Debug, Default)]
 pub(crate) struct OutBuf {
@@ -67,7 +75,7 @@ pub(crate) struct OutBuf {
     tail: Vec<u8>,
     /// What is before the tail.
     #[allow(clippy::box_collection)] // 8 bytes in each idle connection instead of 32
-    full: Option<Box<VecDeque<Chunk>>>,
+    full: Option<Box<VecDeque<Piece>>>,
     len: usize,
     /// When the driver last fetched something.
     moved: Instant,
@@ -115,7 +123,7 @@ impl OutBuf {
     pub(crate) fn push_payload(&mut self, message: &Message) {
         self.len += message.payload().len();
         self.seal();
-        self.full.get_or_insert_default().push_back(Chunk::Payload(message.clone()));
+        self.full.get_or_insert_default().push_back(Piece::Chunk(Chunk::Payload(message.clone())));
     }
 
     #[inline]
@@ -131,21 +139,64 @@ impl OutBuf {
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.full.get_or_insert_default().push_back(Chunk::Bytes(core::mem::take(&mut self.tail)));
+            let chunk = Chunk::Bytes(core::mem::take(&mut self.tail));
+            self.full.get_or_insert_default().push_back(Piece::Chunk(chunk));
         }
     }
 
-    /// Moves up to about [`FILL_BYTES`] into `batch`.
-    pub(crate) fn fill(&mut self, now: Instant, batch: &mut WriteBatch) {
-        if self.len == 0 {
+    /// What comes from here on waits until this promise is kept. Says whether it did not before.
+    pub(crate) fn bar(&mut self, promise: u64) -> bool {
+        // What waits for a later promise waits for this one, too.
+        let last = self.full.as_ref().and_then(|full| full.back());
+        if matches!(last, Some(Piece::Barrier(last)) if *last >= promise) {
+            return false;
+        }
+        self.seal();
+        self.full.get_or_insert_default().push_back(Piece::Barrier(promise));
+        true
+    }
+
+    /// Whether what comes first waits for a promise that is not kept yet.
+    pub(crate) fn is_barred(&self, kept: u64) -> bool {
+        let first = self.full.as_ref().and_then(|full| full.front());
+        matches!(first, Some(Piece::Barrier(promise)) if *promise > kept)
+    }
+
+    /// Drops what waits for a promise that is not kept: its connection ends before.
+    pub(crate) fn drop_barred(&mut self, kept: u64) {
+        let Some(full) = &mut self.full else { return };
+        let barred = |piece: &Piece| matches!(piece, Piece::Barrier(promise) if *promise > kept);
+        if let Some(at) = full.iter().position(barred) {
+            full.truncate(at);
+            self.tail.clear();
+            let chunks = full.iter().map(|piece| match piece {
+                Piece::Chunk(chunk) => chunk.as_slice().len(),
+                Piece::Barrier(_) => 0,
+            });
+            self.len = chunks.sum();
+        }
+    }
+
+    /// Moves up to about [`FILL_BYTES`] into `batch`, nothing behind a promise that is not kept.
+    pub(crate) fn fill(&mut self, now: Instant, batch: &mut WriteBatch, kept: u64) {
+        if self.len == 0 || self.is_barred(kept) {
             return;
         }
         self.moved = now;
         if let Some(full) = &mut self.full {
             while batch.len() < FILL_BYTES {
-                let Some(chunk) = full.pop_front() else { break };
-                self.len -= chunk.as_slice().len();
-                batch.push(chunk);
+                match full.pop_front() {
+                    None => break,
+                    Some(Piece::Chunk(chunk)) => {
+                        self.len -= chunk.as_slice().len();
+                        batch.push(chunk);
+                    }
+                    Some(Piece::Barrier(promise)) if promise <= kept => {}
+                    Some(barrier @ Piece::Barrier(_)) => {
+                        full.push_front(barrier);
+                        return;
+                    }
+                }
             }
             if !full.is_empty() {
                 return;

@@ -43,6 +43,8 @@ pub enum PlaceMessage {
         publisher: Option<ConnId>,
         /// If it was published with RETAIN.
         stamp: Stamp,
+        /// What the sender has promised and waits for [`PlaceMessage::Stored`] with; 0 for nothing.
+        promise: u64,
     },
     /// A message for a shared group.
     Group(Box<GroupPublish>),
@@ -52,6 +54,18 @@ pub enum PlaceMessage {
         message: Message,
         /// Which one it is.
         stamp: Stamp,
+        /// As of [`PlaceMessage::Publish`].
+        promise: u64,
+    },
+    /// Everything that the receiver has promised up to here is stored at the sender.
+    Stored {
+        /// The newest of those promises.
+        upto: u64,
+    },
+    /// A message for a group that the receiver has promised is stored where it went in the end.
+    GroupStored {
+        /// The promise.
+        promise: u64,
     },
     /// Asks for the next retained messages of a filter.
     Read(Box<RetainedRead>),
@@ -113,6 +127,8 @@ pub struct GroupPublish {
     pub(crate) group: OwnedTopicFilter,
     pub(crate) message: Message,
     pub(crate) publisher: Option<(ShardId, ConnId)>,
+    /// The shard that has promised it, and the promise; 0 for none.
+    pub(crate) promise: (ShardId, u64),
     /// Which of the place's members has its turn.
     pub(crate) index: u32,
     /// Shards that had no ready member, a bit each.
@@ -169,6 +185,8 @@ impl PlaceMessage {
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }
             | PlaceMessage::Leave { .. }
+            | PlaceMessage::Stored { .. }
+            | PlaceMessage::GroupStored { .. }
             | PlaceMessage::Bye => 0,
         }
     }

@@ -11,6 +11,7 @@ mod disconnect;
 mod fan;
 mod groups;
 mod home;
+mod journal;
 mod lanes;
 mod mount;
 mod overdue;
@@ -20,6 +21,7 @@ mod pour;
 mod pressure;
 mod publish;
 mod quota;
+mod recover;
 mod retain;
 mod routes;
 mod subscribe;
@@ -29,8 +31,7 @@ mod timers;
 use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue, WallTime};
-use newtmq_mqtt::ClientId;
-use newtmq_session::Session;
+use newtmq_session::{Session, SessionId};
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
 
 use crate::config::ShardConfig;
@@ -41,6 +42,7 @@ use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
+use journal::Journal;
 pub use lanes::LANE_HIGH_BYTES;
 use lanes::Lane;
 pub(crate) use pace::Meter;
@@ -112,6 +114,12 @@ pub struct Shard {
     pub(crate) access_generation: u32,
     /// Numbers sessions, so that a slab key used again is noticed.
     next_born: u64,
+    /// What outlives the process.
+    pub(crate) journal: Journal,
+    /// What was stored before is not all here, or not known to all shards; connections wait.
+    pub(crate) recovering: bool,
+    /// Something is to be stored again, so that old segments can be freed.
+    pub(crate) renewal: Option<recover::Renewal>,
 }
 
 /// Buffers that calls build things in; empty between calls.
@@ -133,6 +141,10 @@ pub(crate) struct SessionSlot {
     pub(crate) conn: u32,
     pub(crate) zone: u16,
     pub(crate) born: u64,
+    /// Its name in the log, if it is there.
+    pub(crate) stored: Option<SessionId>,
+    /// The first segment of the log that it needs; 0 for none.
+    pub(crate) segment: u64,
     /// What is due while the client is away.
     pub(crate) away: Option<Box<Away>>,
     /// Retained messages on their way to new subscriptions.
@@ -177,6 +189,8 @@ pub enum TimerKind {
     Pace(u32),
     /// A hook has not answered.
     Question,
+    /// The node's time is stored.
+    Time,
 }
 
 /// What follows a packet.
@@ -206,7 +220,11 @@ impl Shard {
         let mut rng = Rng::from_seed(boot.seed);
         let seed = HashSeed::new(rng.next_u64());
         let counts = || vec![0; usize::from(boot.shards)].into_boxed_slice();
+        let journal = Journal::new(&config, &boot);
         Shard {
+            recovering: journal.is_on(),
+            journal,
+            renewal: None,
             shares: Shares::new(&config, boot.shard, boot.shards),
             config,
             conns: Vec::new(),
@@ -270,18 +288,23 @@ impl Shard {
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),
             ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),
+            ShardInput::Recovered(chunk) => self.on_recovered(now, *chunk, out),
+            ShardInput::Stored { upto, segment } => self.on_stored(now, upto, segment, out),
+            ShardInput::Store(state) => self.on_store_state(now, state, out),
+            ShardInput::Renew { before } => self.on_renew(before),
         }
         if self.watched_requests < self.next_request {
             self.watch_questions(now);
         }
         self.send_changes(out);
+        self.send_batch(now, out);
         taken
     }
 
     /// When the shard wants a Tick, and what for. A late one or one too many does no harm.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        if !self.jobs.is_empty() || !self.turns.is_empty() || self.lanes_have_work() {
+        if !self.jobs.is_empty() || !self.turns.is_empty() || self.lanes_have_work() || self.renewal.is_some() {
             return Some((Instant::START, TimerKind::Work));
         }
         let mut next = self.timers.next();
@@ -294,6 +317,10 @@ impl Shard {
             let question = (*deadline, TimerKind::Question);
             next = Some(next.map_or(question, |next| next.min(question)));
         }
+        if let Some(due) = self.time_due() {
+            let time = (due, TimerKind::Time);
+            next = Some(next.map_or(time, |next| next.min(time)));
+        }
         next
     }
 
@@ -303,11 +330,19 @@ impl Shard {
         self.clients.find(client, |key| client_of(sessions, key))
     }
 
-    pub(crate) fn add_session(&mut self, client: ClientId, zone: u16, expiry_interval: u32) -> u32 {
+    pub(crate) fn add_session(&mut self, session: Session, zone: u16) -> u32 {
         let born = self.next_born;
         self.next_born += 1;
-        let session = Session::new(client, expiry_interval);
-        let key = self.sessions.insert(SessionSlot { session, conn: NONE, zone, born, away: None, pouring: None });
+        let key = self.sessions.insert(SessionSlot {
+            session,
+            conn: NONE,
+            zone,
+            born,
+            stored: None,
+            segment: 0,
+            away: None,
+            pouring: None,
+        });
         let sessions = &self.sessions;
         self.clients.insert_unique(client_of(sessions, key), key, |key| client_of(sessions, key));
         key

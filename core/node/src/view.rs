@@ -225,6 +225,7 @@ impl<'a> ShardView<'a> {
         for (name, count) in counts {
             checked.violated(Rule::Leftover, || format!("{count} {name}"), count == 0);
         }
+        checked.violated(Rule::Leftover, || "something that waits for the store".into(), shard.journal.is_idle());
         for (at, leftover) in shard.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.leftover()?))) {
             checked.violated(Rule::Leftover, || format!("the lane of shard {at}: {leftover}"), false);
         }

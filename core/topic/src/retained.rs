@@ -97,6 +97,13 @@ impl<M: RetainedValue> RetainedIndex<M> {
         self.values.iter().map(|value| &value.0)
     }
 
+    /// The next one in the order of topics after this topic, which need not be there.
+    #[must_use]
+    pub fn after(&self, topic: &str) -> Option<&M> {
+        let after = (Bound::Excluded(topic), Bound::Unbounded);
+        self.values.range::<str, _>(after).next().map(|value| &value.0)
+    }
+
     /// Visits the messages that match the cursor's filter, in the order of their topics, from where the cursor stands;
     /// returns whether it has come to the end.
     ///

@@ -343,7 +343,7 @@ impl State {
                 self.disturb(node.0, cx.now);
             }
             Fault::Lag { by_us, .. } => self.lag = self.lag.max(Duration::from_micros(by_us)),
-            Fault::Crash { node } | Fault::Shutdown { node } => {
+            Fault::Crash { node, .. } | Fault::Shutdown { node } => {
                 self.disturb(node.0, cx.now);
                 self.nodes[usize::from(node.0)].down = true;
                 let at_once = matches!(fault, Fault::Crash { .. });
@@ -359,7 +359,11 @@ impl State {
                 self.disturb(node.0, cx.now);
             }
             Fault::MemoryPressure { node, level } => self.nodes[usize::from(node.0)].pressed = level >= 2,
-            Fault::ClockJump { .. } => {}
+            Fault::ClockJump { .. }
+            | Fault::DiskFull { .. }
+            | Fault::DiskSlow { .. }
+            | Fault::DiskFails { .. }
+            | Fault::DiskRot { .. } => {}
         }
     }
 

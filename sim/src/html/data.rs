@@ -233,9 +233,13 @@ fn fault(fault: &Fault) -> String {
         Fault::ClockJump { node, by_ms } => format!("\"clock_jump\",1,{},{by_ms}", node.0),
         Fault::Drift { node, ppm } => format!("\"drift\",1,{},{ppm}", node.0),
         Fault::Lag { node, shard, by_us } => format!("\"lag\",1,{},{shard},{by_us}", node.0),
-        Fault::Crash { node } => format!("\"crash\",1,{}", node.0),
+        Fault::Crash { node, .. } => format!("\"crash\",1,{}", node.0),
         Fault::Restart { node } => format!("\"restart\",1,{}", node.0),
         Fault::Shutdown { node } => format!("\"shutdown\",1,{}", node.0),
+        Fault::DiskFull { node, on } => format!("\"disk_full\",1,{},{}", node.0, u8::from(*on)),
+        Fault::DiskSlow { node, by_us } => format!("\"disk_slow\",1,{},{by_us}", node.0),
+        Fault::DiskFails { node } => format!("\"disk_fails\",1,{}", node.0),
+        Fault::DiskRot { node } => format!("\"disk_rot\",1,{}", node.0),
         Fault::MemoryPressure { node, level } => format!("\"memory\",1,{},{level}", node.0),
     }
 }

@@ -25,9 +25,9 @@ impl Clock {
         Clock { since: Instant::START, shown: Instant::START, rate: MILLION, wall_offset_ms: 0 }
     }
 
-    /// The node starts: its time begins at 0.
-    pub(super) fn start(&mut self, now: Instant) {
-        (self.since, self.shown) = (now, Instant::START);
+    /// The node starts: its time goes on from there.
+    pub(super) fn start(&mut self, now: Instant, shown: Instant) {
+        (self.since, self.shown) = (now, shown);
     }
 
     /// Another speed from here on.
@@ -90,7 +90,7 @@ mod tests {
     fn changes_of_speed_keep_it_continuous() {
         let mut clock = Clock::new();
         let at = Instant::from_millis;
-        clock.start(at(1000));
+        clock.start(at(1000), Instant::START);
         assert_eq!(clock.at(at(3000)), at(2000));
         clock.drift(at(3000), 500_000);
         assert_eq!((clock.at(at(3000)), clock.at(at(5000))), (at(2000), at(5000)));

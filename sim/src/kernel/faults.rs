@@ -5,11 +5,13 @@ use core::time::Duration;
 
 use newtmq_base::Instant;
 
-use super::World;
+use super::disk::SimDisk;
 use super::link::{ClientEnd, ServerEnd};
 use super::node::State;
 use super::pipe::What;
 use super::queue::{Command, Happening};
+use super::{World, purpose};
+use crate::draw::Stream;
 use crate::history::{ClientIx, Fault, NodeIx};
 use crate::scenario::{Acks, Act, WorldAction};
 
@@ -31,7 +33,19 @@ impl World<'_, '_> {
             }
             WorldAction::Drift { node, ppm } => self.drift(node, ppm),
             WorldAction::Lag { node, shard, by_us } => self.set_lag(node, shard, by_us),
-            WorldAction::Crash { node } => self.crash(node),
+            WorldAction::Crash { node, power_loss } => self.crash(node, power_loss),
+            WorldAction::DiskFull { node, on } => {
+                self.disk(node, Fault::DiskFull { node: NodeIx(node), on }, |disk| disk.full = on);
+            }
+            WorldAction::DiskSlow { node, by_us } => {
+                self.disk(node, Fault::DiskSlow { node: NodeIx(node), by_us }, |disk| disk.slow_us = by_us);
+            }
+            WorldAction::DiskFails { node } => {
+                self.disk(node, Fault::DiskFails { node: NodeIx(node) }, |disk| disk.sync_fails = true);
+            }
+            WorldAction::DiskRot { node, at_ppm } => {
+                self.disk(node, Fault::DiskRot { node: NodeIx(node) }, |disk| disk.rot(at_ppm));
+            }
             WorldAction::Restart { node } => self.restart(node),
             WorldAction::Shutdown { node } => self.shut_down(node),
             WorldAction::MemoryPressure { node, level } => self.set_pressure(node, level.min(2)),
@@ -155,11 +169,16 @@ impl World<'_, '_> {
         self.fault(Fault::Lag { node: NodeIx(node), shard, by_us });
     }
 
-    fn crash(&mut self, node: u16) {
+    fn crash(&mut self, node: u16, power_loss: bool) {
         let Some(of) = self.nodes.get(usize::from(node)) else { return };
         if of.state != State::Down {
-            self.fault(Fault::Crash { node: NodeIx(node) });
+            let name = u64::from(node) << 48 | u64::from(of.start);
+            self.fault(Fault::Crash { node: NodeIx(node), power_loss });
             self.take_down(node, true);
+            if power_loss {
+                let mut chance = Stream::new(self.scenario.seed, purpose::DISK, name | 1 << 40);
+                self.nodes[usize::from(node)].disk.borrow_mut().lose_power(&mut chance);
+            }
         }
     }
 
@@ -193,10 +212,25 @@ impl World<'_, '_> {
     }
 
     fn boot(&mut self, node: u16) {
-        let now = self.queue.now();
-        self.nodes[usize::from(node)].boot(now, self.scenario.seed, self.shards, &self.config);
-        self.arm_control(node);
+        self.start(node);
         self.fault(Fault::Restart { node: NodeIx(node) });
+    }
+
+    /// A node starts with what its store holds.
+    pub(super) fn start(&mut self, node: u16) {
+        let now = self.queue.now();
+        let replay = self.nodes[usize::from(node)].boot(now, self.scenario.seed, self.shards, &self.config);
+        self.arm_control(node);
+        if let Some(replay) = replay {
+            self.hand_out(node, replay);
+        }
+    }
+
+    /// Something happens to a node's disk.
+    fn disk(&mut self, node: u16, fault: Fault, change: impl FnOnce(&mut SimDisk)) {
+        let Some(of) = self.nodes.get(usize::from(node)) else { return };
+        change(&mut of.disk.borrow_mut());
+        self.fault(fault);
     }
 
     fn shut_down(&mut self, node: u16) {
@@ -275,6 +309,16 @@ impl World<'_, '_> {
                 self.set_lag(node, shard, 0);
             }
             self.set_pressure(node, 0);
+            let (full, slow) = {
+                let disk = self.nodes[usize::from(node)].disk.borrow();
+                (disk.full, disk.slow_us > 0)
+            };
+            if full {
+                self.do_to_world(&WorldAction::DiskFull { node, on: false });
+            }
+            if slow {
+                self.do_to_world(&WorldAction::DiskSlow { node, by_us: 0 });
+            }
         }
         for at in 0..self.links.len() as u32 {
             let lost = self.links[at as usize].as_deref_mut().filter(|link| link.server == ServerEnd::Lost);

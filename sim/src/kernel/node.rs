@@ -4,10 +4,14 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use newtmq_base::{Incarnation, Instant, NodeId, SEED_BYTES, ShardId};
-use newtmq_node::{Boot, Control, ControlBoot, FromControl, PlaceMessage, Shard, ShardConfig, ToControl};
+use newtmq_node::{
+    Boot, Control, ControlBoot, Durability, FromControl, PlaceMessage, Replay, Shard, ShardConfig, ToControl,
+};
 
 use super::clock::Clock;
+use super::disk::SharedDisk;
 use super::purpose;
+use super::store::Store;
 use crate::draw::Stream;
 use crate::scenario::NetSpec;
 use crate::whitebox::Watch;
@@ -36,6 +40,9 @@ pub(super) struct Node {
     /// Counts its starts, from 1.
     pub(super) start: u32,
     pub(super) clock: Clock,
+    /// Survives it.
+    pub(super) disk: SharedDisk,
+    pub(super) store: Option<Store>,
     pub(super) shards: Vec<Part>,
     pub(super) control: Option<Control>,
     pub(super) control_armed: Instant,
@@ -96,6 +103,8 @@ impl Node {
             waiting: Vec::new(),
             start: 0,
             clock: Clock::new(),
+            disk: SharedDisk::default(),
+            store: None,
             shards: Vec::new(),
             control: None,
             control_armed: Instant::NEVER,
@@ -107,13 +116,18 @@ impl Node {
         }
     }
 
-    /// Starts it, with nothing in its memory.
-    pub(super) fn boot(&mut self, now: Instant, seed: u64, shards: u16, config: &ShardConfig) {
+    /// Starts it, with nothing in its memory; what its store holds, if it has one.
+    pub(super) fn boot(&mut self, now: Instant, seed: u64, shards: u16, config: &ShardConfig) -> Option<Replay> {
         self.start += 1;
         self.state = State::Up;
-        self.clock.start(now);
-        let wall = self.clock.wall(now);
         let name = |of: u16| u64::from(self.ix) << 48 | u64::from(of) << 32 | u64::from(self.start);
+        let stores = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
+        let opened = stores.then(|| Store::open(&self.disk, shards, Stream::new(seed, purpose::DISK, name(0))));
+        let (store, replay) = opened.unzip();
+        self.store = store;
+        let shown = replay.as_ref().map_or(Instant::START, Replay::now);
+        self.clock.start(now, shown);
+        let wall = self.clock.wall(now);
         let node_seed = Stream::new(seed, purpose::NODE_SEED, name(0)).next_u64();
         let part = |shard: u16| {
             let mut chance = Stream::new(seed, purpose::SHARD_SEED, name(shard));
@@ -122,7 +136,7 @@ impl Node {
                 part.copy_from_slice(&chance.next_u64().to_le_bytes());
             }
             let boot = Boot {
-                now: Instant::START,
+                now: shown,
                 wall,
                 seed: bytes,
                 node: NodeId(u64::from(self.ix) + 1),
@@ -144,16 +158,18 @@ impl Node {
             }
         };
         self.shards = (0..shards).map(part).collect();
-        let boot = ControlBoot { now: Instant::START, wall, shards, version: env!("CARGO_PKG_VERSION") };
+        let boot = ControlBoot { now: shown, wall, shards, version: env!("CARGO_PKG_VERSION") };
         self.control = Some(Control::new(config, boot));
         let sides = usize::from(shards) + 1;
         let pair = |at: usize| Pair::new(Stream::new(seed, purpose::PAIR, name(0) << 16 ^ at as u64));
         self.pairs = (0..sides * sides).map(pair).collect();
+        replay
     }
 
     /// All that it had in memory is gone.
     pub(super) fn forget(&mut self) {
         self.state = State::Down;
+        self.store = None;
         self.shards.clear();
         self.control = None;
         self.control_armed = Instant::NEVER;

@@ -27,6 +27,8 @@ pub(super) enum Happening {
     Said { node: u16, pair: u16, start: u32 },
     /// A shard's deadline.
     Tick { node: u16, shard: u16, start: u32 },
+    /// A node's disk has done something.
+    Disk { node: u16, start: u32 },
     /// The control plane's deadline.
     ControlTick { node: u16, start: u32 },
     /// A shard hears from its driver or an operator.

@@ -3,10 +3,10 @@
 use core::time::Duration;
 
 use newtmq_mqtt::QoS;
-use newtmq_node::{Rate, ShardConfig, ZoneConfig};
+use newtmq_node::{Durability, Rate, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
 
-use crate::scenario::{BrokerSpec, SharedStrategy};
+use crate::scenario::{BrokerSpec, DurabilitySpec, SharedStrategy};
 
 /// What Packet Identifiers leave for `max_mqueue_len` and `max_inflight` together.
 const WAITING_MAX: usize = 65_534;
@@ -62,6 +62,12 @@ fn zone(zone: &mut ZoneConfig, spec: &BrokerSpec) {
     set(&mut zone.idle_timeout, spec.idle_timeout_ms.map(Duration::from_millis));
     set(&mut zone.slow_consumer_timeout, spec.slow_consumer_timeout_ms.map(Duration::from_millis));
     set(&mut zone.max_publisher_hold, spec.max_publisher_hold_ms.map(Duration::from_millis));
+    zone.durability = match spec.durability {
+        None | Some(DurabilitySpec::Memory) => Durability::Memory,
+        Some(DurabilitySpec::None) => Durability::Written,
+        Some(DurabilitySpec::Group) => Durability::Synced,
+        Some(DurabilitySpec::Always) => Durability::SyncedAtOnce,
+    };
     zone.publish_limit = spec.publish_limit_per_s.map(u64::from).and_then(per_second);
 }
 

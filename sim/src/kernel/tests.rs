@@ -101,7 +101,7 @@ fn the_same_scenario_gives_the_same_run() {
     let mut scenario = busy(3, 5);
     scenario.net.loss_ppm = 10_000;
     scenario.net.chunk_bytes = 1..=100;
-    scenario.steps.push(world(4_000, WorldAction::Crash { node: 0 }));
+    scenario.steps.push(world(4_000, WorldAction::Crash { node: 0, power_loss: false }));
     scenario.steps.push(world(5_000, WorldAction::Restart { node: 0 }));
     let hashes: Vec<u64> = (0..2).map(|_| run(&scenario).trace_hash).collect();
     assert_eq!(hashes[0], hashes[1]);
@@ -149,7 +149,7 @@ fn a_pause_delays_and_loses_nothing() {
 fn clients_notice_a_crash_sooner_or_later() {
     for seed in 0..4 {
         let mut scenario = busy(2, seed);
-        scenario.steps.push(world(3_000, WorldAction::Crash { node: 0 }));
+        scenario.steps.push(world(3_000, WorldAction::Crash { node: 0, power_loss: false }));
         scenario.steps.push(world(4_000, WorldAction::Restart { node: 0 }));
         let report = run(&scenario);
         assert_fine(&report);
@@ -183,7 +183,7 @@ fn every_action_is_total() {
         WorldAction::ClockJump { node: 9, by_ms: 1 },
         WorldAction::Drift { node: 9, ppm: 1 },
         WorldAction::Lag { node: 0, shard: 9, by_us: 1 },
-        WorldAction::Crash { node: 9 },
+        WorldAction::Crash { node: 9, power_loss: false },
         WorldAction::Restart { node: 0 },
         WorldAction::Shutdown { node: 9 },
         WorldAction::MemoryPressure { node: 9, level: 1 },
@@ -216,7 +216,7 @@ fn whatever_happens_to_it_the_world_stays_in_order() {
                 5 => world(at_ms, WorldAction::Pause { node: 0, ms: chance.between(1, 1_000) }),
                 6 => world(at_ms, WorldAction::Drift { node: 0, ppm: chance.between(0, 1_000_000) as i32 - 500_000 }),
                 7 => world(at_ms, WorldAction::Lag { node: 0, shard, by_us: chance.between(0, 300_000) }),
-                8 => world(at_ms, WorldAction::Crash { node: 0 }),
+                8 => world(at_ms, WorldAction::Crash { node: 0, power_loss: false }),
                 9 => world(at_ms, WorldAction::Restart { node: 0 }),
                 10 => world(at_ms, WorldAction::Shutdown { node: 0 }),
                 11 => world(at_ms, WorldAction::MemoryPressure { node: 0, level: chance.between(0, 2) as u8 }),

@@ -129,7 +129,7 @@ impl World {
             WorldAction::Heal { client } => self.heal(client),
             WorldAction::Bandwidth { client, bytes_per_s } => self.bandwidth(client, bytes_per_s),
             WorldAction::Pause { node, ms } => self.nodes.pause(node, Duration::from_millis(ms)),
-            WorldAction::Crash { node } => self.nodes.crash(node),
+            WorldAction::Crash { node, .. } => self.nodes.crash(node),
             WorldAction::Restart { node } => self.nodes.restart(node),
             WorldAction::Shutdown { node } => self.nodes.shut_down(node),
             WorldAction::MemoryPressure { node, level } => self.nodes.pressure(node, level),

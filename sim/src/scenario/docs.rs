@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use super::fields::{Section, Visitor};
 use super::kind::{Context, Kind, Micros};
 use super::steps::ACTIONS;
-use super::{BrokerSpec, ClientSpec, Expect, FilterSpec, NetSpec, QoS, Scenario};
+use super::{BrokerSpec, ClientSpec, DiskSpec, Expect, FilterSpec, NetSpec, QoS, Scenario};
 use crate::report::Check;
 
 /// The reference of scenario files, as Markdown.
@@ -18,6 +18,7 @@ pub fn markdown() -> String {
     docs.top = false;
     docs.part("`[broker]`", BROKER, &mut BrokerSpec::default());
     docs.part("`[net]`", NET, &mut NetSpec::default());
+    docs.part("`[disk]`", DISK, &mut DiskSpec::default());
     docs.part("`[[client]]`", CLIENT, &mut ClientSpec::default());
     docs.out.push_str(STEP);
     for (name, about, prototype) in ACTIONS {
@@ -189,6 +190,8 @@ const BROKER: &str = "Limits of the broker by the names that they have in the [c
 has the broker's default.";
 
 const NET: &str = "Between clients and nodes, and between the shards of a node.";
+
+const DISK: &str = "The disk of each node. It is used if `broker.durability` says so.";
 
 const CLIENT: &str = "A client as it is when a `connect` step comes. None does anything before a step says so.";
 

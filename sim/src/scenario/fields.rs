@@ -5,8 +5,8 @@ use newtmq_mqtt::ProtocolVersion;
 
 use super::kind::{Bool, Int, Kind, Micros, Node, Nodes, Opt, Seed, Span, TOPIC, Text, Words};
 use super::{
-    Acks, BrokerSpec, ClientSpec, Driver, Expect, FilterSpec, NetSpec, QoS, ReconnectSpec, Scenario, SharedStrategy,
-    WillSpec,
+    Acks, BrokerSpec, ClientSpec, DiskSpec, Driver, DurabilitySpec, Expect, FilterSpec, NetSpec, QoS, ReconnectSpec,
+    Scenario, SharedStrategy, WillSpec,
 };
 use crate::report::Check;
 
@@ -98,6 +98,7 @@ impl Section for Scenario {
         );
         v.section("broker", &mut self.broker);
         v.section("net", &mut self.net);
+        v.section("disk", &mut self.disk);
         v.sections("client", &mut self.clients);
         v.clients(&self.clients);
         v.sections("step", &mut self.steps);
@@ -156,6 +157,11 @@ impl<V: Visitor> Broker<'_, V> {
         self.key("max_retained_messages", "`retained.max_retained_messages`", Int(0..=u32::MAX), &mut b.max_retained_messages);
         self.key("retained_expiry_interval_ms", "`retained.expiry_interval`, in milliseconds", Int(0..=MS_MAX), &mut b.retained_expiry_interval_ms);
         self.key("shared_subscription_strategy", "`broker.shared_subscription_strategy`", strategies, &mut b.shared_subscription_strategy);
+        let durability = Words(&[
+            ("memory", DurabilitySpec::Memory), ("none", DurabilitySpec::None),
+            ("group", DurabilitySpec::Group), ("always", DurabilitySpec::Always),
+        ]);
+        self.key("durability", "`zone.NAME.durability`; without it nothing is stored", durability, &mut b.durability);
         self.key("sys_interval_ms", "`broker.sys_interval`, in milliseconds; 0 for never, which is the default here", Int(0..=MS_MAX), &mut b.sys_interval_ms);
     }
 }
@@ -171,6 +177,15 @@ impl Section for NetSpec {
         v.optional("socket_bytes", "Bytes under way to a client that does not read, before the broker's socket is full.", Int(1..=BYTES_MAX), &mut self.socket_bytes, &d.socket_bytes);
         v.micros(["shard_delay_ms", "shard_delay_us"], "How long it is under way what one shard says to another, or to the control plane.", Span(0..=US_MAX), &mut self.shard_delay_us, &d.shard_delay_us);
         v.micros(["work_delay_ms", "work_delay_us"], "The longest time until a shard goes on with work that it left over.", Int(0..=US_MAX), &mut self.work_delay_us, &d.work_delay_us);
+    }
+}
+
+impl Section for DiskSpec {
+    #[rustfmt::skip]
+    fn fields(&mut self, v: &mut impl Visitor) {
+        let d = DiskSpec::default();
+        v.micros(["write_ms", "write_us"], "How long it takes until what is to be stored is written.", Span(0..=US_MAX), &mut self.write_us, &d.write_us);
+        v.micros(["sync_ms", "sync_us"], "How long a sync takes.", Span(0..=US_MAX), &mut self.sync_us, &d.sync_us);
     }
 }
 

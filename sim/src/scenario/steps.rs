@@ -88,6 +88,10 @@ impl Action {
                 WorldAction::Restart { .. } => "restart",
                 WorldAction::Shutdown { .. } => "shutdown",
                 WorldAction::MemoryPressure { .. } => "memory_pressure",
+                WorldAction::DiskFull { .. } => "disk_full",
+                WorldAction::DiskSlow { .. } => "disk_slow",
+                WorldAction::DiskFails { .. } => "disk_fails",
+                WorldAction::DiskRot { .. } => "disk_rot",
             },
         }
     }
@@ -222,7 +226,24 @@ impl WorldAction {
                 node_key(node, v);
                 v.required("level", "0 none, 1 shed, 2 hold.", Int(0..=2), level);
             }
-            WorldAction::Crash { node } | WorldAction::Restart { node } | WorldAction::Shutdown { node } => node_key(node, v),
+            WorldAction::Crash { node, power_loss } => {
+                node_key(node, v);
+                let kinds = Words(&[("process", false), ("power-loss", true)]);
+                v.optional("kind", "`process`: what was written survives; `power-loss`: what was synced does, and a part of the rest.", kinds, power_loss, &false);
+            }
+            WorldAction::DiskFull { node, on } => {
+                node_key(node, v);
+                v.optional("on", "Whether it is full.", Bool, on, &true);
+            }
+            WorldAction::DiskSlow { node, by_us } => {
+                node_key(node, v);
+                v.micros(["by_ms", "by_us"], "How much longer; 0 ends it.", Int(0..=US_MAX), by_us, &0);
+            }
+            WorldAction::DiskRot { node, at_ppm } => {
+                node_key(node, v);
+                v.required("at_ppm", "Where, in parts in a million of all that is on the disk.", Int(0..=999_999), at_ppm);
+            }
+            WorldAction::DiskFails { node } | WorldAction::Restart { node } | WorldAction::Shutdown { node } => node_key(node, v),
         }
     }
 }
@@ -263,7 +284,11 @@ pub(super) const ACTIONS: &[(&str, &str, Prototype)] = &[
     ("clock_jump", "A node's wall clock jumps.", || Action::World(WorldAction::ClockJump { node: 0, by_ms: 0 })),
     ("drift", "A node's monotonic clock runs faster or slower.", || Action::World(WorldAction::Drift { node: 0, ppm: 0 })),
     ("lag", "What is said to a shard takes longer.", || Action::World(WorldAction::Lag { node: 0, shard: 0, by_us: 0 })),
-    ("crash", "The node is gone, with everything in its memory.", || Action::World(WorldAction::Crash { node: 0 })),
+    ("crash", "The node is gone, with everything in its memory.", || Action::World(WorldAction::Crash { node: 0, power_loss: false })),
+    ("disk_full", "A node's disk has no space left.", || Action::World(WorldAction::DiskFull { node: 0, on: true })),
+    ("disk_slow", "A node's disk syncs slowly.", || Action::World(WorldAction::DiskSlow { node: 0, by_us: 0 })),
+    ("disk_fails", "A node's disk fails to sync, for good.", || Action::World(WorldAction::DiskFails { node: 0 })),
+    ("disk_rot", "A bit turns of what a node's disk holds.", || Action::World(WorldAction::DiskRot { node: 0, at_ppm: 0 })),
     ("restart", "A node that crashed or was stopped starts again.", || Action::World(WorldAction::Restart { node: 0 })),
     ("shutdown", "The node stops in order.", || Action::World(WorldAction::Shutdown { node: 0 })),
     ("memory_pressure", "The node's memory is short, as `memory.high_watermark` finds it.", || Action::World(WorldAction::MemoryPressure { node: 0, level: 0 })),

@@ -184,7 +184,20 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             steps.sort_by_key(|step| step.at_ms);
             let driver = if kernel { Driver::Kernel } else { Driver::Madsim };
             let expect = Expect { verdict: verdict.into(), trace_hash };
-            Scenario { why, driver, seed, nodes: 1, shards, settle_ms, broker, net, clients, steps, expect }
+            Scenario {
+                why,
+                driver,
+                seed,
+                nodes: 1,
+                shards,
+                settle_ms,
+                broker,
+                net,
+                disk: DiskSpec { write_us: 0..=shards.into(), ..DiskSpec::default() },
+                clients,
+                steps,
+                expect,
+            }
         },
     )
 }
@@ -199,6 +212,7 @@ fn broker() -> impl Strategy<Value = BrokerSpec> {
         SharedStrategy::Hash,
     ]));
     (zone, rest, strategy).prop_map(|((a, b, c, d, e, f), (g, h, i, j, k, l), strategy)| BrokerSpec {
+        durability: d.map(|sync| if sync { DurabilitySpec::Group } else { DurabilitySpec::None }),
         max_inflight: a,
         max_mqueue_len: b,
         max_mqueue_bytes: c,
@@ -346,14 +360,18 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (client(), 0..999_u64, any::<bool>()).prop_map(|(client, bytes_per_s, heal)| {
             Action::World(if heal { WorldAction::Heal { client } } else { WorldAction::Bandwidth { client, bytes_per_s } })
         }),
-        1 => (0..8, 0..9_000_u64, -500_000..=500_000).prop_map(move |(which, number, ppm)| Action::World(match which {
+        1 => (0..12, 0..9_000_u64, -500_000..=500_000).prop_map(move |(which, number, ppm)| Action::World(match which {
             0 => WorldAction::Pause { node, ms: number },
             1 => WorldAction::ClockJump { node, by_ms: i64::from(ppm) },
             2 => WorldAction::Drift { node, ppm },
             3 => WorldAction::Lag { node, shard: 0, by_us: number },
-            4 => WorldAction::Crash { node },
+            4 => WorldAction::Crash { node, power_loss: number % 2 == 0 },
             5 => WorldAction::Restart { node },
             6 => WorldAction::Shutdown { node },
+            7 => WorldAction::DiskFull { node, on: number % 2 == 0 },
+            8 => WorldAction::DiskSlow { node, by_us: number },
+            9 => WorldAction::DiskFails { node },
+            10 => WorldAction::DiskRot { node, at_ppm: number },
             _ => WorldAction::MemoryPressure { node, level: 2 },
         })),
     ]

@@ -2,7 +2,7 @@
 
 use newtmq_base::{Instant, WallTime};
 use newtmq_mqtt::{PacketType, QoS};
-use newtmq_session::{Message, MessageParts};
+use newtmq_session::{Message, MessageId, MessageParts};
 
 use crate::ledger::{DropReason, Ledger};
 
@@ -147,6 +147,7 @@ impl Sys {
 
 fn retained(topic: &str, payload: &str, scratch: &mut Vec<u8>) -> Message {
     let parts = MessageParts {
+        id: MessageId::NONE,
         topic: topic.as_bytes(),
         forwardable: &[],
         payload: payload.as_bytes(),

@@ -42,6 +42,7 @@ impl Shard {
             return;
         }
         self.ledger.traffic.packets_sent[kind as usize] += 1;
+        self.journal.bar(c, conn.slot);
         c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
         ready(now, c, conn.slot, out);
     }
@@ -118,6 +119,16 @@ impl Shard {
         let c = self.live(conn);
         let (key, zone) = (c.session, usize::from(c.zone));
         let limits = self.config.zones[zone].session;
-        self.slot(key).session.apply(op, &limits)
+        self.note_op(key, &op);
+        let ack = match op {
+            Op::Ack { packet_id, kind } => Some((packet_id, Some(kind))),
+            Op::PubrecOut { packet_id } => Some((packet_id, None)),
+            _ => None,
+        };
+        let applied = self.slot(key).session.apply(op, &limits);
+        if let (Some((packet_id, kind)), Applied::Done) = (ack, applied) {
+            self.note_ack(key, packet_id, kind);
+        }
+        applied
     }
 }

@@ -6,7 +6,7 @@ use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{
     ClientId, Connack, ConnackProperties, Connect, Frame, Packet, ProtocolVersion, QoS, ReasonCode, Sender,
 };
-use newtmq_session::{MessageParts, Op, Will};
+use newtmq_session::{MessageParts, Op, Session, Will};
 
 use super::{Next, Shard, TimerKind};
 use crate::conn::{Feature, NONE, Pending, Phase, Stage};
@@ -143,10 +143,14 @@ impl Shard {
         self.set_up(now, conn, connect);
         let zone = self.live(conn).zone;
         let expiry_interval = self.expiry_interval_of(connect, zone);
+        if expiry_interval > 0 && self.has_lost_store(zone) {
+            return self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out);
+        }
         let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);
         self.live(conn).session = key;
         self.slot(key).conn = conn.slot;
         let will = connect.will.as_ref().map(|will| Box::new(self.will_of(conn, will)));
+        self.begin_to_store(key, expiry_interval);
         self.apply(conn, Op::Claim { expiry_interval });
         self.apply(conn, Op::Will { will });
         self.live(conn).phase = Phase::Open;
@@ -223,6 +227,7 @@ impl Shard {
         let topic = will.topic.as_str().as_bytes();
         let mounted = self.mounted_topic(conn, topic).expect("its length was checked with the mountpoint");
         let parts = MessageParts {
+            id: self.journal.message_id(),
             topic: mounted.as_deref().unwrap_or(topic),
             forwardable: &forwardable,
             payload: will.payload,
@@ -272,7 +277,7 @@ impl Shard {
                     self.end_session(now, key, out);
                 }
                 let present = planted!(FalseSessionPresent, !clean_start);
-                (self.add_session(client, zone, expiry_interval), present)
+                (self.add_session(Session::new(client, expiry_interval), zone), present)
             }
         }
     }
@@ -303,6 +308,8 @@ impl Shard {
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
     ) -> Next {
+        // Its session, and that it is there, are promised.
+        self.bar(conn);
         let mqtt = &self.config.mqtt;
         let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
         let mut properties = ConnackProperties::default();

@@ -153,9 +153,10 @@ impl Shard {
 
     /// The shard's parts that a fan-out borrows at the same time.
     pub(crate) fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
-        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, node_seed, .. } = self;
+        let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, node_seed, journal, .. } =
+            self;
         let (pressure, node_seed) = (*pressure, *node_seed);
-        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch, pressure, node_seed })
+        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch, pressure, node_seed, journal })
     }
 
     /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.
@@ -194,6 +195,8 @@ impl Shard {
                 }
                 if finished {
                     self.lanes[usize::from(from)].busy = false;
+                    let promise = core::mem::take(&mut self.lanes[usize::from(from)].promise);
+                    self.journal.worked_off(from, promise);
                 }
             }
         }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{Disconnect, ReasonCode};
-use newtmq_session::{Message, MessageParts, Op, Will};
+use newtmq_session::{Message, MessageId, MessageParts, Op, Record, Will};
 
 use super::{Away, Next, Shard, TimerKind};
 use crate::conn::{Feature, NONE, Phase};
@@ -113,7 +113,7 @@ impl Shard {
     }
 
     /// The session has no connection: it ends now or later, its will is due now, later or never.
-    fn detach(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+    pub(crate) fn detach(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let zone = usize::from(self.slot(key).zone);
         let limits = self.config.zones[zone].session;
         let slot = self.slot(key);
@@ -123,6 +123,8 @@ impl Shard {
             self.end_session(now, key, out);
             return;
         }
+        self.note(key, |session| Record::Detach { session, expiry_interval, at: now });
+        let slot = self.slot(key);
         let delay = slot.session.will().map(|will| will.delay_interval);
         if delay == Some(0) && !planted!(WillWaitsForSession) {
             self.fire_will(now, key, out);
@@ -164,6 +166,7 @@ impl Shard {
         self.stop_waiting(key);
         self.fire_will(now, key, out);
         self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
+        self.note(key, |session| Record::End { session });
         let Some(slot) = self.sessions.remove(key) else { return };
         let session = slot.session;
         self.clients.remove(session.client().as_str(), key);
@@ -179,10 +182,11 @@ impl Shard {
     }
 
     pub(crate) fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
-        let Shard { sessions, scratch, config, .. } = self;
+        self.note_op(key, &Op::Will { will: None });
+        let Shard { sessions, scratch, config, journal, .. } = self;
         let Some(slot) = sessions.get_mut(key) else { return };
         let Some(will) = slot.session.will() else { return };
-        let message = due(will, now, &mut scratch.block);
+        let message = due(will, journal.message_id(), now, &mut scratch.block);
         if !planted!(WillTwice) {
             slot.session.apply(Op::Will { will: None }, &config.zones[usize::from(slot.zone)].session);
         }
@@ -193,7 +197,9 @@ impl Shard {
     /// shards have no will left either.
     pub(crate) fn on_shutdown(&mut self, now: Instant, out: &mut Outbox) {
         // A delayed will has no time left to wait: with its session in memory, the session ends here.
-        let wills = self.sessions.iter().filter(|(_, slot)| slot.session.will().is_some());
+        // A stored one goes on after the next start.
+        let ends = |slot: &super::SessionSlot| slot.stored.is_none() && slot.session.will().is_some();
+        let wills = self.sessions.iter().filter(|(_, slot)| ends(slot));
         for key in wills.map(|(key, _)| key).collect::<Vec<u32>>() {
             self.fire_will(now, key, out);
         }
@@ -215,7 +221,7 @@ impl Shard {
         self.send_all_away(now, out);
     }
 
-    fn all_conns(&self) -> Vec<ConnId> {
+    pub(crate) fn all_conns(&self) -> Vec<ConnId> {
         let conns = self.conns.iter().enumerate();
         conns.filter_map(|(slot, c)| Some(ConnId { slot: slot as u32, generation: c.as_ref()?.generation })).collect()
     }
@@ -272,10 +278,11 @@ impl Shard {
 }
 
 /// The will as a message whose Message Expiry Interval starts to count.
-fn due(will: &Will, now: Instant, scratch: &mut Vec<u8>) -> Message {
+fn due(will: &Will, id: MessageId, now: Instant, scratch: &mut Vec<u8>) -> Message {
     let Some(seconds) = will.message_expiry_interval else { return will.message.clone() };
     let message = &will.message;
     let parts = MessageParts {
+        id,
         topic: message.topic(),
         forwardable: message.forwardable(),
         payload: message.payload(),

@@ -5,9 +5,13 @@ use core::hash::BuildHasher as _;
 
 use newtmq_base::{HashSeed, Instant, Slab, planted};
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
-use newtmq_session::{Applied, Dropped, Identifiers, Message, MessageParts, Op, SessionLimits, remaining_expiry};
+use newtmq_session::{
+    Applied, DeliveryRecord, Dropped, Identifiers, Message, MessageId, MessageParts, Op, Record, SessionId,
+    SessionLimits, remaining_expiry,
+};
 use newtmq_topic::Subscription;
 
+use super::journal::Journal;
 use super::mount::unmounted;
 use super::{Scratch, SessionSlot, ready};
 use crate::config::ShardConfig;
@@ -17,10 +21,13 @@ use crate::io::{MemoryPressure, Outbox, Output};
 use crate::ledger::{DropReason, Ledger};
 use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
 use crate::place::Stamp;
+use crate::store::Durability;
 
 /// A message being published, borrowed from where it came from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Publishing<'a> {
+    /// Its name in the log, if it may have to be stored.
+    pub(crate) id: MessageId,
     pub(crate) topic: &'a [u8],
     pub(crate) forwardable: &'a [u8],
     pub(crate) payload: &'a [u8],
@@ -39,6 +46,7 @@ pub(crate) struct Publishing<'a> {
 impl<'a> Publishing<'a> {
     pub(crate) fn of_message(message: &'a Message, publisher: u32) -> Publishing<'a> {
         Publishing {
+            id: message.id(),
             topic: message.topic(),
             forwardable: message.forwardable(),
             payload: message.payload(),
@@ -52,11 +60,11 @@ impl<'a> Publishing<'a> {
     }
 
     pub(crate) fn to_message(self, scratch: &mut Vec<u8>) -> Message {
-        let Publishing { topic, mut forwardable, payload, qos, retain, expires, .. } = self;
+        let Publishing { id, topic, mut forwardable, payload, qos, retain, expires, .. } = self;
         if planted!(PropertiesLost, !forwardable.is_empty()) {
             forwardable = &[];
         }
-        Message::new(&MessageParts { topic, forwardable, payload, qos, retain, expires }, scratch)
+        Message::new(&MessageParts { id, topic, forwardable, payload, qos, retain, expires }, scratch)
     }
 
     /// The message, made if nobody needed it yet.
@@ -123,6 +131,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) pressure: MemoryPressure,
     pub(crate) node_seed: HashSeed,
+    pub(crate) journal: &'a mut Journal,
 }
 
 /// One fan-out, or a step of one.
@@ -331,6 +340,7 @@ impl Fan<'_> {
         }
         let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
+        let stored = if qos == QoS::AtMostOnce { None } else { slot.stored };
         let op = Op::Enqueue {
             message,
             qos,
@@ -338,11 +348,12 @@ impl Fan<'_> {
             identifiers: Identifiers::from_slice(target.identifiers),
             priority: zone.priority(publishing.topic),
         };
-        let applied = slot.session.apply(op, &zone.session);
+        let applied =
+            enqueue(slot, op, &zone.session, stored.map(|id| (id, zone.durability, &mut *self.parts.journal)));
         if slot.conn != NONE {
             let conn = slot.conn;
             let c = self.parts.conns[conn as usize].as_mut().expect("a session's connection is in its slot");
-            pump(self.now, slot, c, self.parts.ledger, self.parts.pool, &zone.session);
+            pump(self.now, slot, c, self.parts.ledger, self.parts.pool, self.parts.journal, &zone.session);
             self.wrote(conn, target.subscriber);
         }
         if let Applied::Dropped(Dropped { full, .. }) = applied {
@@ -382,6 +393,43 @@ fn same_kind<'a>(publishing: &Publishing<'a>, v5: bool, retain: bool, head_only:
     }
 }
 
+/// Applies [`Op::Enqueue`], and records it if the session is stored.
+pub(crate) fn enqueue(
+    slot: &mut SessionSlot,
+    op: Op<'_>,
+    limits: &SessionLimits,
+    stored: Option<(SessionId, Durability, &mut Journal)>,
+) -> Applied {
+    let (Some((session, durability, journal)), Op::Enqueue { message, qos, retain, identifiers, priority }) =
+        (stored, &op)
+    else {
+        return slot.session.apply(op, limits);
+    };
+    if message.id() == MessageId::NONE {
+        // What the server says of itself is not stored.
+        return slot.session.apply(op, limits);
+    }
+    let (message, identifiers) = (message.clone(), identifiers.clone());
+    let (qos, retain, priority) = (*qos, *retain, *priority);
+    let mut given_up = Vec::new();
+    let applied = slot.session.apply_noting(op, limits, &mut given_up);
+    let delivery = DeliveryRecord {
+        message: message.id(),
+        dseq: slot.session.last_dseq(),
+        qos,
+        retain,
+        identifiers,
+        priority,
+        sent: false,
+        released: false,
+    };
+    journal.record_with(&Record::Enqueue { session, delivery }, &message, durability);
+    for dseq in given_up {
+        journal.record(&Record::Drop { session, dseq }, Durability::Memory);
+    }
+    applied
+}
+
 /// Moves what the session has to send into the connection's output, within the client's window.
 pub(crate) fn pump(
     now: Instant,
@@ -389,6 +437,7 @@ pub(crate) fn pump(
     c: &mut Conn,
     ledger: &mut Ledger,
     pool: &mut BufferPool,
+    journal: &mut Journal,
     limits: &SessionLimits,
 ) {
     while c.out.len() < OUTPUT_HIGH_BYTES {
@@ -403,10 +452,15 @@ pub(crate) fn pump(
                 let packet_id = delivery.packet_id.expect("PUBREL belongs to QoS 2");
                 let (kind, reason) = (newtmq_mqtt::PacketType::Pubrel, newtmq_mqtt::ReasonCode::Success);
                 ledger.traffic.packets_sent[kind as usize] += 1;
+                journal.bar(c, slot.conn);
                 c.out.encode(pool, |bytes| newtmq_mqtt::encode_ack(kind, packet_id, reason, c.version, bytes));
                 continue;
             }
         };
+        if delivery.qos == QoS::ExactlyOnce {
+            // Its identifier may not come to mean another message.
+            journal.bar(c, slot.conn);
+        }
         let message = &delivery.message;
         let frame = PublishOut {
             dup,
@@ -424,7 +478,7 @@ pub(crate) fn pump(
         if written {
             ledger.traffic.sent_message(delivery.qos);
         }
-        let packet_id = delivery.packet_id;
+        let (packet_id, dseq) = (delivery.packet_id, delivery.dseq);
         match (written, packet_id) {
             (true, None) => ledger.delivered += 1,
             (true, Some(_)) => {}
@@ -432,6 +486,9 @@ pub(crate) fn pump(
             // Discarded without sending, and as if it had been completed [MQTT-3.1.2-25].
             (false, Some(packet_id)) => {
                 slot.session.apply(Op::Discard { packet_id }, limits);
+                if let Some(session) = slot.stored {
+                    journal.record(&Record::Drop { session, dseq }, Durability::Memory);
+                }
                 ledger.drop(DropReason::PacketTooLarge, 1);
             }
         }

@@ -47,6 +47,7 @@ impl Shard {
             group: self.topics.group(group).expect("matched just before").text().clone(),
             message: publishing.message(message, &mut self.scratch.block),
             publisher: publisher.map(|conn| (ShardId(self.own), conn)),
+            promise: self.journal.promise_group(self.own),
             index,
             tried: if here { 1 << self.own } else { 0 },
             best: pick.map(|pick| (pick.fit, self.own)),
@@ -76,6 +77,7 @@ impl Shard {
             Some(pick) if last || pick.fit == Fit::Ready => {
                 let publishing = Publishing::of_message(&publish.message, self.publisher_key(publisher));
                 self.give_member(now, publishing, &pick, &mut congested, out);
+                self.journal.group_done(publish.promise, self.own);
             }
             _ if planted!(SharedNoRedispatch) => self.ledger.unmatched += 1,
             _ => {
@@ -119,6 +121,7 @@ impl Shard {
                     let publishing = Publishing::of_message(&publish.message, self.publisher_key(publish.publisher));
                     self.give_member(now, publishing, &pick, congested, out);
                 }
+                self.journal.group_done(publish.promise, self.own);
             }
             (Some(place), _) if place != self.own => {
                 let publisher = publish.publisher;
@@ -132,6 +135,7 @@ impl Shard {
             _ => {
                 // The last member has left while the message was on its way.
                 self.ledger.unmatched += 1;
+                self.journal.group_done(publish.promise, self.own);
                 let topic = core::str::from_utf8(publish.message.topic()).ok();
                 self.tell(Hook::MessageDropped, NONE, topic, ReasonCode::NoMatchingSubscribers, out);
             }

@@ -17,6 +17,12 @@ impl Shard {
         ShardId(self.home_of(client))
     }
 
+    /// The shard of the node that keeps a topic's retained message.
+    #[must_use]
+    pub fn owner(&self, topic: &str) -> ShardId {
+        ShardId(self.owner_of(topic))
+    }
+
     pub(crate) fn shards(&self) -> u16 {
         self.shards
     }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use newtmq_base::{ConnId, Instant, ShardId, planted};
+use newtmq_mqtt::QoS;
 use newtmq_session::Message;
 use newtmq_topic::{Memo, PlaceId};
 
@@ -44,6 +45,8 @@ pub(crate) struct Lane {
     inbox: VecDeque<PlaceMessage>,
     /// A fan-out of what came is not finished; what comes after it waits [MQTT-4.6.0-6].
     pub(crate) busy: bool,
+    /// What its sender has promised with that.
+    pub(crate) promise: u64,
     /// Bytes worked off and not told.
     owed: usize,
     /// Retained messages that came.
@@ -87,6 +90,8 @@ impl Shard {
             | PlaceMessage::Chunk(_)
             | PlaceMessage::Sent { .. }
             | PlaceMessage::Bye => lane.inbox.push_back(message),
+            PlaceMessage::Stored { upto } => self.on_stored_elsewhere(now, from.0, upto, out),
+            PlaceMessage::GroupStored { promise } => self.on_group_stored(now, promise, out),
             PlaceMessage::Probe => self.on_probe(from.0, out),
             PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
             PlaceMessage::Hold { publisher, obstacle } => {
@@ -131,16 +136,26 @@ impl Shard {
         let cost = message.cost();
         self.spent += 1;
         match message {
-            PlaceMessage::Publish { message, publisher, stamp } => {
+            PlaceMessage::Publish { message, publisher, stamp, promise } => {
                 self.on_forwarded(now, from, &message, publisher, stamp, out);
+                if self.lanes[usize::from(from)].busy {
+                    self.lanes[usize::from(from)].promise = promise;
+                } else {
+                    self.journal.worked_off(from, promise);
+                }
             }
             PlaceMessage::Group(group) => self.on_group(now, *group, out),
-            PlaceMessage::Retain { message, stamp } => self.on_retain(now, from, &message, stamp, out),
+            PlaceMessage::Retain { message, stamp, promise } => {
+                self.on_retain(now, from, &message, stamp, out);
+                self.journal.worked_off(from, promise);
+            }
             PlaceMessage::Read(read) => self.on_read(now, from, read, out),
             PlaceMessage::Chunk(chunk) => self.on_chunk(now, from, chunk, out),
             PlaceMessage::Sent { counts } => self.on_sent(now, from, counts, out),
             PlaceMessage::Bye => self.on_bye(now, out),
-            PlaceMessage::Probe
+            PlaceMessage::Stored { .. }
+            | PlaceMessage::GroupStored { .. }
+            | PlaceMessage::Probe
             | PlaceMessage::Credit { .. }
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }
@@ -191,7 +206,10 @@ impl Shard {
     ) {
         for place in places {
             self.ledger.forwarded += 1;
-            self.send_place(place.0, PlaceMessage::Publish { message: message.clone(), publisher, stamp }, out);
+            // QoS 0 promises nothing.
+            let promise = if message.qos() == QoS::AtMostOnce { 0 } else { self.journal.promise_elsewhere(place.0) };
+            let message = message.clone();
+            self.send_place(place.0, PlaceMessage::Publish { message, publisher, stamp, promise }, out);
             if let Some(publisher) = publisher {
                 self.wait_for_lane(now, place.0, publisher, out);
             }

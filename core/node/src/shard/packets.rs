@@ -238,8 +238,9 @@ impl Shard {
     pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
         let c = self.live(conn);
         if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
-            // Nothing may follow the DISCONNECT [MQTT-3.14.4-1].
+            // Nothing may follow the DISCONNECT [MQTT-3.14.4-1], and it waits for nothing.
             self.send_withheld(now, conn, out);
+            self.drop_barred(conn);
             let disconnect =
                 Disconnect { reason_code: reason, properties: newtmq_mqtt::DisconnectProperties::default() };
             self.send(now, conn, &Packet::Disconnect(disconnect), out);

@@ -15,7 +15,8 @@ use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_session::{Identifiers, Message, Op};
 use newtmq_topic::{RetainedCursor, RetainedIndex};
 
-use super::fan::{Publishing, pump, write_publish};
+use super::fan::{Publishing, enqueue, pump, write_publish};
+use super::journal::Journal;
 use super::retain::Retained;
 use super::{SessionSlot, Shard, ready};
 use crate::conn::{Conn, NONE};
@@ -23,6 +24,7 @@ use crate::io::Outbox;
 use crate::ledger::{DropReason, Ledger};
 use crate::outbuf::{BufferPool, OUTPUT_LOW_BYTES};
 use crate::place::{PlaceMessage, Reader, RetainedChunk, RetainedRead, Stamp};
+use crate::store::Durability;
 
 /// Most entries that one `fill` looks at, or one chunk.
 const POUR_STEP: usize = 2048;
@@ -310,10 +312,10 @@ impl Shard {
     /// The same, without telling the driver. Says whether retained messages are left that nothing but the size of a
     /// step keeps back.
     pub(crate) fn refill(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) -> bool {
-        let Shard { sessions, conns, ledger, pool, retained, config, own, node_seed, .. } = self;
+        let Shard { sessions, conns, ledger, pool, retained, config, own, node_seed, journal, .. } = self;
         let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return false };
         let Some(slot) = sessions.get_mut(c.session) else { return false };
-        pump(now, slot, c, ledger, pool, &config.zones[usize::from(slot.zone)].session);
+        pump(now, slot, c, ledger, pool, journal, &config.zones[usize::from(slot.zone)].session);
         if slot.pouring.is_none() {
             return false;
         }
@@ -321,7 +323,9 @@ impl Shard {
         let (limits, upgrade, own, seed) = (zone.session, zone.upgrade_qos, *own, *node_seed);
         let (mut budget, mut asks) = (POUR_STEP, Vec::new());
         while slot.pouring.is_some() && c.out.len() < OUTPUT_LOW_BYTES && budget > 0 {
-            let mut pourer = Pourer { now, slot, conn: c, ledger, pool, limits, upgrade, own, seed };
+            let durability = zone.durability;
+            let mut pourer =
+                Pourer { now, slot, conn: c, ledger, pool, journal, durability, limits, upgrade, own, seed };
             if !pourer.step(retained, &mut budget, &mut asks) {
                 break;
             }
@@ -346,6 +350,8 @@ struct Pourer<'a> {
     conn: &'a mut Conn,
     ledger: &'a mut Ledger,
     pool: &'a mut BufferPool,
+    journal: &'a mut Journal,
+    durability: Durability,
     limits: newtmq_session::SessionLimits,
     /// The subscription's QoS counts alone, as for live messages.
     upgrade: bool,
@@ -448,11 +454,12 @@ impl Pourer<'_> {
         // It enters the ledger like any other delivery that is waited for.
         self.ledger.matched += 1;
         self.ledger.retained_sent += 1;
-        let applied = self.slot.session.apply(op, &self.limits);
+        let stored = self.slot.stored.map(|id| (id, self.durability, &mut *self.journal));
+        let applied = enqueue(self.slot, op, &self.limits, stored);
         if let newtmq_session::Applied::Dropped(dropped) = applied {
             self.ledger.drop(DropReason::QueueFull, u64::from(dropped.full));
         }
-        pump(self.now, self.slot, self.conn, self.ledger, self.pool, &self.limits);
+        pump(self.now, self.slot, self.conn, self.ledger, self.pool, self.journal, &self.limits);
         true
     }
 }

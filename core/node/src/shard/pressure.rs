@@ -156,6 +156,7 @@ impl Shard {
         let version = c.version;
         for (kind, packet_id, reason) in core::mem::take(&mut rare.withheld) {
             self.ledger.traffic.packets_sent[kind as usize] += 1;
+            self.journal.bar(c, publisher.slot);
             c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
             ready(now, c, publisher.slot, out);
         }
@@ -246,16 +247,17 @@ impl Shard {
         for buffer in batch.take_spare() {
             self.pool.put(buffer);
         }
+        let kept = self.journal.kept();
         let Some(c) = self.conn_mut(conn) else { return Fill::Drained };
         let before = batch.len();
-        c.out.fill(now, batch);
+        c.out.fill(now, batch, kept);
         // What moves a little and is still full stays as it is: else each move would let every publisher add to it.
         c.stalled &= c.out.len() >= OUTPUT_HIGH_BYTES;
         let mut more = false;
         if c.out.len() < OUTPUT_LOW_BYTES {
             if is_open(c) {
                 more = self.refill(now, conn, out);
-                self.live(conn).out.fill(now, batch);
+                self.live(conn).out.fill(now, batch, kept);
             }
             self.release_waiters(now, conn.slot, out);
             self.resume(now, conn, out);
@@ -265,8 +267,11 @@ impl Shard {
         if c.features.has(Feature::Retries) {
             self.watch_acks(now, conn);
         }
+        self.send_batch(now, out);
+        let kept = self.journal.kept();
         let c = self.live(conn);
-        if c.out.is_empty() && !more {
+        // What waits for the store is ready again when it is stored.
+        if (c.out.is_empty() && !more) || c.out.is_barred(kept) {
             c.ready = false;
             return Fill::Drained;
         }

@@ -17,6 +17,7 @@ use crate::conn::{Feature, Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
 use crate::io::Outbox;
 use crate::place::Stamp;
+use crate::store::StoreState;
 
 impl Shard {
     /// Checks what does not need a verdict, then asks or goes on.
@@ -61,6 +62,7 @@ impl Shard {
         if plain && !asks && self.is_permitted(conn, publish.topic) {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
             let publishing = Publishing {
+                id: self.journal.message_id(),
                 topic: publish.topic,
                 forwardable: &[],
                 payload: publish.payload,
@@ -194,6 +196,7 @@ impl Shard {
         let c = self.live(conn);
         let (memo, publisher) = (c.memo, c.session);
         let publishing = Publishing {
+            id: self.journal.message_id(),
             topic: mounted.as_deref().unwrap_or(topic),
             forwardable: &forwardable,
             payload: publish.payload,
@@ -222,6 +225,9 @@ impl Shard {
         if self.stopping {
             // Shards that have sent their clients away deliver nothing any more. What is not acknowledged comes again.
             return Next::Hold;
+        }
+        if self.journal.state() != StoreState::Open && self.needs_store(conn, &publishing, &mut memo) {
+            return self.refuse_unstored(now, conn, publishing.qos, packet_id, out);
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
@@ -254,6 +260,45 @@ impl Shard {
         if unread && c.waits() {
             c.rare().unread = true;
             return Next::Hold;
+        }
+        Next::Go
+    }
+
+    /// Whether a publish promises something that only the store can keep.
+    fn needs_store(&mut self, conn: ConnId, publishing: &Publishing<'_>, memo: &mut Memo) -> bool {
+        if publishing.qos == QoS::AtMostOnce {
+            return false;
+        }
+        let key = self.live(conn).session;
+        if publishing.retain || self.slot(key).stored.is_some() {
+            return true;
+        }
+        if self.topics.recall(*memo, publishing.topic).is_none() {
+            let topic = TopicName::from_bytes(publishing.topic).expect("the caller validated it");
+            self.topics.matches(topic, memo);
+        }
+        let Shard { topics, sessions, .. } = self;
+        let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
+        let stored = |key: u32| sessions.get(key).is_some_and(|slot| slot.stored.is_some());
+        !matched.places.is_empty()
+            || !matched.groups.is_empty()
+            || matched.subscriptions.iter().any(|subscription| stored(subscription.subscriber.0))
+    }
+
+    /// The store takes nothing: MQTT 5 is told so, and before there is no other answer than none. The client sends it
+    /// again with its next connection.
+    fn refuse_unstored(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        out: &mut Outbox,
+    ) -> Next {
+        self.ledger.unstored += 1;
+        if let (Some(packet_id), ProtocolVersion::V5) = (packet_id, self.live(conn).version) {
+            let kind = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+            self.send_ack(now, conn, kind, packet_id, ReasonCode::QuotaExceeded, out);
         }
         Next::Go
     }

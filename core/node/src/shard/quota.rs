@@ -57,6 +57,10 @@ impl Shares {
 impl Shard {
     /// Counts a new connection, or makes it wait until it is known whether there may be one more.
     pub(crate) fn admit(&mut self, now: Instant, conn: ConnId, listener: ListenerId, out: &mut Outbox) {
+        if self.recovering {
+            // It is admitted when everything is there.
+            return;
+        }
         let share = &mut self.shares.connections[usize::from(listener.0)];
         if share.used < share.granted {
             share.used += 1;

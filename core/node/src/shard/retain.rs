@@ -17,6 +17,8 @@ pub(crate) struct Retained {
     pub(crate) message: Message,
     /// Which one it is.
     pub(crate) stamp: Stamp,
+    /// The first segment of the log that it needs; 0 for none.
+    pub(crate) segment: u64,
 }
 
 impl RetainedValue for Retained {
@@ -54,7 +56,8 @@ impl Shard {
             self.keep(now, publishing, stamp, out);
         } else {
             let message = publishing.to_message(&mut self.scratch.block);
-            self.send_place(owner, PlaceMessage::Retain { message, stamp }, out);
+            let promise = self.journal.promise_elsewhere(owner);
+            self.send_place(owner, PlaceMessage::Retain { message, stamp, promise }, out);
             if let Some(publisher) = publisher {
                 self.wait_for_lane(now, owner, publisher, out);
             }
@@ -95,7 +98,9 @@ impl Shard {
         if kept.expires != Instant::NEVER {
             self.retained_expiry.insert((kept.expires, stamp), topic.into());
         }
-        if let Some(old) = self.retained.set(Retained { message, stamp })
+        self.note_retained(topic, Some(&message));
+        let segment = self.journal.segment;
+        if let Some(old) = self.retained.set(Retained { message, stamp, segment })
             && !planted!(RetainedExpiryOfTheOld, old.message.expires() != Instant::NEVER)
         {
             self.retained_expiry.remove(&(old.message.expires(), old.stamp));
@@ -104,6 +109,7 @@ impl Shard {
 
     pub(crate) fn forget_retained(&mut self, topic: &str) {
         if let Some(old) = self.retained.remove(topic) {
+            self.note_retained(topic, None);
             self.retained_expiry.remove(&(old.message.expires(), old.stamp));
             if !is_own(topic) && !planted!(RetainedShareLeak) {
                 self.retained_gone();

@@ -109,6 +109,7 @@ impl Shard {
             FromControl::Committed { seq, retained } => self.on_committed(now, seq, &retained, out),
             FromControl::Granted(kind, count) => self.on_granted(now, kind, count, out),
             FromControl::Denied(kind) => self.on_denied(now, kind, out),
+            FromControl::Recovered => self.open_to_clients(now, out),
             FromControl::Report => {
                 let report = Box::new(self.report());
                 out.push(Output::Control(ToControl::Report(report)));

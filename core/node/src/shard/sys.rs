@@ -2,7 +2,7 @@
 
 use newtmq_base::Instant;
 use newtmq_mqtt::{ProtocolVersion, QoS, ReasonCode, TopicFilter};
-use newtmq_session::{Message, MessageParts};
+use newtmq_session::{Message, MessageId, MessageParts};
 
 use super::Shard;
 use crate::conn::NONE;
@@ -85,6 +85,7 @@ impl Shard {
             return;
         }
         let parts = MessageParts {
+            id: MessageId::NONE,
             topic: topic.as_bytes(),
             forwardable: &[],
             payload: payload.as_bytes(),

@@ -11,10 +11,12 @@ impl Shard {
         self.work_lanes(now, out);
         self.expire_retained(now);
         self.expire_questions(now, out);
+        self.renew_step(out);
+        self.store_time(now);
         while let Some(kind) = self.timers.pop_due(now) {
             match kind {
                 // Never armed: they are looked up where they are.
-                TimerKind::Work | TimerKind::Retained | TimerKind::Question => {}
+                TimerKind::Work | TimerKind::Retained | TimerKind::Question | TimerKind::Time => {}
                 TimerKind::Conn(slot) => self.on_conn_timer(now, slot, out),
                 TimerKind::Stall(slot) => self.on_stall_timer(now, slot, out),
                 TimerKind::Hold(slot) => self.on_hold_timer(now, slot, out),

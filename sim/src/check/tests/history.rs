@@ -117,7 +117,7 @@ fn s1_excuses() {
         }),
         ("the node crashes", |play, ada, _| {
             play.publish(ada, ADA, "t", Q1);
-            play.event(Event::Fault(Fault::Crash { node: NodeIx(0) }));
+            play.event(Event::Fault(Fault::Crash { node: NodeIx(0), power_loss: false }));
             play.event(Event::Fault(Fault::Restart { node: NodeIx(0) }));
         }),
         ("the client does not acknowledge", |play, ada, bob| {

@@ -63,14 +63,14 @@ fn s7_session_present() {
         }),
         ("after a crash", false, |play| {
             let ada = play.connect(ADA);
-            play.event(Event::Fault(Fault::Crash { node: NodeIx(0) }));
+            play.event(Event::Fault(Fault::Crash { node: NodeIx(0), power_loss: false }));
             play.event(Event::Close { conn: ada, by: Closer::Network });
             play.event(Event::Fault(Fault::Restart { node: NodeIx(0) }));
             play.resume(ADA);
         }),
         ("new after a crash", true, |play| {
             let ada = play.connect(ADA);
-            play.event(Event::Fault(Fault::Crash { node: NodeIx(0) }));
+            play.event(Event::Fault(Fault::Crash { node: NodeIx(0), power_loss: false }));
             play.event(Event::Close { conn: ada, by: Closer::Network });
             play.event(Event::Fault(Fault::Restart { node: NodeIx(0) }));
             play.connect(ADA);

@@ -59,7 +59,11 @@ impl Steps<'_> {
     pub(super) fn stop(&mut self, crash: bool) {
         self.node.down = true;
         self.clients.iter_mut().for_each(|client| client.up = false);
-        self.world(if crash { WorldAction::Crash { node: 0 } } else { WorldAction::Shutdown { node: 0 } });
+        self.world(if crash {
+            WorldAction::Crash { node: 0, power_loss: false }
+        } else {
+            WorldAction::Shutdown { node: 0 }
+        });
     }
 
     pub(super) fn restart(&mut self) {

@@ -170,6 +170,7 @@ impl Net {
                     self.at(self.now + delay, Happening::Decided(shard, request, verdict));
                 }
                 Output::Event(event) => self.events.push(*event),
+                Output::Store(_) => unreachable!("nothing is stored here"),
             }
         }
     }

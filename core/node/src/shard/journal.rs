@@ -1,0 +1,484 @@
+//! What outlives the process: records of what changes, and promises that wait until it is stored (docs/adr/0007).
+//!
+//! The records of one call are one batch. Whoever is told of something that must survive gets a barrier into its output, and
+//! is told when everything before it is stored here and, for what went to other shards, there. Promises are numbered and
+//! kept in order, so that one number says what a barrier waits for.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_mqtt::{PacketId, ReasonCode};
+use newtmq_session::{AckKind, Message, MessageId, Op, Record, SessionId, WillRecord};
+
+use super::{SessionSlot, Shard, ready};
+use crate::config::ShardConfig;
+use crate::conn::Conn;
+use crate::io::{Boot, Outbox, Output};
+use crate::place::PlaceMessage;
+use crate::store::{Batch, Durability, StoreState};
+
+/// The node's time is stored when it has gone on by this much since the last time.
+const TIME_STEP: Duration = Duration::from_secs(1);
+/// It is stored by itself when nothing else was for so long: how much longer something may live after a restart.
+const TIME_MAX: Duration = crate::replay::TIME_BEHIND_MAX;
+
+/// What waits for the store.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    /// Something of this shard may have to be stored.
+    on: bool,
+    state: StoreState,
+    batch: Batch,
+    /// Batches that were given to the store, and those that it has stored.
+    given: u64,
+    stored: u64,
+    /// Not kept yet, oldest first.
+    promises: VecDeque<Promise>,
+    /// Number of the newest promise, and up to which all are kept.
+    newest: u64,
+    kept: u64,
+    /// The newest promise is of this call.
+    open: bool,
+    /// Connections whose output has a barrier, in order of their promises.
+    blocked: VecDeque<(u64, ConnId)>,
+    /// By shard.
+    lanes: Vec<Confirmations>,
+    /// Messages for groups that other shards have promised, each with the batch that keeps it.
+    owed_groups: VecDeque<(u64, ShardId, u64)>,
+    /// The segment that is being written, as far as is known.
+    pub(super) segment: u64,
+    /// High half of the numbers of sessions and messages: node start and shard.
+    prefix: u64,
+    next: u64,
+    /// The last time that was stored.
+    time: Instant,
+}
+
+/// What a batch, and other shards, must have done.
+#[derive(Debug)]
+struct Promise {
+    batch: u64,
+    /// Confirmations of other shards that are missing.
+    elsewhere: u32,
+}
+
+/// Between this shard and another one.
+#[derive(Debug, Default)]
+struct Confirmations {
+    /// Promises of this shard that wait for the other one, in the order that the lane carries them.
+    awaited: VecDeque<u64>,
+    /// Promises of the other shard, each with the batch of this one that keeps it.
+    owed: VecDeque<(u64, u64)>,
+    /// The newest of those that were worked off in this call.
+    worked_off: Option<u64>,
+}
+
+impl Journal {
+    pub(crate) fn new(config: &ShardConfig, boot: &Boot) -> Journal {
+        let on = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
+        // 2^16 starts, 2^7 shards and 2^41 numbers: what is left of an earlier start is written anew long before.
+        let prefix = (boot.incarnation.0 & 0xFFFF) << 48 | u64::from(boot.shard.0) << 41;
+        Journal {
+            on,
+            state: StoreState::Open,
+            batch: Batch::default(),
+            given: 0,
+            stored: 0,
+            promises: VecDeque::new(),
+            newest: 0,
+            kept: 0,
+            open: false,
+            blocked: VecDeque::new(),
+            lanes: (0..boot.shards).map(|_| Confirmations::default()).collect(),
+            owed_groups: VecDeque::new(),
+            segment: 0,
+            prefix,
+            next: 1,
+            time: boot.now,
+        }
+    }
+
+    /// Whether anything is stored at all.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.on
+    }
+
+    pub(crate) fn state(&self) -> StoreState {
+        self.state
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.prefix | self.next
+    }
+
+    /// A name for a message that may have to be stored.
+    #[inline]
+    pub(crate) fn message_id(&mut self) -> MessageId {
+        if self.on { MessageId(self.number()) } else { MessageId::NONE }
+    }
+
+    pub(crate) fn session_id(&mut self) -> SessionId {
+        SessionId(self.number())
+    }
+
+    /// Adds a record to the batch of this call.
+    pub(crate) fn record(&mut self, record: &Record, durability: Durability) {
+        self.promise();
+        self.batch.push(record, durability);
+    }
+
+    /// The same for one that names a message.
+    pub(crate) fn record_with(&mut self, record: &Record, message: &Message, durability: Durability) {
+        self.name(message);
+        self.record(record, durability);
+    }
+
+    /// Has the batch hold a message that a record of it names.
+    pub(super) fn name(&mut self, message: &Message) {
+        assert!(message.id() != MessageId::NONE, "what is stored has a name");
+        if self.batch.messages.last().is_none_or(|last| last.id() != message.id()) {
+            self.batch.messages.push(message.clone());
+        }
+    }
+
+    /// The promise of this call.
+    fn promise(&mut self) -> &mut Promise {
+        if !self.open {
+            self.open = true;
+            self.newest += 1;
+            self.promises.push_back(Promise { batch: self.given, elsewhere: 0 });
+        }
+        self.promises.back_mut().expect("pushed when it was opened")
+    }
+
+    /// What this call promises waits for another shard, too. The number goes along.
+    pub(crate) fn promise_elsewhere(&mut self, to: u16) -> u64 {
+        if !self.on {
+            return 0;
+        }
+        self.promise().elsewhere += 1;
+        self.lanes[usize::from(to)].awaited.push_back(self.newest);
+        self.newest
+    }
+
+    /// The same for a message that may go from shard to shard.
+    pub(crate) fn promise_group(&mut self, own: u16) -> (ShardId, u64) {
+        if !self.on {
+            return (ShardId(own), 0);
+        }
+        self.promise().elsewhere += 1;
+        (ShardId(own), self.newest)
+    }
+
+    /// A message for a group has come to its end here: it was given to a member, or there is none any more.
+    pub(crate) fn group_done(&mut self, (shard, promise): (ShardId, u64), own: u16) {
+        if promise == 0 {
+            return;
+        }
+        // The batch of this call, or if it has none, the last one.
+        let batch = self.given + u64::from(!self.batch.is_empty());
+        if shard.0 == own {
+            self.keep_elsewhere(promise, batch);
+        } else {
+            self.owed_groups.push_back((batch, shard, promise));
+        }
+    }
+
+    /// One shard less that a promise waits for; this one must have stored `batch`.
+    fn keep_elsewhere(&mut self, promise: u64, batch: u64) {
+        let first = self.newest + 1 - self.promises.len() as u64;
+        let promise = &mut self.promises[(promise - first) as usize];
+        promise.elsewhere -= 1;
+        promise.batch = promise.batch.max(batch);
+    }
+
+    /// Something that another shard has promised was worked off here.
+    pub(crate) fn worked_off(&mut self, from: u16, promise: u64) {
+        if promise > 0 {
+            self.lanes[usize::from(from)].worked_off = Some(promise);
+        }
+    }
+
+    /// Has a connection's output wait behind everything that was promised up to here.
+    #[inline]
+    pub(crate) fn bar(&mut self, conn: &mut Conn, slot: u32) {
+        if self.newest > self.kept && conn.out.bar(self.newest) {
+            self.blocked.push_back((self.newest, ConnId { slot, generation: conn.generation }));
+        }
+    }
+
+    /// The last time that was stored.
+    pub(super) fn time(&self) -> Instant {
+        self.time
+    }
+
+    /// With the batch of this call the shard needs nothing of the segments before this one.
+    pub(super) fn needs_from(&mut self, segment: u64) {
+        self.batch.needs_from = Some(segment);
+        // What is left must tell the time, too.
+        self.batch.push(&Record::Time { now: self.time }, Durability::Memory);
+    }
+
+    /// Everything up to this promise may be told.
+    #[inline]
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    /// Whether nothing waits for the store.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.promises.is_empty()
+            && self.blocked.is_empty()
+            && self.batch.is_empty()
+            && self.owed_groups.is_empty()
+            && self.lanes.iter().all(|lane| lane.awaited.is_empty() && lane.owed.is_empty())
+    }
+}
+
+impl Shard {
+    /// The end of a call: its records go to the store, and other shards hear what is kept already.
+    pub(crate) fn send_batch(&mut self, now: Instant, out: &mut Outbox) {
+        if !self.journal.on {
+            return;
+        }
+        let journal = &mut self.journal;
+        let open = core::mem::take(&mut journal.open);
+        if !journal.batch.is_empty() {
+            if now - journal.time >= TIME_STEP {
+                journal.time = now;
+                journal.batch.push(&Record::Time { now }, Durability::Memory);
+            }
+            journal.given += 1;
+            // The promise of this call was made before its batch had a number.
+            if let Some(promise) = journal.promises.back_mut().filter(|_| open) {
+                promise.batch = journal.given;
+            }
+            let mut batch = core::mem::take(&mut journal.batch);
+            batch.number = journal.given;
+            out.push(Output::Store(Box::new(batch)));
+        }
+        let given = journal.given;
+        for lane in &mut journal.lanes {
+            if let Some(promise) = lane.worked_off.take() {
+                lane.owed.push_back((given, promise));
+            }
+        }
+        self.confirm(out);
+        self.keep_promises(now, out);
+    }
+
+    /// Everything up to this batch is stored; `segment` is the one that is being written.
+    pub(crate) fn on_stored(&mut self, now: Instant, upto: u64, segment: u64, out: &mut Outbox) {
+        self.journal.stored = upto;
+        self.journal.segment = segment;
+        self.confirm(out);
+        self.keep_promises(now, out);
+    }
+
+    /// The store is full, or works again, or has failed. Without a store nothing durable goes on: those that wait for it
+    /// would wait for ever.
+    pub(crate) fn on_store_state(&mut self, now: Instant, state: StoreState, out: &mut Outbox) {
+        self.journal.state = state;
+        if state != StoreState::Failed {
+            return;
+        }
+        for conn in self.all_conns() {
+            let key = self.live(conn).session;
+            if self.sessions.get(key).is_some_and(|slot| slot.stored.is_some()) {
+                self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
+            }
+        }
+    }
+
+    /// Whether a zone's sessions should be stored and cannot be.
+    pub(crate) fn has_lost_store(&self, zone: u16) -> bool {
+        let durability = self.config.zones[usize::from(zone)].durability;
+        self.journal.state == StoreState::Failed && durability != Durability::Memory
+    }
+
+    /// Another shard has stored what this one promised.
+    pub(crate) fn on_stored_elsewhere(&mut self, now: Instant, from: u16, upto: u64, out: &mut Outbox) {
+        let journal = &mut self.journal;
+        while let Some(promise) = journal.lanes[usize::from(from)].awaited.pop_front_if(|promise| *promise <= upto) {
+            journal.keep_elsewhere(promise, 0);
+        }
+        self.keep_promises(now, out);
+    }
+
+    /// The same for a message for a group.
+    pub(crate) fn on_group_stored(&mut self, now: Instant, promise: u64, out: &mut Outbox) {
+        self.journal.keep_elsewhere(promise, 0);
+        self.keep_promises(now, out);
+    }
+
+    /// Tells other shards what is stored here of what they promised.
+    fn confirm(&mut self, out: &mut Outbox) {
+        for at in 0..self.journal.lanes.len() {
+            let stored = self.journal.stored;
+            let lane = &mut self.journal.lanes[at];
+            let mut upto = None;
+            while let Some((_, promise)) = lane.owed.pop_front_if(|(batch, _)| *batch <= stored) {
+                upto = Some(promise);
+            }
+            if let Some(upto) = upto {
+                self.send_place(at as u16, PlaceMessage::Stored { upto }, out);
+            }
+        }
+        let stored = self.journal.stored;
+        while let Some((_, shard, promise)) = self.journal.owed_groups.pop_front_if(|(batch, ..)| *batch <= stored) {
+            self.send_place(shard.0, PlaceMessage::GroupStored { promise }, out);
+        }
+    }
+
+    /// Lets outputs go on whose promises are kept.
+    fn keep_promises(&mut self, now: Instant, out: &mut Outbox) {
+        let journal = &mut self.journal;
+        let stored = journal.stored;
+        // The promise of the running call is not complete.
+        while journal.promises.len() > usize::from(journal.open)
+            && journal.promises.pop_front_if(|promise| promise.batch <= stored && promise.elsewhere == 0).is_some()
+        {
+        }
+        journal.kept = journal.newest - journal.promises.len() as u64;
+        while let Some((_, conn)) = self.journal.blocked.pop_front_if(|(promise, _)| *promise <= self.journal.kept) {
+            if let Some(Some(c)) = self.conns.get_mut(conn.slot as usize)
+                && c.generation == conn.generation
+                && !c.out.is_empty()
+            {
+                ready(now, c, conn.slot, out);
+            }
+        }
+    }
+
+    /// Whether a session outlives the process, and how far what it is told of must have come.
+    pub(crate) fn durability_of(&self, slot: &SessionSlot) -> Durability {
+        self.config.zones[usize::from(slot.zone)].durability
+    }
+
+    /// Records a change of a session, if it is a durable one.
+    pub(crate) fn note(&mut self, key: u32, record: impl FnOnce(SessionId) -> Record) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        if let Some(id) = slot.stored {
+            let durability = self.durability_of(slot);
+            self.journal.record(&record(id), durability);
+        }
+    }
+
+    /// The same for an operation, before it is applied. What it does not change is recorded, too: that does no harm.
+    pub(crate) fn note_op(&mut self, key: u32, op: &Op<'_>) {
+        let Shard { sessions, journal, config, .. } = self;
+        let Some(slot) = sessions.get(key) else { return };
+        let Some(session) = slot.stored else { return };
+        let durability = config.zones[usize::from(slot.zone)].durability;
+        let record = match op {
+            Op::Claim { expiry_interval } => Record::Claim { session, expiry_interval: *expiry_interval },
+            Op::Subscribe { filter, options, identifier } => {
+                Record::Subscribe { session, filter: filter.clone(), options: *options, identifier: *identifier }
+            }
+            Op::Unsubscribe { filter } => Record::Unsubscribe { session, filter: (*filter).into() },
+            Op::Qos2In { packet_id } => Record::Qos2In { session, packet_id: *packet_id },
+            Op::Qos2Rel { packet_id } if slot.session.is_awaiting_rel(*packet_id) => {
+                Record::Qos2Rel { session, packet_id: *packet_id }
+            }
+            Op::Will { will: Some(will) } => {
+                let of = WillRecord {
+                    message: will.message.id(),
+                    message_expiry_interval: will.message_expiry_interval,
+                    delay_interval: will.delay_interval,
+                };
+                let record = Record::Will { session, will: Some(of) };
+                return journal.record_with(&record, &will.message, durability);
+            }
+            Op::Will { will: None } if slot.session.will().is_some() => Record::Will { session, will: None },
+            // Detach is recorded with its time, Enqueue and acknowledgements with what became of them.
+            Op::Will { .. }
+            | Op::Ack { .. }
+            | Op::PubrecOut { .. }
+            | Op::Qos2Rel { .. }
+            | Op::Detach { .. }
+            | Op::Enqueue { .. }
+            | Op::Discard { .. }
+            | Op::Expire { .. } => return,
+        };
+        journal.record(&record, durability);
+    }
+
+    /// The same for an acknowledgement that was applied. When that of a delivery's end is lost, the message comes again, as
+    /// after any lost acknowledgement, so nobody waits for it.
+    pub(crate) fn note_ack(&mut self, key: u32, packet_id: PacketId, kind: Option<AckKind>) {
+        let Shard { sessions, journal, config, .. } = self;
+        let Some(slot) = sessions.get(key) else { return };
+        let Some(session) = slot.stored else { return };
+        match kind {
+            Some(kind) => journal.batch.push(&Record::Ack { session, packet_id, kind }, Durability::Memory),
+            None => {
+                let durability = config.zones[usize::from(slot.zone)].durability;
+                journal.record(&Record::PubrecOut { session, packet_id }, durability);
+            }
+        }
+    }
+
+    /// Has a connection's output wait for everything that was promised up to here.
+    pub(crate) fn bar(&mut self, conn: ConnId) {
+        let Shard { conns, journal, .. } = self;
+        if let Some(Some(c)) = conns.get_mut(conn.slot as usize) {
+            journal.bar(c, conn.slot);
+        }
+    }
+
+    /// What waits for the store is never told: the connection ends.
+    pub(crate) fn drop_barred(&mut self, conn: ConnId) {
+        let kept = self.journal.kept;
+        if let Some(c) = self.conn_mut(conn) {
+            c.out.drop_barred(kept);
+        }
+    }
+
+    /// A session that outlives its connection from here on is recorded, if its zone wants that: a new one from its
+    /// beginning, one that was not recorded before as it is.
+    pub(crate) fn begin_to_store(&mut self, key: u32, expiry_interval: u32) {
+        let Shard { sessions, journal, config, .. } = self;
+        let Some(slot) = sessions.get_mut(key) else { return };
+        let zone = &config.zones[usize::from(slot.zone)];
+        if expiry_interval == 0 || slot.stored.is_some() || zone.durability == Durability::Memory {
+            return;
+        }
+        let session = journal.session_id();
+        slot.stored = Some(session);
+        slot.segment = journal.segment;
+        let snapshot = slot.session.snapshot(session, &zone.name, None);
+        let (durability, record) = (zone.durability, Record::Snapshot(Box::new(snapshot)));
+        for message in slot.session.messages() {
+            journal.name(message);
+        }
+        journal.record(&record, durability);
+    }
+
+    /// A retained message is another one, or gone. What the server says of itself is not stored.
+    pub(crate) fn note_retained(&mut self, topic: &str, message: Option<&Message>) {
+        if !self.journal.on || topic.starts_with("$SYS/") {
+            return;
+        }
+        let durability = self.config.zones.iter().map(|zone| zone.durability).max().unwrap_or_default();
+        let record = Record::Retain { topic: topic.into(), message: message.map(|of| (of.id(), of.expires())) };
+        match message {
+            Some(message) => self.journal.record_with(&record, message, durability),
+            None => self.journal.record(&record, durability),
+        }
+    }
+
+    /// When the time is stored next, while a session is there whose deadlines depend on it.
+    pub(crate) fn time_due(&self) -> Option<Instant> {
+        (self.journal.on && self.sessions.len() > 0).then(|| self.journal.time + TIME_MAX)
+    }
+
+    pub(crate) fn store_time(&mut self, now: Instant) {
+        if self.time_due().is_some_and(|due| due <= now) {
+            self.journal.time = now;
+            self.journal.batch.push(&Record::Time { now }, Durability::Memory);
+        }
+    }
+}

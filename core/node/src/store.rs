@@ -1,0 +1,108 @@
+//! What a shard and the store say to each other: batches of records to be kept, the word that they are, and what was kept
+//! before.
+
+use newtmq_session::{Message, Record, Restored};
+
+/// `zone.NAME.durability`: when somebody is told that a message, a session or a retained message survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Durability {
+    /// Nothing is stored.
+    #[default]
+    Memory,
+    /// When it is written. It survives the end of the process, and not of the machine.
+    Written,
+    /// When it is synced, together with what others write meanwhile.
+    Synced,
+    /// The same, and nobody waits for others to come along.
+    SyncedAtOnce,
+}
+
+/// Records of one call of a shard, to be stored together and in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// Counts the shard's batches from 1; [`crate::ShardInput::Stored`] answers.
+    pub number: u64,
+    /// How far it has to come before the answer.
+    pub durability: Durability,
+    /// Blocks that the records name.
+    pub messages: Vec<Message>,
+    /// The records, one after the other; see [`Batch::records`].
+    bytes: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<u32>,
+    /// With this batch the shard needs nothing of the segments before this one.
+    pub needs_from: Option<u64>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Batch {
+            number: 0,
+            durability: Durability::Memory,
+            messages: Vec::new(),
+            bytes: Vec::new(),
+            ends: Vec::new(),
+            needs_from: None,
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty() && self.needs_from.is_none()
+    }
+
+    pub(crate) fn push(&mut self, record: &Record, durability: Durability) {
+        record.encode(&mut self.bytes);
+        self.ends.push(u32::try_from(self.bytes.len()).expect("a batch is below 4 GiB"));
+        self.durability = self.durability.max(durability);
+    }
+
+    /// Each record, encoded.
+    pub fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends.iter().map(move |end| {
+            let record = &self.bytes[start..*end as usize];
+            start = *end as usize;
+            record
+        })
+    }
+
+    /// Bytes of it, for limits.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len() + self.messages.iter().map(Message::size).sum::<usize>()
+    }
+}
+
+/// How the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreState {
+    /// It stores.
+    #[default]
+    Open,
+    /// There is no space. What was given waits; it passes.
+    Full,
+    /// It has failed, for good. Nothing durable is accepted any more.
+    Failed,
+}
+
+/// Something that was stored before this start, for a shard.
+#[derive(Debug)]
+pub struct RecoveredChunk {
+    /// Sessions of its clients.
+    pub sessions: Vec<Restored>,
+    /// Retained messages of its topics.
+    pub retained: Vec<RecoveredRetained>,
+    /// Nothing comes after this.
+    pub last: bool,
+}
+
+/// A retained message that was stored before this start.
+#[derive(Debug)]
+pub struct RecoveredRetained {
+    /// The message, with when it expires.
+    pub message: Message,
+    /// The first segment of the log that it needs.
+    pub segment: u64,
+}

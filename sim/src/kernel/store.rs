@@ -1,0 +1,142 @@
+//! A node's store: its keeper in time, on the node's disk. What the process has not synced is lost with the power; what a
+//! start finds goes to the shards.
+
+use core::time::Duration;
+
+use newtmq_base::{Instant, ShardId};
+use newtmq_node::{Batch, Keeper, KeeperConfig, KeeperNext, KeeperOutput, Replay, ShardInput};
+use newtmq_store::{Opening, Recovered, WalConfig};
+
+use super::World;
+use super::disk::{Mounted, SharedDisk};
+use super::queue::Happening;
+use crate::draw::Stream;
+
+/// So small that a scenario has several segments, and makes the log shorter.
+const SEGMENT_BYTES: u64 = 4 << 10;
+const LOG_BYTES_MIN: u64 = 16 << 10;
+/// How much of the log is read at a time.
+const CHUNK_BYTES: usize = 1 << 10;
+/// How long a disk without space is left alone.
+const RETRY: Duration = Duration::from_millis(20);
+/// Without a write for so long, the log says how far it is good.
+const REST: Duration = Duration::from_millis(50);
+
+/// The store of a running node.
+#[derive(Debug)]
+pub(super) struct Store {
+    keeper: Keeper<Mounted>,
+    disk: SharedDisk,
+    /// Something is to be done then.
+    due: Instant,
+    chance: Stream,
+}
+
+impl Store {
+    /// Opens what is on the disk; and what it holds.
+    pub(super) fn open(disk: &SharedDisk, shards: u16, chance: Stream) -> (Store, Replay) {
+        let config = WalConfig { segment_bytes: SEGMENT_BYTES };
+        let mounted = Mounted(SharedDisk::clone(disk));
+        let mut opening =
+            Opening::start(mounted, config).expect("the disk was written by this version and can be read");
+        let mut replay = Replay::default();
+        while let Some(chunk) = opening.next_chunk(CHUNK_BYTES).expect("the disk can be read") {
+            for item in chunk.items {
+                match item {
+                    Recovered::Blob { id, bytes } => replay.block(id.0, &bytes),
+                    Recovered::Record { segment, bytes, .. } => replay.record(&bytes, segment),
+                    Recovered::SegmentEnd { .. } => replay.segment_end(),
+                }
+            }
+        }
+        let (wal, _) = opening.finish().expect("a node starts when its disk has room");
+        let keeper = Keeper::new(wal, KeeperConfig { log_bytes_min: LOG_BYTES_MIN }, shards);
+        (Store { keeper, disk: SharedDisk::clone(disk), due: Instant::NEVER, chance }, replay)
+    }
+}
+
+impl World<'_, '_> {
+    /// A shard has something to store.
+    pub(super) fn on_store(&mut self, node: u16, shard: u16, batch: Box<Batch>) {
+        let of = &mut self.nodes[usize::from(node)];
+        let store = of.store.as_mut().expect("a shard stores only if there is a store");
+        store.keeper.give(ShardId(shard), batch);
+        self.arm_store(node);
+    }
+
+    /// The disk has done what it was asked for, or is asked again.
+    pub(super) fn on_disk(&mut self, node: u16) {
+        let now = self.queue.now();
+        let Some(store) = &mut self.nodes[usize::from(node)].store else { return };
+        if store.due > now {
+            // Replaced by another.
+            return;
+        }
+        store.due = Instant::NEVER;
+        match store.keeper.next() {
+            KeeperNext::Wait => store.keeper.rest(),
+            KeeperNext::Write | KeeperNext::Retry => store.keeper.write(),
+            KeeperNext::Sync => store.keeper.sync(),
+            KeeperNext::Failed => {}
+        }
+        let resting = store.keeper.next() == KeeperNext::Wait;
+        let outputs: Vec<KeeperOutput> = store.keeper.outputs().collect();
+        if resting && outputs.iter().any(|output| matches!(output, KeeperOutput::Stored { .. })) {
+            store.due = now + REST;
+            let start = self.nodes[usize::from(node)].start;
+            self.queue.push(now + REST, Happening::Disk { node, start });
+        } else {
+            self.arm_store(node);
+        }
+        for output in outputs {
+            match output {
+                KeeperOutput::Stored { shard, upto, segment } => {
+                    self.input(node, shard.0, ShardInput::Stored { upto, segment });
+                }
+                KeeperOutput::State(state) => self.input_all(node, || ShardInput::Store(state)),
+                KeeperOutput::Renew { before } => self.input_all(node, || ShardInput::Renew { before }),
+            }
+        }
+    }
+
+    fn input_all<'i>(&mut self, node: u16, input: impl Fn() -> ShardInput<'i>) {
+        for shard in 0..self.nodes[usize::from(node)].shards.len() {
+            self.input(node, shard as u16, input());
+        }
+    }
+
+    fn arm_store(&mut self, node: u16) {
+        let (now, disk) = (self.queue.now(), &self.scenario.disk);
+        let of = &mut self.nodes[usize::from(node)];
+        let Some(store) = &mut of.store else { return };
+        let takes = match store.keeper.next() {
+            KeeperNext::Wait | KeeperNext::Failed => return,
+            KeeperNext::Retry => RETRY,
+            KeeperNext::Write => {
+                Duration::from_micros(store.chance.between(*disk.write_us.start(), *disk.write_us.end()))
+            }
+            KeeperNext::Sync => {
+                let slow = store.disk.borrow().slow_us;
+                Duration::from_micros(store.chance.between(*disk.sync_us.start(), *disk.sync_us.end()) + slow)
+            }
+        };
+        let at = now + takes;
+        if store.due <= at && store.due > now {
+            return;
+        }
+        store.due = at;
+        self.queue.push(at, Happening::Disk { node, start: of.start });
+    }
+
+    /// What was stored goes to the shards of a node that has just started.
+    pub(super) fn hand_out(&mut self, node: u16, replay: Replay) {
+        let of = &self.nodes[usize::from(node)];
+        let zone = self.config.zones[0].session;
+        let first = &of.shards[0].shard;
+        // Client Identifiers and Topic Names are divided alike.
+        let chunks = replay.divide(self.shards, |name| first.home(name).0, |_| zone);
+        for (shard, chunk) in chunks.into_iter().enumerate() {
+            self.input(node, shard as u16, ShardInput::Recovered(Box::new(chunk)));
+        }
+    }
+}
