@@ -221,6 +221,7 @@ impl<P: Poller> Driver<P> {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
                         }
                     }
+                    Output::Store(_) => unreachable!("no zone stores anything"),
                     Output::Event(event) => tracing::debug!(
                         hook = event.hook.name(),
                         client = %event.client,

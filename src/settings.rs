@@ -5,7 +5,8 @@ use std::time::Duration;
 use newtmq_access::{AclCacheLimits, Permission, ThrottleLimits};
 use newtmq_mqtt::QoS;
 use newtmq_node::{
-    AccessConfig, DenyAction, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig, ZoneConfig,
+    AccessConfig, DenyAction, Durability, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig,
+    ZoneConfig,
 };
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
@@ -31,7 +32,7 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
         node_name: config.node.name.as_str().into(),
         sys_interval: config.broker.sys_interval,
         listeners: listeners.collect(),
-        zones: config.zones.values().map(zone).collect(),
+        zones: config.zones.iter().map(|(name, of)| zone(name, of)).collect(),
         mqtt: MqttConfig {
             max_packet_size: mqtt.max_packet_size,
             max_clientid_len: usize::from(mqtt.max_clientid_len),
@@ -90,8 +91,10 @@ pub fn throttle(throttle: &LoginThrottle) -> ThrottleLimits {
     }
 }
 
-fn zone(zone: &Zone) -> ZoneConfig {
+fn zone(name: &str, zone: &Zone) -> ZoneConfig {
     ZoneConfig {
+        name: name.into(),
+        durability: Durability::Memory,
         idle_timeout: zone.idle_timeout,
         keepalive_backoff_percent: (zone.keepalive_backoff * 100.0).round() as u32,
         server_keepalive: zone.server_keepalive.map(|time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX)),

@@ -120,10 +120,12 @@ impl Shard {
         let (key, zone) = (c.session, usize::from(c.zone));
         let limits = self.config.zones[zone].session;
         self.note_op(key, &op);
-        let ack = match op {
-            Op::Ack { packet_id, kind } => Some((packet_id, Some(kind))),
-            Op::PubrecOut { packet_id } => Some((packet_id, None)),
-            _ => None,
+        let ack = if let Op::Ack { packet_id, kind } = op {
+            Some((packet_id, Some(kind)))
+        } else if let Op::PubrecOut { packet_id } = op {
+            Some((packet_id, None))
+        } else {
+            None
         };
         let applied = self.slot(key).session.apply(op, &limits);
         if let (Some((packet_id, kind)), Applied::Done) = (ack, applied) {

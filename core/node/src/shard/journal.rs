@@ -472,7 +472,7 @@ impl Shard {
 
     /// When the time is stored next, while a session is there whose deadlines depend on it.
     pub(crate) fn time_due(&self) -> Option<Instant> {
-        (self.journal.on && self.sessions.len() > 0).then(|| self.journal.time + TIME_MAX)
+        (self.journal.on && !self.sessions.is_empty()).then(|| self.journal.time + TIME_MAX)
     }
 
     pub(crate) fn store_time(&mut self, now: Instant) {

@@ -199,6 +199,7 @@ impl Pair {
         }
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "two of the kinds begin a session, the others change it")]
     fn restore(&self) -> Restored {
         let find = |id: MessageId| self.blocks.get(&id.0).cloned();
         let mut restoring: Option<Restoring> = None;
