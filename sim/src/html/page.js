@@ -19,6 +19,14 @@ function fit() {
   setView(-model.end * .012, model.end * 1.02)
 }
 
+// What happens at all: most runs end with a while in which nothing does, so that what is owed can come.
+function fitWhatHappens() {
+  let last = 0
+  run.events.forEach((event, i) => { if (event[0] !== CALM && event[0] !== QUIESCE) last = model.times[i] })
+  if (last > 0 && last < model.end * .6) setView(-last * .03, last * 1.12)
+  else fit()
+}
+
 function zoom(factor, around = (view.from + view.to) / 2) {
   const length = Math.max(SHORTEST, (view.to - view.from) * factor)
   const share = (around - view.from) / (view.to - view.from)
@@ -363,7 +371,7 @@ function start() {
   document.getElementById('focus').hidden = !first
   const summary = first ? `${first.check} is violated: ${first.message}` : 'Nothing was violated.'
   canvas.setAttribute('aria-label', `Lanes of ${counted(run.clients.length, 'client', 'clients')} and ${counted(run.nodes, 'node', 'nodes')} over ${duration(run.simulated)}. ${summary} Arrow keys move, plus and minus zoom, n goes through the moments.`)
-  fit()
+  fitWhatHappens()
   // With many lanes both sides of the broker are seen at first.
   const below = layout.height - layout.natural - layout.band
   view.scroll = Math.max(0, Math.min(layout.natural + layout.band + Math.min(below, size.height * .38) - size.height, layout.height - size.height))
