@@ -42,7 +42,7 @@ impl Shard {
             return;
         }
         self.ledger.traffic.packets_sent[kind as usize] += 1;
-        self.journal.bar(c, conn.slot);
+        self.journal.bar_now(c, conn.slot);
         c.out.encode(&mut self.pool, |bytes| encode_ack(kind, packet_id, reason, version, bytes));
         ready(now, c, conn.slot, out);
     }

@@ -212,6 +212,7 @@ impl Shard {
             return;
         }
         if let Some((kind, packet_id, reason)) = ack {
+            self.bar(conn);
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }
         self.resume(now, conn, out);

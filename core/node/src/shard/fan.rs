@@ -452,12 +452,14 @@ pub(crate) fn pump(
                 let packet_id = delivery.packet_id.expect("PUBREL belongs to QoS 2");
                 let (kind, reason) = (newtmq_mqtt::PacketType::Pubrel, newtmq_mqtt::ReasonCode::Success);
                 ledger.traffic.packets_sent[kind as usize] += 1;
-                journal.bar(c, slot.conn);
+                if slot.stored.is_some() {
+                    journal.bar(c, slot.conn);
+                }
                 c.out.encode(pool, |bytes| newtmq_mqtt::encode_ack(kind, packet_id, reason, c.version, bytes));
                 continue;
             }
         };
-        if delivery.qos == QoS::ExactlyOnce {
+        if delivery.qos == QoS::ExactlyOnce && slot.stored.is_some() {
             // Its identifier may not come to mean another message.
             journal.bar(c, slot.conn);
         }

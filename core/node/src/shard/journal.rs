@@ -5,7 +5,7 @@
 //! kept in order, so that one number says what a barrier waits for.
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, Instant, ShardId};
 use newtmq_mqtt::{PacketId, ReasonCode};
@@ -13,7 +13,7 @@ use newtmq_session::{AckKind, Message, MessageId, Op, Record, SessionId, WillRec
 
 use super::{SessionSlot, Shard, ready};
 use crate::config::ShardConfig;
-use crate::conn::Conn;
+use crate::conn::{Conn, Phase};
 use crate::io::{Boot, Outbox, Output};
 use crate::place::PlaceMessage;
 use crate::store::{Batch, Durability, StoreState};
@@ -124,8 +124,11 @@ impl Journal {
         SessionId(self.number())
     }
 
-    /// Adds a record to the batch of this call.
+    /// Adds a record to the batch of this call. A store that has failed takes none, and nothing is promised any more.
     pub(crate) fn record(&mut self, record: &Record, durability: Durability) {
+        if self.state == StoreState::Failed {
+            return;
+        }
         self.promise();
         self.batch.push(record, durability);
     }
@@ -156,7 +159,7 @@ impl Journal {
 
     /// What this call promises waits for another shard, too. The number goes along.
     pub(crate) fn promise_elsewhere(&mut self, to: u16) -> u64 {
-        if !self.on {
+        if !self.on || self.state == StoreState::Failed {
             return 0;
         }
         self.promise().elsewhere += 1;
@@ -166,7 +169,7 @@ impl Journal {
 
     /// The same for a message that may go from shard to shard.
     pub(crate) fn promise_group(&mut self, own: u16) -> (ShardId, u64) {
-        if !self.on {
+        if !self.on || self.state == StoreState::Failed {
             return (ShardId(own), 0);
         }
         self.promise().elsewhere += 1;
@@ -202,7 +205,15 @@ impl Journal {
         }
     }
 
-    /// Has a connection's output wait behind everything that was promised up to here.
+    /// Has a connection's output wait for what this call promises, if it promises anything.
+    #[inline]
+    pub(crate) fn bar_now(&mut self, conn: &mut Conn, slot: u32) {
+        if self.open {
+            self.bar(conn, slot);
+        }
+    }
+
+    /// Has a connection's output wait for everything that was promised up to here: for what an earlier call began.
     #[inline]
     pub(crate) fn bar(&mut self, conn: &mut Conn, slot: u32) {
         if self.newest > self.kept && conn.out.bar(self.newest) {
@@ -285,9 +296,12 @@ impl Shard {
         if state != StoreState::Failed {
             return;
         }
+        let blocked: BTreeSet<ConnId> = self.journal.blocked.drain(..).map(|(_, conn)| conn).collect();
         for conn in self.all_conns() {
-            let key = self.live(conn).session;
-            if self.sessions.get(key).is_some_and(|slot| slot.stored.is_some()) {
+            let c = self.live(conn);
+            let (key, is_open) = (c.session, c.phase == Phase::Open);
+            let stored = self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
+            if is_open && (stored || blocked.contains(&conn)) {
                 self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
             }
         }
