@@ -193,9 +193,10 @@ impl State {
         let lost = unknown.iter().any(|other| self.conn(*other).clean || self.conn(*other).expiry_min == 0);
         // A node that restarted while this CONNECT was under way has nothing.
         let restarted = disturbed.is_some_and(|at| at >= connect_at);
+        let unclear = lost || self.ids[id as usize].unclear || restarted || unknown_session;
         if !present {
             self.end_session(id, sent_at);
-        } else if lost || self.ids[id as usize].unclear || restarted || unknown_session {
+        } else if unclear {
             self.doubt(id);
         }
         let known = &mut self.ids[id as usize];
@@ -206,7 +207,7 @@ impl State {
         known.possible_until = Instant::START;
         known.unclear = others;
         self.conn_mut(conn).first = !present && !others;
-        self.will_resumed(last, conn.0, present);
+        self.will_resumed(last, conn.0, present && !unclear);
     }
 
     fn judge_present(&mut self, conn: u32, present: bool, sent_at: Instant, cx: &mut Cx<'_>) {

@@ -86,6 +86,8 @@ pub(super) struct Node {
     pub(super) down: bool,
     /// The largest drift that it ever had, in parts in a million.
     pub(super) drift_ppm: u64,
+    /// When it was last told to stop, which ends all sessions.
+    pub(super) stopped: Option<Instant>,
     /// When it last lost what it had in its memory.
     pub(super) lost: Option<Instant>,
     /// Publishers are held for its memory.
@@ -347,8 +349,11 @@ impl State {
                 self.disturb(node.0, cx.now);
                 self.nodes[usize::from(node.0)].down = true;
                 let at_once = matches!(fault, Fault::Crash { .. });
+                let known = &mut self.nodes[usize::from(node.0)];
                 if at_once {
-                    self.nodes[usize::from(node.0)].lost = Some(cx.now);
+                    known.lost = Some(cx.now);
+                } else {
+                    known.stopped = Some(cx.now);
                 }
                 self.node_lost(node.0, at_once, cx);
             }
@@ -381,7 +386,8 @@ impl State {
 
     fn disturb(&mut self, node: u16, now: Instant) {
         self.nodes[usize::from(node)].disturbed = Some(now);
-        for conn in &self.open {
+        // A client may be done with a connection whose last packets the broker has not read.
+        for conn in self.open.iter().chain(self.ids.iter().flat_map(|id| &id.live)) {
             if let Some(c) = self.conns[*conn as usize].as_deref_mut()
                 && c.node == node
             {

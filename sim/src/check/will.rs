@@ -67,7 +67,10 @@ impl State {
             self.early_wills.push((of, conn, sent_at));
             return;
         };
-        if will.delay_s == 0 || c.expiry_min == 0 {
+        // A node that stops ends all sessions, and their wills do not wait any longer.
+        let stopped = self.nodes[usize::from(c.node)].stopped;
+        let stopped = stopped.is_some_and(|stopped| c.connect_at <= stopped && stopped <= sent_at);
+        if will.delay_s == 0 || c.expiry_min == 0 || stopped {
             return;
         }
         let due = self.earliest(c.node, end, will.delay_s.min(c.expiry_min));
@@ -84,7 +87,8 @@ impl State {
             }
             return;
         }
-        let others = self.ids[c.id as usize].conns.iter().any(|other| *other > of);
+        // Another connection may have begun a new session; its CONNECT may have been sent before and come later.
+        let others = c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(|other| *other > of);
         if sent_at < due && !others {
             self.will_wrong(of, uid, conn, sent_at, "before its Will Delay Interval was over", cx);
         }

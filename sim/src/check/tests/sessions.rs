@@ -168,6 +168,31 @@ fn s10_and_l8_wills() {
             play.wait(5000);
             play.receive(bob, &will, Q1);
         }),
+        ("before its delay, but the node stops", 5, 60, &[], |play, ada, bob, will| {
+            play.drop_conn(ada);
+            play.event(Event::Fault(Fault::Shutdown { node: NodeIx(0) }));
+            play.receive(bob, &will, Q1);
+        }),
+        ("the node stops before it has read the DISCONNECT", 0, 60, &[], |play, ada, bob, will| {
+            let code = ReasonCode::Success;
+            play.event(Event::Disconnect { conn: ada, by: Closer::Client, code, expiry_s: None });
+            play.event(Event::Close { conn: ada, by: Closer::Client });
+            play.event(Event::Fault(Fault::Shutdown { node: NodeIx(0) }));
+            play.event(Event::Gone { conn: ada });
+            play.receive(bob, &will, Q1);
+        }),
+        ("the node stops after it has read the DISCONNECT", 0, 60, &[Check::Will], |play, ada, bob, will| {
+            play.leave(ada);
+            play.event(Event::Fault(Fault::Shutdown { node: NodeIx(0) }));
+            play.receive(bob, &will, Q1);
+        }),
+        ("another CONNECT, sent before, comes later", 5, 60, &[], |play, ada, bob, will| {
+            let other = play.open(ADA, ConnectFacts { clean: true, ..facts(ADA) });
+            play.receive(bob, &will, Q1);
+            play.accept(other, false);
+            play.event(Event::Close { conn: ada, by: Closer::Server });
+            play.event(Event::Gone { conn: ada });
+        }),
         ("the session went on", 5, 60, &[Check::Will], |play, ada, bob, will| {
             play.drop_conn(ada);
             play.resume(ADA);
