@@ -121,7 +121,7 @@ impl State {
 
     fn receive_stale(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, id: u32, cx: &mut Cx<'_>) {
         let known = &self.ids[id as usize];
-        let (epoch, counts) = (known.epoch, (known.matched, known.matched_bytes));
+        let (epoch, counts) = (known.epoch, known.settled);
         if let Some(newer) = known.current
             && let (Some(own), Some(other)) = (self.conn(conn).connack, self.conn(newer).connack)
             && own.sent_at < other.sent_at
@@ -244,7 +244,7 @@ impl State {
         let now = cx.now;
         let id = self.conn(conn).id;
         let known = &self.ids[id as usize];
-        let (epoch, counts) = (known.epoch, (known.matched, known.matched_bytes));
+        let (epoch, counts) = (known.epoch, known.settled);
         let Some(of) = self.message(message.uid) else { return };
         let target = of.target(id, epoch, counts);
         let before = target.clone();
@@ -453,7 +453,7 @@ impl State {
         let explained = self.explain(&message, id, cx.now);
         let epoch = self.ids[id as usize].epoch;
         let known = &self.ids[id as usize];
-        let counts = (known.matched, known.matched_bytes);
+        let counts = known.settled;
         let Some(of) = self.message(uid) else { return };
         let target = of.target(id, epoch, counts);
         if retained {

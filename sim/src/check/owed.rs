@@ -44,7 +44,7 @@ impl State {
                 continue;
             }
             cx.findings.obligations.count(Check::Lost, 1);
-            let target = message.target(*id, known.epoch, (known.matched, known.matched_bytes));
+            let target = message.target(*id, known.epoch, known.settled);
             if !target.owed && !target.received {
                 target.owed = true;
                 known.owed.push_back((uid, accepted));
@@ -203,7 +203,6 @@ impl State {
 }
 
 /// Whether the oldest of a queue may have been dropped with so many messages and bytes from it on.
-fn overflows((count, bytes): (u64, u64), len_max: u64, bytes_max: u64) -> bool {
-    // One more, for a message whose subscription came while it was on its way.
-    count + 1 > len_max || bytes > bytes_max
+pub(super) fn overflows((count, bytes): (u64, u64), len_max: u64, bytes_max: u64) -> bool {
+    count > len_max || bytes > bytes_max
 }

@@ -6,7 +6,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
 use super::shared::GroupDebt;
-use super::state::{Client, FORGET_AFTER, State};
+use super::state::{Client, FORGET_AFTER, State, Unsettled};
 use super::witness::{Cx, Story};
 use crate::history::{AckKind, ConnIx, PublishFacts, Uid, WillFacts};
 use crate::report::Check;
@@ -79,7 +79,7 @@ pub(super) struct Target {
     pub(super) received_at: Instant,
     /// Packet Identifiers of its last copies, each with its last connection.
     pub(super) pids: [(u16, u32); 4],
-    /// Messages and bytes of the session's queue when it was sent.
+    /// Messages and bytes for the session's queue that surely were in front of it when it was sent.
     pub(super) matched: u64,
     pub(super) bytes: u64,
     /// How many came behind it until it was surely out of the queue.
@@ -87,7 +87,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn new(id: u32, epoch: u32, matched: u64, bytes: u64) -> Target {
+    fn new(id: u32, epoch: u32, (matched, bytes): (u64, u64)) -> Target {
         Target {
             id,
             epoch,
@@ -115,13 +115,13 @@ impl Message {
         let at = match self.targets.binary_search_by_key(&id, |target| target.id) {
             Ok(at) => at,
             Err(at) => {
-                self.targets.insert(at, Target::new(id, epoch, counts.0, counts.1));
+                self.targets.insert(at, Target::new(id, epoch, counts));
                 at
             }
         };
         let target = &mut self.targets[at];
         if target.epoch != epoch {
-            *target = Target::new(id, epoch, counts.0, counts.1);
+            *target = Target::new(id, epoch, counts);
         }
         target
     }
@@ -247,7 +247,7 @@ impl State {
         let epoch = self.ids[id as usize].epoch;
         let await_rel = self.limits.await_rel;
         let Some(uid) = facts.uid else {
-            self.count_matches(topic, facts.size, cx);
+            self.count_matches(topic, facts.size, conn.0, cx);
             return;
         };
         if let Some(known) = self.message(uid) {
@@ -266,11 +266,11 @@ impl State {
             }
             if !same {
                 // It takes a place in each queue once more.
-                self.count_matches(topic, facts.size, cx);
+                self.count_matches(topic, facts.size, conn.0, cx);
             }
             return;
         }
-        let targets = self.count_matches(topic, facts.size, cx);
+        let targets = self.count_matches(topic, facts.size, conn.0, cx);
         let message = Box::new(Message {
             topic,
             qos: facts.qos,
@@ -305,11 +305,13 @@ impl State {
     }
 
     /// A message for each session that may get it now; each has one more in its queue.
-    pub(super) fn count_matches(&mut self, topic: u32, size: u32, cx: &Cx<'_>) -> Vec<Target> {
-        let State { topics, subs, ids, .. } = self;
-        let topic = &topics[topic as usize];
+    pub(super) fn count_matches(&mut self, topic: u32, size: u32, conn: u32, cx: &Cx<'_>) -> Vec<Target> {
+        self.settle_late(cx.now);
+        let State { topics, subs, ids, conns, sequence, .. } = self;
+        let (number, topic) = (topic, &topics[topic as usize]);
         let bytes = Message::queue_bytes(size, cx.text(topic.name));
         let mut targets = Vec::with_capacity(topic.subs.len());
+        let mut copies: Vec<(u32, u32)> = Vec::new();
         let mut last = u32::MAX;
         let mut counted = false;
         for (id, sub) in &topic.subs {
@@ -319,17 +321,72 @@ impl State {
             }
             let known = &mut ids[*id as usize];
             if *id != last {
-                targets.push(Target::new(*id, known.epoch, known.matched, known.matched_bytes));
+                targets.push(Target::new(*id, known.epoch, known.settled));
+                copies.push((*id, 0));
                 (last, counted) = (*id, false);
             }
             // One copy for all that are not shared, and one for each that is.
             if sub.group.is_some() || !counted {
                 known.matched += 1;
                 known.matched_bytes += bytes;
+                if let Some((_, count)) = copies.last_mut() {
+                    *count += 1;
+                }
             }
             counted |= sub.group.is_none();
         }
+        if let Some(c) = conns[conn as usize].as_deref_mut() {
+            c.unsettled.push_back(Unsettled { sequence: *sequence, topic: number, copies, bytes });
+        }
         targets
+    }
+
+    /// A subscription is made: it may be there before publishes that are on their way.
+    pub(super) fn count_on_their_way(&mut self, sub: u32, cx: &Cx<'_>) {
+        let on_their_way = self.conns.iter().flatten().flat_map(|c| &c.unsettled);
+        let mut topics: Vec<u32> =
+            on_their_way.chain(self.settling.iter().map(|(_, of)| of)).map(|of| of.topic).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        for topic in topics {
+            self.match_topic(topic, cx);
+        }
+        let State { topics, subs, ids, conns, settling, .. } = self;
+        let (id, shared) = (subs[sub as usize].id, subs[sub as usize].group.is_some());
+        let known = &mut ids[id as usize];
+        let on_their_way = conns.iter_mut().flatten().flat_map(|c| &mut c.unsettled);
+        for of in on_their_way.chain(settling.iter_mut().map(|(_, of)| of)) {
+            let counted = of.copies.iter().any(|(other, _)| *other == id);
+            if (counted && !shared) || !topics[of.topic as usize].subs.contains(&(id, sub)) {
+                continue;
+            }
+            of.copies.push((id, 1));
+            known.matched += 1;
+            known.matched_bytes += of.bytes;
+        }
+    }
+
+    /// All publishes of a connection up to an event have been worked off at `at`.
+    pub(super) fn settle(&mut self, conn: u32, sequence: u64, at: Instant) {
+        let State { conns, settling, .. } = self;
+        let Some(c) = conns[conn as usize].as_deref_mut() else { return };
+        while let Some(of) = c.unsettled.pop_front_if(|of| of.sequence <= sequence) {
+            settling.push_back((at, of));
+        }
+        self.settle_late(at);
+    }
+
+    /// What was worked off long ago has come to all shards.
+    fn settle_late(&mut self, now: Instant) {
+        let slack = self.lane_slack();
+        let State { settling, ids, .. } = self;
+        while let Some((_, of)) = settling.pop_front_if(|(at, _)| slack.is_zero() || *at + slack < now) {
+            for (id, count) in of.copies {
+                let (settled, bytes) = &mut ids[id as usize].settled;
+                *settled += u64::from(count);
+                *bytes += of.bytes * u64::from(count);
+            }
+        }
     }
 
     pub(super) fn acked(
@@ -376,6 +433,7 @@ impl State {
         }
         // What the client sent before with QoS 0 has been worked off, too.
         self.retained_done(conn.0, entry.sequence, sent_at);
+        self.settle(conn.0, entry.sequence, cx.now);
         if entry.deletes || code.is_error() {
             return;
         }

@@ -31,6 +31,7 @@ impl State {
             inflight: std::collections::VecDeque::new(),
             matched: 0,
             matched_bytes: 0,
+            settled: (0, 0),
             owed: std::collections::VecDeque::new(),
             lost: Vec::new(),
             unsubscribed: Vec::new(),
@@ -92,6 +93,7 @@ impl State {
             publishes: std::collections::VecDeque::new(),
             requests: Vec::new(),
             retaining: Vec::new(),
+            unsettled: std::collections::VecDeque::new(),
             last: None,
             last_expiry: None,
             will,
@@ -325,6 +327,8 @@ impl State {
         if !c.retaining.is_empty() {
             self.retained_gone(conn.0, cx.now);
         }
+        self.settle(conn.0, u64::MAX, cx.now);
+        self.expect_will(conn.0, cx);
         let c = self.conn(conn.0);
         let (id, node, expiry_max, current) = (c.id, c.node, c.expiry_max, c.connack.is_some());
         if !self.ids[id as usize].live.contains(&conn.0) {
@@ -375,11 +379,16 @@ impl State {
                 self.doubt(id);
             }
             let known = &mut self.ids[id as usize];
+            known.settled = (known.matched, known.matched_bytes);
             known.live.clear();
             // A node that stops in order may serve a little longer.
             known.possible_until = if at_once { Instant::START } else { Instant::NEVER };
             known.current = None;
             known.unclear = true;
+        }
+        self.settling.clear();
+        for c in self.conns.iter_mut().flatten().filter(|c| c.node == node) {
+            c.unsettled.clear();
         }
         for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
             topic.register = None;

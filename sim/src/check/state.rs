@@ -17,6 +17,18 @@ use super::witness::Cx;
 use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
 use crate::scenario::Scenario;
 
+/// A publish that the broker may not have worked off.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    /// Number of the event that sent it.
+    pub(super) sequence: u64,
+    pub(super) topic: u32,
+    /// Sessions that may get it, each with the number of its copies.
+    pub(super) copies: Vec<(u32, u32)>,
+    /// Bytes of a copy in a queue.
+    pub(super) bytes: u64,
+}
+
 /// Everything.
 #[derive(Debug)]
 pub(super) struct State {
@@ -40,6 +52,8 @@ pub(super) struct State {
     pub(super) aging: VecDeque<(Instant, Uid)>,
     /// Counts events.
     pub(super) sequence: u64,
+    /// Publishes that were worked off, and when; they may be under way between shards.
+    pub(super) settling: VecDeque<(Instant, Unsettled)>,
     /// Some client sent bytes that may have been any packet.
     pub(super) any_wild: bool,
     /// The longest lag that a shard had.
@@ -143,6 +157,8 @@ pub(super) struct Conn {
     pub(super) requests: Vec<Request>,
     /// Retained writes that are not known to be worked off: topic and event.
     pub(super) retaining: Vec<(u32, u64)>,
+    /// Publishes that are not known to be worked off, and whose queues they go to.
+    pub(super) unsettled: VecDeque<Unsettled>,
     /// The last message received, and whether it had RETAIN and DUP.
     pub(super) last: Option<(Uid, bool, bool)>,
     /// Session Expiry Interval of its DISCONNECT.
@@ -209,6 +225,8 @@ pub(super) struct Id {
     /// Messages that may have been put into its queue, and their bytes.
     pub(super) matched: u64,
     pub(super) matched_bytes: u64,
+    /// The same of those that surely are not on their way to it any more: they are in front of what is sent now.
+    pub(super) settled: (u64, u64),
     /// Owed messages in the order of their acknowledgements.
     pub(super) owed: VecDeque<(Uid, Instant)>,
     /// Owed ones that later messages have overtaken.
@@ -261,6 +279,7 @@ impl State {
             group_numbers: LookupMap::new(seed),
             order: LookupMap::new(seed),
             aging: VecDeque::new(),
+            settling: VecDeque::new(),
             sequence: 0,
             any_wild: false,
             lag: Duration::ZERO,

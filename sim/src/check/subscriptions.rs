@@ -147,8 +147,12 @@ impl State {
                 identifier: identifier.unwrap_or(0),
                 fresh: sub.certain.is_none(),
             };
+            let new = sub.grants.last().is_none_or(|last| last.to < Instant::NEVER);
             prune(&mut sub.grants, cx.now);
             sub.grants.push(grant);
+            if new {
+                self.count_on_their_way(subs[index], cx);
+            }
         }
         self.conn_mut(conn).requests.push(Request { subscribe: true, pid, sequence, at: cx.now, subs });
     }
@@ -160,6 +164,7 @@ impl State {
         let Some(at) = c.requests.iter().position(|request| request.subscribe && request.pid == pid) else { return };
         let request = c.requests.remove(at);
         let id = c.id;
+        self.settle(conn.0, request.sequence, cx.now);
         // A client that may have said anything else since is sure of nothing.
         let epoch = if self.conn(conn.0).wild { u32::MAX } else { self.ids[id as usize].epoch };
         if codes.len() != request.subs.len() {
@@ -250,6 +255,7 @@ impl State {
         let c = self.conn_mut(conn);
         let Some(at) = c.requests.iter().position(|request| !request.subscribe && request.pid == pid) else { return };
         let request = c.requests.remove(at);
+        self.settle(conn.0, request.sequence, cx.now);
         for sub in request.subs {
             let sub = &mut self.subs[sub as usize];
             sub.unanswered.retain(|(at, of, _)| (*at, *of) != (conn.0, pid));

@@ -6,6 +6,7 @@ use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
+use super::owed::overflows;
 use super::publishes::Message;
 use super::state::State;
 use super::witness::{Cx, Story};
@@ -34,7 +35,19 @@ impl State {
         WillState { uid: will.uid, delay_s: will.delay_s, qos: will.qos, topic, next: None }
     }
 
-    /// A session has a new connection.
+    /// The broker has noticed the end of a connection: its will comes after what is in the queues of others by now.
+    pub(super) fn expect_will(&mut self, conn: u32, cx: &Cx<'_>) {
+        let Some((uid, topic)) = self.conn(conn).will.as_deref().map(|will| (will.uid, will.topic)) else { return };
+        self.match_topic(topic, cx);
+        let State { topics, ids, clients, .. } = self;
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        for (id, _) in &topics[topic as usize].subs {
+            let known = &ids[*id as usize];
+            message.target(*id, known.epoch, known.settled);
+        }
+    }
+
+    /// A session has a new connection; `present` if it surely is the same one.
     pub(super) fn will_resumed(&mut self, last: Option<u32>, conn: u32, present: bool) {
         let Some(connack) = self.conn(conn).connack else { return };
         let Some(last) = last else { return };
@@ -165,6 +178,8 @@ impl State {
         let c = self.conn(conn);
         let Some(will) = c.will.as_deref() else { return };
         let (uid, topic, qos, own) = (will.uid, will.topic, will.qos, c.id);
+        // If the broker ended it, it had published the will before it closed the connection.
+        let by_server = c.closed.is_some_and(|(_, by)| by == Closer::Server);
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             let entry = &self.subs[sub as usize];
@@ -181,13 +196,20 @@ impl State {
             if id == own || effective < Some(QoS::AtLeastOnce) || !steady || !self.is_drained(id, cx.now) {
                 continue;
             }
-            let (epoch, packet_max) = (self.ids[id as usize].epoch, self.ids[id as usize].packet_max);
-            let Some(message) = self.message(uid) else { return };
-            if message.expiry_s.is_some() || packet_max <= message.size.saturating_add(400) {
+            let State { clients, ids, limits, wills, .. } = self;
+            let known = &ids[id as usize];
+            let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+            if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) {
                 continue;
             }
             cx.owe(Check::WillFired);
-            if message.targets.iter().any(|target| target.id == id && target.epoch == epoch && target.received) {
+            let target = message.targets.iter().find(|target| target.id == id && target.epoch == known.epoch);
+            if target.is_some_and(|target| target.received) {
+                continue;
+            }
+            let front = target.filter(|_| !by_server).map_or((0, 0), |target| (target.matched, target.bytes));
+            let behind = (known.matched - front.0 + *wills, known.matched_bytes - front.1);
+            if overflows(behind, limits.queue_len, limits.queue_bytes) {
                 continue;
             }
             self.never_fired(conn, uid, (id, filter, certain), latest, cx);

@@ -120,9 +120,28 @@ fn s6_a_takeover() {
     }
 }
 
+#[test]
+fn l8_a_full_queue_may_drop_a_will() {
+    for (behind, excused) in [(4, true), (1, false)] {
+        let (mut play, ada, bob, _) =
+            with_will_and(0, 60, BrokerSpec { max_mqueue_len: Some(3), ..Default::default() });
+        let eve = play.connect(EVE);
+        play.drop_conn(ada);
+        for _ in 0..behind {
+            let message = play.publish(eve, EVE, "w", Q1);
+            play.receive(bob, &message, Q1);
+        }
+        if excused { play.passes() } else { play.fails(Check::WillFired) }
+    }
+}
+
 /// Bob waits for wills of ada.
 fn with_will(delay_s: u32, expiry_s: u32) -> (Play, ConnIx, ConnIx, PublishFacts) {
-    let mut play = Play::new();
+    with_will_and(delay_s, expiry_s, BrokerSpec::default())
+}
+
+fn with_will_and(delay_s: u32, expiry_s: u32, broker: BrokerSpec) -> (Play, ConnIx, ConnIx, PublishFacts) {
+    let mut play = Play::with(broker);
     let bob = play.connect(BOB);
     play.subscribe(bob, "w", Q1);
     let (will, message) = play.will(ADA, "w", delay_s);
