@@ -28,11 +28,12 @@ impl State {
         }
         let (sent, accepted) = (message.sent, message.accepted.unwrap_or(cx.now));
         let (number, shared) = (message.topic, topic.shared);
+        let (conn, first) = (message.conn, message.first);
         let room = message.size.saturating_add(cx.text(topic.name).len() as u32 + 200);
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
-            if sub.group.is_some() || sub.certain.is_none_or(|certain| certain >= sent) || known.packet_max <= room {
+            if sub.group.is_some() || !sub.counts_for(conn, first, sent) || known.packet_max <= room {
                 continue;
             }
             let own = message.id == *id;

@@ -18,6 +18,9 @@ pub(super) struct Sub {
     pub(super) group: Option<u32>,
     /// Since when it certainly exists, without a break; none if it may not.
     pub(super) certain: Option<Instant>,
+    /// The connection and the event whose SUBSCRIBE made it certain: it counts for what that connection sends next, for
+    /// packets of a connection are worked off in their order.
+    by: (u32, u64),
     /// When it certainly began a new life: the SUBSCRIBE, and whether that asks for retained messages.
     pub(super) began: Option<(Instant, bool)>,
     /// By SUBSCRIBE, in order.
@@ -48,6 +51,13 @@ pub(super) struct Grant {
     pub(super) identifier: u32,
     /// There may have been no such subscription before.
     pub(super) fresh: bool,
+}
+
+impl Sub {
+    /// Whether it certainly exists for what a connection sent first with this event, at `sent`.
+    pub(super) fn counts_for(&self, conn: u32, sequence: u64, sent: Instant) -> bool {
+        self.certain.is_some_and(|certain| certain < sent || (self.by.0 == conn && self.by.1 < sequence))
+    }
 }
 
 impl Grant {
@@ -105,7 +115,7 @@ impl State {
             self.groups[group as usize].members.push(sub);
         }
         let (grants, unanswered) = (Vec::new(), Vec::new());
-        self.subs.push(Sub { id, filter, group, certain: None, began: None, grants, unanswered });
+        self.subs.push(Sub { id, filter, group, certain: None, by: (0, 0), began: None, grants, unanswered });
         self.sub_numbers.insert((id, filter), sub);
         self.ids[id as usize].subs.push(sub);
         sub
@@ -227,6 +237,7 @@ impl State {
         }
         if sub.certain.is_none() {
             sub.certain = Some(sent_at);
+            sub.by = (key.0, sequence);
             // With SendIfNew only a subscription that surely was not there gets them for sure.
             sub.began = Some((from, reads && (reads_always || (fresh && !earlier_open))));
         }

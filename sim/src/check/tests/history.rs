@@ -167,6 +167,46 @@ fn s1_a_full_queue_may_drop_its_oldest() {
 }
 
 #[test]
+fn s1_what_is_on_its_way_may_fill_a_queue() {
+    // What was sent before may come behind, until it is acknowledged; also for a subscription that is made meanwhile.
+    for (before, late, excused) in [(false, false, true), (true, false, false), (false, true, true)] {
+        let mut play = Play::with(BrokerSpec { max_mqueue_len: Some(2), ..BrokerSpec::default() });
+        let (eve, bob) = (play.connect(EVE), play.connect(BOB));
+        if !late {
+            play.subscribe(bob, "t", Q1);
+        }
+        let others: Vec<PublishFacts> = (0..3).map(|_| play.send(eve, EVE, "t", Q1)).collect();
+        if before {
+            others.iter().for_each(|message| play.acked(eve, message));
+        }
+        if late {
+            play.subscribe(bob, "t", Q1);
+        }
+        let ada = play.connect(ADA);
+        play.publish(ada, ADA, "t", Q1);
+        if !before {
+            others.iter().for_each(|message| play.acked(eve, message));
+        }
+        others.iter().for_each(|message| play.receive(bob, message, Q1));
+        if excused { play.passes() } else { play.fails(Check::Lost) }
+    }
+}
+
+#[test]
+fn s1_what_a_client_sends_behind_its_subscribe_comes_to_it() {
+    for own in [true, false] {
+        let mut play = Play::new();
+        let (ada, bob) = (play.connect(ADA), play.connect(BOB));
+        let pid = play.ask(bob, FilterSpec::new("t", Q1), None);
+        let (conn, client) = if own { (bob, BOB) } else { (ada, ADA) };
+        let message = play.send(conn, client, "t", Q1);
+        play.grant(bob, pid, Q1);
+        play.acked(conn, &message);
+        if own { play.fails(Check::Lost) } else { play.passes() }
+    }
+}
+
+#[test]
 fn s1_no_local() {
     let mut play = Play::new();
     let ada = play.connect(ADA);
