@@ -242,7 +242,7 @@ impl State {
             self.conn_mut(conn).odd = true;
         }
         if facts.retain {
-            self.retained_write(topic, facts.uid, facts.size == 0, conn.0, cx.now, facts.qos);
+            self.retained_write(topic, facts, conn.0, cx);
         }
         let epoch = self.ids[id as usize].epoch;
         let await_rel = self.limits.await_rel;

@@ -1,14 +1,18 @@
 //! S9 and S9b: the retained message of a topic as a register. A write takes effect at some moment between its PUBLISH and
-//! its acknowledgement; one without takes effect at any later moment or never.
+//! its acknowledgement; one without takes effect at any later moment or never. With several shards a message may be on its
+//! way to the owner of its topic when it is acknowledged, so there `slack` is added.
 
 use std::collections::VecDeque;
 
+use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::QoS;
 
+use super::owed::overflows;
 use super::state::{FORGET_AFTER, State};
+use super::subscriptions::Sub;
 use super::witness::{Cx, Story};
-use crate::history::{ConnIx, Uid};
+use crate::history::{ConnIx, PublishFacts, Uid};
 use crate::report::Check;
 
 /// The writes of a topic that a reader may still see.
@@ -38,26 +42,26 @@ struct Write {
 
 impl Write {
     /// Whether it surely came before the other one.
-    fn is_before(&self, other: &Write) -> bool {
-        self.done.is_some_and(|done| done < other.sent) || (self.conn == other.conn && self.sequence < other.sequence)
+    fn is_before(&self, other: &Write, slack: Duration) -> bool {
+        self.is_done(other.sent, slack) || (self.conn == other.conn && self.sequence < other.sequence)
+    }
+
+    /// Whether it surely had all the effect that it has before `at`.
+    fn is_done(&self, at: Instant, slack: Duration) -> bool {
+        self.done.is_some_and(|done| done + slack < at)
     }
 }
 
 impl State {
-    pub(super) fn retained_write(
-        &mut self,
-        topic: u32,
-        uid: Option<Uid>,
-        deletes: bool,
-        conn: u32,
-        sent: Instant,
-        qos: QoS,
-    ) {
-        let sequence = self.sequence;
-        let again = uid.is_some_and(|uid| self.message(uid).is_some());
+    pub(super) fn retained_write(&mut self, topic: u32, facts: &PublishFacts, conn: u32, cx: &mut Cx<'_>) {
+        let (sequence, sent) = (self.sequence, cx.now);
+        let PublishFacts { uid, dup, qos, .. } = *facts;
+        let deletes = facts.size == 0;
+        let again = dup || uid.is_some_and(|uid| self.message(uid).is_some());
         if uid.is_none() && !deletes {
             return;
         }
+        self.judge_replaced(topic, cx);
         let write = Write { uid: uid.filter(|_| !deletes), conn, sequence, sent, done: None, sure: false, again, qos };
         self.conn_mut(ConnIx(conn)).retaining.push((topic, sequence));
         self.push_write(topic, write);
@@ -72,13 +76,13 @@ impl State {
     }
 
     fn push_write(&mut self, topic: u32, write: Write) {
-        let sent = write.sent;
+        let (sent, slack) = (write.sent, self.lane_slack());
         let register = self.topics[topic as usize].register.get_or_insert_default();
         register.writes.push_back(write);
         register.pushed += 1;
         if register.pushed.is_multiple_of(64) && sent.as_nanos() > FORGET_AFTER.as_nanos() as u64 {
             let before = Instant::from_nanos(sent.as_nanos() - FORGET_AFTER.as_nanos() as u64);
-            let gone = register.prune(before);
+            let gone = register.prune(before, slack);
             for uid in gone {
                 if let Some(message) = self.message(uid) {
                     message.registered = false;
@@ -133,7 +137,7 @@ impl State {
     pub(super) fn retained_read(&mut self, topic: u32, uid: Uid, since: Instant, conn: u32, cx: &mut Cx<'_>) {
         cx.owe(Check::Retained);
         let Some(register) = &self.topics[topic as usize].register else { return };
-        let Some(newer) = register.newer(uid, since) else { return };
+        let Some(newer) = register.newer(uid, since, self.lane_slack()) else { return };
         let name = self.topics[topic as usize].name;
         let text = match newer.and_then(|write| write.uid) {
             Some(other) => format!("{other} had replaced it"),
@@ -159,13 +163,42 @@ impl State {
             return;
         }
         for topic in 0..self.topics.len() as u32 {
-            let Some(last) = self.topics[topic as usize].register.as_deref().and_then(Register::last) else { continue };
-            let last = last.clone();
-            self.match_topic(topic, cx);
-            for (id, sub) in self.topics[topic as usize].subs.clone() {
+            self.judge_readers(topic, |_, _| true, cx);
+        }
+    }
+
+    /// The same for one topic and those subscriptions that are to be looked at.
+    fn judge_readers(&mut self, topic: u32, wanted: impl Fn(&State, &Sub) -> bool, cx: &mut Cx<'_>) {
+        let slack = self.lane_slack();
+        let Some(register) = self.topics[topic as usize].register.as_deref() else { return };
+        let Some(last) = register.last(slack).cloned() else { return };
+        self.match_topic(topic, cx);
+        for (id, sub) in self.topics[topic as usize].subs.clone() {
+            if wanted(self, &self.subs[sub as usize]) {
                 self.judge_reader(topic, &last, id, sub, cx);
             }
         }
+    }
+
+    /// A retained message is about to be replaced: who subscribed long before has it by now.
+    fn judge_replaced(&mut self, topic: u32, cx: &mut Cx<'_>) {
+        const QUIET: Duration = Duration::from_secs(5);
+        if self.limits.retained_limited || self.limits.retained_expires {
+            return;
+        }
+        let (now, settled) = (cx.now, QUIET + self.limits.late + self.lane_slack());
+        let long_ago = |at: Option<Instant>| at.is_some_and(|at| at + settled < now);
+        let Some(register) = self.topics[topic as usize].register.as_deref() else { return };
+        if !register.writes.back().is_some_and(|write| long_ago(write.done)) {
+            return;
+        }
+        let steady = |state: &State, sub: &Sub| {
+            let id = &state.ids[sub.id as usize];
+            long_ago(sub.certain)
+                && !state.nodes[usize::from(id.node)].pressed
+                && id.current.is_some_and(|conn| state.conn(conn).is_plain())
+        };
+        self.judge_readers(topic, steady, cx);
     }
 
     fn judge_reader(&mut self, topic: u32, last: &Write, id: u32, sub: u32, cx: &mut Cx<'_>) {
@@ -173,19 +206,30 @@ impl State {
         let entry = &self.subs[sub as usize];
         let (Some(certain), Some((since, true)), None) = (entry.certain, entry.began, entry.group) else { return };
         let filter = entry.filter;
-        let open = entry.grants.iter().filter(|grant| grant.to == Instant::NEVER);
-        let sure = open.clone().all(|grant| grant.qos > QoS::AtMostOnce && !grant.no_local);
+        // Those that may have decided about the copy.
+        let mut open = entry.grants.iter().filter(|grant| grant.to >= last.sent.min(since));
+        let own = self.conn(last.conn).id == id;
+        let sure =
+            open.all(|grant| grant.qos > QoS::AtMostOnce && !(own && (grant.no_local || self.limits.ignore_loop)));
         if !sure || last.sent > certain || !self.is_drained(id, cx.now) {
             return;
         }
-        let (epoch, packet_max) = (self.ids[id as usize].epoch, self.ids[id as usize].packet_max);
-        let Some(message) = self.message(uid) else { return };
-        if message.expiry_s.is_some() || packet_max <= message.size.saturating_add(400) {
+        let read = last.is_done(since, self.lane_slack());
+        let State { clients, ids, limits, wills, .. } = self;
+        let known = &ids[id as usize];
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
+        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) {
             return;
         }
         cx.owe(Check::RetainedMissed);
-        let got = message.targets.iter().any(|target| target.id == id && target.epoch == epoch && target.received);
-        if got {
+        let target = message.targets.iter().find(|target| target.id == id && target.epoch == known.epoch);
+        if target.is_some_and(|target| target.received) {
+            return;
+        }
+        // A live copy may have been dropped from a full queue; a retained one waits in none.
+        let front = target.map_or((0, 0), |target| (target.matched, target.bytes));
+        let behind = (known.matched - front.0 + *wills, known.matched_bytes - front.1);
+        if !read && overflows(behind, limits.queue_len, limits.queue_bytes) {
             return;
         }
         let name = self.topics[topic as usize].name;
@@ -214,13 +258,13 @@ impl State {
 
 impl Register {
     /// If what was written with `uid` was surely replaced before `since`: by what, as far as it is remembered.
-    fn newer(&self, uid: Uid, since: Instant) -> Option<Option<&Write>> {
+    fn newer(&self, uid: Uid, since: Instant, slack: Duration) -> Option<Option<&Write>> {
         let mut seen = false;
         let mut by = None;
-        let settled = |write: &&Write| write.sure && write.done.is_some_and(|done| done < since);
+        let settled = |write: &&Write| write.sure && write.is_done(since, slack);
         for write in self.writes.iter().filter(|write| write.uid == Some(uid)) {
             seen = true;
-            by = Some(self.writes.iter().filter(settled).rev().find(|other| write.is_before(other))?);
+            by = Some(self.writes.iter().filter(settled).rev().find(|other| write.is_before(other, slack))?);
         }
         if seen {
             return Some(by);
@@ -230,12 +274,12 @@ impl Register {
     }
 
     /// Forgets what was surely not current any more at `at`; returns it.
-    fn prune(&mut self, at: Instant) -> Vec<Uid> {
-        let settled = self.writes.iter().filter(|write| write.sure && write.done.is_some_and(|done| done < at));
+    fn prune(&mut self, at: Instant, slack: Duration) -> Vec<Uid> {
+        let settled = self.writes.iter().filter(|write| write.sure && write.is_done(at, slack));
         let Some(newest) = settled.map(|write| write.sent).max() else { return Vec::new() };
         let mut gone = Vec::new();
         self.writes.retain(|write| {
-            let old = write.done.is_some_and(|done| done < newest);
+            let old = write.is_done(newest, slack);
             if old {
                 gone.extend(write.uid);
             }
@@ -248,12 +292,12 @@ impl Register {
     }
 
     /// The write that is surely the last one.
-    fn last(&self) -> Option<&Write> {
+    fn last(&self, slack: Duration) -> Option<&Write> {
         let last = self.writes.iter().filter(|write| write.sure).max_by_key(|write| (write.sent, write.sequence))?;
         let alone = self
             .writes
             .iter()
-            .all(|write| (write.sequence == last.sequence && write.conn == last.conn) || write.is_before(last));
+            .all(|write| (write.sequence == last.sequence && write.conn == last.conn) || write.is_before(last, slack));
         alone.then_some(last)
     }
 }

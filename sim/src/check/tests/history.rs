@@ -275,6 +275,30 @@ fn retain(play: &mut Play, conn: ConnIx, topic: &str) -> PublishFacts {
     message
 }
 
+fn delete(play: &mut Play, conn: ConnIx, topic: &str) {
+    let deletion = |facts: &mut PublishFacts| (facts.retain, facts.uid, facts.size) = (true, None, 0);
+    let delete = play.send_with(conn, ADA, topic, Q1, deletion);
+    play.acked(conn, &delete);
+}
+
+#[test]
+fn s9_with_several_shards_the_last_one_may_be_on_its_way() {
+    for (shards, wait, fine) in [(2, 0, true), (2, 1000, false), (1, 0, false)] {
+        let mut play = Play::of(Scenario { shards, ..Scenario::default() });
+        let (ada, eve) = (play.connect(ADA), play.connect(EVE));
+        let first = retain(&mut play, ada, "t");
+        play.wait(wait);
+        let second = play.send_with(eve, EVE, "t", Q1, |facts| facts.retain = true);
+        play.acked(eve, &second);
+        play.wait(wait);
+        let bob = play.connect(BOB);
+        play.subscribe(bob, "t", Q1);
+        play.receive_with(bob, &first, Q1, |facts| facts.retain = true);
+        let expected: &[Check] = if fine { &[] } else { &[Check::Retained, Check::RetainedMissed] };
+        assert_eq!(play.found(), expected, "{shards} shards: {:#?}", play.findings.violations);
+    }
+}
+
 #[test]
 fn s9_the_last_one_is_retained() {
     type Case = (&'static str, &'static [Check], fn(&mut Play, ConnIx));
@@ -305,10 +329,7 @@ fn s9_the_last_one_is_retained() {
         }),
         ("deleted", &[Check::Retained], |play, ada| {
             let first = retain(play, ada, "t");
-            let delete = play.send_with(ada, ADA, "t", Q1, |facts| {
-                (facts.retain, facts.uid, facts.size) = (true, None, 0);
-            });
-            play.acked(ada, &delete);
+            delete(play, ada, "t");
             let bob = play.connect(BOB);
             play.subscribe(bob, "t", Q1);
             play.receive_with(bob, &first, Q1, |facts| facts.retain = true);
@@ -330,6 +351,48 @@ fn s9_the_last_one_is_retained() {
             let message = retain(play, ada, "t");
             play.grant(bob, pid, Q1);
             play.receive(bob, &message, Q1);
+        }),
+        ("neither, and deleted long after", &[Check::RetainedMissed], |play, ada| {
+            retain(play, ada, "t");
+            let bob = play.connect(BOB);
+            play.subscribe(bob, "t", Q1);
+            play.wait(20_000);
+            delete(play, ada, "t");
+        }),
+        ("deleted while it may be read", &[], |play, ada| {
+            retain(play, ada, "t");
+            let bob = play.connect(BOB);
+            play.subscribe(bob, "t", Q1);
+            delete(play, ada, "t");
+        }),
+        ("its own one, live with No Local", &[], |play, ada| {
+            let filter = FilterSpec { no_local: true, ..FilterSpec::new("t", Q1) };
+            let first = play.ask(ada, filter, None);
+            let message = play.send_with(ada, ADA, "t", Q1, |facts| facts.retain = true);
+            let again = FilterSpec { retain_handling: RetainHandling::DoNotSend, ..FilterSpec::new("t", Q1) };
+            let second = play.ask(ada, again, None);
+            play.grant(ada, first, Q1);
+            play.acked(ada, &message);
+            play.grant(ada, second, Q1);
+        }),
+        ("No Local is for the own ones", &[Check::RetainedMissed], |play, ada| {
+            retain(play, ada, "t");
+            let bob = play.connect(BOB);
+            play.subscribe_with(bob, FilterSpec { no_local: true, ..FilterSpec::new("t", Q1) }, None);
+        }),
+        ("a deletion is sent again", &[], |play, ada| {
+            let eve = play.connect(EVE);
+            let deletion = |facts: &mut PublishFacts| (facts.retain, facts.uid, facts.size) = (true, None, 0);
+            let lost = play.send_with(ada, ADA, "t", Q2, deletion);
+            play.drop_conn(ada);
+            let kept = play.send_with(eve, EVE, "t", Q1, |facts| facts.retain = true);
+            play.acked(eve, &kept);
+            let ada = play.resume(ADA);
+            play.event(Event::Publish { conn: ada, facts: PublishFacts { dup: true, ..lost } });
+            play.acked(ada, &lost);
+            let bob = play.connect(BOB);
+            play.subscribe(bob, "t", Q1);
+            play.receive_with(bob, &kept, Q1, |facts| facts.retain = true);
         }),
         ("not asked for", &[], |play, ada| {
             retain(play, ada, "t");
