@@ -50,7 +50,9 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = env::args().skip(1).collect();
     let flavour = Flavour::of(&arguments, |file| is_madsim(Path::new(file)));
     arguments.retain(|argument| argument != "--madsim");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // What `cargo run` says now: a target directory may have been copied from another place.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    let root = manifest.join("../..");
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     let target = target.join(format!("sim-{}", flavour.name()));
     match build(flavour, &root, &target) {
