@@ -76,8 +76,9 @@ pub struct Client {
     topics: Topics,
     /// Packets that are not handed to the world yet.
     outbox: Vec<u8>,
-    /// A payload in the making.
+    /// A payload in the making, and properties.
     payload: Vec<u8>,
+    properties: Vec<u8>,
 }
 
 /// A row of publishes that goes on.
@@ -128,6 +129,7 @@ impl Client {
             topics: Topics::default(),
             outbox: Vec::new(),
             payload: Vec::new(),
+            properties: Vec::new(),
         }
     }
 
@@ -372,3 +374,4 @@ const END_PATIENCE: Duration = Duration::from_secs(5);
 // Purposes of draws.
 const RECONNECT: u64 = 0x434C_0001;
 const ACK_DELAY: u64 = 0x434C_0002;
+const AHEAD: u64 = 0x434C_0003;

@@ -54,6 +54,7 @@ families! {
     Limits "limits" "Limits of broker and clients at or near their minimum.",
     Takeover "takeover" "Half-open connections whose clients come back on another one, with messages under way.",
     Misbehaving "misbehaving" "Clients that do wrong within the protocol and outside of it.",
+    Corners "corners" "Situations that chance seldom makes: back-pressure, full windows, late shards, silence.",
 }
 
 impl Family {

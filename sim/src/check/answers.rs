@@ -25,6 +25,47 @@ impl State {
         cx.violated(Check::Protocol, message, story);
     }
 
+    /// The broker wrote something to a connection: not if it had heard nothing for longer than its Keep Alive allows.
+    #[inline]
+    pub(super) fn judge_silence(&mut self, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
+        cx.owe(Check::Protocol);
+        let c = self.conn(conn);
+        if let Some((since, until)) = self.clients[c.client as usize].silent
+            && sent_at <= until
+            && sent_at > since
+        {
+            self.heard_nothing(conn, since, sent_at, cx);
+        }
+    }
+
+    #[cold]
+    fn heard_nothing(&mut self, conn: u32, since: Instant, sent_at: Instant, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let seconds = self.limits.server_keep_alive_s.filter(|_| c.v5).unwrap_or(c.keep_alive_s);
+        let steady = c.connack.is_some_and(|of| of.at < since) && c.trouble.is_none_or(|at| at >= since);
+        let pressed = self.nodes[usize::from(c.node)].pressed;
+        if seconds == 0 || !steady || c.wild || c.disturbed.is_some() || self.limits.paced || pressed {
+            return;
+        }
+        // What holds a publisher stops the count.
+        let slack = self.limits.hold + self.limits.late + self.lane_slack();
+        if sent_at <= self.latest(c.node, since, u32::from(seconds) * 3 / 2 + 1) + slack {
+            return;
+        }
+        let message = format!(
+            "{} was silent for longer than one and a half times its Keep Alive of {seconds} s and was still served \
+             [MQTT-3.1.2-22]",
+            self.who(conn)
+        );
+        let story = Story::default()
+            .client(c.client)
+            .conn(conn)
+            .when(c.connect_at, "CONNECT was sent")
+            .when(since, "its machine fell asleep")
+            .when(sent_at, "the broker wrote a PUBLISH to it");
+        cx.violated(Check::Protocol, message, story);
+    }
+
     /// A connection ends: whether there was a reason.
     pub(super) fn judge_end(&mut self, conn: u32, by: Closer, cx: &mut Cx<'_>) {
         let c = self.conn(conn);

@@ -20,7 +20,11 @@ impl State {
         let c = self.conn(conn);
         let (id, node, client) = (c.id, c.node, c.client);
         if !facts.intact {
-            let message = format!("{} received a damaged payload on {}", self.who(conn), cx.text(facts.topic));
+            let message = format!(
+                "{} received a damaged payload, or other properties than were published, on {}",
+                self.who(conn),
+                cx.text(facts.topic)
+            );
             let story = Story::default().uid(facts.uid).topic(facts.topic).client(client).conn(conn);
             cx.violated(Check::Content, message, story.when(cx.now, "it was received"));
             return;

@@ -82,6 +82,7 @@ impl State {
             self.fly(conn, facts, cx);
         }
         self.served(conn, facts.sent_at, "PUBLISH", cx);
+        self.judge_silence(conn, facts.sent_at, cx);
         cx.owe(Check::Phantom);
         cx.owe(Check::Content);
         let Some(uid) = facts.uid.filter(|_| facts.intact) else { return self.unnamed(conn, facts, cx) };

@@ -80,6 +80,8 @@ pub(super) struct Client {
     pub(super) narrow: bool,
     pub(super) deaf: bool,
     pub(super) frozen: bool,
+    /// Since when, and until when, it surely sent nothing, and nothing of what it had sent before came late.
+    pub(super) silent: Option<(Instant, Instant)>,
     /// When something of that last began or ended.
     pub(super) changed: Option<Instant>,
     /// By number, from `base` on.
@@ -258,6 +260,7 @@ impl State {
             narrow: false,
             deaf: false,
             frozen: false,
+            silent: None,
             changed: None,
             messages: VecDeque::new(),
             base: 1,
@@ -347,13 +350,19 @@ impl State {
 
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         match *fault {
-            Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| c.cut = true),
-            Fault::Heal { client } => self.trouble(client.0, cx.now, |c| c.cut = false),
+            Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),
+            Fault::Heal { client } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (false, None)),
             Fault::Bandwidth { client, bytes_per_s } => {
-                self.trouble(client.0, cx.now, |c| c.narrow = bytes_per_s > 0);
+                self.trouble(client.0, cx.now, |c| (c.narrow, c.silent) = (bytes_per_s > 0, None));
             }
             Fault::Reading { client, on } => self.trouble(client.0, cx.now, |c| c.deaf = !on),
-            Fault::Freeze { client, on } => self.trouble(client.0, cx.now, |c| c.frozen = on),
+            Fault::Freeze { client, on } => self.trouble(client.0, cx.now, |c| {
+                c.silent = match c.silent {
+                    Some((since, _)) if !on => Some((since, cx.now)),
+                    _ => (on && !c.cut && !c.narrow).then_some((cx.now, Instant::NEVER)),
+                };
+                c.frozen = on;
+            }),
             Fault::Pause { node, until } => {
                 self.nodes[usize::from(node.0)].paused += until - cx.now;
                 self.disturb(node.0, cx.now);
@@ -388,6 +397,12 @@ impl State {
             | Fault::DiskSlow { .. }
             | Fault::DiskFails { .. }
             | Fault::DiskRot { .. } => {}
+            Fault::MemoryPressure { node, level } => {
+                self.nodes[usize::from(node.0)].pressed = level >= 2;
+                // What is not read is not heard either.
+                self.clients.iter_mut().for_each(|client| client.silent = None);
+            }
+            Fault::ClockJump { .. } => {}
         }
     }
 

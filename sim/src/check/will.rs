@@ -86,6 +86,10 @@ impl State {
         if will.delay_s == 0 || c.expiry_min == 0 || stopped {
             return;
         }
+        // A node that stops ends all sessions.
+        if self.nodes[usize::from(c.node)].disturbed.is_some_and(|at| at >= end) {
+            return;
+        }
         let due = self.earliest(c.node, end, will.delay_s.min(c.expiry_min));
         if let Some((_, resumed, true)) = will.next {
             if resumed < due {

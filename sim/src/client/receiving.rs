@@ -7,7 +7,7 @@ use newtmq_mqtt::{
 };
 
 use super::link::{Limits, Phase};
-use super::session::Stage;
+use super::session::{Stage, Unacked};
 use super::topics::Topic;
 use super::{Client, ClientOutput, Context, payload};
 use crate::history::{AckKind, Closer, Event, ReceiveFacts, Uid};
@@ -122,7 +122,8 @@ impl Client {
     fn on_publish(&mut self, publish: &Publish<'_>, packet_size: usize, sent_at: Instant, cx: &mut Context<'_>) {
         let Some(topic) = self.topic_of(publish, cx) else { return };
         let Some(conn) = self.conn() else { return };
-        let uid = payload::read(publish.payload, topic.hash);
+        let named = payload::read(publish.payload, topic.hash);
+        let uid = named.filter(|(uid, with)| self.are_unaltered(publish, *uid, *with)).map(|(uid, _)| uid);
         let identifiers = publish.properties.subscription_identifiers;
         let facts = ReceiveFacts {
             pid: publish.packet_id.map(PacketId::get),
@@ -159,6 +160,21 @@ impl Client {
         self.ack(AckKind::Pubrec, pid, ReasonCode::Success, key, cx);
     }
 
+    /// Whether the properties that a server passes on are what the publisher sent.
+    fn are_unaltered(&mut self, publish: &Publish<'_>, uid: Uid, with_properties: bool) -> bool {
+        if self.spec.version != ProtocolVersion::V5 {
+            return true;
+        }
+        self.properties.clear();
+        if with_properties {
+            payload::properties(uid, &mut self.properties);
+        }
+        let len = self.properties.len();
+        publish.properties.write_forwardable(&mut self.properties);
+        let (sent, came) = self.properties.split_at(len);
+        sent == came
+    }
+
     /// The Topic Name, from its alias if need be.
     fn topic_of(&mut self, publish: &Publish<'_>, cx: &mut Context<'_>) -> Option<Topic> {
         let named = publish.topic.map(TopicName::as_str).map(|text| self.topics.of(text, cx.names));
@@ -183,6 +199,7 @@ impl Client {
 
     fn on_puback(&mut self, ack: &Ack<'_>, sent_at: Instant, cx: &mut Context<'_>) {
         let pid = self.acked(AckKind::Puback, ack, sent_at, cx);
+        self.look_at_turn(pid, "PUBACK before that of an earlier PUBLISH [MQTT-4.6.0-2]", cx);
         match self.session.position(pid) {
             Some(at) if self.session.unacked[at].message.qos == QoS::AtLeastOnce => {
                 self.session.unacked.remove(at);
@@ -194,6 +211,7 @@ impl Client {
 
     fn on_pubrec(&mut self, ack: &Ack<'_>, sent_at: Instant, cx: &mut Context<'_>) {
         let pid = self.acked(AckKind::Pubrec, ack, sent_at, cx);
+        self.look_at_turn(pid, "PUBREC before that of an earlier PUBLISH [MQTT-4.6.0-3]", cx);
         let at = self.session.position(pid);
         match at.filter(|at| self.session.unacked[*at].message.qos == QoS::ExactlyOnce) {
             Some(at) if ack.reason_code.is_error() => {
@@ -221,6 +239,17 @@ impl Client {
                 self.send_waiting(cx);
             }
             _ => self.answer_to_nothing("PUBCOMP of nothing [MQTT-2.2.1-5]", cx),
+        }
+    }
+
+    /// Acknowledgements come in the order of the messages of their QoS.
+    fn look_at_turn(&mut self, pid: u16, what: &str, cx: &mut Context<'_>) {
+        let Some(at) = self.session.position(pid) else { return };
+        let unacked = &self.session.unacked;
+        let Unacked { message, stage, .. } = unacked[at];
+        let earlier = |other: &Unacked| other.stage == Stage::Published && other.message.qos == message.qos;
+        if stage == Stage::Published && unacked.iter().take(at).any(earlier) {
+            self.answer_to_nothing(what, cx);
         }
     }
 

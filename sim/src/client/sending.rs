@@ -13,10 +13,10 @@ use newtmq_mqtt::{
 
 use super::link::{PendingAck, Phase, Request};
 use super::session::{Outgoing, Stage, Unacked};
-use super::{ACK_DELAY, Client, Context, PING_PATIENCE, Row, payload};
+use super::{ACK_DELAY, AHEAD, Client, Context, PING_PATIENCE, Row, payload};
 use crate::draw::{Stream, of_name};
 use crate::history::{AckKind, ConnIx, ConnectFacts, Event, FilterFacts, NodeIx, PublishFacts, Uid, WillFacts};
-use crate::scenario::{Acks, FilterSpec, PublishSpec, WillSpec};
+use crate::scenario::{Acks, Act, FilterSpec, PublishSpec, WillSpec};
 
 impl Client {
     /// The network connection is there: CONNECT.
@@ -51,6 +51,20 @@ impl Client {
         };
         cx.events.push(Event::Connect { conn, client: self.ix, facts: Box::new(facts) });
         self.renew_patience(cx.now);
+        if Stream::new(self.seed, AHEAD, self.name ^ u64::from(conn.0)).chance_ppm(500_000) {
+            self.send_ahead(cx);
+        }
+    }
+
+    /// What a client may send behind its CONNECT without knowing the answer (3.1.4), as far as it depends on no limit of
+    /// the server and on no session.
+    fn send_ahead(&mut self, cx: &mut Context<'_>) {
+        while let Some(link) = &mut self.link
+            && let Some(Act::Unsubscribe { filters }) =
+                link.later.pop_front_if(|act| matches!(act, Act::Unsubscribe { .. }))
+        {
+            self.unsubscribe(&filters, cx);
+        }
     }
 
     fn will_facts(&mut self, will: &WillSpec, cx: &mut Context<'_>) -> WillFacts {
@@ -69,7 +83,7 @@ impl Client {
     fn write_connect(&mut self, will: Option<&(WillFacts, WillSpec)>) {
         let spec = &self.spec;
         if let Some((facts, will)) = will {
-            payload::write(facts.uid, of_name(&will.topic), WILL_LEN, &mut self.payload);
+            payload::write(facts.uid, of_name(&will.topic), WILL_LEN, false, &mut self.payload);
         }
         let will = will.map(|(facts, will)| Will {
             topic: TopicName::new(&will.topic).expect("the caller has looked"),
@@ -154,7 +168,8 @@ impl Client {
 
     /// A Packet Identifier for a SUBSCRIBE or UNSUBSCRIBE with so many filters; none for one without.
     fn request(&mut self, kind: PacketType, filters: usize) -> Option<(ConnIx, PacketId)> {
-        let link = self.link.as_mut().filter(|link| link.phase == Phase::Open && filters > 0)?;
+        let is_up = |phase| phase == Phase::Open || phase == Phase::Connecting;
+        let link = self.link.as_mut().filter(|link| is_up(link.phase) && filters > 0)?;
         let pid = self.session.free_pid(|pid| link.requests.iter().any(|request| request.pid == pid))?;
         link.requests.push(Request { kind, pid: pid.get(), filters });
         Some((link.conn?, pid))
@@ -272,8 +287,13 @@ impl Client {
         let Some(link) = &mut self.link else { return false };
         let Some(conn) = link.conn else { return false };
         self.payload.clear();
+        self.properties.clear();
         if let Some(uid) = uid {
-            payload::write(uid, message.topic.hash, message.size as usize, &mut self.payload);
+            let with_properties = link.version == ProtocolVersion::V5 && payload::has_properties(uid);
+            payload::write(uid, message.topic.hash, message.size as usize, with_properties, &mut self.payload);
+            if with_properties {
+                payload::properties(uid, &mut self.properties);
+            }
         }
         let mut topic = cx.names.text(message.topic.name).as_bytes();
         let alias = usize::from(message.alias);
@@ -291,7 +311,7 @@ impl Client {
             topic_alias: NonZeroU16::new(message.alias),
             message_expiry_interval: expiry_s,
             subscription_identifiers: &[],
-            forwardable: &[],
+            forwardable: &self.properties,
             payload: &self.payload,
         };
         let limit = link.limits.max_packet_size;

@@ -108,7 +108,7 @@ impl World {
     fn message(&mut self, topic: &str, qos: QoS, dup: bool, number: u16) {
         let mut bytes = Vec::new();
         let uid = Uid { publisher: ClientIx(7), number: number.into() };
-        payload::write(uid, of_name(topic), 20, &mut bytes);
+        payload::write(uid, of_name(topic), 20, false, &mut bytes);
         let packet_id = PacketId::new(number).filter(|_| qos > QoS::AtMostOnce);
         let topic = Some(TopicName::new(topic).unwrap());
         let properties = PublishProperties::default();

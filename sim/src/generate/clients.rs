@@ -55,7 +55,7 @@ fn leave_out_untold_limits(scenario: &mut Scenario) {
 
 fn count(profile: Profile, source: &mut Source) -> u64 {
     let low = match profile.family {
-        Family::FanIn | Family::FanOut | Family::Shared => 3,
+        Family::FanIn | Family::FanOut | Family::Shared | Family::Corners => 3,
         Family::PubSub | Family::Retained | Family::Wills | Family::Hoppers | Family::Collisions | Family::Takeover => {
             2
         }
@@ -87,7 +87,8 @@ fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
         | Family::Wills
         | Family::Hoppers
         | Family::Limits
-        | Family::Misbehaving => count,
+        | Family::Misbehaving
+        | Family::Corners => count,
     }
 }
 

@@ -2,6 +2,7 @@
 //! each step does to whom, so that the next one is possible.
 
 mod kind;
+mod plots;
 mod world;
 
 use newtmq_mqtt::{ProtocolVersion, RetainHandling};
@@ -35,8 +36,16 @@ pub(super) fn draw(
         faults_end_ms: 0,
     };
     steps.weights = kind::weights(profile.family, steps.source);
-    steps.warm_up();
-    steps.happenings();
+    if profile.family == Family::Corners {
+        steps.plot();
+        // Half of them are left as they are.
+        if !steps.is_micro() || steps.source.coin() {
+            steps.happenings();
+        }
+    } else {
+        steps.warm_up();
+        steps.happenings();
+    }
     steps.make_well();
 }
 
@@ -136,7 +145,8 @@ impl Steps<'_> {
                 | Family::Collisions
                 | Family::Limits
                 | Family::Takeover
-                | Family::Misbehaving => self.source.percent(70),
+                | Family::Misbehaving
+                | Family::Corners => self.source.percent(70),
             };
             if receives {
                 self.carry_out(Kind::Subscribe, client);
@@ -267,27 +277,28 @@ impl Steps<'_> {
             Kind::Pressure => return self.pressure(true),
             Kind::PressureEnd => return self.pressure(false),
         };
+        self.note(client, &act);
+        self.act(client, act);
+    }
+
+    /// What a step does to its client.
+    fn note(&mut self, client: usize, act: &Act) {
         let of = &mut self.clients[client];
-        of.up &= !matches!(kind, Kind::Disconnect | Kind::HangUp | Kind::Reset | Kind::Vanish | Kind::Torn | Kind::Raw);
-        match &act {
+        match act {
             Act::SetAcks(acks) => of.acking = *acks == Acks::Auto,
             Act::SetReading(on) => of.reading = *on,
             Act::Freeze(on) => of.asleep = *on,
+            Act::Disconnect { .. } | Act::HangUp | Act::Reset | Act::Vanish | Act::PublishTorn { .. } | Act::Raw(_) => {
+                of.up = false
+            }
             Act::Connect { .. }
-            | Act::Disconnect { .. }
-            | Act::HangUp
-            | Act::Reset
-            | Act::Vanish
             | Act::Subscribe { .. }
             | Act::Unsubscribe { .. }
             | Act::Publish(_)
             | Act::PublishAgain
-            | Act::PublishTorn { .. }
             | Act::Ping
-            | Act::StrayAck { .. }
-            | Act::Raw(_) => {}
+            | Act::StrayAck { .. } => {}
         }
-        self.act(client, act);
     }
 
     /// Whoever had the same Client Identifier is taken over.
@@ -343,6 +354,9 @@ impl Steps<'_> {
             0
         } else if self.features.large && self.source.percent(10) {
             self.source.log(64, 8_192) as u32
+        } else if self.source.percent(10) {
+            // Around the lengths at which a Remaining Length has one byte more.
+            self.source.between(64, 300) as u32
         } else {
             self.source.between(16, 64) as u32
         };

@@ -25,7 +25,8 @@ impl Topics {
             | Family::Collisions
             | Family::Limits
             | Family::Takeover
-            | Family::Misbehaving => source.between(1, 6),
+            | Family::Misbehaving
+            | Family::Corners => source.between(1, 6),
         };
         let mut names: Vec<String> = Vec::new();
         for _ in 0..count {

@@ -31,8 +31,9 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     let is = |family| profile.family == family;
     scenario.shards = source.between(1, 4) as u16;
     scenario.settle_ms = if profile.size == Size::Full { 120_000 } else { 30_000 };
-    scenario.net = net(source);
-    if is(Family::Limits) || source.percent(25) {
+    // What is to happen in the corners has its times, so that mostly nothing else is slow.
+    scenario.net = if is(Family::Corners) && source.percent(70) { between_shards(source) } else { net(source) };
+    if is(Family::Limits) || (!is(Family::Corners) && source.percent(25)) {
         scenario.broker = limits(is(Family::Limits), 3 * worst_delay_us(&scenario.net) / 1_000, source);
     }
     if source.coin() {
@@ -101,6 +102,15 @@ fn net(source: &mut Source) -> NetSpec {
     }
     if source.percent(BUGGIFY_PERCENT) {
         net.chunk_bytes = 1..=1;
+    }
+    net
+}
+
+/// A good network, while shards may talk slowly.
+fn between_shards(source: &mut Source) -> NetSpec {
+    let mut net = NetSpec { chunk_bytes: 1_400..=16 << 10, ..NetSpec::default() };
+    if source.coin() {
+        net.shard_delay_us = 0..=source.log(1, 20_000);
     }
     net
 }

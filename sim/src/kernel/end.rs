@@ -45,6 +45,10 @@ impl World<'_, '_> {
         }
         self.look_at_all();
         self.look_for_leaks();
+        // A connection that never goes would have its timers go on for all time.
+        if self.nodes.iter().any(|node| node.connections > 0) {
+            return;
+        }
         if !self.config.sys_interval.is_zero() {
             // It would tell about itself for ever.
             return;
