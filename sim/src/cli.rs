@@ -128,6 +128,9 @@ struct MutantsArguments {
     /// The first seed
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     first: u64,
+    /// See which of them each scenario file finds, instead of cases that nobody wrote
+    #[arg(long, conflicts_with_all = ["shrink", "save"])]
+    scenarios: bool,
     /// So many threads; one for each processor without it
     #[arg(long, value_name = "J")]
     jobs: Option<usize>,

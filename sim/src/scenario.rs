@@ -565,10 +565,12 @@ pub struct Expect {
     pub verdict: String,
     /// The hash of the history, in hexadecimal; only in a small set of files.
     pub trace_hash: Option<String>,
+    /// Planted bugs, each of which the scenario must find: what it guards, shown.
+    pub kills: Vec<String>,
 }
 
 impl Default for Expect {
     fn default() -> Self {
-        Expect { verdict: "ok".into(), trace_hash: None }
+        Expect { verdict: "ok".into(), trace_hash: None, kills: Vec::new() }
     }
 }

@@ -4,11 +4,13 @@ use super::MutantsArguments;
 
 #[cfg(newtmq_mutants)]
 mod kill;
+#[cfg(newtmq_mutants)]
+mod scenarios;
 
 /// The table of which planted bug is found by what.
 pub(super) fn mutants(arguments: &MutantsArguments) -> Result<u8, String> {
     #[cfg(newtmq_mutants)]
-    return kill::table(arguments);
+    return if arguments.scenarios { scenarios::table(arguments) } else { kill::table(arguments) };
     #[cfg(not(newtmq_mutants))]
     {
         let _ = arguments;

@@ -3,7 +3,7 @@
 
 use newtmq_mqtt::ProtocolVersion;
 
-use super::kind::{Bool, Int, Kind, Micros, Node, Nodes, Opt, Seed, Span, TOPIC, Text, Words};
+use super::kind::{Bool, Int, Kind, Micros, Node, Nodes, Opt, Seed, Span, TOPIC, Text, Texts, Words};
 use super::{
     Acks, BrokerSpec, ClientSpec, DiskSpec, Driver, DurabilitySpec, Expect, FilterSpec, NetSpec, QoS, ReconnectSpec,
     Scenario, SharedStrategy, WillSpec,
@@ -267,6 +267,13 @@ impl Section for Expect {
         };
         let doc = "Hash of the history. It may change with the code, so only a few files have one.";
         v.optional("trace_hash", doc, Opt(hash), &mut self.trace_hash, &d.trace_hash);
+        let bug = Text {
+            expected: "the name of a planted bug",
+            accepts: |text| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')),
+        };
+        let doc = "Planted bugs, each of which must give a violation: that the scenario guards what it says. `cargo sim \
+                   mutants --scenarios` tries them.";
+        v.optional("kills", doc, Texts(bug), &mut self.kills, &d.kills);
     }
 }
 

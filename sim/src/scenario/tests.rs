@@ -174,9 +174,9 @@ const CLIENTS: u32 = 3;
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let head = (".{0,20}", any::<bool>(), any::<u64>(), 1..=16_u16, 0..100_000_u64);
-    let expect = (select(vec!["ok", "S1", "S9b", "crash"]), of("[0-9a-f]{16}"));
+    let expect = (select(vec!["ok", "S1", "S9b", "crash"]), of("[0-9a-f]{16}"), vec("[a-z0-9-]{1,9}", 0..3));
     (head, broker(), net(), vec(client(), CLIENTS as usize), vec((0..5_000_u64, action()), 0..12), expect).prop_map(
-        |((why, kernel, seed, shards, settle_ms), broker, net, mut clients, steps, (verdict, trace_hash))| {
+        |((why, kernel, seed, shards, settle_ms), broker, net, mut clients, steps, (verdict, trace_hash, kills))| {
             for (number, client) in clients.iter_mut().enumerate() {
                 client.name.push_str(&number.to_string());
             }
@@ -198,6 +198,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 steps,
                 expect,
             }
+            let expect = Expect { verdict: verdict.into(), trace_hash, kills };
+            Scenario { why, driver, seed, nodes: 1, shards, settle_ms, broker, net, clients, steps, expect }
         },
     )
 }

@@ -86,7 +86,7 @@ fn find(name: &str) -> Result<Mutant, String> {
     })
 }
 
-fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
+pub(super) fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
     if only.is_empty() { Ok(Mutant::ALL.to_vec()) } else { only.iter().map(|name| find(name)).collect() }
 }
 
@@ -127,7 +127,7 @@ fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
 }
 
 /// The checks that a run violates, the worst first.
-fn checks(scenario: &Scenario, mutant: Option<Mutant>) -> Vec<Check> {
+pub(super) fn checks(scenario: &Scenario, mutant: Option<Mutant>) -> Vec<Check> {
     Mutant::activate(mutant);
     match catch_unwind(AssertUnwindSafe(|| run(scenario))) {
         Ok(report) => report.violations.iter().map(|violation| violation.check).collect(),
