@@ -2,7 +2,6 @@
 //! its acknowledgement; one without takes effect at any later moment or never. With several shards a message may be on its
 //! way to the owner of its topic when it is acknowledged, so there `slack` is added.
 
-use core::time::Duration;
 use std::collections::VecDeque;
 
 use core::time::Duration;
@@ -50,10 +49,6 @@ impl Write {
     /// Whether it surely had all the effect that it has before `at`.
     fn is_done(&self, at: Instant, slack: Duration) -> bool {
         self.done.is_some_and(|done| done + slack < at)
-    /// Whether it surely came before the other one. Two publishers' writes may come to the shard that keeps the topic in
-    /// the opposite order if they are closer together than what is said between shards takes, `slack`.
-        self.done.is_some_and(|done| done + slack < other.sent)
-            || (self.conn == other.conn && self.sequence < other.sequence)
     }
 }
 
@@ -180,10 +175,6 @@ impl State {
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             if wanted(self, &self.subs[sub as usize]) {
-            let register = self.topics[topic as usize].register.as_deref();
-            let Some(last) = register.and_then(|register| register.last(self.lane_slack())).cloned() else { continue };
-            self.match_topic(topic, cx);
-            for (id, sub) in self.topics[topic as usize].subs.clone() {
                 self.judge_reader(topic, &last, id, sub, cx);
             }
         }
@@ -289,8 +280,6 @@ impl Register {
         let mut gone = Vec::new();
         self.writes.retain(|write| {
             let old = write.is_done(newest, slack);
-        let settled = self.writes.iter().filter(|write| write.sure && write.done.is_some_and(|done| done < at));
-            let old = write.done.is_some_and(|done| done + slack < newest);
             if old {
                 gone.extend(write.uid);
             }

@@ -391,18 +391,16 @@ impl State {
                 self.node_lost(node.0, true, cx);
                 self.disturb(node.0, cx.now);
             }
-            Fault::MemoryPressure { node, level } => self.nodes[usize::from(node.0)].pressed = level >= 2,
-            Fault::ClockJump { .. }
-            | Fault::DiskFull { .. }
-            | Fault::DiskSlow { .. }
-            | Fault::DiskFails { .. }
-            | Fault::DiskRot { .. } => {}
             Fault::MemoryPressure { node, level } => {
                 self.nodes[usize::from(node.0)].pressed = level >= 2;
                 // What is not read is not heard either.
                 self.clients.iter_mut().for_each(|client| client.silent = None);
             }
-            Fault::ClockJump { .. } => {}
+            Fault::ClockJump { .. }
+            | Fault::DiskFull { .. }
+            | Fault::DiskSlow { .. }
+            | Fault::DiskFails { .. }
+            | Fault::DiskRot { .. } => {}
         }
     }
 

@@ -269,7 +269,9 @@ impl Section for Expect {
         v.optional("trace_hash", doc, Opt(hash), &mut self.trace_hash, &d.trace_hash);
         let bug = Text {
             expected: "the name of a planted bug",
-            accepts: |text| !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')),
+            accepts: |text| {
+                !text.is_empty() && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+            },
         };
         let doc = "Planted bugs, each of which must give a violation: that the scenario guards what it says. `cargo sim \
                    mutants --scenarios` tries them.";

@@ -183,7 +183,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             let mut steps: Vec<Step> = steps.into_iter().map(|(at_ms, action)| Step { at_ms, action }).collect();
             steps.sort_by_key(|step| step.at_ms);
             let driver = if kernel { Driver::Kernel } else { Driver::Madsim };
-            let expect = Expect { verdict: verdict.into(), trace_hash };
+            let expect = Expect { verdict: verdict.into(), trace_hash, kills };
             Scenario {
                 why,
                 driver,
@@ -198,8 +198,6 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 steps,
                 expect,
             }
-            let expect = Expect { verdict: verdict.into(), trace_hash, kills };
-            Scenario { why, driver, seed, nodes: 1, shards, settle_ms, broker, net, clients, steps, expect }
         },
     )
 }

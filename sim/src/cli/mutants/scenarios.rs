@@ -109,7 +109,12 @@ fn tell(rows: &[Row], mutants: &[Mutant], arguments: &MutantsArguments) -> u8 {
     let any = |mutant: &&Mutant| rows.iter().any(|row| row.found.iter().any(|(found, _)| found == *mutant));
     let found = mutants.iter().filter(any).count();
     let missed: Vec<&str> = mutants.iter().filter(|mutant| !any(mutant)).map(|mutant| mutant.name()).collect();
-    println!("{} scenarios, {} failed; they find {found} of {} planted bugs", rows.len(), failures.len(), mutants.len());
+    println!(
+        "{} scenarios, {} failed; they find {found} of {} planted bugs",
+        rows.len(),
+        failures.len(),
+        mutants.len()
+    );
     if !missed.is_empty() {
         println!("in no file: {}", missed.join(", "));
     }
