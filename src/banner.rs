@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use crate::config::{Listener, Transport};
 use crate::data::NodeIdentity;
@@ -16,8 +17,48 @@ pub struct BannerFacts {
     pub listeners: Vec<Listening>,
     /// Nobody connects without a password.
     pub authentication: bool,
+    /// What outlives the process.
+    pub storage: Storage,
     /// One line of JSON instead of text.
     pub json: bool,
+}
+
+/// Where sessions and retained messages are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    /// Nowhere else.
+    Memory,
+    /// In this folder, too.
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Sessions that were there at the start.
+        sessions: usize,
+        /// Retained messages that were there.
+        retained: usize,
+    },
+}
+
+impl Storage {
+    fn text(&self) -> String {
+        match self {
+            Storage::Memory => {
+                "sessions and retained messages are in memory; a restart forgets them (see --data)".into()
+            }
+            Storage::Folder { folder, sessions, retained } => {
+                format!("{} ({sessions} sessions, {retained} retained messages)", folder.display())
+            }
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Storage::Memory => serde_json::json!("memory"),
+            Storage::Folder { folder, sessions, retained } => {
+                serde_json::json!({ "folder": folder.display().to_string(), "sessions": sessions, "retained": retained })
+            }
+        }
+    }
 }
 
 /// A listener that is open.
@@ -81,7 +122,7 @@ fn text(facts: &BannerFacts, colour: bool) -> String {
         format!("{}\n  {}anyone there may publish and subscribe to anything", paint(WARN, &warning), label(""))
     };
     let _ = writeln!(out, "  {}{security}", label("security"));
-    let _ = writeln!(out, "  {}sessions and retained messages are in memory; a restart forgets them", label("storage"));
+    let _ = writeln!(out, "  {}{}", label("storage"), facts.storage.text());
     if let Some((host, port)) = next(facts) {
         let _ = writeln!(out, "\n  {}mosquitto_sub -h {host} -p {port} -t 'hello/#' -v", label("try it"));
         let _ = writeln!(out, "  {}mosquitto_pub -h {host} -p {port} -t hello/world -m hi", label(""));
@@ -105,6 +146,7 @@ fn json(facts: &BannerFacts) -> String {
         "listeners": listeners,
         "authentication": facts.authentication,
         "exposed": exposed(facts),
+        "storage": facts.storage.json(),
     });
     format!("{line}\n")
 }
@@ -148,6 +190,7 @@ mod tests {
             node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },
             listeners: addresses.iter().enumerate().map(listening).collect(),
             authentication: false,
+            storage: Storage::Memory,
             json: false,
         }
     }
@@ -161,6 +204,15 @@ mod tests {
             "{text}"
         );
         assert!(json(&facts).contains("\"authentication\":true"));
+    }
+
+    #[test]
+    fn with_a_store() {
+        let storage = Storage::Folder { folder: "data/store".into(), sessions: 3, retained: 1 };
+        let facts = BannerFacts { storage, ..facts(&["127.0.0.1:1883"]) };
+        let text = text(&facts, false);
+        assert!(text.contains("  storage   data/store (3 sessions, 1 retained messages)\n"), "{text}");
+        assert!(json(&facts).contains(r#""storage":{"folder":"data/store","retained":1,"sessions":3}"#));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::config::{self, Loaded, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
 use crate::run::RunOptions;
+use crate::store::{self, Done, Task};
 use crate::{cert, check, limits, logging};
 
 /// Runs the command that the process was started with.
@@ -32,6 +33,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig { file, json } => check_config(&file, json),
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
+        Command::Data(command) => data(command),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
@@ -85,6 +87,9 @@ enum Command {
     /// Make certificates.
     #[command(subcommand)]
     Cert(CertCommand),
+    /// Look at what a data directory stores, save it, or repair it.
+    #[command(subcommand, after_help = DATA_HELP)]
+    Data(DataCommand),
     /// Write the documentation of the configuration.
     #[command(hide = true)]
     ConfigDocs {
@@ -101,7 +106,7 @@ struct RunArguments {
     /// Set one key, as in the file; may be repeated, and wins over the file and the environment.
     #[arg(short, long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Keep the node's identity in this directory. Nothing is written without it.
+    /// Keep sessions, retained messages and the node's identity in this directory. Nothing is written without it.
     #[arg(short, long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Threads that serve clients; without it, one for each processor.
@@ -119,6 +124,48 @@ struct RunArguments {
 enum CertCommand {
     /// Make a certificate authority and a certificate for this machine, for development.
     Dev(CertDevArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// Tell what is stored. The broker may be running.
+    Info(DataArguments),
+    /// Read everything and tell what is damaged or missing. The broker may be running.
+    Verify(DataArguments),
+    /// Write sessions, their messages and retained messages as lines of JSON. The broker may be running.
+    Export {
+        #[command(flatten)]
+        data: DataArguments,
+        /// Where to; standard output if absent.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Fill a directory that stores nothing yet from such lines.
+    Import {
+        #[command(flatten)]
+        data: DataArguments,
+        /// Where from; standard input if absent.
+        #[arg(short, long, value_name = "FILE")]
+        input: Option<PathBuf>,
+    },
+    /// Make another directory that a broker can start with. The broker may be running.
+    Backup {
+        #[command(flatten)]
+        data: DataArguments,
+        /// The other directory, which must not be there or be empty.
+        to: PathBuf,
+    },
+    /// Cut off a torn end and put damaged segments aside, as a start does. No broker may be running.
+    Repair(DataArguments),
+}
+
+#[derive(Debug, Args)]
+struct DataArguments {
+    /// The data directory.
+    dir: PathBuf,
+    /// Print one line of JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -144,7 +191,7 @@ const EXAMPLES: &str = "\
 Examples:
   newtmq                                         a broker on 127.0.0.1:1883
   newtmq run --set listener.tcp.external=1883    on every interface (nobody is asked for a password)
-  newtmq run --config newtmq.toml --data data    with a file, keeping the node's identity
+  newtmq run --config newtmq.toml --data data    with a file, keeping sessions and messages
   newtmq run --set listener.tcp.external.bind=127.0.0.1:0 --json
                                                  on a free port, told as JSON
   newtmq check-config newtmq.toml                is this file right?
@@ -156,7 +203,15 @@ Exit codes:
   1  failed while running, or the data directory, a password file or a certificate cannot be
      used or made
   2  wrong arguments, configuration, users or rules; nothing was started
-  3  an address is in use or cannot be listened on";
+  3  an address is in use or cannot be listened on
+  4  `newtmq data`: what is stored is damaged, or something is missing";
+
+const DATA_HELP: &str = "\
+Exit codes:
+  0  done, and nothing is damaged or missing
+  1  it cannot be done: the directory cannot be read or written, or a broker is using it
+  2  wrong arguments
+  4  damaged or missing: what it is was told (info, verify, export, repair)";
 
 /// Why a command ends with another code than 0.
 #[derive(Debug)]
@@ -184,6 +239,7 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
     let certificates = arguments.data.as_ref().map(|data| data.join(config::CERTIFICATE_FOLDER));
     let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
     let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
+    let loaded = loaded.with_storage(arguments.data.is_some()).map_err(Failed::usage)?;
     let Loaded { config, notes, .. } = loaded;
     logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
     for note in notes {
@@ -194,11 +250,12 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
     // The lock is held until `run` returns.
-    let (_data, node) = match &arguments.data {
+    let (_lock, node) = match &arguments.data {
         Some(path) => DataDir::open(path).map(|(data, node)| (Some(data), node)).map_err(Failed::runtime)?,
         None => (None, NodeIdentity::ephemeral().map_err(Failed::runtime)?),
     };
-    let options = RunOptions { config, node, shards: arguments.shards.unwrap_or_else(one_each), json: arguments.json };
+    let (shards, data) = (arguments.shards.unwrap_or_else(one_each), arguments.data.clone());
+    let options = RunOptions { config, node, shards, json: arguments.json, data };
     crate::run::run(options).map_err(Failed::ended)
 }
 
@@ -247,6 +304,29 @@ fn cert_dev(arguments: CertDevArguments) -> Result<(), Failed> {
     let folder = dir.unwrap_or_else(|| data.join(config::CERTIFICATE_FOLDER));
     let told = cert::dev(&cert::Request { folder, hosts, client, force }).map_err(Failed::runtime)?;
     print(&told).map_err(Failed::runtime)
+}
+
+fn data(command: DataCommand) -> Result<(), Failed> {
+    let (task, DataArguments { dir, json }) = match command {
+        DataCommand::Info(data) => (Task::Info, data),
+        DataCommand::Verify(data) => (Task::Verify, data),
+        DataCommand::Export { data, output } => (Task::Export(output), data),
+        DataCommand::Import { data, input } => (Task::Import(input), data),
+        DataCommand::Backup { data, to } => (Task::Backup(to), data),
+        DataCommand::Repair(data) => (Task::Repair, data),
+    };
+    let Done { told, whole } = store::carry_out(&task, &dir, json).map_err(Failed::runtime)?;
+    // What is exported has standard output for itself.
+    if matches!(task, Task::Export(None)) {
+        let _ = std::io::stderr().write_all(told.as_bytes());
+    } else {
+        print(&told).map_err(Failed::runtime)?;
+    }
+    if whole {
+        return Ok(());
+    }
+    let error = anyhow::anyhow!("{}: something is damaged or missing", dir.display());
+    Err(Failed { exit: Exit::Damaged, error })
 }
 
 fn config_docs(file: Option<&Path>) -> Result<(), Failed> {

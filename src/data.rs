@@ -1,8 +1,8 @@
 //! The data directory: who this node is, kept across restarts.
 //!
 //! It holds a lock, so that two brokers never share a directory, and `node.toml` with the node's id and incarnation.
-//! The incarnation has risen on disk before anything else happens, so no two starts ever have the same one. Sessions
-//! and messages are not here.
+//! The incarnation has risen on disk before anything else happens, so no two starts ever have the same one. What
+//! sessions need is in its folder `store` ([`crate::store`]).
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use newtmq_base::{Incarnation, NodeId};
 use toml::de::{DeTable, DeValue};
+
+use crate::store::{self, StoreError};
 
 /// What identifies a node to others, and this start of it to earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,13 +48,9 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<(DataDir, NodeIdentity), DataError> {
         let at = |step| move |source| DataError::Io { step, path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(at("create"))?;
-        let lock_path = path.join(LOCK_FILE);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(at("open"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => return Err(at("lock")(source)),
-        }
+        let held = DataDir::lock(path)?;
+        // Before anything is written: what a newer version left stays as it is.
+        store::check(path)?;
         let file = path.join(NODE_FILE);
         let before = match fs::read_to_string(&file) {
             Ok(text) => Some(parse(&file, &text)?),
@@ -72,7 +70,22 @@ impl DataDir {
         // What is on the disk is what counts: a broken disk shows here and not after the next start.
         let stored = fs::read_to_string(&file).map_err(at("read back"))?;
         assert_eq!(parse(&file, &stored)?, identity, "node.toml reads back as written");
-        Ok((DataDir { path: path.to_owned(), _lock: lock }, identity))
+        Ok((held, identity))
+    }
+
+    /// Takes the lock of a directory that is there, and nothing else.
+    ///
+    /// # Errors
+    /// A broker holds it, or it cannot be opened.
+    pub fn lock(path: &Path) -> Result<DataDir, DataError> {
+        let lock_path = path.join(LOCK_FILE);
+        let at = |step| move |source| DataError::Io { step, path: path.to_owned(), source };
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).map_err(at("open"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(at("lock")(source)),
+        }
     }
 
     /// The directory.
@@ -85,6 +98,9 @@ impl DataDir {
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// The store in it cannot be used. Nothing was changed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The user's: a second broker on one directory. Nothing was changed.
     #[error("{path}: another broker is using this data directory", path = .path.display())]
     InUse {
@@ -161,7 +177,7 @@ fn parse(file: &Path, text: &str) -> Result<NodeIdentity, DataError> {
 }
 
 /// Replaces a file so that after a crash there is the old text or the new one, and never half of either.
-fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(text.as_bytes())?;
@@ -172,20 +188,21 @@ fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
 }
 
 const LOCK_FILE: &str = "lock";
-const NODE_FILE: &str = "node.toml";
+/// Who the node is.
+pub const NODE_FILE: &str = "node.toml";
 const FORMAT: u64 = 1;
 /// TOML's numbers have 63 bits.
 const INCARNATION_MAX: u64 = i64::MAX as u64;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A directory of its own for a test, gone afterwards.
-    struct Scratch(PathBuf);
+    pub(crate) struct Scratch(pub(crate) PathBuf);
 
     impl Scratch {
-        fn new(name: &str) -> Scratch {
+        pub(crate) fn new(name: &str) -> Scratch {
             let path = std::env::temp_dir().join(format!("newtmq-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             Scratch(path)

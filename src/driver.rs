@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::mpsc;
 
 use crate::rt::Clock;
+use crate::store::{Desk, News};
 pub use decide::{Answer, Asked, Decider};
 pub use mail::{Dealer, Letter, Mailbox, Office, Reports, control, office};
 #[cfg(madsim)]
@@ -88,6 +89,10 @@ pub struct Driver<P: Poller> {
     out: Outbox,
     outputs: Vec<Output>,
     stopping: bool,
+    /// Where batches go; none if nothing is stored.
+    desk: Option<Desk>,
+    /// Slots that are not read while the store is behind.
+    unread: Vec<u32>,
     /// Who answers the questions of hooks; without one the shard is not configured to ask.
     decider: Option<Decider>,
     /// What was answered. A connection has one open question at most, so there are no more answers than connections.
@@ -117,6 +122,8 @@ impl<P: Poller> Driver<P> {
             out: Outbox::default(),
             outputs: Vec::new(),
             stopping: false,
+            desk: None,
+            unread: Vec::new(),
             decider: None,
             verdicts,
             answers,
@@ -127,6 +134,13 @@ impl<P: Poller> Driver<P> {
     #[must_use]
     pub fn decided_by(mut self, decider: Option<Decider>) -> Driver<P> {
         self.decider = decider;
+        self
+    }
+
+    /// With somebody who stores what the shard wants stored.
+    #[must_use]
+    pub fn stored_by(mut self, desk: Option<Desk>) -> Driver<P> {
+        self.desk = desk;
         self
     }
 
@@ -144,6 +158,10 @@ impl<P: Poller> Driver<P> {
     /// Reads what the connection has, within a budget.
     fn read(&mut self, slot: u32) {
         let mut budget = READ_BYTES;
+        if self.desk.as_ref().is_some_and(Desk::is_behind) {
+            self.unread.push(slot);
+            return;
+        }
         loop {
             let Some(s) = self.slots.get(slot) else { return };
             if s.held {
@@ -221,7 +239,10 @@ impl<P: Poller> Driver<P> {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
                         }
                     }
-                    Output::Store(_) => unreachable!("no zone stores anything"),
+                    Output::Store(batch) => {
+                        let desk = self.desk.as_ref().expect("a shard stores only if there is a store");
+                        desk.give(self.mail.own, batch);
+                    }
                     Output::Event(event) => tracing::debug!(
                         hook = event.hook.name(),
                         client = %event.client,
@@ -403,12 +424,33 @@ impl<P: Poller> Driver<P> {
                     self.stopping |= command == AdminCommand::Shutdown;
                     self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
                 }
+                Letter::Store(news) => self.hear(news),
             }
             self.take_outputs();
         }
         while let Poll::Ready(Some((request, verdict))) = self.verdicts.poll_recv(context) {
             self.shard.handle(self.now, ShardInput::Decided { request, verdict }, &mut self.out);
             self.take_outputs();
+        }
+    }
+
+    /// The store says something.
+    fn hear(&mut self, news: News) {
+        let input = match news {
+            News::Recovered(chunk) => ShardInput::Recovered(chunk),
+            News::Stored { upto, segment } => ShardInput::Stored { upto, segment },
+            News::State(state) => ShardInput::Store(state),
+            News::Renew { before } => ShardInput::Renew { before },
+            News::Room => return self.read_again(),
+        };
+        self.shard.handle(self.now, input, &mut self.out);
+        self.read_again();
+    }
+
+    /// Those that were not read while the store was behind get their turn; if it still is, they wait on.
+    fn read_again(&mut self) {
+        for slot in self.unread.drain(..) {
+            self.ready.push(slot);
         }
     }
 

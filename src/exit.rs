@@ -18,6 +18,8 @@ pub enum Exit {
     Usage = 2,
     /// An address cannot be listened on, mostly because another process does.
     Listen = 3,
+    /// `newtmq data` found that something is damaged or missing.
+    Damaged = 4,
 }
 
 impl From<Exit> for ExitCode {

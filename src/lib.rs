@@ -21,3 +21,4 @@ pub mod reload;
 pub mod rt;
 pub mod run;
 pub mod settings;
+pub mod store;

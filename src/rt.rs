@@ -128,25 +128,33 @@ mod tcp {
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
     start: tokio::time::Instant,
+    /// What it showed then.
+    from: Instant,
 }
 
 impl Clock {
     /// A clock that starts at zero.
     #[must_use]
     pub fn start() -> Clock {
-        Clock { start: tokio::time::Instant::now() }
+        Clock::start_at(Instant::START)
     }
 
-    /// Time since the start.
+    /// A clock that goes on from a time.
+    #[must_use]
+    pub fn start_at(from: Instant) -> Clock {
+        Clock { start: tokio::time::Instant::now(), from }
+    }
+
+    /// The time.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant::START + self.start.elapsed()
+        self.from + self.start.elapsed()
     }
 
     /// A time of the core as one that can be slept until.
     #[must_use]
     pub fn at(&self, instant: Instant) -> tokio::time::Instant {
-        self.start + (instant - Instant::START)
+        self.start + instant.saturating_since(self.from)
     }
 }
 

@@ -1,15 +1,18 @@
 //! Running the broker until it is told to stop.
 
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use newtmq_base::{ListenerId, SEED_BYTES, ShardId};
-use newtmq_node::{AdminCommand, Boot, Control, ControlBoot, Hook, HookSet, Shard, ShardConfig};
+use newtmq_base::{Instant, ListenerId, SEED_BYTES, ShardId};
+use newtmq_node::{
+    AdminCommand, Boot, Control, ControlBoot, Durability, Hook, HookSet, Keeper, Replay, Shard, ShardConfig,
+};
 use tokio::sync::mpsc;
 
 use crate::access::Access;
-use crate::banner::{self, BannerFacts, Listening};
+use crate::banner::{self, BannerFacts, Listening, Storage};
 use crate::config::{self, Config};
 use crate::data::NodeIdentity;
 use crate::driver::{self, Driver, Office};
@@ -18,6 +21,7 @@ use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reload};
 use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
+use crate::store::{self, Desk, News, Opened, Writer};
 use crate::{listener, memory, settings};
 
 /// What a broker is started with.
@@ -31,6 +35,8 @@ pub struct RunOptions {
     pub shards: u16,
     /// The start message is one line of JSON.
     pub json: bool,
+    /// The data directory, whose lock is held. Without one nothing may be stored.
+    pub data: Option<PathBuf>,
 }
 
 /// Runs the broker until a signal stops it. The first one lets clients go in order, a second one ends the process.
@@ -40,7 +46,7 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, reloadable } = start(&options, commanded).await?;
+        let Started { drivers, listening, intakes, reloadable, stored } = start(&options, commanded).await?;
         // Without a file it stays what ends a process whose terminal is closed.
         if !reloadable.is_empty() {
             let signals = ReloadSignals::new().context("listen for signals")?;
@@ -50,8 +56,14 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
         memory::watch(options.config.memory.high_watermark, commands);
         let authentication = !options.config.access.allow_anonymous;
-        banner::print(&BannerFacts { node: options.node, listeners: listening, authentication, json: options.json });
+        let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
+        let facts =
+            BannerFacts { node: options.node, listeners: listening, authentication, storage, json: options.json };
+        banner::print(&facts);
         drive_all(drivers).await?;
+        if let Some(writer) = writer {
+            writer.end().await;
+        }
         for intake in &intakes {
             tracing::info!(listener = intake.listener().path(), counters = ?intake.counters, "connections");
         }
@@ -92,6 +104,8 @@ pub struct Started {
     pub intakes: Vec<Arc<Intake>>,
     /// What can be read again while it runs.
     pub reloadable: Vec<Arc<dyn Reload>>,
+    /// The thread that writes the store, which ends after the drivers, and what was stored before.
+    pub stored: Option<(Writer, Storage)>,
 }
 
 impl std::fmt::Debug for Started {
@@ -100,21 +114,23 @@ impl std::fmt::Debug for Started {
     }
 }
 
-/// Opens every listener, and then makes the shards.
+/// Opens every listener, reads what was stored, and then makes the shards. Who connects meanwhile waits.
 ///
 /// # Errors
-/// [`CannotListen`]; a file of users, rules or certificates; no random bytes.
+/// [`CannotListen`]; [`store::StoreError`]; a file of users, rules or certificates; no random bytes.
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
     let contexts = contexts(&options.config)?;
-    let clock = Clock::start();
-    let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
     let listeners = listen(&options.config).await?;
+    let opened = open_store(options)?;
+    // It goes on where the log ends, so that no deadline in it comes early.
+    let clock = Clock::start_at(opened.as_ref().map_or(Instant::START, |opened| opened.replay.now()));
+    let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
     let (mailboxes, office, reports) = driver::office(options.shards);
     let hooks = logged_hooks().union(access.hooks());
     let config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
     let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
-    let mut drivers = Vec::new();
-    for (shard, mail) in (0..).map(ShardId).zip(mailboxes) {
+    let mut shards = Vec::new();
+    for shard in (0..options.shards).map(ShardId) {
         let boot = Boot {
             now: clock.now(),
             wall: rt::wall_time(),
@@ -125,10 +141,22 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             shards: options.shards,
             node_seed,
         };
-        let streams = rt::streams().context("watch connections")?;
-        let driver = Driver::new(Shard::new(config.clone(), boot), clock, streams, mail);
-        drivers.push(driver.decided_by(access.decider()));
+        shards.push(Shard::new(config.clone(), boot));
     }
+    let (stored, desk) = match opened {
+        Some(opened) => {
+            let (writer, storage, desk) = start_writer(options, opened, &config, &shards[0], &office)?;
+            (Some((writer, storage)), Some(desk))
+        }
+        None => (None, None),
+    };
+    let mut drivers = Vec::new();
+    for (shard, mail) in shards.into_iter().zip(mailboxes) {
+        let streams = rt::streams().context("watch connections")?;
+        let driver = Driver::new(shard, clock, streams, mail).decided_by(access.decider());
+        drivers.push(driver.stored_by(desk.clone()));
+    }
+    drop(desk);
     let boot = ControlBoot {
         now: clock.now(),
         wall: rt::wall_time(),
@@ -150,7 +178,53 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let files = access.has_files().then_some(access as Arc<dyn Reload>);
     let reloadable = files.into_iter().chain(contexts).collect();
-    Ok(Started { drivers, listening, intakes, reloadable })
+    Ok(Started { drivers, listening, intakes, reloadable, stored })
+}
+
+/// Opens the store, if a zone wants something stored and there is a data directory.
+fn open_store(options: &RunOptions) -> anyhow::Result<Option<Opened>> {
+    let Some(data) = &options.data else { return Ok(None) };
+    let zones = options.config.zones.values();
+    if zones.map(|zone| settings::durability(zone.durability)).all(|durability| durability == Durability::Memory) {
+        warn_of_what_is_there(data);
+        return Ok(None);
+    }
+    Ok(Some(store::open(data, &options.config.store)?))
+}
+
+fn warn_of_what_is_there(data: &Path) {
+    let folder = data.join(store::STORE_FOLDER);
+    if folder.is_dir() {
+        let folder = folder.display();
+        tracing::warn!(%folder, "no zone is durable: what was stored before stays there, and comes back when one is");
+    }
+}
+
+/// Gives the shards what was stored, and starts the thread that writes.
+fn start_writer(
+    options: &RunOptions,
+    opened: Opened,
+    config: &ShardConfig,
+    first: &Shard,
+    office: &Office<Stream>,
+) -> anyhow::Result<(Writer, Storage, Desk)> {
+    let Opened { wal, replay, folder } = opened;
+    let (sessions, retained) = replay.counts();
+    hand_out(replay, options.shards, config, first, office);
+    let of = &options.config.store;
+    let keeper = Keeper::new(wal, store::keeper_config(of), options.shards);
+    let (writer, desk) = Writer::start(keeper, of.group_wait, office.clone()).context("start the store's thread")?;
+    Ok((writer, Storage::Folder { folder, sessions, retained }, desk))
+}
+
+/// Each shard gets its clients' sessions and its topics' retained messages.
+fn hand_out(replay: Replay, shards: u16, config: &ShardConfig, first: &Shard, office: &Office<Stream>) {
+    let zone = |name: &str| config.zones.iter().find(|zone| *zone.name == *name).unwrap_or(&config.zones[0]);
+    // Client Identifiers and Topic Names are divided alike.
+    let chunks = replay.divide(shards, |name| first.home(name).0, |name| zone(name).session);
+    for (shard, chunk) in (0..).map(ShardId).zip(chunks) {
+        office.store(shard, News::Recovered(Box::new(chunk)));
+    }
 }
 
 /// The certificates of each listener, read before anything is opened; none without TLS.

@@ -11,7 +11,9 @@ use newtmq_node::{
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
-use crate::config::{Access, AclDenyAction, AclNomatch, Config, DefaultPriority, LoginThrottle, SharedStrategy, Zone};
+use crate::config::{
+    self, Access, AclDenyAction, AclNomatch, Config, DefaultPriority, LoginThrottle, SharedStrategy, Zone,
+};
 
 /// The shard's part of a configuration. Listeners keep their order, so [`newtmq_base::ListenerId`] is their index.
 #[must_use]
@@ -80,6 +82,17 @@ pub fn access(access: &Access) -> AccessConfig {
     }
 }
 
+/// `auto` has become another one before; here it stores nothing.
+#[must_use]
+pub fn durability(durability: config::Durability) -> Durability {
+    match durability {
+        config::Durability::Auto | config::Durability::Memory => Durability::Memory,
+        config::Durability::None => Durability::Written,
+        config::Durability::Group => Durability::Synced,
+        config::Durability::Always => Durability::SyncedAtOnce,
+    }
+}
+
 /// What `login_throttle.*` says.
 #[must_use]
 pub fn throttle(throttle: &LoginThrottle) -> ThrottleLimits {
@@ -94,7 +107,7 @@ pub fn throttle(throttle: &LoginThrottle) -> ThrottleLimits {
 fn zone(name: &str, zone: &Zone) -> ZoneConfig {
     ZoneConfig {
         name: name.into(),
-        durability: Durability::Memory,
+        durability: durability(zone.durability),
         idle_timeout: zone.idle_timeout,
         keepalive_backoff_percent: (zone.keepalive_backoff * 100.0).round() as u32,
         server_keepalive: zone.server_keepalive.map(|time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX)),

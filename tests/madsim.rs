@@ -196,6 +196,7 @@ fn broker_with(
         node: NodeIdentity { node_id: NodeId(1), incarnation: Incarnation(1) },
         shards: 4,
         json: true,
+        data: None,
     };
     let running = node.spawn(async move {
         let Started { drivers, listening, .. } = start(&options, commanded).await.unwrap();

@@ -20,6 +20,7 @@ pub fn markdown() -> String {
     part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
     part(&mut out, "Routing", "", "", once("broker"));
+    part(&mut out, "Store", STORE, "", once("store"));
     part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", ACCESS, "", once(""));
     part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
@@ -115,7 +116,11 @@ const ZONES: &str = "\
 A zone is what the clients of some listeners have in common. A listener may always name the zones
 `external` and `internal`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
 
-const RETAINED: &str = "Retained messages are kept in memory: a restart forgets them.";
+const RETAINED: &str = "\
+They are stored where sessions are: as the most durable zone says, and in memory alone if no zone is durable.";
+
+const STORE: &str = "\
+The log in the data directory, see [Durability](durability.md).";
 
 const ACCESS: &str = "\
 [Access](access.md) describes the files. They are read at the start and again at SIGHUP; their paths are relative to the

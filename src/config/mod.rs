@@ -30,8 +30,8 @@ pub use listener::{
 pub use problem::{Fault, Origin, Problem, Problems};
 pub use source::{Given, Setting};
 pub use types::{
-    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Log, LogFormat, LogLevel,
-    LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Watermark, Zone,
+    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Log, LogFormat,
+    LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
 };
 
 use known::Found;
@@ -86,6 +86,29 @@ impl Loaded {
                     problems.push(Problem { origin: None, fault });
                 }
                 None => {}
+            }
+        }
+        if problems.is_empty() { Ok(self) } else { Err(Problems(problems)) }
+    }
+
+    /// Says what `durability = "auto"` is, with a data directory or without.
+    ///
+    /// # Errors
+    /// Something is to be stored, and there is no data directory.
+    pub fn with_storage(mut self, has_data: bool) -> Result<Loaded, Problems> {
+        let mut problems = Vec::new();
+        for (name, zone) in &mut self.config.zones {
+            match zone.durability {
+                Durability::Auto if has_data => zone.durability = Durability::Group,
+                Durability::Auto => zone.durability = Durability::Memory,
+                Durability::Memory => {}
+                Durability::None | Durability::Group | Durability::Always if has_data => {}
+                Durability::None | Durability::Group | Durability::Always => {
+                    let key = format!("{}.{name}.{}", table::ZONE_SECTION, table::DURABILITY);
+                    let origin = self.settings.iter().rev().find(|set| set.key == key).map(|set| set.origin.clone());
+                    let fault = Fault::Needs { key, needs: "it needs `--data DIR`, where sessions are stored" };
+                    problems.push(Problem { origin, fault });
+                }
             }
         }
         if problems.is_empty() { Ok(self) } else { Err(Problems(problems)) }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::listener::AccessRule;
 use super::types::{
-    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, LogFormat, LogLevel, PerTime, SharedStrategy,
-    Watermark, Zone,
+    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, Durability, LogFormat, LogLevel, PerTime,
+    SharedStrategy, Watermark, Zone,
 };
 use super::value;
 
@@ -338,6 +338,15 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "How long a publisher is held for slow clients at most.",
     ),
     key(
+        DURABILITY,
+        Field::Word(Durability::WORDS, |z, v| z.durability = Durability::ALL[v]),
+        "auto",
+        "When a client is told that a message, a subscription or its session is there to stay. `memory`: at once, and a \
+         restart forgets it. `none`: when it is written, which survives the end of the process and not of the machine. \
+         `group`: when it is on the disk, together with what others wait for. `always`: the same without waiting for \
+         others. `auto`: `group` with `--data DIR`, `memory` without. See [Durability](durability.md).",
+    ),
+    key(
         "enable_acl",
         Field::Flag(|z, v| z.enable_acl = v),
         "on",
@@ -451,6 +460,25 @@ pub(super) const ROOT: &[Key<Config>] = &[
         "A question to a hook, such as whether a client may connect or publish, is answered with no after this time.",
     ),
     key(
+        "store.group_wait",
+        Field::Time(0, 1000, |c, v| c.store.group_wait = v),
+        "2ms",
+        "How long the first one waits for others to come along, with `durability = \"group\"`: one sync is for all of \
+         them. `0ms` is only for those who came while the last sync was under way.",
+    ),
+    key(
+        "store.segment_size",
+        Field::Size(64 << 10, 1 << 30, |c, v| c.store.segment_size = v),
+        "64MB",
+        "A file of the log is followed by a new one when it has this size. A start needs memory for one of them.",
+    ),
+    key(
+        "store.log_size_min",
+        Field::Size(128 << 10, 1 << 40, |c, v| c.store.log_size_min = v),
+        "256MB",
+        "Below this size the log is never made shorter; above, it may be twice as large as what lives in it.",
+    ),
+    key(
         "memory.high_watermark",
         Field::Watermark(|c, v| c.memory.high_watermark = v),
         "90%",
@@ -549,6 +577,8 @@ pub(super) const ROOT: &[Key<Config>] = &[
 /// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
 pub(super) const PASSWORD_FILE: &str = "password_file";
+/// The key of a zone that may need a data directory.
+pub(super) const DURABILITY: &str = "durability";
 /// What a zone's keys begin with, before its name.
 pub(super) const ZONE_SECTION: &str = "zone";
 

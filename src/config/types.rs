@@ -29,6 +29,19 @@ pub struct Config {
     pub memory: Memory,
     /// Who may connect, and what they may do.
     pub access: Access,
+    /// What outlives the process.
+    pub store: Store,
+}
+
+/// `store.*`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Store {
+    /// How long the first one waits for others to be synced together.
+    pub group_wait: Duration,
+    /// Bytes of a segment of the log.
+    pub segment_size: u64,
+    /// Bytes below which the log is not made shorter.
+    pub log_size_min: u64,
 }
 
 /// `allow_anonymous`, `password_file`, `acl_*` and `login_throttle.*`
@@ -164,6 +177,8 @@ pub struct Zone {
     pub enable_acl: bool,
     /// Clients have to say who they are, as `allow_anonymous` and `password_file` want it.
     pub enable_auth: bool,
+    /// When somebody is told that something stays.
+    pub durability: Durability,
 }
 
 /// `retained.*`
@@ -234,6 +249,22 @@ words! {
         Sticky = "sticky",
         /// By the publisher's Client Identifier.
         Hash = "hash",
+    }
+}
+
+words! {
+    /// When somebody is told that something outlives the process.
+    Durability {
+        /// `group` with a data directory, `memory` without.
+        Auto = "auto",
+        /// It does not.
+        Memory = "memory",
+        /// When it is written.
+        None = "none",
+        /// When it is synced together with others.
+        Group = "group",
+        /// When it is synced, without waiting for others.
+        Always = "always",
     }
 }
 
@@ -353,6 +384,7 @@ impl Config {
                 delay_max: Duration::ZERO,
             },
         },
+        store: Store { group_wait: Duration::ZERO, segment_size: 0, log_size_min: 0 },
     };
 }
 
@@ -381,6 +413,7 @@ impl Zone {
         max_publisher_hold: Duration::ZERO,
         enable_acl: false,
         enable_auth: false,
+        durability: Durability::Memory,
     };
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::Accepted;
 use crate::rt::Clock;
+use crate::store::News;
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
 /// holds the rest.
@@ -37,6 +38,8 @@ pub enum Letter<S> {
     },
     /// A command.
     Admin(AdminCommand),
+    /// The store.
+    Store(News),
 }
 
 /// What a driver gets and sends.
@@ -67,6 +70,18 @@ impl<S> Office<S> {
     pub fn command(&self, command: &AdminCommand) {
         for letters in &self.letters {
             let _ = letters.send(Letter::Admin(command.clone()));
+        }
+    }
+
+    /// Tells a shard what the store says. Who has ended already has told everybody what there was to tell.
+    pub fn store(&self, shard: ShardId, news: News) {
+        let _ = self.letters[usize::from(shard.0)].send(Letter::Store(news));
+    }
+
+    /// The same, to every shard.
+    pub fn store_to_all(&self, news: impl Fn() -> News) {
+        for letters in &self.letters {
+            let _ = letters.send(Letter::Store(news()));
         }
     }
 

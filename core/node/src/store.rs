@@ -75,8 +75,8 @@ impl Batch {
     }
 }
 
-/// How the store is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How the store is, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum StoreState {
     /// It stores.
     #[default]

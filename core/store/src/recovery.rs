@@ -314,6 +314,12 @@ impl<D: Disk> Opening<D> {
         self.disk.sync_names()
     }
 
+    /// What was found so far.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
     /// The log, open for writing, and what was found. Everything must have been read.
     ///
     /// # Errors

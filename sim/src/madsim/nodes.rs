@@ -123,6 +123,7 @@ impl Nodes {
             },
             shards: self.scenario.shards.clamp(1, SHARDS_MAX),
             json: true,
+            data: None,
         };
         let handle = Handle::current();
         if start_number > 1 {

@@ -5,6 +5,7 @@ use newtmq_mqtt::{PacketType, QoS};
 use newtmq_session::{Message, MessageId, MessageParts};
 
 use crate::ledger::{DropReason, Ledger};
+use crate::store::StoreState;
 
 /// The figures of one shard, or of all.
 #[derive(Debug, Clone, Copy, Default)]
@@ -21,6 +22,10 @@ pub struct Report {
     pub filters: u64,
     /// Topics with a retained message.
     pub retained: u64,
+    /// Something of this node may have to be stored.
+    pub stores: bool,
+    /// How the store is, as far as this shard knows.
+    pub store: StoreState,
     /// Counters since the start.
     pub ledger: Ledger,
 }
@@ -34,6 +39,8 @@ impl Report {
         // Every shard knows the filters of all.
         self.filters = self.filters.max(other.filters);
         self.retained += other.retained;
+        self.stores |= other.stores;
+        self.store = self.store.max(other.store);
         self.ledger.add(&other.ledger);
     }
 
@@ -133,6 +140,13 @@ impl Sys {
         say(&format!("{node}/uptime"), &uptime((now - self.started).as_secs()));
         let wall = self.wall.0 + u64::try_from((now - self.started).as_millis()).unwrap_or(u64::MAX);
         say(&format!("{node}/datetime"), &datetime(wall));
+        let store = match report.store {
+            _ if !report.stores => "memory",
+            StoreState::Open => "open",
+            StoreState::Full => "full",
+            StoreState::Failed => "failed",
+        };
+        say(&format!("{node}/store"), store);
         for (most, (name, count)) in self.most.iter_mut().zip(report.stats()) {
             *most = count.max(*most);
             say(&format!("{node}/stats/{name}/count"), &count.to_string());

@@ -23,6 +23,8 @@ impl Shard {
             shared_subscriptions: self.shared_subscriptions,
             filters: self.topics.filters() as u64,
             retained: u64::from(self.shares.retained.used),
+            stores: self.journal.is_on(),
+            store: self.journal.state(),
             ledger: self.ledger,
         }
     }
