@@ -162,10 +162,12 @@ fn tell(report: &Report, replay: &Replay, took: Duration) {
     for gap in &report.gaps {
         tracing::warn!(first = gap.first, records = gap.count, "records of the log are missing");
     }
+    // Those of sessions that are not there are no sign of damage: the beginning of a session may have been freed, and its
+    // next snapshot comes later.
     let lost = replay.lost();
-    if lost != newtmq_node::Lost::default() {
-        let (unreadable, orphans, messages) = (lost.unreadable, lost.orphans, lost.messages);
-        tracing::warn!(unreadable, orphans, messages, "records of the log could not be used");
+    if lost.unreadable + lost.messages > 0 {
+        let (unreadable, messages) = (lost.unreadable, lost.messages);
+        tracing::warn!(unreadable, messages, "records of the log could not be used");
     }
     let (sessions, retained) = replay.counts();
     let took = took.as_millis() as u64;

@@ -135,13 +135,14 @@ impl Loop {
     fn start(&self, address: SocketAddr) -> Child {
         let mut command = Command::new(&self.newtmq);
         command.env_clear().args(["run", "--json", "--log", "warn", "--shards", "2", "--data"]).arg(&self.data);
-        for set in [
-            &format!("listener.tcp.external.bind={address}"),
+        let more = std::env::var("KILL_LOOP_SET").ok();
+        for set in more.iter().map(String::as_str).chain([
+            &*format!("listener.tcp.external.bind={address}"),
             "zone.external.max_mqueue_len=60000",
             // So that there are many segments, and old ones are freed.
             "store.segment_size=64KB",
             "store.log_size_min=128KB",
-        ] {
+        ]) {
             command.args(["--set", set]);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log_of(&self.data)).expect("a log");
