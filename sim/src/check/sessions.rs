@@ -24,6 +24,7 @@ impl State {
             live: Vec::new(),
             possible_until: Instant::START,
             unclear: false,
+            unheard: Instant::START,
             several: false,
             owner: u32::MAX,
             subs: Vec::new(),
@@ -55,6 +56,9 @@ impl State {
         for other in self.ids[id as usize].live.clone() {
             let other = self.conn_mut(ConnIx(other));
             other.rival.get_or_insert(cx.now);
+            if let Some(expiry) = other.unread_expiry.take() {
+                (other.expiry_min, other.expiry_max) = expiry;
+            }
             unanswered |= other.connack.is_none();
         }
         let troubled = self.clients[client.0 as usize].is_troubled();
@@ -96,6 +100,7 @@ impl State {
             unsettled: std::collections::VecDeque::new(),
             last: None,
             last_expiry: None,
+            unread_expiry: None,
             will,
         };
         let at = conn.0 as usize;
@@ -204,7 +209,8 @@ impl State {
         let known = &mut self.ids[id as usize];
         known.current = Some(conn.0);
         known.live = unknown;
-        let others = !known.live.is_empty();
+        // One that had gone before this CONNACK was written has done by then what it did.
+        let others = !known.live.is_empty() || known.unheard >= sent_at;
         known.live.push(conn.0);
         known.possible_until = Instant::START;
         known.unclear = others;
@@ -305,6 +311,7 @@ impl State {
         let c = self.conn_mut(conn);
         c.closed = Some((cx.now, by));
         if let Some(expiry) = c.last_expiry.filter(|_| by == Closer::Client && c.is_plain() && c.rival.is_none()) {
+            c.unread_expiry = Some((c.expiry_min, c.expiry_max));
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
         }
         let (id, clean, expiry_min, refused) = (c.id, c.clean, c.expiry_min, c.refused);
@@ -338,6 +345,7 @@ impl State {
             // It may have been served without anybody knowing.
             self.doubt(id);
             self.ids[id as usize].unclear = true;
+            self.ids[id as usize].unheard = cx.now;
         }
         let until = if expiry_max == 0 && current { Instant::START } else { self.latest(node, cx.now, expiry_max) };
         let known = &mut self.ids[id as usize];

@@ -165,6 +165,8 @@ pub(super) struct Conn {
     pub(super) last: Option<(Uid, bool, bool)>,
     /// Session Expiry Interval of its DISCONNECT.
     pub(super) last_expiry: Option<u32>,
+    /// What the interval may be if that DISCONNECT is never read: a take-over may come before it.
+    pub(super) unread_expiry: Option<(u32, u32)>,
     pub(super) will: Option<Box<WillState>>,
 }
 
@@ -216,6 +218,8 @@ pub(super) struct Id {
     pub(super) possible_until: Instant,
     /// Something that is not known may have ended the session since the last CONNACK.
     pub(super) unclear: bool,
+    /// The broker noticed then the end of a connection that it may have accepted without anybody knowing.
+    pub(super) unheard: Instant,
     pub(super) subs: Vec<u32>,
     /// Several clients have it.
     pub(super) several: bool,
