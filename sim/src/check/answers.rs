@@ -115,7 +115,10 @@ impl State {
         let round = c.connack.map_or(Duration::ZERO, |of| of.at - c.connect_at);
         let slow = seconds > 0 && (self.limits.late > keep_alive / 4 || round > keep_alive / 4);
         let small = c.max_packet_size.is_some_and(|size| size < 1024);
-        (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
+        // Clients that share a session do not know of each other's exchanges, which count toward its limit.
+        let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
+        (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
+            || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
     }
 
