@@ -164,6 +164,8 @@ impl State {
                 if grant.overlaps(message.sent, until) {
                     if own {
                         explained.own = true;
+                        // It gives this copy nothing.
+                        least = 0;
                     } else {
                         explained.live_qos |= mask;
                         explained.plain |= sub.group.is_none();
