@@ -135,8 +135,7 @@ impl State {
         let target = of.target(id, epoch, counts);
         target.received = true;
         (target.conn, target.received_at, target.acked) = (conn, cx.now, None);
-        target.pids.rotate_right(1);
-        target.pids[0] = (facts.pid.unwrap_or(0), conn);
+        target.came_with(facts.pid.unwrap_or(0), conn);
         if self.topics[message.topic as usize].shared {
             self.doubt_groups(message.uid);
         }
@@ -256,15 +255,12 @@ impl State {
         target.conn = conn;
         let live = message.logical * (u32::from(explained.plain) + explained.shared);
         let pid = facts.pid.unwrap_or(0);
-        let known = target.pids.iter_mut().find(|(other, _)| *other == pid && pid > 0);
+        let known = target.copies_known().find(|(other, _)| *other == pid && pid > 0);
         // A copy keeps its Packet Identifier when it is sent again.
         let last_conn = known.map(|(_, last)| core::mem::replace(last, conn));
         let again = facts.dup && last_conn.is_some();
         if !again {
-            target.pids.rotate_right(1);
-            target.pids[0] = (pid, conn);
-        }
-        if !again {
+            target.came_with(pid, conn);
             target.acked = None;
             match kind {
                 Kind::Live => target.copies += 1,

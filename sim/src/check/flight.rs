@@ -17,6 +17,8 @@ pub(super) struct InFlight {
     /// Where it came last.
     pub(super) conn: u32,
     pub(super) at: newtmq_base::Instant,
+    /// It takes a place in the window of its connection.
+    counts: bool,
 }
 
 impl State {
@@ -25,10 +27,11 @@ impl State {
         let Some(pid) = facts.pid else { return };
         cx.owe(Check::PacketIdReused);
         cx.owe(Check::Window);
+        let counts = !self.crossed(conn, facts);
         let State { conns, ids, limits, .. } = self;
         let Some(c) = conns[conn as usize].as_deref_mut() else { return };
         let known = &mut ids[c.id as usize];
-        let new = InFlight { pid, uid: facts.uid, topic: facts.topic, qos: facts.qos, conn, at: cx.now };
+        let new = InFlight { pid, uid: facts.uid, topic: facts.topic, qos: facts.qos, conn, at: cx.now, counts };
         let mut reused = None;
         match known.inflight.iter_mut().find(|flight| flight.pid == pid) {
             Some(flight) => {
@@ -38,12 +41,16 @@ impl State {
                 if !same && !given_up && !c.wild {
                     reused = Some(*flight);
                 }
-                c.outstanding += u32::from(flight.conn != conn);
-                *flight = new;
+                let counted = flight.counts && flight.conn == conn;
+                // One more copy of what is in the window, or not any more, changes nothing.
+                let counts = if same && flight.conn == conn { flight.counts } else { counts };
+                c.outstanding += u32::from(counts);
+                c.outstanding = c.outstanding.saturating_sub(u32::from(counted));
+                *flight = InFlight { counts, ..new };
             }
             None => {
                 known.inflight.push_back(new);
-                c.outstanding += 1;
+                c.outstanding += u32::from(counts);
             }
         }
         let window = u32::from(c.receive_maximum).min(limits.inflight);
@@ -54,6 +61,22 @@ impl State {
         if let Some(old) = reused {
             self.reused(conn, facts, &old, cx);
         }
+    }
+
+    /// Whether it was sent again in this connection while its acknowledgement was on its way: the broker, which has that by
+    /// now, has a place in the window again.
+    fn crossed(&mut self, conn: u32, facts: &ReceiveFacts) -> bool {
+        let c = self.conn(conn);
+        let (id, pid) = (c.id, facts.pid.unwrap_or(0));
+        if !facts.dup || c.v5 || !self.limits.retries {
+            return false;
+        }
+        let epoch = self.ids[id as usize].epoch;
+        // What has no name, or was acknowledged long ago and is forgotten, is taken for such a copy.
+        let Some(message) = facts.uid.and_then(|uid| self.message(uid)) else { return true };
+        let target = message.targets.iter_mut().find(|target| target.id == id && target.epoch == epoch);
+        // It was in flight in this connection and is not any more.
+        target.is_some_and(|target| target.copies_known().any(|of| *of == (pid, conn)))
     }
 
     #[cold]
@@ -115,7 +138,7 @@ impl State {
             return;
         }
         known.inflight.remove(at);
-        if flight.conn == conn.0 {
+        if flight.conn == conn.0 && flight.counts {
             c.outstanding = c.outstanding.saturating_sub(1);
         }
         let (id, epoch) = (c.id, known.epoch);

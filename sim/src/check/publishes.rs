@@ -77,8 +77,9 @@ pub(super) struct Target {
     /// Connection of the last copy, and when it came.
     pub(super) conn: u32,
     pub(super) received_at: Instant,
-    /// Packet Identifiers of its last copies, each with its last connection.
+    /// Packet Identifiers of its last copies, each with its last connection; then those of the copies before.
     pub(super) pids: [(u16, u32); 4],
+    pub(super) more_pids: Vec<(u16, u32)>,
     /// Messages and bytes for the session's queue that surely were in front of it when it was sent.
     pub(super) matched: u64,
     pub(super) bytes: u64,
@@ -101,10 +102,26 @@ impl Target {
             conn: u32::MAX,
             received_at: Instant::START,
             pids: [(0, u32::MAX); 4],
+            more_pids: Vec::new(),
             matched,
             bytes,
             behind: None,
         }
+    }
+
+    /// Another copy came, with this Packet Identifier or 0.
+    pub(super) fn came_with(&mut self, pid: u16, conn: u32) {
+        let [.., oldest] = self.pids;
+        if oldest.0 > 0 {
+            self.more_pids.push(oldest);
+        }
+        self.pids.rotate_right(1);
+        self.pids[0] = (pid, conn);
+    }
+
+    /// Packet Identifiers of its copies, each with its last connection.
+    pub(super) fn copies_known(&mut self) -> impl Iterator<Item = &mut (u16, u32)> {
+        self.pids.iter_mut().chain(&mut self.more_pids)
     }
 }
 
