@@ -21,8 +21,8 @@ mod witness;
 
 use newtmq_base::Instant;
 
-use crate::history::{Event, Names, Stamped};
-use crate::report::{Findings, Invariant};
+use crate::history::{Closer, Event, Names, Stamped};
+use crate::report::{Check, Findings, Invariant};
 use crate::scenario::Scenario;
 use state::State;
 use witness::Cx;
@@ -50,6 +50,9 @@ impl Invariant for HistoryChecker {
         }
         let cx = &mut Cx { now: stamped.at, names, findings };
         self.state.begin(cx);
+        if is_from_broker(&stamped.event) {
+            cx.owe(Check::Protocol);
+        }
         match &stamped.event {
             Event::Publish { conn, facts } => self.state.publish(*conn, facts, cx),
             Event::Acked { conn, kind, pid, code, sent_at } => {
@@ -88,4 +91,19 @@ impl Invariant for HistoryChecker {
     fn end(&mut self, _at: Instant, _names: &Names, _findings: &mut Findings) {
         // A run that does not come to its quiescence owes nothing at its end.
     }
+}
+
+/// Whether it is a packet of the broker, which the client has looked at as a whole.
+const fn is_from_broker(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Connack { .. }
+            | Event::Suback { .. }
+            | Event::Unsuback { .. }
+            | Event::Acked { .. }
+            | Event::Receive { .. }
+            | Event::Released { .. }
+            | Event::Pingresp { .. }
+            | Event::Disconnect { by: Closer::Server, .. }
+    )
 }

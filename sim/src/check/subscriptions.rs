@@ -174,9 +174,13 @@ impl State {
         let Some(at) = c.requests.iter().position(|request| request.subscribe && request.pid == pid) else { return };
         let request = c.requests.remove(at);
         let id = c.id;
+        let wild = c.wild;
         self.settle(conn.0, request.sequence, cx.now);
-        // A client that may have said anything else since is sure of nothing.
-        let epoch = if self.conn(conn.0).wild { u32::MAX } else { self.ids[id as usize].epoch };
+        if wild {
+            // It may answer a SUBSCRIBE that nobody knows of.
+            return;
+        }
+        let epoch = self.ids[id as usize].epoch;
         if codes.len() != request.subs.len() {
             let message = format!(
                 "{}: SUBACK has {} reason codes for {} filters",
