@@ -62,6 +62,7 @@ pub(crate) fn write(stamped: &Stamped, hash: &mut TraceHash) {
         Event::Released { conn, pid } => put(hash, 12, &[u64::from(conn.0), u64::from(*pid)]),
         Event::Handed { conn, uid: of, qos } => put(hash, 13, &[u64::from(conn.0), uid(Some(*of)), *qos as u64]),
         Event::Pingresp { conn } => put(hash, 14, &[u64::from(conn.0)]),
+        Event::Pingreq { conn } => put(hash, 23, &[u64::from(conn.0)]),
         Event::Disconnect { conn, by, code, expiry_s } => {
             put(hash, 15, &[u64::from(conn.0), closer(*by), u64::from(code.code()), option(*expiry_s)]);
         }

@@ -204,7 +204,7 @@ impl Client {
         self.send_due_acks(cx);
         self.publish_due_rows(cx);
         if self.link.as_ref().is_some_and(|link| link.ping_at() <= cx.now) {
-            self.ping(cx.now);
+            self.ping(cx);
         }
         if self.retry.at <= cx.now {
             self.open(cx);

@@ -426,6 +426,11 @@ pub enum Event {
         /// With which QoS it came.
         qos: QoS,
     },
+    /// A PINGREQ was sent.
+    Pingreq {
+        /// The connection.
+        conn: ConnIx,
+    },
     /// A PINGRESP arrived.
     Pingresp {
         /// The connection.

@@ -226,6 +226,7 @@ const fn is_traffic(event: &Event) -> bool {
             | Event::Ack { .. }
             | Event::Released { .. }
             | Event::Handed { .. }
+            | Event::Pingreq { .. }
             | Event::Pingresp { .. }
     )
 }

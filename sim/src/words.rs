@@ -162,6 +162,7 @@ impl<'a> Words<'a> {
             Event::Handed { conn, uid, .. } => {
                 (conn, Way::Here, format!("hands {} to its application", self.uid(*uid)), String::new())
             }
+            Event::Pingreq { conn } => (conn, Way::ToServer, "PINGREQ".into(), String::new()),
             Event::Pingresp { conn } => (conn, Way::ToClient, "PINGRESP".into(), String::new()),
             Event::Disconnect { conn, by, code, .. } => {
                 let way = if *by == Closer::Server { Way::ToClient } else { Way::ToServer };
@@ -278,6 +279,7 @@ impl<'a> Words<'a> {
                 | Event::Suback { .. }
                 | Event::Unsubscribe { .. }
                 | Event::Unsuback { .. }
+                | Event::Pingreq { .. }
                 | Event::Pingresp { .. }
                 | Event::Disconnect { .. }
                 | Event::Close { .. }

@@ -5,6 +5,7 @@ use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
 
+use super::limits::CONTROL_BYTES;
 use super::state::{Conn, State};
 use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx};
@@ -160,10 +161,12 @@ impl State {
             }
             self.judge_taken_over(conn, cx);
             let c = self.conn(conn);
-            if c.gone.is_some() || c.server_disconnect.is_some() || c.rival.is_some() {
+            let pressed = self.nodes[usize::from(c.node)].pressed && c.sent_publishes > 0;
+            if c.gone.is_some() || c.server_disconnect.is_some() || c.rival.is_some() || pressed {
                 continue;
             }
             self.judge_requests(conn, cx);
+            self.judge_pings(conn, cx);
             self.judge_publishes(conn, cx);
         }
     }
@@ -193,9 +196,40 @@ impl State {
         cx.violated(Check::TwoServed, message, story);
     }
 
+    /// PINGREQ was sent.
+    pub(super) fn ping(&mut self, conn: ConnIx, cx: &mut Cx<'_>) {
+        cx.owe(Check::RequestAnswered);
+        let c = self.conn_mut(conn);
+        c.sent_bytes += CONTROL_BYTES;
+        c.pings.push_back(cx.now);
+    }
+
+    /// PINGRESP arrived.
+    pub(super) fn pinged(&mut self, conn: ConnIx, cx: &mut Cx<'_>) {
+        let c = self.conn_mut(conn);
+        c.heard = cx.now;
+        c.pings.pop_front();
+    }
+
+    /// How long a packet may have to wait behind what its client sent before, and its answer behind what it gets.
+    fn behind(&self, c: &Conn) -> Duration {
+        let held = if c.sent_publishes > 0 { self.limits.hold } else { Duration::ZERO };
+        let queued = self.limits.queueing(self.ids[c.id as usize].matched_bytes);
+        self.lane_slack() + held + self.limits.pace(c.sent_publishes, c.sent_bytes) + queued
+    }
+
+    fn judge_pings(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        let slack = self.behind(c);
+        let Some(at) = c.pings.front().copied().filter(|at| self.is_late(*at + slack, cx.now)) else { return };
+        let message = format!("{}: PINGREQ was never answered", self.who(conn));
+        let story = Story::default().client(c.client).conn(conn).when(at, "PINGREQ was sent");
+        cx.violated(Check::RequestAnswered, message, story.when(cx.now, "quiescence, no answer"));
+    }
+
     fn judge_requests(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        let slack = self.lane_slack();
+        let slack = self.behind(c);
         let Some(request) = c.requests.iter().find(|request| self.is_late(request.at + slack, cx.now)) else { return };
         let what = if request.subscribe { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
         let message = format!("{}: {what} with Packet Identifier {} was never answered", self.who(conn), request.pid);
@@ -211,10 +245,7 @@ impl State {
 
     fn judge_publishes(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        if self.limits.paced || self.nodes[usize::from(c.node)].pressed {
-            return;
-        }
-        let slack = self.lane_slack() + self.limits.hold;
+        let slack = self.behind(c);
         let Some(publish) = c.publishes.iter().find(|publish| self.is_late(publish.at + slack, cx.now)) else { return };
         let what = if publish.received { "PUBREL" } else { "PUBLISH" };
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());

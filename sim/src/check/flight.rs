@@ -2,6 +2,7 @@
 
 use newtmq_mqtt::{QoS, ReasonCode};
 
+use super::limits::CONTROL_BYTES;
 use super::state::State;
 use super::witness::{Cx, Story};
 use crate::history::{AckKind, ConnIx, NameIx, ReceiveFacts, Uid};
@@ -120,6 +121,7 @@ impl State {
     pub(super) fn ack(&mut self, conn: ConnIx, kind: AckKind, pid: u16, code: ReasonCode, cx: &mut Cx<'_>) {
         let State { conns, ids, clients, .. } = self;
         let Some(c) = conns[conn.0 as usize].as_deref_mut() else { return };
+        c.sent_bytes += CONTROL_BYTES;
         let known = &mut ids[c.id as usize];
         let at = known.inflight.iter().position(|flight| flight.pid == pid);
         let Some((at, flight)) = at.map(|at| (at, known.inflight[at])) else {

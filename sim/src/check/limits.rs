@@ -4,6 +4,11 @@ use core::time::Duration;
 
 use crate::scenario::Scenario;
 
+/// A piece is lost six times at most, each time for twice as long.
+const LOSSES_WORTH: u64 = (1 << 6) - 1;
+/// How long the broker lets a connection that it closes take what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Limits of the broker, its defaults filled in.
 #[derive(Debug, Clone)]
 pub(super) struct Limits {
@@ -35,16 +40,23 @@ pub(super) struct Limits {
     pub(super) max_packet_size: u32,
     /// `max_connections` is set, so a connection may be closed before CONNACK.
     pub(super) connections_limited: bool,
-    /// `publish_limit` or `rate_limit` is set, so a client may have to wait for long.
-    pub(super) paced: bool,
+    /// `publish_limit`: messages a second.
+    publish_limit: Option<u64>,
+    /// `rate_limit`: bytes a second.
+    rate_limit: Option<u64>,
     /// How long a message may be under way between shards after its PUBACK; lags are added.
     pub(super) lane: Duration,
+    /// How long what is written may wait for a socket that is small. The broker closes then.
+    pub(super) drain: Duration,
     /// `idle_timeout` is so short that a CONNECT may come too late.
     pub(super) hurried: bool,
     /// `server_keepalive`
     pub(super) server_keep_alive_s: Option<u16>,
     /// `max_publisher_hold`
     pub(super) hold: Duration,
+    /// Bytes of a connection's socket at the broker, and the longest that they are under way.
+    socket_bytes: u64,
+    trip: Duration,
     /// A network in which packets may come very late.
     pub(super) late: Duration,
 }
@@ -85,12 +97,34 @@ impl Limits {
             max_qos: broker.max_qos_allowed.unwrap_or(2),
             max_packet_size: broker.max_packet_size.unwrap_or(1 << 20),
             connections_limited: broker.max_connections.is_some(),
-            paced: broker.publish_limit_per_s.is_some() || broker.rate_limit_bytes_per_s.is_some(),
+            publish_limit: broker.publish_limit_per_s.map(u64::from).filter(|limit| *limit > 0),
+            rate_limit: broker.rate_limit_bytes_per_s.filter(|limit| *limit > 0),
             lane,
+            socket_bytes: net.socket_bytes.max(1),
+            trip: Duration::from_micros(net.latency_us.end() + net.retransmit_ms * 1000 * losses.min(1) * LOSSES_WORTH),
+            drain: if net.socket_bytes < 64 << 10 { CLOSE_TIMEOUT } else { Duration::ZERO },
             hurried: broker.idle_timeout_ms.is_some_and(|ms| ms * 1000 < late_us * 4),
             server_keep_alive_s: broker.server_keepalive_s,
             hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
             late: Duration::from_micros(late_us),
         }
     }
+
+    /// How long an answer may have to wait for the socket behind so many bytes of messages.
+    pub(super) fn queueing(&self, bytes: u64) -> Duration {
+        self.trip.saturating_mul(u32::try_from(bytes / self.socket_bytes).unwrap_or(u32::MAX))
+    }
+
+    /// How long the broker may take to read so many packets and bytes of a client that sends them at once.
+    pub(super) fn pace(&self, publishes: u64, bytes: u64) -> Duration {
+        // What is due may come a little later, and not every byte is known: twice as long is enough.
+        let wait = |amount: u64, limit: Option<u64>| match limit {
+            Some(limit) => Duration::from_millis((amount * 2_000).div_ceil(limit)),
+            None => Duration::ZERO,
+        };
+        wait(publishes, self.publish_limit).max(wait(bytes, self.rate_limit))
+    }
 }
+
+/// Bytes of a packet beside topic, filters and payload, roughly.
+pub(super) const CONTROL_BYTES: u64 = 64;

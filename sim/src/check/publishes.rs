@@ -5,6 +5,7 @@ use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
+use super::limits::CONTROL_BYTES;
 use super::shared::GroupDebt;
 use super::state::{Client, FORGET_AFTER, State, Unsettled};
 use super::witness::{Cx, Story};
@@ -230,6 +231,10 @@ impl State {
         let sequence = self.sequence;
         let (id, node) = (self.conn(conn.0).id, self.conn(conn.0).node);
         let topic = self.topic_of(node, facts.topic, cx);
+        let length = u64::from(facts.size) + cx.text(facts.topic).len() as u64;
+        let c = self.conn_mut(conn);
+        c.sent_publishes += 1;
+        c.sent_bytes += length + CONTROL_BYTES;
         if let Some(pid) = facts.pid {
             cx.owe(Check::PublishAnswered);
             let deletes = facts.retain && facts.size == 0;
@@ -469,6 +474,7 @@ impl State {
     pub(super) fn release(&mut self, conn: ConnIx, pid: u16, cx: &mut Cx<'_>) {
         let sequence = self.sequence;
         let c = self.conn_mut(conn);
+        c.sent_bytes += CONTROL_BYTES;
         match c.publishes.iter_mut().find(|publish| publish.pid == pid) {
             Some(publish) => publish.at = cx.now,
             None => c.publishes.push_back(OutPublish {

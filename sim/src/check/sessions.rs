@@ -6,6 +6,7 @@ use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
+use super::limits::CONTROL_BYTES;
 use super::state::{Conn, Connack, Id, State};
 use super::witness::{Cx, Story};
 use crate::history::{ClientIx, Closer, ConnIx, ConnectFacts, NameIx};
@@ -96,6 +97,9 @@ impl State {
             outstanding: 0,
             publishes: std::collections::VecDeque::new(),
             requests: Vec::new(),
+            pings: std::collections::VecDeque::new(),
+            sent_publishes: 0,
+            sent_bytes: CONTROL_BYTES,
             retaining: Vec::new(),
             unsettled: std::collections::VecDeque::new(),
             last: None,
@@ -249,7 +253,7 @@ impl State {
         let Some(newer) = self.ids[c.id as usize].current else { return };
         let (Some(own), Some(other)) = (c.connack, self.conn(newer).connack) else { return };
         // What waited for its socket may leave after the takeover.
-        let slack = Duration::from_millis(50) + self.limits.lane;
+        let slack = Duration::from_millis(50) + self.limits.lane + self.limits.drain;
         if newer == conn || other.sent_at <= own.sent_at || sent_at <= other.sent_at + slack || !c.is_plain() {
             return;
         }

@@ -157,6 +157,11 @@ pub(super) struct Conn {
     /// Publishes of the client that are not acknowledged in full.
     pub(super) publishes: VecDeque<OutPublish>,
     pub(super) requests: Vec<Request>,
+    /// When its PINGREQs were sent that are not answered.
+    pub(super) pings: VecDeque<Instant>,
+    /// PUBLISHes that it sent, and about how many bytes in all.
+    pub(super) sent_publishes: u64,
+    pub(super) sent_bytes: u64,
     /// Retained writes that are not known to be worked off: topic and event.
     pub(super) retaining: Vec<(u32, u64)>,
     /// Publishes that are not known to be worked off, and whose queues they go to.

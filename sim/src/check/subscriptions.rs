@@ -4,6 +4,7 @@
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode, RetainHandling, TopicFilter, TopicName};
 
+use super::limits::CONTROL_BYTES;
 use super::state::{State, Topic};
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, FilterFacts, NameIx};
@@ -164,7 +165,10 @@ impl State {
                 self.count_on_their_way(subs[index], cx);
             }
         }
-        self.conn_mut(conn).requests.push(Request { subscribe: true, pid, sequence, at: cx.now, subs });
+        let texts: usize = filters.iter().map(|facts| cx.text(facts.filter).len() + 3).sum();
+        let c = self.conn_mut(conn);
+        c.sent_bytes += CONTROL_BYTES + texts as u64;
+        c.requests.push(Request { subscribe: true, pid, sequence, at: cx.now, subs });
     }
 
     pub(super) fn suback(&mut self, conn: ConnIx, pid: u16, codes: &[ReasonCode], sent_at: Instant, cx: &mut Cx<'_>) {
@@ -263,7 +267,10 @@ impl State {
             sub.unanswered.push((conn.0, pid, sequence));
         }
         self.ids[id as usize].unsubscribed.push(cx.now);
-        self.conn_mut(conn).requests.push(Request { subscribe: false, pid, sequence, at: cx.now, subs });
+        let texts: usize = filters.iter().map(|filter| cx.text(*filter).len() + 2).sum();
+        let c = self.conn_mut(conn);
+        c.sent_bytes += CONTROL_BYTES + texts as u64;
+        c.requests.push(Request { subscribe: false, pid, sequence, at: cx.now, subs });
     }
 
     pub(super) fn unsuback(&mut self, conn: ConnIx, pid: u16, cx: &mut Cx<'_>) {

@@ -34,7 +34,7 @@ impl Client {
             Act::Publish(spec) => self.publish(spec, cx),
             Act::PublishAgain => self.publish_again(cx),
             Act::PublishTorn { publish, keep } => self.publish_torn(publish, *keep as usize, cx),
-            Act::Ping => self.ping(cx.now),
+            Act::Ping => self.ping(cx),
             Act::SetAcks(acks) => self.set_acks(*acks, cx),
             Act::SetReading(on) => self.set_reading(*on, cx),
             Act::Freeze(true) if self.asleep.is_none() => self.fall_asleep(cx),

@@ -393,13 +393,15 @@ impl Client {
         }
     }
 
-    pub(super) fn ping(&mut self, now: Instant) {
+    pub(super) fn ping(&mut self, cx: &mut Context<'_>) {
         let Some(link) = self.link.as_mut().filter(|link| link.phase == Phase::Open) else { return };
+        let Some(conn) = link.conn else { return };
         link.pings += 1;
         if link.pings == 1 && link.keep_alive_s > 0 && self.reading {
-            link.patience = now + PING_PATIENCE;
+            link.patience = cx.now + PING_PATIENCE;
         }
         write(&Packet::Pingreq, link.version, &mut self.outbox);
+        cx.events.push(Event::Pingreq { conn });
     }
 }
 

@@ -185,6 +185,7 @@ fn show(event: &Event, names: &Names) -> String {
         Event::Ack { kind, pid, .. } => format!("ack {kind:?} p{pid}"),
         Event::Released { pid, .. } => format!("released p{pid}"),
         Event::Handed { uid, .. } => format!("handed #{}", uid.number),
+        Event::Pingreq { .. } => "pingreq".into(),
         Event::Pingresp { .. } => "pingresp".into(),
         Event::Disconnect { by, code, .. } => format!("disconnect {by:?} {code:?}"),
         Event::Close { by, .. } => format!("close {by:?}"),
@@ -251,7 +252,7 @@ fn connecting_subscribing_publishing_disconnecting() {
     world.expect(&[&end[..], &["Open!"]].concat());
     world.open();
     world.packet(&Packet::Connack(Connack::new(true, ReasonCode::Success)));
-    world.expect(&["connect 7 clean=false", "connack present=true Success", "CONNECT", "PINGREQ"]);
+    world.expect(&["connect 7 clean=false", "connack present=true Success", "pingreq", "CONNECT", "PINGREQ"]);
 }
 
 #[test]
@@ -380,11 +381,11 @@ fn rows_and_keep_alive_follow_the_clock() {
     world.wait(2_700);
     world.expect(&[]);
     world.wait(200);
-    world.expect(&["PINGREQ"]);
+    world.expect(&["pingreq", "PINGREQ"]);
     world.packet(&Packet::Pingresp);
     world.expect(&["pingresp"]);
     world.wait(3_000);
-    world.expect(&["PINGREQ"]);
+    world.expect(&["pingreq", "PINGREQ"]);
     world.wait(20_000);
     let log = world.log();
     assert_eq!(log.iter().filter(|line| *line == "PINGREQ").count(), 6);

@@ -180,6 +180,7 @@ fn row(out: &mut String, stamped: &Stamped, last: u64) {
             write!(out, "[12,{step},{},{},{}]", conn.0, message(Some(*uid)), *qos as u8)
         }
         Event::Pingresp { conn } => write!(out, "[13,{step},{}]", conn.0),
+        Event::Pingreq { conn } => write!(out, "[22,{step},{}]", conn.0),
         Event::Disconnect { conn, by, code, expiry_s } => {
             write!(out, "[14,{step},{},{},{},{}]", conn.0, *by as u8, code.code(), option(*expiry_s))
         }

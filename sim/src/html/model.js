@@ -4,7 +4,7 @@
 const run = JSON.parse(document.getElementById('run').textContent)
 const NONE = -1
 const [CONNECT, CONNACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PUBLISH, ACKED, RELEASE, RECEIVE, ACK, RELEASED, HANDED, PINGRESP,
-  DISCONNECT, CLOSE, GONE, WILD, UNEXPECTED, FAULT, CALM, QUIESCE] = Array(22).keys()
+  DISCONNECT, CLOSE, GONE, WILD, UNEXPECTED, FAULT, CALM, QUIESCE, PINGREQ] = Array(23).keys()
 const ACK_NAMES = ['PUBACK', 'PUBREC', 'PUBREL', 'PUBCOMP']
 const CLOSERS = ['client', 'broker', 'network']
 
@@ -95,6 +95,7 @@ function buildArrows(events, times, conns) {
       case UNSUBACK: add(i, e[2], 1, CONTROL, t - typical, t); break
       case CONNECT: case SUBSCRIBE: case UNSUBSCRIBE: add(i, e[2], 0, CONTROL, t, t + typical); break
       case DISCONNECT: add(i, e[2], e[3] === 1 ? 1 : 0, CONTROL, e[3] === 1 ? t - typical : t, e[3] === 1 ? t : t + typical); break
+      case PINGREQ: add(i, e[2], 0, PING, t, t + typical); break
       case PINGRESP: add(i, e[2], 1, PING, t - typical, t); break
     }
   }
@@ -278,6 +279,7 @@ function describe(i) {
     case RELEASE: return told(`PUBREL from ${who}`, `packet id ${e[3]}`, 'ack')
     case RELEASED: return told(`PUBREL to ${who}`, `packet id ${e[3]}`, 'ack')
     case HANDED: return told('Handed to the application', uidText(e[3], e[4]), `qos${e[5]}`)
+    case PINGREQ: return told('PINGREQ', who, 'ack')
     case PINGRESP: return told('PINGRESP', who, 'ack')
     case DISCONNECT: return told(`DISCONNECT by the ${CLOSERS[e[3]]}`, codeText(e[4]), 'control')
     case CLOSE: return told('Connection over', e[4], 'mute')

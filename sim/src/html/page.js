@@ -169,7 +169,7 @@ const CHIPS = [['qos0', 'QoS 0', 'qos0', ''], ['qos1', 'QoS 1', 'qos1', ''], ['q
   ['acks', 'Acks', 'ack', 'thin'], ['pings', 'Pings', 'ack', 'thin'], ['faults', 'Faults', 'fault', 'wash']]
 
 function buildChips() {
-  const titles = { control: 'CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT and their answers', acks: 'PUBACK, PUBREC, PUBREL, PUBCOMP', pings: 'PINGRESP' }
+  const titles = { control: 'CONNECT, SUBSCRIBE, UNSUBSCRIBE, DISCONNECT and their answers', acks: 'PUBACK, PUBREC, PUBREL, PUBCOMP', pings: 'PINGREQ, PINGRESP' }
   document.getElementById('chips').append(...CHIPS.map(([id, label, colour, look]) => element('button', {
     type: 'button', 'aria-pressed': show[id], 'data-chip': id, title: titles[id] ?? null, onclick: (event) => {
       show[id] = !show[id]
