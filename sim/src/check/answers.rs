@@ -29,7 +29,6 @@ impl State {
     /// The broker wrote something to a connection: not if it had heard nothing for longer than its Keep Alive allows.
     #[inline]
     pub(super) fn judge_silence(&mut self, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
-        cx.owe(Check::Protocol);
         let c = self.conn(conn);
         if let Some((since, until)) = self.clients[c.client as usize].silent
             && sent_at <= until
@@ -45,11 +44,11 @@ impl State {
         let seconds = self.limits.server_keep_alive_s.filter(|_| c.v5).unwrap_or(c.keep_alive_s);
         let steady = c.connack.is_some_and(|of| of.at < since) && c.trouble.is_none_or(|at| at >= since);
         let pressed = self.nodes[usize::from(c.node)].pressed;
-        if seconds == 0 || !steady || c.wild || c.disturbed.is_some() || self.limits.paced || pressed {
+        if seconds == 0 || !steady || c.wild || c.disturbed.is_some() || pressed {
             return;
         }
         // What holds a publisher stops the count.
-        let slack = self.limits.hold + self.limits.late + self.lane_slack();
+        let slack = self.behind(c) + self.limits.hold + self.limits.late;
         if sent_at <= self.latest(c.node, since, u32::from(seconds) * 3 / 2 + 1) + slack {
             return;
         }

@@ -55,8 +55,7 @@ impl State {
             }
         }
         let window = u32::from(c.receive_maximum).min(limits.inflight);
-        // What was sent again before its acknowledgement came takes no place, and looks as if it did.
-        if c.outstanding > window && (c.v5 || !limits.retries) {
+        if c.outstanding > window {
             self.window_exceeded(conn, facts, window, cx);
         }
         if let Some(old) = reused {
