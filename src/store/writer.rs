@@ -119,7 +119,7 @@ impl Writer {
         let (end, ended) = oneshot::channel();
         let run = Run { keeper, group_wait, given, gauge, office: Telling(office), rested: true };
         thread::Builder::new().name("store".to_owned()).spawn(move || {
-            run.to_the_end();
+            run.run_to_the_end();
             let _ = end.send(());
         })?;
         Ok((Writer { ended }, desk))
@@ -152,7 +152,7 @@ struct Run<D, S> {
 }
 
 impl<D: Disk, S> Run<D, S> {
-    fn to_the_end(mut self) {
+    fn run_to_the_end(mut self) {
         let mut open = true;
         loop {
             match self.keeper.next() {
