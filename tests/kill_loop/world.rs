@@ -51,6 +51,10 @@ pub struct Loop {
     pub rounds: u64,
     /// What chance comes from.
     pub seed: u64,
+    /// Shards of the broker.
+    pub shards: u16,
+    /// Publishers that use QoS 2; the others use QoS 1.
+    pub exactly_once: u32,
     /// A line every ten rounds.
     pub told: bool,
 }
@@ -100,7 +104,7 @@ struct World<'a> {
 impl Loop {
     /// Runs all of it.
     pub fn run(&self) -> Outcome {
-        let scenario = scenario(self.seed);
+        let scenario = scenario(self.seed, self.shards);
         let observer = Observer::new(vec![Box::new(HistoryChecker::new(&scenario))], false);
         // The system picks a port that is free; the broker has it from then on.
         let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
@@ -116,7 +120,7 @@ impl Loop {
         }
         world.go_on(Duration::from_millis(300));
         for round in 0..self.rounds {
-            world.publish();
+            world.publish(self.exactly_once);
             world.go_on(Duration::from_millis(chance.between(LIFE_MS.0, LIFE_MS.1)));
             broker.kill().and_then(|()| broker.wait()).expect("the broker can be killed");
             if self.told && round % 10 == 9 {
@@ -134,15 +138,15 @@ impl Loop {
 
     fn start(&self, address: SocketAddr) -> Child {
         let mut command = Command::new(&self.newtmq);
-        command.env_clear().args(["run", "--json", "--log", "warn", "--shards", "2", "--data"]).arg(&self.data);
-        let more = std::env::var("KILL_LOOP_SET").ok();
-        for set in more.iter().map(String::as_str).chain([
-            &*format!("listener.tcp.external.bind={address}"),
+        command.env_clear().args(["run", "--json", "--log", "warn", "--data"]).arg(&self.data);
+        command.args(["--shards", &self.shards.to_string()]);
+        for set in [
+            &format!("listener.tcp.external.bind={address}"),
             "zone.external.max_mqueue_len=60000",
             // So that there are many segments, and old ones are freed.
             "store.segment_size=64KB",
             "store.log_size_min=128KB",
-        ]) {
+        ] {
             command.args(["--set", set]);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log_of(&self.data)).expect("a log");
@@ -159,8 +163,8 @@ pub fn log_of(data: &Path) -> PathBuf {
     data.with_extension("log")
 }
 
-fn scenario(seed: u64) -> Scenario {
-    let mut scenario = Scenario { seed, shards: 2, ..Scenario::default() };
+fn scenario(seed: u64, shards: u16) -> Scenario {
+    let mut scenario = Scenario { seed, shards, ..Scenario::default() };
     scenario.broker.max_mqueue_len = Some(60_000);
     // Real sockets, and a broker that starts again: nothing is judged by time.
     scenario.net.latency_us = 100..=1_000_000;
@@ -206,12 +210,12 @@ impl<'a> World<'a> {
     }
 
     /// Every publisher has a row of messages of its own.
-    fn publish(&mut self) {
+    fn publish(&mut self, exactly_once: u32) {
         for ix in 0..PUBLISHERS {
             if self.ends[ix as usize].client.is_publishing() {
                 continue;
             }
-            let qos = [QoS::AtLeastOnce, QoS::ExactlyOnce][ix as usize % 2];
+            let qos = if ix < exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
             let row = PublishSpec { count: 200, every_us: EVERY_US, ..PublishSpec::new(format!("load/{ix}"), qos) };
             self.act(ix, &Act::Publish(row));
         }
