@@ -182,6 +182,10 @@ pub(crate) const fn promise(check: Check) -> &'static str {
             "a delivery has the publisher's payload and topic, the lower of the two QoS [MQTT-3.8.4-8] and the \
              subscription's identifier [MQTT-3.3.4-3]."
         }
+        Check::Durable => {
+            "a server that acknowledges a message has taken ownership of it [MQTT-4.3.2-4] [MQTT-4.3.3-8]; with \
+             `durability` that outlives its process, and what it acknowledges is stored before."
+        }
         Check::Protocol => {
             "a server sends only packets that the specification allows it, each where it may (2, 3, 4.13)."
         }
@@ -203,6 +207,7 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         Check::Ledger => {
             "every message that was accepted is delivered, queued or dropped for a reason that is counted."
         }
+        Check::Stored => "a promise of the broker to itself: what is told to be stored survives a power loss.",
         Check::Queues => "a queue never holds more than its configuration allows.",
         Check::Ids => {
             "the Packet Identifiers in use are those of the unacknowledged messages, no more than the window."

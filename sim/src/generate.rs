@@ -53,6 +53,7 @@ families! {
     Collisions "collisions" "Several clients with one Client Identifier.",
     Limits "limits" "Limits of broker and clients at or near their minimum.",
     Takeover "takeover" "Half-open connections whose clients come back on another one, with messages under way.",
+    Durable "durable" "A node with a store that crashes, and a disk that is full, slow, fails or rots.",
     Misbehaving "misbehaving" "Clients that do wrong within the protocol and outside of it.",
     Corners "corners" "Situations that chance seldom makes: back-pressure, full windows, late shards, silence.",
 }

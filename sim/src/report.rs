@@ -60,6 +60,7 @@ checks! {
     Will "S10" Safety black "a Will Message came too often, too early or not at all",
     Shared "S11" Safety black "a message for a shared subscription went to no member or to several",
     Content "S12" Safety black "topic, payload, QoS, flags or Subscription Identifier of a delivery are wrong",
+    Durable "S13" Safety black "a message was acknowledged before it was safe",
     Protocol "S14" Safety black "the broker sent what no broker may send",
     Window "S15" Safety black "more messages were unacknowledged than the Receive Maximum allows",
     ConnectAnswered "L5" Liveness black "a CONNECT was not answered in time",
@@ -71,6 +72,7 @@ checks! {
     Queues "W10" Safety white "a queue is above its limit",
     Ids "W13" Safety white "Packet Identifiers or the window of a session are inconsistent",
     Routes "Q1" Safety white "the routes of the shards differ from the subscriptions of the sessions",
+    Stored "W8" Safety white "something was reported stored before its sync was over",
     Leak "Q8" Safety white "a timer, connection, share or wait is left when nothing goes on",
     Crash "crash" Crash white "the broker panicked",
 }

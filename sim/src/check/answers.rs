@@ -228,6 +228,9 @@ impl State {
 
     fn judge_requests(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
+        if self.nodes[usize::from(c.node)].lives.failed {
+            return;
+        }
         let slack = self.behind(c);
         let Some(request) = c.requests.iter().find(|request| self.is_late(request.at + slack, cx.now)) else { return };
         let what = if request.subscribe { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
@@ -244,8 +247,18 @@ impl State {
 
     fn judge_publishes(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
+        let node = &self.nodes[usize::from(c.node)];
+        if node.lives.failed {
+            return;
+        }
         let slack = self.behind(c);
-        let Some(publish) = c.publishes.iter().find(|publish| self.is_late(publish.at + slack, cx.now)) else { return };
+        let Some(publish) = c.publishes.iter().find(|publish| {
+            // Before MQTT 5 nobody can be told that there is no space.
+            let untold = !c.v5 && node.lives.was_troubled(publish.at);
+            !untold && self.is_late(publish.at + slack, cx.now)
+        }) else {
+            return;
+        };
         let what = if publish.received { "PUBREL" } else { "PUBLISH" };
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
         let message = format!("{}: {what} {name} with QoS {} was never answered", self.who(conn), publish.qos as u8);

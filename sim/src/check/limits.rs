@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::scenario::Scenario;
+use crate::scenario::{DurabilitySpec, Scenario};
 
 /// A piece is lost six times at most, each time for twice as long.
 const LOSSES_WORTH: u64 = (1 << 6) - 1;
@@ -59,6 +59,8 @@ pub(super) struct Limits {
     trip: Duration,
     /// A network in which packets may come very late.
     pub(super) late: Duration,
+    /// `durability`; none if everything is in memory alone.
+    pub(super) durability: Option<DurabilitySpec>,
 }
 
 impl Limits {
@@ -107,6 +109,7 @@ impl Limits {
             server_keep_alive_s: broker.server_keepalive_s,
             hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
             late: Duration::from_micros(late_us),
+            durability: broker.durability.filter(|durability| *durability != DurabilitySpec::Memory),
         }
     }
 

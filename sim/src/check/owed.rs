@@ -149,12 +149,16 @@ impl State {
         }
         let overtaken = target.behind.is_some();
         let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
-        self.lost(id, uid, (sent, accepted, accepted_at), (topic, publisher, overtaken), cx);
+        let crashed = self.nodes[usize::from(known.node)].lives.stopped_since(accepted);
+        let check = if crashed { Check::Durable } else { Check::Lost };
+        self.lost(check, id, uid, (sent, accepted, accepted_at), (topic, publisher, overtaken), cx);
     }
 
     #[cold]
+    #[allow(clippy::too_many_arguments)] // what the report tells
     fn lost(
         &mut self,
+        check: Check,
         id: u32,
         uid: Uid,
         (sent, accepted, accepted_at): (Instant, Instant, Option<Instant>),
@@ -199,7 +203,10 @@ impl State {
         if overtaken {
             story = story.when(c.last_receive, "the subscriber got later messages");
         }
-        cx.violated(Check::Lost, message, story);
+        if check == Check::Durable {
+            story = story.when_some(self.nodes[usize::from(c.node)].lost, "the node started again");
+        }
+        cx.violated(check, message, story);
     }
 }
 

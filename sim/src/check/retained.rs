@@ -98,6 +98,8 @@ impl State {
             return;
         }
         let wild = self.conn(conn).wild;
+        // Nobody waits until a QoS 0 message is stored.
+        let durable = self.limits.durability.is_some();
         let mut list = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
         list.retain(|(topic, of)| {
             if *of > sequence {
@@ -105,7 +107,7 @@ impl State {
             }
             if let Some(write) = self.write_of(*topic, conn, *of) {
                 write.done = Some(at);
-                write.sure = !write.again && !wild;
+                write.sure = !write.again && !wild && (!durable || write.qos > QoS::AtMostOnce);
             }
             false
         });
@@ -257,6 +259,13 @@ impl State {
 }
 
 impl Register {
+    /// Its node has lost what it had in memory at `at`: nothing that is under way has an effect later.
+    pub(super) fn node_lost(&mut self, at: Instant) {
+        for write in self.writes.iter_mut().filter(|write| write.conn != u32::MAX) {
+            write.done.get_or_insert(at);
+        }
+    }
+
     /// If what was written with `uid` was surely replaced before `since`: by what, as far as it is remembered.
     fn newer(&self, uid: Uid, since: Instant, slack: Duration) -> Option<Option<&Write>> {
         let mut seen = false;

@@ -65,7 +65,7 @@ impl State {
         let troubled = self.clients[client.0 as usize].is_troubled();
         let at = &self.nodes[usize::from(node)];
         let disturbed =
-            at.down || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60)) || at.drift_ppm > 0;
+            at.down || at.lives.is_troubled() || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60)) || at.drift_ppm > 0;
         let will = facts.will.map(|will| Box::new(self.new_will(will, conn.0, node, id, cx)));
         let new = Conn {
             client: client.0,
@@ -89,6 +89,7 @@ impl State {
             wild: false,
             trouble: troubled.then_some(cx.now),
             disturbed: disturbed.then_some(cx.now),
+            crashed: false,
             rival: unanswered.then_some(cx.now),
             odd: false,
             first: false,
@@ -134,7 +135,7 @@ impl State {
     }
 
     /// Whether a session is surely there until `until`.
-    fn surely_exists(&self, id: u32, conn: u32, until: Instant) -> bool {
+    pub(super) fn surely_exists(&self, id: u32, conn: u32, until: Instant) -> bool {
         let known = &self.ids[id as usize];
         let Some(last) = known.current else { return false };
         let last = self.conn(last);
@@ -145,9 +146,12 @@ impl State {
         let parted = match last.closed {
             None if last.is_plain() => return true,
             Some((at, Closer::Client)) if last.is_plain() => at,
+            // It was connected when its node crashed, and lost its connection when that was back.
+            None | Some(_) if last.crashed => last.gone.unwrap_or(until),
             None | Some(_) => last.heard,
         };
-        until < self.earliest(known.node, parted, last.expiry_min)
+        let still = self.stood_still(known.node, parted, until);
+        until < self.earliest(known.node, parted, last.expiry_min) + still
     }
 
     pub(super) fn connack(
@@ -203,7 +207,7 @@ impl State {
             .collect();
         let lost = unknown.iter().any(|other| self.conn(*other).clean || self.conn(*other).expiry_min == 0);
         // A node that restarted while this CONNECT was under way has nothing.
-        let restarted = disturbed.is_some_and(|at| at >= connect_at);
+        let restarted = disturbed.is_some_and(|at| at >= connect_at) && self.limits.durability.is_none();
         let unclear = lost || self.ids[id as usize].unclear || restarted || unknown_session;
         if !present {
             self.end_session(id, sent_at);

@@ -7,6 +7,7 @@ use core::time::Duration;
 use newtmq_base::{HashSeed, Instant, LookupMap};
 use newtmq_mqtt::ReasonCode;
 
+use super::crashes::Lives;
 use super::flight::InFlight;
 use super::limits::Limits;
 use super::publishes::{OutPublish, Slot};
@@ -112,6 +113,8 @@ pub(super) struct Node {
     pub(super) paused: Duration,
     /// When it was last paused, stopped or started.
     pub(super) disturbed: Option<Instant>,
+    /// Its stops and its disk.
+    pub(super) lives: Lives,
 }
 
 /// A connection.
@@ -142,6 +145,8 @@ pub(super) struct Conn {
     pub(super) trouble: Option<Instant>,
     /// When its node was first paused or stopped.
     pub(super) disturbed: Option<Instant>,
+    /// The first thing that went wrong was a crash of its node, of which the session has come back.
+    pub(super) crashed: bool,
     /// When another connection with its Client Identifier first may have taken over.
     pub(super) rival: Option<Instant>,
     /// The client did what a broker may close a connection for.
@@ -342,7 +347,8 @@ impl State {
             return Instant::NEVER;
         }
         let span = Duration::from_secs(u64::from(seconds));
-        from + span + self.drift(node, span) + self.nodes[usize::from(node)].paused + TIMER_SLACK
+        let of = &self.nodes[usize::from(node)];
+        from + span + self.drift(node, span) + of.paused + of.lives.late(from) + TIMER_SLACK
     }
 
     /// Earliest moment at which a timer of `seconds` that starts after `from` fires.
@@ -382,34 +388,45 @@ impl State {
                 self.disturb(node.0, cx.now);
             }
             Fault::Lag { by_us, .. } => self.lag = self.lag.max(Duration::from_micros(by_us)),
-            Fault::Crash { node, .. } | Fault::Shutdown { node } => {
-                self.disturb(node.0, cx.now);
-                self.nodes[usize::from(node.0)].down = true;
-                let at_once = matches!(fault, Fault::Crash { .. });
-                let known = &mut self.nodes[usize::from(node.0)];
-                if at_once {
-                    known.lost = Some(cx.now);
-                } else {
-                    known.stopped = Some(cx.now);
-                }
-                self.node_lost(node.0, at_once, cx);
-            }
+            Fault::Crash { node, power_loss } => self.stopped(node.0, true, power_loss, cx),
+            Fault::Shutdown { node } => self.stopped(node.0, false, false, cx),
             Fault::Restart { node } => {
                 self.nodes[usize::from(node.0)].down = false;
                 self.nodes[usize::from(node.0)].lost = Some(cx.now);
-                self.node_lost(node.0, true, cx);
-                self.disturb(node.0, cx.now);
+                self.node_back(node.0, cx);
+                self.disturb_by_stop(node.0, cx.now);
             }
             Fault::MemoryPressure { node, level } => {
                 self.nodes[usize::from(node.0)].pressed = level >= 2;
                 // What is not read is not heard either.
                 self.clients.iter_mut().for_each(|client| client.silent = None);
             }
-            Fault::ClockJump { .. }
-            | Fault::DiskFull { .. }
-            | Fault::DiskSlow { .. }
-            | Fault::DiskFails { .. }
-            | Fault::DiskRot { .. } => {}
+            Fault::ClockJump { .. } => {}
+            Fault::DiskFull { node, on } => self.disk_trouble(node.0, cx.now, |lives| lives.full = on),
+            Fault::DiskSlow { node, by_us } => self.disk_trouble(node.0, cx.now, |lives| lives.slow = by_us > 0),
+            Fault::DiskFails { node } => self.disk_trouble(node.0, cx.now, |lives| lives.failed = true),
+            Fault::DiskRot { node } => self.rotten(node.0),
+        }
+    }
+
+    fn stopped(&mut self, node: u16, crash: bool, power_loss: bool, cx: &mut Cx<'_>) {
+        self.disturb_by_stop(node, cx.now);
+        self.nodes[usize::from(node)].down = true;
+        let known = &mut self.nodes[usize::from(node)];
+        if crash {
+            known.lost = Some(cx.now);
+        } else {
+            known.stopped = Some(cx.now);
+        }
+        self.node_down(node, crash, power_loss, cx);
+    }
+
+    /// What a node has in its memory alone is disturbed for a while; with a store only its connections are.
+    fn disturb_by_stop(&mut self, node: u16, now: Instant) {
+        let before = self.nodes[usize::from(node)].disturbed;
+        self.disturb(node, now);
+        if self.limits.durability.is_some() {
+            self.nodes[usize::from(node)].disturbed = before;
         }
     }
 
@@ -425,7 +442,7 @@ impl State {
         }
     }
 
-    fn disturb(&mut self, node: u16, now: Instant) {
+    pub(super) fn disturb(&mut self, node: u16, now: Instant) {
         self.nodes[usize::from(node)].disturbed = Some(now);
         // A client may be done with a connection whose last packets the broker has not read.
         for conn in self.open.iter().chain(self.ids.iter().flat_map(|id| &id.live)) {

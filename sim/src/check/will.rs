@@ -159,7 +159,7 @@ impl State {
         c.connack?;
         c.closed?;
         let normal = c.client_disconnect.is_some_and(|(_, code)| code != ReasonCode::DisconnectWithWillMessage);
-        if normal || c.wild || c.disturbed.is_some() {
+        if normal || c.wild || (c.disturbed.is_some() && !c.crashed) {
             return None;
         }
         let delay = if c.expiry_max == 0 { 0 } else { will.delay_s.min(c.expiry_max) };
@@ -181,7 +181,7 @@ impl State {
         }
         let c = self.conn(conn);
         let Some(will) = c.will.as_deref() else { return };
-        let (uid, topic, qos, own) = (will.uid, will.topic, will.qos, c.id);
+        let (uid, topic, qos, own, crashed) = (will.uid, will.topic, will.qos, c.id, c.crashed);
         // If the broker ended it, it had published the will before it closed the connection.
         let by_server = c.closed.is_some_and(|(_, by)| by == Closer::Server);
         self.match_topic(topic, cx);
@@ -197,7 +197,10 @@ impl State {
                 let c = self.conn(current);
                 c.is_up() && c.is_plain() && c.connack.is_some_and(|of| of.at < end)
             });
-            if id == own || effective < Some(QoS::AtLeastOnce) || !steady || !self.is_drained(id, cx.now) {
+            // After a crash it waits in the session.
+            let known = &self.ids[id as usize];
+            let waits = crashed && known.matched + self.wills < self.limits.queue_len;
+            if id == own || effective < Some(QoS::AtLeastOnce) || !(steady || waits) || !self.is_drained(id, cx.now) {
                 continue;
             }
             let State { clients, ids, limits, wills, .. } = self;

@@ -16,6 +16,10 @@ pub(crate) fn case(families: &[String], full: bool, seed: u64) -> Scenario {
     let family = among[(seed % among.len() as u64) as usize];
     let size = if full { Size::Full } else { Size::Micro };
     let mut case = scenario(Profile { family, size }, seed);
+    if cfg!(madsim) {
+        // Its nodes have no disks.
+        case.broker.durability = None;
+    }
     case.driver = if cfg!(madsim) { Driver::Madsim } else { Driver::Kernel };
     case
 }

@@ -92,6 +92,9 @@ struct Node {
     lagging: Option<u16>,
     drifting: bool,
     short: bool,
+    full: bool,
+    slow: bool,
+    failed: bool,
 }
 
 struct Steps<'a> {
@@ -145,6 +148,7 @@ impl Steps<'_> {
                 | Family::Collisions
                 | Family::Limits
                 | Family::Takeover
+                | Family::Durable
                 | Family::Misbehaving
                 | Family::Corners => self.source.percent(70),
             };
@@ -200,6 +204,7 @@ impl Steps<'_> {
     fn is_possible(&self, kind: Kind, client: usize) -> bool {
         let of = &self.clients[client];
         let works = of.up && !of.asleep;
+        let stores = self.scenario.broker.durability.is_some();
         let fan_out = self.profile.family == Family::FanOut;
         let fan_in = self.profile.family == Family::FanIn;
         let publishes = if fan_out { client < 2 } else { client > 0 || !fan_in };
@@ -230,6 +235,14 @@ impl Steps<'_> {
             Kind::Restart => self.node.down,
             Kind::Pressure => !self.node.short && !self.node.down,
             Kind::PressureEnd => self.node.short,
+            Kind::PowerLoss => stores && !self.node.down,
+            Kind::Probe => stores && !self.node.down && works && publishes,
+            Kind::DiskFull => stores && !self.node.full && !self.node.down,
+            Kind::DiskRoom => self.node.full,
+            Kind::DiskSlow => stores && !self.node.slow,
+            Kind::DiskFast => self.node.slow,
+            Kind::DiskFails => stores && !self.node.failed && !self.node.down,
+            Kind::DiskRot => stores,
         }
     }
 
@@ -271,8 +284,16 @@ impl Steps<'_> {
             Kind::Drift => return self.drift(true),
             Kind::Lag => return self.lag(true),
             Kind::LagEnd => return self.lag(false),
-            Kind::Crash => return self.stop(true),
-            Kind::Shutdown => return self.stop(false),
+            Kind::Crash => return self.crash(false),
+            Kind::PowerLoss => return self.crash(true),
+            Kind::Probe => return self.probe(client),
+            Kind::DiskFull => return self.disk_full(true),
+            Kind::DiskRoom => return self.disk_full(false),
+            Kind::DiskSlow => return self.disk_slow(true),
+            Kind::DiskFast => return self.disk_slow(false),
+            Kind::DiskFails => return self.disk_fails(),
+            Kind::DiskRot => return self.disk_rot(),
+            Kind::Shutdown => return self.shut_down(),
             Kind::Restart => return self.restart(),
             Kind::Pressure => return self.pressure(true),
             Kind::PressureEnd => return self.pressure(false),
@@ -398,7 +419,15 @@ impl Steps<'_> {
 
     /// How many steps it takes at most.
     fn cost_of_making_well(&self) -> usize {
-        let node = [self.node.down, self.node.drifting, self.node.lagging.is_some(), self.node.short];
+        let node = [
+            self.node.down,
+            self.node.drifting,
+            self.node.lagging.is_some(),
+            self.node.short,
+            self.node.full,
+            self.node.slow,
+            self.node.failed,
+        ];
         let node = node.into_iter().filter(|ill| *ill).count();
         let clients: usize = self.clients.iter().map(Tracked::ills).sum();
         node + clients + self.clients.len()
@@ -407,7 +436,12 @@ impl Steps<'_> {
     /// All faults end, and everybody that has a session comes back to read what it missed.
     fn make_well(&mut self) {
         self.at_ms = self.at_ms.max(self.busy_until_ms).max(self.faults_end_ms) + 10;
+        if self.node.failed && !self.node.down {
+            self.carry_out(Kind::Crash, 0);
+        }
         let node = [
+            (self.node.full, Kind::DiskRoom),
+            (self.node.slow, Kind::DiskFast),
             (self.node.down, Kind::Restart),
             (self.node.lagging.is_some(), Kind::LagEnd),
             (self.node.short, Kind::PressureEnd),

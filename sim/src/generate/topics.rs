@@ -25,6 +25,7 @@ impl Topics {
             | Family::Collisions
             | Family::Limits
             | Family::Takeover
+            | Family::Durable
             | Family::Misbehaving
             | Family::Corners => source.between(1, 6),
         };

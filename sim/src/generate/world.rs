@@ -1,7 +1,7 @@
 //! Which features a scenario has, and its network, nodes and limits.
 
 use super::{Family, Profile, Size, Source};
-use crate::scenario::{BrokerSpec, NetSpec, Scenario, SharedStrategy};
+use crate::scenario::{BrokerSpec, DurabilitySpec, NetSpec, Scenario, SharedStrategy};
 
 /// Features of a scenario, each on or off.
 #[derive(Debug)]
@@ -41,6 +41,9 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
             [SharedStrategy::Random, SharedStrategy::RoundRobin, SharedStrategy::Sticky, SharedStrategy::Hash];
         scenario.broker.shared_subscription_strategy = Some(*source.pick(&strategies));
     }
+    if is(Family::Durable) || is(Family::Mixed) && source.percent(20) {
+        store(source, scenario);
+    }
     let percent = |likely: bool, often: u64, source: &mut Source| {
         if likely {
             source.between(50, 100)
@@ -50,7 +53,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
             0
         }
     };
-    let sessions = matches!(profile.family, Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits);
+    let sessions = matches!(profile.family, Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable);
     Features {
         old_percent: percent(false, 100, source),
         session_percent: percent(sessions, 100, source),
@@ -75,6 +78,17 @@ fn qos(source: &mut Source) -> [u32; 3] {
     let mut weight = |often: u64| if source.coin() { source.log(1, often) as u32 } else { 0 };
     let weights = [weight(8), weight(32), weight(32)];
     if weights == [0; 3] { [1, 2, 2] } else { weights }
+}
+
+/// A store, and how long its disk takes.
+fn store(source: &mut Source, scenario: &mut Scenario) {
+    let modes = [DurabilitySpec::Group, DurabilitySpec::Always, DurabilitySpec::None, DurabilitySpec::Group];
+    scenario.broker.durability = Some(*source.pick(&modes));
+    if source.coin() {
+        scenario.disk.write_us = 0..=source.log(1, 20_000);
+        let low = source.log(1, 20_000);
+        scenario.disk.sync_us = low..=low + source.log(1, 200_000);
+    }
 }
 
 fn net(source: &mut Source) -> NetSpec {

@@ -74,6 +74,11 @@ impl SimDisk {
         }
     }
 
+    /// Whether everything on it survives a power loss.
+    pub(super) fn is_synced(&self) -> bool {
+        self.files.values().all(|file| file.named && file.synced == file.bytes.len())
+    }
+
     fn file(&mut self, name: &str) -> Result<&mut File, DiskError> {
         self.files.get_mut(name).ok_or_else(|| DiskError::Failed { file: name.into(), why: "no such file".into() })
     }

@@ -175,7 +175,9 @@ impl World<'_, '_> {
             let name = u64::from(node) << 48 | u64::from(of.start);
             self.fault(Fault::Crash { node: NodeIx(node), power_loss });
             self.take_down(node, true);
-            if power_loss {
+            // A disk that has failed to sync need not have what was written.
+            let lost = power_loss || self.nodes[usize::from(node)].disk.borrow().sync_fails;
+            if lost {
                 let mut chance = Stream::new(self.scenario.seed, purpose::DISK, name | 1 << 40);
                 self.nodes[usize::from(node)].disk.borrow_mut().lose_power(&mut chance);
             }

@@ -121,6 +121,8 @@ impl Node {
         self.start += 1;
         self.state = State::Up;
         let name = |of: u16| u64::from(self.ix) << 48 | u64::from(of) << 32 | u64::from(self.start);
+        // Whoever starts it has seen to its disk.
+        self.disk.borrow_mut().sync_fails = false;
         let stores = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
         let opened = stores.then(|| Store::open(&self.disk, shards, Stream::new(seed, purpose::DISK, name(0))));
         let (store, replay) = opened.unzip();

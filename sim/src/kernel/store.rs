@@ -4,13 +4,14 @@
 use core::time::Duration;
 
 use newtmq_base::{Instant, ShardId};
-use newtmq_node::{Batch, Keeper, KeeperConfig, KeeperNext, KeeperOutput, Replay, ShardInput};
+use newtmq_node::{Batch, Durability, Keeper, KeeperConfig, KeeperNext, KeeperOutput, Replay, ShardInput};
 use newtmq_store::{Opening, Recovered, WalConfig};
 
 use super::World;
 use super::disk::{Mounted, SharedDisk};
 use super::queue::Happening;
 use crate::draw::Stream;
+use crate::report::Check;
 
 /// So small that a scenario has several segments, and makes the log shorter.
 const SEGMENT_BYTES: u64 = 4 << 10;
@@ -30,6 +31,8 @@ pub(super) struct Store {
     /// Something is to be done then.
     due: Instant,
     chance: Stream,
+    /// By shard: the oldest batch that wants a sync and is not told of.
+    to_sync: Vec<Option<u64>>,
 }
 
 impl Store {
@@ -51,7 +54,7 @@ impl Store {
         }
         let (wal, _) = opening.finish().expect("a node starts when its disk has room");
         let keeper = Keeper::new(wal, KeeperConfig { log_bytes_min: LOG_BYTES_MIN }, shards);
-        (Store { keeper, disk: SharedDisk::clone(disk), due: Instant::NEVER, chance }, replay)
+        (Store { keeper, disk: SharedDisk::clone(disk), due: Instant::NEVER, chance, to_sync: vec![None; shards.into()] }, replay)
     }
 }
 
@@ -60,6 +63,9 @@ impl World<'_, '_> {
     pub(super) fn on_store(&mut self, node: u16, shard: u16, batch: Box<Batch>) {
         let of = &mut self.nodes[usize::from(node)];
         let store = of.store.as_mut().expect("a shard stores only if there is a store");
+        if batch.durability >= Durability::Synced {
+            store.to_sync[usize::from(shard)].get_or_insert(batch.number);
+        }
         store.keeper.give(ShardId(shard), batch);
         self.arm_store(node);
     }
@@ -91,11 +97,25 @@ impl World<'_, '_> {
         for output in outputs {
             match output {
                 KeeperOutput::Stored { shard, upto, segment } => {
+                    self.look_at_disk(node, shard, upto);
                     self.input(node, shard.0, ShardInput::Stored { upto, segment });
                 }
                 KeeperOutput::State(state) => self.input_all(node, || ShardInput::Store(state)),
                 KeeperOutput::Renew { before } => self.input_all(node, || ShardInput::Renew { before }),
             }
+        }
+    }
+
+    /// What is told to be stored survives a power loss.
+    fn look_at_disk(&mut self, node: u16, shard: ShardId, upto: u64) {
+        let Some(store) = &mut self.nodes[usize::from(node)].store else { return };
+        if store.to_sync[usize::from(shard.0)].take_if(|number| *number <= upto).is_none() {
+            return;
+        }
+        self.observer.findings.obligations.count(Check::Stored, 1);
+        if !store.disk.borrow().is_synced() {
+            let what = format!("batch {upto} is told to be stored, and the disk has something that is not synced");
+            self.found(Check::Stored, node, shard.0, what);
         }
     }
 

@@ -62,6 +62,14 @@ kinds! {
     Restart 20 always,
     Pressure 1 swarm,
     PressureEnd 6 always,
+    PowerLoss 2 swarm,
+    Probe 3 swarm,
+    DiskFull 2 swarm,
+    DiskRoom 8 always,
+    DiskSlow 2 swarm,
+    DiskFast 8 always,
+    DiskFails 1 swarm,
+    DiskRot 1 swarm,
 }
 
 /// How often each kind happens in a scenario of this family.
@@ -89,6 +97,8 @@ const fn boost(family: Family, kind: Kind) -> u32 {
         (Family::Takeover, Kind::Vanish | Kind::Cut) => 4,
         (Family::Takeover, Kind::Connect) => 3,
         (Family::Limits, Kind::Burst | Kind::ReadOff | Kind::AcksNever) => 4,
+        (Family::Durable, Kind::Crash | Kind::Probe | Kind::PowerLoss) => 5,
+        (Family::Durable, Kind::Connect | Kind::Vanish | Kind::HangUp) => 3,
         (Family::FanIn | Family::FanOut, Kind::Row | Kind::Burst) => 3,
         (Family::Misbehaving, Kind::Torn | Kind::Again | Kind::Stray | Kind::Raw) => 6,
         _ => 1,

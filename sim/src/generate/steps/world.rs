@@ -1,6 +1,7 @@
 //! Steps that are done to the network and to the node.
 
 use super::Steps;
+use super::kind::Kind;
 use crate::history::ClientIx;
 use crate::scenario::{Action, WorldAction};
 
@@ -56,19 +57,59 @@ impl Steps<'_> {
     }
 
     /// What is wrong with its clock and its queues is still wrong when it starts again.
-    pub(super) fn stop(&mut self, crash: bool) {
+    fn stop(&mut self, action: WorldAction) {
         self.node.down = true;
         self.clients.iter_mut().for_each(|client| client.up = false);
-        self.world(if crash {
-            WorldAction::Crash { node: 0, power_loss: false }
-        } else {
-            WorldAction::Shutdown { node: 0 }
-        });
+        self.world(action);
     }
 
+    pub(super) fn crash(&mut self, power_loss: bool) {
+        self.stop(WorldAction::Crash { node: 0, power_loss });
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        self.stop(WorldAction::Shutdown { node: 0 });
+    }
+
+    /// A publish, and the end of the node about when it is acknowledged.
+    pub(super) fn probe(&mut self, client: usize) {
+        self.carry_out(Kind::Publish, client);
+        let longest_ms = (2 * super::super::world::worst_delay_us(&self.scenario.net)).div_ceil(1_000) + 10;
+        self.at_ms += self.source.log(1, longest_ms.min(2_000)) - 1;
+        let power_loss = self.source.coin();
+        self.crash(power_loss);
+    }
+
+    /// It has room when it starts.
     pub(super) fn restart(&mut self) {
+        if self.node.full {
+            self.disk_full(false);
+        }
         self.node.down = false;
+        self.node.failed = false;
         self.world(WorldAction::Restart { node: 0 });
+    }
+
+    pub(super) fn disk_full(&mut self, on: bool) {
+        self.node.full = on;
+        self.world(WorldAction::DiskFull { node: 0, on });
+    }
+
+    pub(super) fn disk_slow(&mut self, on: bool) {
+        self.node.slow = on;
+        let by_us = if on { self.source.log(1_000, 5_000_000) } else { 0 };
+        self.world(WorldAction::DiskSlow { node: 0, by_us });
+    }
+
+    /// Until it starts again.
+    pub(super) fn disk_fails(&mut self) {
+        self.node.failed = true;
+        self.world(WorldAction::DiskFails { node: 0 });
+    }
+
+    pub(super) fn disk_rot(&mut self) {
+        let at_ppm = self.source.below(1_000_000);
+        self.world(WorldAction::DiskRot { node: 0, at_ppm });
     }
 
     pub(super) fn pressure(&mut self, on: bool) {

@@ -1,0 +1,271 @@
+//! What outlives a node: with `durability` everything that was acknowledged does. This file says what of a session is
+//! there after a crash, what may be, and how long its clock stood still; S13 is judged with S1.
+
+use core::time::Duration;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::QoS;
+
+use super::state::{State, TIMER_SLACK};
+use super::witness::Cx;
+use crate::report::Check;
+use crate::scenario::DurabilitySpec;
+
+/// How far the time that is stored may be behind.
+const TIME_BEHIND: Duration = newtmq_node::TIME_BEHIND_MAX;
+/// A node that stops in order may serve for so long.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// Stops of a node, and what is wrong with its disk.
+#[derive(Debug, Default)]
+pub(super) struct Lives {
+    /// When it went, or was told to, and when it was back; [`Instant::NEVER`] if it is not.
+    stops: Vec<Stop>,
+    /// A bit has turned: until the next start anything may be missing.
+    rotten: bool,
+    /// Its store has failed.
+    pub(super) failed: bool,
+    /// There is no space.
+    pub(super) full: bool,
+    /// Its disk is slow.
+    pub(super) slow: bool,
+    /// When its disk last was full, slow, or failed.
+    troubled: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Stop {
+    from: Instant,
+    to: Instant,
+    /// It went at once.
+    crash: bool,
+    /// What was acknowledged is still there.
+    kept: bool,
+}
+
+impl Lives {
+    /// Whether its disk is not in order.
+    pub(super) fn is_troubled(&self) -> bool {
+        self.full || self.failed || self.slow
+    }
+
+    /// Whether its disk was not in order at some time since.
+    pub(super) fn was_troubled(&self, since: Instant) -> bool {
+        self.is_troubled() || self.troubled.is_some_and(|at| at >= since)
+    }
+
+    /// Whether it lost its memory since then.
+    pub(super) fn stopped_since(&self, since: Instant) -> bool {
+        self.stops.last().is_some_and(|stop| stop.to >= since)
+    }
+
+    /// How long its clock stood still from `from` to `to`, at least.
+    fn still(&self, from: Instant, to: Instant) -> Duration {
+        let of = |stop: &Stop| {
+            let begin = if stop.crash { stop.from } else { stop.from + STOP_MAX };
+            let (begin, end) = (begin.max(from), stop.to.min(to));
+            if end > begin { end - begin } else { Duration::ZERO }
+        };
+        self.stops.iter().map(of).sum()
+    }
+
+    /// How much later than by its clock something may happen that began at `from`.
+    pub(super) fn late(&self, from: Instant) -> Duration {
+        let of = |stop: &Stop| match stop.to {
+            Instant::NEVER => Duration::ZERO,
+            to => (to - stop.from.max(from)) + TIME_BEHIND + TIMER_SLACK,
+        };
+        self.stops.iter().filter(|stop| stop.to >= from).map(of).sum()
+    }
+}
+
+impl State {
+    /// How long a node's clock stood still at least.
+    pub(super) fn stood_still(&self, node: u16, from: Instant, to: Instant) -> Duration {
+        self.nodes[usize::from(node)].lives.still(from, to)
+    }
+
+    /// What is wrong with a disk.
+    pub(super) fn disk_trouble(&mut self, node: u16, now: Instant, change: impl FnOnce(&mut Lives)) {
+        let lives = &mut self.nodes[usize::from(node)].lives;
+        change(lives);
+        lives.troubled = Some(now);
+        self.disturb(node, now);
+    }
+
+    /// A bit has turned: what a later start finds is not known.
+    pub(super) fn rotten(&mut self, node: u16) {
+        self.nodes[usize::from(node)].lives.rotten = true;
+    }
+
+    /// The node is gone at once, or is told to go.
+    pub(super) fn node_down(&mut self, node: u16, crash: bool, power_loss: bool, cx: &mut Cx<'_>) {
+        let Some(durability) = self.limits.durability else { return self.node_lost(node, crash, cx) };
+        let lives = &mut self.nodes[usize::from(node)].lives;
+        let written_only = durability == DurabilitySpec::None;
+        let kept = !(written_only && (power_loss || lives.failed));
+        match lives.stops.last_mut().filter(|stop| stop.to == Instant::NEVER) {
+            // It was about to stop.
+            Some(stop) => stop.kept &= kept,
+            None => lives.stops.push(Stop { from: cx.now, to: Instant::NEVER, crash, kept }),
+        }
+        if crash {
+            self.memory_lost(node, cx);
+        }
+    }
+
+    /// The node is back.
+    pub(super) fn node_back(&mut self, node: u16, cx: &mut Cx<'_>) {
+        if self.limits.durability.is_none() {
+            return self.node_lost(node, true, cx);
+        }
+        let lives = &mut self.nodes[usize::from(node)].lives;
+        let Some(stop) = lives.stops.last_mut() else { return };
+        stop.to = cx.now;
+        let stop = *stop;
+        let kept = stop.kept && !core::mem::take(&mut lives.rotten);
+        lives.failed = false;
+        let blurred = lives.was_troubled(stop.from);
+        if !stop.crash {
+            self.memory_lost(node, cx);
+        }
+        if !kept {
+            return self.anything_left(node);
+        }
+        for id in 0..self.ids.len() as u32 {
+            if self.ids[id as usize].node == node {
+                self.session_back(id, stop.from, blurred, cx);
+            }
+        }
+    }
+
+    /// What the memory alone had is lost.
+    fn memory_lost(&mut self, node: u16, cx: &mut Cx<'_>) {
+        for id in 0..self.ids.len() as u32 {
+            if self.ids[id as usize].node == node {
+                self.session_waits(id, cx);
+            }
+        }
+        for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
+            if let Some(register) = &mut topic.register {
+                register.node_lost(cx.now);
+            }
+        }
+        // A will may have been published just before, without that being known.
+        let wills: Vec<_> = self
+            .conns
+            .iter()
+            .flatten()
+            .filter(|c| c.node == node && c.gone.is_some())
+            .filter_map(|c| c.will.as_deref().map(|will| will.uid))
+            .collect();
+        for uid in wills {
+            if let Some(message) = self.message(uid) {
+                message.logical += 1;
+            }
+        }
+    }
+
+    /// A session whose node is gone.
+    fn session_waits(&mut self, id: u32, cx: &mut Cx<'_>) {
+        let known = &mut self.ids[id as usize];
+        let live = core::mem::take(&mut known.live);
+        let current = known.current.filter(|current| live.contains(current));
+        let expiry = |state: &State, conn: u32| (state.conn(conn).expiry_min, state.conn(conn).expiry_max);
+        let unanswered: Vec<u32> = live.iter().copied().filter(|conn| self.conn(*conn).connack.is_none()).collect();
+        if let Some(current) = current {
+            let c = self.conn_mut(crate::history::ConnIx(current));
+            c.crashed = c.disturbed == Some(cx.now);
+            match (c.expiry_min, c.expiry_max) {
+                (_, 0) if unanswered.is_empty() => {
+                    self.end_session(id, cx.now);
+                    self.ids[id as usize].possible_until = Instant::START;
+                    self.ids[id as usize].current = None;
+                    return;
+                }
+                (0, _) => self.maybe_ended(id),
+                _ => self.ids[id as usize].possible_until = Instant::NEVER,
+            }
+        }
+        // A CONNECT that changes nothing may have been taken or not.
+        let last = self.ids[id as usize].current;
+        let harmless = |conn: &u32| {
+            let c = self.conn(*conn);
+            last.is_some_and(|last| expiry(self, last) == expiry(self, *conn)) && !c.clean && c.expiry_min > 0
+        };
+        if !unanswered.is_empty() {
+            if !unanswered.iter().all(harmless) || !self.surely_exists(id, u32::MAX, cx.now) {
+                self.maybe_ended(id);
+            }
+            self.ids[id as usize].possible_until = Instant::NEVER;
+        }
+        let known = &mut self.ids[id as usize];
+        // A copy of QoS 1 may have been sent before it was stored: its identifier is free then.
+        known.inflight.retain(|flight| flight.qos == QoS::ExactlyOnce);
+        let owed = known.owed.len() + known.lost.len();
+        cx.findings.obligations.count(Check::Durable, owed as u64);
+    }
+
+    fn maybe_ended(&mut self, id: u32) {
+        self.doubt(id);
+        self.ids[id as usize].unclear = true;
+    }
+
+    /// A session whose node has what it had.
+    fn session_back(&mut self, id: u32, from: Instant, blurred: bool, cx: &Cx<'_>) {
+        let known = &self.ids[id as usize];
+        let (node, until) = (known.node, known.possible_until);
+        let Some(current) = known.current.filter(|_| until >= from) else {
+            if until >= from {
+                self.ids[id as usize].possible_until = Instant::NEVER;
+            }
+            return;
+        };
+        let c = self.conn_mut(crate::history::ConnIx(current));
+        if c.crashed {
+            c.gone.get_or_insert(cx.now);
+        }
+        let expiry = c.expiry_max;
+        let known = &self.ids[id as usize];
+        let latest = self.latest(node, cx.now, expiry);
+        let until = match until {
+            Instant::NEVER if known.unclear => Instant::NEVER,
+            Instant::NEVER => latest,
+            until if blurred || known.unclear => latest.max(until),
+            until => latest.min(until + (cx.now - from) + TIME_BEHIND + TIMER_SLACK),
+        };
+        self.ids[id as usize].possible_until = until;
+    }
+
+    /// A start that may have found anything, or nothing.
+    fn anything_left(&mut self, node: u16) {
+        for id in 0..self.ids.len() as u32 {
+            if self.ids[id as usize].node != node {
+                continue;
+            }
+            self.maybe_ended(id);
+            let known = &mut self.ids[id as usize];
+            known.live.clear();
+            known.possible_until = Instant::NEVER;
+            known.current = None;
+        }
+        for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
+            topic.register = None;
+        }
+        let wills: Vec<_> = self
+            .conns
+            .iter()
+            .flatten()
+            .filter(|c| c.node == node)
+            .filter_map(|c| c.will.as_deref().map(|will| will.uid))
+            .collect();
+        for uid in wills {
+            if let Some(message) = self.message(uid) {
+                message.logical += 1;
+            }
+        }
+        for c in self.conns.iter_mut().flatten().filter(|c| c.node == node) {
+            c.crashed = false;
+        }
+    }
+}
