@@ -23,8 +23,7 @@ fn main() -> std::process::ExitCode {
     let folder = own.parent().and_then(std::path::Path::parent).expect("it is in examples/");
     let data = folder.join(format!("kill_loop-{}", std::process::id()));
     let newtmq = folder.join("newtmq");
-    let outcome =
-        world::Loop { newtmq, data: data.clone(), rounds, seed, shards, exactly_once, told: true }.run();
+    let outcome = world::Loop { newtmq, data: data.clone(), rounds, seed, shards, exactly_once, told: true }.run();
     println!("{outcome}");
     if !outcome.wrong.is_empty() {
         println!("the data is in {}", data.display());

@@ -64,8 +64,10 @@ impl State {
         }
         let troubled = self.clients[client.0 as usize].is_troubled();
         let at = &self.nodes[usize::from(node)];
-        let disturbed =
-            at.down || at.lives.is_troubled() || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60)) || at.drift_ppm > 0;
+        let disturbed = at.down
+            || at.lives.is_troubled()
+            || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60))
+            || at.drift_ppm > 0;
         let will = facts.will.map(|will| Box::new(self.new_will(will, conn.0, node, id, cx)));
         let new = Conn {
             client: client.0,

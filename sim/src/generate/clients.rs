@@ -56,9 +56,13 @@ fn leave_out_untold_limits(scenario: &mut Scenario) {
 fn count(profile: Profile, source: &mut Source) -> u64 {
     let low = match profile.family {
         Family::FanIn | Family::FanOut | Family::Shared | Family::Corners => 3,
-        Family::PubSub | Family::Retained | Family::Wills | Family::Hoppers | Family::Collisions | Family::Takeover | Family::Durable => {
-            2
-        }
+        Family::PubSub
+        | Family::Retained
+        | Family::Wills
+        | Family::Hoppers
+        | Family::Collisions
+        | Family::Takeover
+        | Family::Durable => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
     };
     match profile.size {

@@ -53,7 +53,10 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
             0
         }
     };
-    let sessions = matches!(profile.family, Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable);
+    let sessions = matches!(
+        profile.family,
+        Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable
+    );
     Features {
         old_percent: percent(false, 100, source),
         session_percent: percent(sessions, 100, source),

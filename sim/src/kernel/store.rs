@@ -54,7 +54,16 @@ impl Store {
         }
         let (wal, _) = opening.finish().expect("a node starts when its disk has room");
         let keeper = Keeper::new(wal, KeeperConfig { log_bytes_min: LOG_BYTES_MIN }, shards);
-        (Store { keeper, disk: SharedDisk::clone(disk), due: Instant::NEVER, chance, to_sync: vec![None; shards.into()] }, replay)
+        (
+            Store {
+                keeper,
+                disk: SharedDisk::clone(disk),
+                due: Instant::NEVER,
+                chance,
+                to_sync: vec![None; shards.into()],
+            },
+            replay,
+        )
     }
 }
 
