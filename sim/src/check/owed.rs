@@ -60,7 +60,7 @@ impl State {
 
     /// A session got a live copy of a message that was sent at `sent`: what was owed before has left its queue.
     pub(super) fn overtaken(&mut self, id: u32, sent: Instant) {
-        let slack = self.lane_slack();
+        let lanes = self.lanes(self.ids[id as usize].node);
         let State { clients, ids, limits, wills, .. } = self;
         let known = &mut ids[id as usize];
         let mut kept = Vec::new();
@@ -71,7 +71,7 @@ impl State {
                 known.owed.pop_front();
                 continue;
             };
-            if accepted + slack >= sent {
+            if lanes.by(accepted) >= sent {
                 break;
             }
             known.owed.pop_front();
@@ -130,7 +130,7 @@ impl State {
     }
 
     fn judge_lost(&mut self, id: u32, uid: Uid, accepted: Instant, cx: &mut Cx<'_>) {
-        let slack = self.lane_slack();
+        let arrived = self.lanes(self.ids[id as usize].node).by(accepted);
         let State { clients, ids, limits, wills, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
@@ -144,7 +144,7 @@ impl State {
             return;
         }
         let mut unsubscribed = known.unsubscribed.iter();
-        if !slack.is_zero() && unsubscribed.any(|at| *at >= message.sent && *at <= accepted + slack) {
+        if arrived > accepted && unsubscribed.any(|at| *at >= message.sent && *at <= arrived) {
             return;
         }
         let overtaken = target.behind.is_some();

@@ -170,9 +170,9 @@ impl Message {
         }
     }
 
-    /// Bytes that it takes in a queue, at least.
+    /// Bytes that it takes in a queue, at most: clients send 52 bytes of properties, and a message has a head.
     pub(super) fn queue_bytes(size: u32, topic: &str) -> u64 {
-        u64::from(size) + topic.len() as u64 + 64
+        u64::from(size) + topic.len() as u64 + 80
     }
 }
 
@@ -281,13 +281,14 @@ impl State {
             if !same {
                 known.logical += 1;
             }
+            let unknown = known.accepted.is_none();
             known.resent = cx.now;
             known.last = sequence;
             if facts.retain {
                 known.registered = true;
             }
-            if !same {
-                // It takes a place in each queue once more.
+            if !same || unknown {
+                // It takes a place in each queue once more, or the one that it did not take when it was lost.
                 self.count_matches(topic, facts.size, conn.0, cx);
             }
             return;
@@ -400,9 +401,13 @@ impl State {
 
     /// What was worked off long ago has come to all shards.
     fn settle_late(&mut self, now: Instant) {
-        let slack = self.lane_slack();
-        let State { settling, ids, .. } = self;
-        while let Some((_, of)) = settling.pop_front_if(|(at, _)| slack.is_zero() || *at + slack < now) {
+        while let Some((at, of)) = self.settling.front() {
+            let arrived = self.lanes(self.topics[of.topic as usize].node).by(*at);
+            if arrived > *at && arrived >= now {
+                return;
+            }
+            let State { settling, ids, .. } = self;
+            let Some((_, of)) = settling.pop_front() else { return };
             for (id, count) in of.copies {
                 let (settled, bytes) = &mut ids[id as usize].settled;
                 *settled += u64::from(count);

@@ -1,6 +1,6 @@
 //! S9 and S9b: the retained message of a topic as a register. A write takes effect at some moment between its PUBLISH and
 //! its acknowledgement; one without takes effect at any later moment or never. With several shards a message may be on its
-//! way to the owner of its topic when it is acknowledged, so there `slack` is added.
+//! way to the owner of its topic when it is acknowledged, so there its way is added.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::QoS;
 
 use super::owed::overflows;
-use super::state::{FORGET_AFTER, State};
+use super::state::{FORGET_AFTER, Lanes, State};
 use super::subscriptions::Sub;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, PublishFacts, Uid};
@@ -42,13 +42,13 @@ struct Write {
 
 impl Write {
     /// Whether it surely came before the other one.
-    fn is_before(&self, other: &Write, slack: Duration) -> bool {
-        self.is_done(other.sent, slack) || (self.conn == other.conn && self.sequence < other.sequence)
+    fn is_before(&self, other: &Write, lanes: &Lanes) -> bool {
+        self.is_done(other.sent, lanes) || (self.conn == other.conn && self.sequence < other.sequence)
     }
 
     /// Whether it surely had all the effect that it has before `at`.
-    fn is_done(&self, at: Instant, slack: Duration) -> bool {
-        self.done.is_some_and(|done| done + slack < at)
+    fn is_done(&self, at: Instant, lanes: &Lanes) -> bool {
+        self.done.is_some_and(|done| lanes.by(done) < at)
     }
 }
 
@@ -76,13 +76,13 @@ impl State {
     }
 
     fn push_write(&mut self, topic: u32, write: Write) {
-        let (sent, slack) = (write.sent, self.lane_slack());
+        let (sent, lanes) = (write.sent, self.lanes(self.topics[topic as usize].node));
         let register = self.topics[topic as usize].register.get_or_insert_default();
         register.writes.push_back(write);
         register.pushed += 1;
         if register.pushed.is_multiple_of(64) && sent.as_nanos() > FORGET_AFTER.as_nanos() as u64 {
             let before = Instant::from_nanos(sent.as_nanos() - FORGET_AFTER.as_nanos() as u64);
-            let gone = register.prune(before, slack);
+            let gone = register.prune(before, &lanes);
             for uid in gone {
                 if let Some(message) = self.message(uid) {
                     message.registered = false;
@@ -139,7 +139,7 @@ impl State {
     pub(super) fn retained_read(&mut self, topic: u32, uid: Uid, since: Instant, conn: u32, cx: &mut Cx<'_>) {
         cx.owe(Check::Retained);
         let Some(register) = &self.topics[topic as usize].register else { return };
-        let Some(newer) = register.newer(uid, since, self.lane_slack()) else { return };
+        let Some(newer) = register.newer(uid, since, &self.lanes(self.topics[topic as usize].node)) else { return };
         let name = self.topics[topic as usize].name;
         let text = match newer.and_then(|write| write.uid) {
             Some(other) => format!("{other} had replaced it"),
@@ -171,9 +171,9 @@ impl State {
 
     /// The same for one topic and those subscriptions that are to be looked at.
     fn judge_readers(&mut self, topic: u32, wanted: impl Fn(&State, &Sub) -> bool, cx: &mut Cx<'_>) {
-        let slack = self.lane_slack();
+        let lanes = self.lanes(self.topics[topic as usize].node);
         let Some(register) = self.topics[topic as usize].register.as_deref() else { return };
-        let Some(last) = register.last(slack).cloned() else { return };
+        let Some(last) = register.last(&lanes).cloned() else { return };
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             if wanted(self, &self.subs[sub as usize]) {
@@ -216,7 +216,7 @@ impl State {
         if !sure || last.sent > certain || !self.is_drained(id, cx.now) {
             return;
         }
-        let read = last.is_done(since, self.lane_slack());
+        let read = last.is_done(since, &self.lanes(self.topics[topic as usize].node));
         let State { clients, ids, limits, wills, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
@@ -267,13 +267,13 @@ impl Register {
     }
 
     /// If what was written with `uid` was surely replaced before `since`: by what, as far as it is remembered.
-    fn newer(&self, uid: Uid, since: Instant, slack: Duration) -> Option<Option<&Write>> {
+    fn newer(&self, uid: Uid, since: Instant, lanes: &Lanes) -> Option<Option<&Write>> {
         let mut seen = false;
         let mut by = None;
-        let settled = |write: &&Write| write.sure && write.is_done(since, slack);
+        let settled = |write: &&Write| write.sure && write.is_done(since, lanes);
         for write in self.writes.iter().filter(|write| write.uid == Some(uid)) {
             seen = true;
-            by = Some(self.writes.iter().filter(settled).rev().find(|other| write.is_before(other, slack))?);
+            by = Some(self.writes.iter().filter(settled).rev().find(|other| write.is_before(other, lanes))?);
         }
         if seen {
             return Some(by);
@@ -283,12 +283,12 @@ impl Register {
     }
 
     /// Forgets what was surely not current any more at `at`; returns it.
-    fn prune(&mut self, at: Instant, slack: Duration) -> Vec<Uid> {
-        let settled = self.writes.iter().filter(|write| write.sure && write.is_done(at, slack));
+    fn prune(&mut self, at: Instant, lanes: &Lanes) -> Vec<Uid> {
+        let settled = self.writes.iter().filter(|write| write.sure && write.is_done(at, lanes));
         let Some(newest) = settled.map(|write| write.sent).max() else { return Vec::new() };
         let mut gone = Vec::new();
         self.writes.retain(|write| {
-            let old = write.is_done(newest, slack);
+            let old = write.is_done(newest, lanes);
             if old {
                 gone.extend(write.uid);
             }
@@ -301,12 +301,12 @@ impl Register {
     }
 
     /// The write that is surely the last one.
-    fn last(&self, slack: Duration) -> Option<&Write> {
+    fn last(&self, lanes: &Lanes) -> Option<&Write> {
         let last = self.writes.iter().filter(|write| write.sure).max_by_key(|write| (write.sent, write.sequence))?;
         let alone = self
             .writes
             .iter()
-            .all(|write| (write.sequence == last.sequence && write.conn == last.conn) || write.is_before(last, slack));
+            .all(|write| (write.sequence == last.sequence && write.conn == last.conn) || write.is_before(last, lanes));
         alone.then_some(last)
     }
 }

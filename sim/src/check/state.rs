@@ -109,7 +109,8 @@ pub(super) struct Node {
     pub(super) lost: Option<Instant>,
     /// Publishers are held for its memory.
     pub(super) pressed: bool,
-    /// All pauses together.
+    /// Its pauses, from when to when, and their sum.
+    pub(super) pauses: Vec<(Instant, Instant)>,
     pub(super) paused: Duration,
     /// When it was last paused, stopped or started.
     pub(super) disturbed: Option<Instant>,
@@ -379,7 +380,9 @@ impl State {
                 c.frozen = on;
             }),
             Fault::Pause { node, until } => {
-                self.nodes[usize::from(node.0)].paused += until - cx.now;
+                let known = &mut self.nodes[usize::from(node.0)];
+                known.pauses.push((cx.now, until));
+                known.paused += until - cx.now;
                 self.disturb(node.0, cx.now);
             }
             Fault::Drift { node, ppm } => {
@@ -454,9 +457,37 @@ impl State {
         }
     }
 
-    /// How long a message may be on its way between shards after it was acknowledged.
+    /// The way between the shards of a node.
+    pub(super) fn lanes(&self, node: u16) -> Lanes {
+        let slack = self.lane_slack();
+        let pauses = if slack.is_zero() { Vec::new() } else { self.nodes[usize::from(node)].pauses.clone() };
+        Lanes { slack, pauses }
+    }
+
+    /// How long a message may be on its way between shards after it was acknowledged, if nothing is paused.
     pub(super) fn lane_slack(&self) -> Duration {
         if self.limits.lane.is_zero() { Duration::ZERO } else { self.limits.lane + self.lag * 8 }
+    }
+}
+
+/// How long what is said between the shards of a node is on its way.
+#[derive(Debug, Clone)]
+pub(super) struct Lanes {
+    slack: Duration,
+    /// Meanwhile nothing goes on.
+    pauses: Vec<(Instant, Instant)>,
+}
+
+impl Lanes {
+    /// When what a shard had worked off at `at` has come to all others.
+    pub(super) fn by(&self, at: Instant) -> Instant {
+        let mut until = at + self.slack;
+        for (from, to) in &self.pauses {
+            if *from <= until && *to > at {
+                until = until + (*to - (*from).max(at));
+            }
+        }
+        until
     }
 }
 

@@ -193,6 +193,39 @@ fn s1_what_is_on_its_way_may_fill_a_queue() {
 }
 
 #[test]
+fn s1_what_is_sent_again_takes_its_place_late() {
+    // The first PUBLISH of eve was lost with its connection, so it comes behind what ada sent later.
+    for (limit, excused) in [(1, true), (9, false)] {
+        let mut play = Play::with(BrokerSpec { max_mqueue_len: Some(limit), ..BrokerSpec::default() });
+        let (ada, bob) = pair(&mut play, "t", Q1);
+        let eve = play.connect(EVE);
+        let torn = play.send(eve, EVE, "t", Q2);
+        play.drop_conn(eve);
+        play.publish(ada, ADA, "t", Q1);
+        let eve = play.resume(EVE);
+        play.event(Event::Publish { conn: eve, facts: PublishFacts { dup: true, ..torn } });
+        play.acked(eve, &torn);
+        play.receive(bob, &torn, Q1);
+        if excused { play.passes() } else { play.fails(Check::Lost) }
+    }
+}
+
+#[test]
+fn s1_a_pause_holds_what_is_on_its_way_between_shards() {
+    for (pause, excused) in [(2000, true), (1, false)] {
+        let mut play = Play::of(Scenario { shards: 2, ..Scenario::default() });
+        let (ada, bob) = pair(&mut play, "t", Q1);
+        play.publish(ada, ADA, "t", Q1);
+        let until = play.now + Duration::from_millis(pause);
+        play.event(Event::Fault(Fault::Pause { node: NodeIx(0), until }));
+        play.wait(1000);
+        play.unsubscribe(bob, "t");
+        play.subscribe(bob, "t", Q1);
+        if excused { play.passes() } else { play.fails(Check::Lost) }
+    }
+}
+
+#[test]
 fn s1_what_a_client_sends_behind_its_subscribe_comes_to_it() {
     for own in [true, false] {
         let mut play = Play::new();
