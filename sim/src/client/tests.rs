@@ -303,7 +303,7 @@ fn a_publisher_keeps_to_the_limits_of_the_server() {
     world.open();
     let properties = ConnackProperties {
         receive_maximum: NonZeroU16::new(2),
-        maximum_packet_size: Some(60),
+        maximum_packet_size: Some(120),
         topic_alias_maximum: Some(1),
         maximum_qos: None,
         ..ConnackProperties::default()
@@ -323,7 +323,7 @@ fn a_publisher_keeps_to_the_limits_of_the_server() {
     world.expect(&["acked Pubrec p2", "release p2", "PUBREL"]);
     world.ack(AckKind::Pubcomp, 2, ReasonCode::Success);
     world.expect(&["acked Pubcomp p2", "publish p4 #5 e", "PUBLISH e"]);
-    let large = PublishSpec { size: 100, ..PublishSpec::new("a", QoS::AtMostOnce) };
+    let large = PublishSpec { size: 200, ..PublishSpec::new("a", QoS::AtMostOnce) };
     world.act(&Act::Publish(large));
     world.expect(&[]);
     for (alias, topic, sent) in [(1, "a", "a alias=1"), (1, "a", " alias=1"), (1, "b", "b alias=1"), (2, "a", "a")] {
