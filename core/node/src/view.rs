@@ -270,6 +270,9 @@ impl<'a> ShardView<'a> {
             let (sent, most) = (session.outstanding(), conn.map_or(0, |c| usize::from(c.receive_maximum)));
             let what = || format!("{client}: {sent} unacknowledged, {most} allowed");
             checked.violated(Rule::Window, what, sent <= most);
+            let kept = session.inflight_len();
+            let what = || format!("{client}: {sent} places of its window are taken by {kept} messages");
+            checked.violated(Rule::Window, what, sent <= kept);
         }
         let limits = self.shard.config.zones[usize::from(slot.zone)].session;
         let (waiting, bytes) = (session.queue_len(), session.queue_bytes());

@@ -283,7 +283,9 @@ impl State {
             Kind::Retained => retained <= explained.reads * message.logical,
             Kind::Either => copies + retained <= live + explained.reads * message.logical,
         };
-        if !allowed && facts.qos < QoS::ExactlyOnce {
+        // Of a message that its only subscription got live no retained copy may follow.
+        let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
+        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -309,6 +311,15 @@ impl State {
         if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, message.topic, id, conn, cx);
         }
+    }
+
+    /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
+    fn reads_once(&self, message: &Facts, id: u32) -> bool {
+        let [(_, sub)] = self.subs_of(message.topic, id) else { return false };
+        let topic = &self.topics[message.topic as usize];
+        message.logical == 1
+            && self.subs[*sub as usize].grants.len() == 1
+            && topic.register.as_deref().is_some_and(|register| register.is_of(message.conn))
     }
 
     /// A copy with DUP of what had come before.

@@ -266,6 +266,11 @@ impl Register {
         }
     }
 
+    /// Whether nobody wrote but one connection, as far as it is remembered.
+    pub(super) fn is_of(&self, conn: u32) -> bool {
+        self.writes.iter().all(|write| write.conn == conn)
+    }
+
     /// If what was written with `uid` was surely replaced before `since`: by what, as far as it is remembered.
     fn newer(&self, uid: Uid, since: Instant, lanes: &Lanes) -> Option<Option<&Write>> {
         let mut seen = false;

@@ -237,6 +237,13 @@ impl Part {
     }
 }
 
+/// Where shards may talk slowly at all, most of what they say comes fast: only then one letter overtakes what goes a longer
+/// way.
+fn delay_us(chance: &mut Stream, low: u64, high: u64) -> u64 {
+    let delay = chance.between(low, high);
+    if high - low < SLOW_US || chance.between(0, 15) == 0 { delay } else { low + (delay - low) / 16 }
+}
+
 impl Pair {
     fn new(chance: Stream) -> Pair {
         Pair { letters: VecDeque::new(), last: Instant::START, armed: Instant::NEVER, chance }
@@ -244,7 +251,7 @@ impl Pair {
 
     /// Says something; when an event has to be put into the queue, if it has to be.
     pub(super) fn say(&mut self, now: Instant, letter: Letter, lag: Duration, net: &NetSpec) -> Option<Instant> {
-        let delay = self.chance.between(*net.shard_delay_us.start(), *net.shard_delay_us.end());
+        let delay = delay_us(&mut self.chance, *net.shard_delay_us.start(), *net.shard_delay_us.end());
         self.last = self.last.max(now + Duration::from_micros(delay) + lag);
         self.letters.push_back((self.last, letter));
         self.arm()
@@ -282,6 +289,9 @@ impl Pair {
         due
     }
 }
+
+/// Delays between shards that vary by so much are slow.
+const SLOW_US: u64 = 1_000;
 
 #[cfg(test)]
 mod tests {
