@@ -88,6 +88,15 @@ impl DataDir {
         }
     }
 
+    /// Counts so many starts at once, because the numbers of an earlier one are still in use.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn skip_to(path: &Path, identity: NodeIdentity) -> Result<(), DataError> {
+        let at = |source| DataError::Io { step: "write", path: path.to_owned(), source };
+        replace(path, NODE_FILE, &render(identity)).map_err(at)
+    }
+
     /// The directory.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -189,7 +198,7 @@ pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
 
 const LOCK_FILE: &str = "lock";
 /// Who the node is.
-pub const NODE_FILE: &str = "node.toml";
+const NODE_FILE: &str = "node.toml";
 const FORMAT: u64 = 1;
 /// TOML's numbers have 63 bits.
 const INCARNATION_MAX: u64 = i64::MAX as u64;

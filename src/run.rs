@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use crate::access::Access;
 use crate::banner::{self, BannerFacts, Listening, Storage};
 use crate::config::{self, Config};
-use crate::data::NodeIdentity;
+use crate::data::{DataDir, NodeIdentity};
 use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
 use crate::net::certs::Context as TlsContext;
@@ -122,6 +122,10 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let contexts = contexts(&options.config)?;
     let listeners = listen(&options.config).await?;
     let opened = open_store(options)?;
+    let node = match &opened {
+        Some(opened) => unused(options, &opened.replay)?,
+        None => options.node,
+    };
     // It goes on where the log ends, so that no deadline in it comes early.
     let clock = Clock::start_at(opened.as_ref().map_or(Instant::START, |opened| opened.replay.now()));
     let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
@@ -135,8 +139,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             now: clock.now(),
             wall: rt::wall_time(),
             seed: seed()?,
-            node: options.node.node_id,
-            incarnation: options.node.incarnation,
+            node: node.node_id,
+            incarnation: node.incarnation,
             shard,
             shards: options.shards,
             node_seed,
@@ -190,6 +194,19 @@ fn open_store(options: &RunOptions) -> anyhow::Result<Option<Opened>> {
         return Ok(None);
     }
     Ok(Some(store::open(data, &options.config.store)?))
+}
+
+/// An incarnation whose numbers the log does not have: it has them if `node.toml` was moved away, or is of another node.
+fn unused(options: &RunOptions, replay: &Replay) -> anyhow::Result<NodeIdentity> {
+    let mut node = options.node;
+    while replay.starts().contains(&(node.incarnation.0 as u16)) {
+        node.incarnation.0 += 1;
+    }
+    if let Some(data) = options.data.as_ref().filter(|_| node != options.node) {
+        DataDir::skip_to(data, node)?;
+        tracing::info!(incarnation = node.incarnation.0, "the store has numbers of earlier incarnations");
+    }
+    Ok(node)
 }
 
 fn warn_of_what_is_there(data: &Path) {

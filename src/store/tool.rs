@@ -12,7 +12,7 @@ use newtmq_store::{Disk, Opening, Report, WalConfig, segment_number};
 use serde_json::{Value, json};
 
 use super::{CHUNK_BYTES, FORMAT_FILE, FileDisk, ReadOnly, STORE_FOLDER, StoreError, apply, check, export, format};
-use crate::data::{DataDir, NODE_FILE};
+use crate::data::DataDir;
 
 /// How often something is tried again that a running broker has changed meanwhile.
 const TRIES: usize = 8;
@@ -282,7 +282,8 @@ pub fn repair(data: &Path) -> Result<Summary, StoreError> {
 /// Makes another data directory with everything that was stored when this began. Returns how many files it has.
 ///
 /// A segment never changes when a later one is there, so all but the last one are linked. What was in segments that are
-/// freed meanwhile is in later ones, so that a list without gaps is always whole.
+/// freed meanwhile is in later ones, so that a list without gaps is always whole. The node's identity stays where it is: no
+/// incarnation may come twice, so whoever starts with the copy is a new node.
 ///
 /// # Errors
 /// There is no store, the other directory has something already, or the disk does not work.
@@ -295,15 +296,12 @@ pub fn backup(data: &Path, to: &Path) -> Result<usize, StoreError> {
     fs::create_dir_all(&target).map_err(StoreError::io("create", &target))?;
     for _ in 0..TRIES {
         if let Some(files) = copy_segments(&folder, &target)? {
-            for (from, to) in
-                [(folder.join(FORMAT_FILE), target.join(FORMAT_FILE)), (data.join(NODE_FILE), to.join(NODE_FILE))]
-            {
-                fs::copy(&from, &to).map_err(StoreError::io("copy", &from))?;
-                sync(&to)?;
+            let (from, copy) = (folder.join(FORMAT_FILE), target.join(FORMAT_FILE));
+            fs::copy(&from, &copy).map_err(StoreError::io("copy", &from))?;
+            for path in [&*copy, &*target, to] {
+                sync(path)?;
             }
-            sync(&target)?;
-            sync(to)?;
-            return Ok(files + 2);
+            return Ok(files + 1);
         }
     }
     Err(StoreError::Refused(format!("{}: it changes too fast to be copied", data.display())))

@@ -14,6 +14,7 @@ mod broker;
 mod client;
 mod clients;
 mod docs;
+mod durability;
 mod libraries;
 mod limits;
 mod programs;

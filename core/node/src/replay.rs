@@ -2,7 +2,7 @@
 //! shards, so a node may start with another number of them.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::Instant;
 use newtmq_session::{Message, MessageId, Missing, Record, Restoring, SessionId, SessionLimits};
@@ -18,6 +18,8 @@ pub struct Replay {
     messages: BTreeMap<MessageId, Message>,
     now: Instant,
     lost: Lost,
+    /// What the numbers of sessions and messages begin with.
+    starts: BTreeSet<u16>,
 }
 
 /// What damage has taken: records that could not be used.
@@ -34,6 +36,7 @@ pub struct Lost {
 impl Replay {
     /// The block of a message.
     pub fn block(&mut self, id: u64, block: &[u8]) {
+        self.starts.insert((id >> 48) as u16);
         match Message::from_block(block) {
             Some(message) => drop(self.messages.insert(MessageId(id), message)),
             None => self.lost.unreadable += 1,
@@ -54,11 +57,12 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record, segment: u64) {
-        let Replay { sessions, retained, messages, now, lost } = self;
+        let Replay { sessions, retained, messages, now, lost, starts } = self;
         let find = |id: MessageId| messages.get(&id).cloned();
         match record {
             Record::Time { now: stored } => *now = stored.max(*now),
             Record::Create { session, client, zone } => {
+                starts.insert((session.0 >> 48) as u16);
                 match Restoring::create(session, &client, &zone, segment) {
                     Some(restoring) => drop(sessions.insert(session, restoring)),
                     None => lost.unreadable += 1,
@@ -66,6 +70,7 @@ impl Replay {
             }
             Record::Snapshot(snapshot) => match Restoring::from_snapshot(&snapshot, segment, &find) {
                 Some((restoring, missing)) => {
+                    starts.insert((snapshot.session.0 >> 48) as u16);
                     lost.messages += missing.len() as u64;
                     sessions.insert(snapshot.session, restoring);
                 }
@@ -117,6 +122,12 @@ impl Replay {
     #[must_use]
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// The low 16 bits of the incarnations that gave numbers to what the log has: another one must give those to come.
+    #[must_use]
+    pub fn starts(&self) -> &BTreeSet<u16> {
+        &self.starts
     }
 
     /// Sessions and retained messages that there are.
