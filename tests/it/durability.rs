@@ -51,8 +51,7 @@ fn kill_loop(name: &str, rounds: u64, shards: u16, exactly_once: u32) {
     let scratch = Scratch::new(name);
     let data = scratch.path().join("data");
     let newtmq = NEWTMQ.into();
-    let outcome =
-        world::Loop { newtmq, data: data.clone(), rounds, seed: 1, shards, exactly_once, told: false }.run();
+    let outcome = world::Loop { newtmq, data: data.clone(), rounds, seed: 1, shards, exactly_once, told: false }.run();
     assert!(outcome.wrong.is_empty(), "{outcome}");
     assert!(outcome.owed > 100 && outcome.present > rounds, "{outcome}");
     let log = fs::read_to_string(world::log_of(&data)).unwrap();
