@@ -5,6 +5,7 @@
 //! | `<!-- test: file NAME -->` | is the file of this name for what follows |
 //! | `<!-- test: run -->` | commands that succeed; the last line starts a broker if it says so with its banner |
 //! | `<!-- test: mistake -->` | a mistake in the file as it is told, with a wrong key of the same line |
+//! | `<!-- test: scenario -->` | is a scenario that violates nothing |
 //! | `<!-- test: subscriber -->` | goes on running |
 //! | `<!-- test: publisher, WORDS -->` | makes the subscriber print these words |
 //!
@@ -123,6 +124,10 @@ fn what_the_documentation_shows_works() {
                 }
                 ("run", "") => run(&scratch, &example),
                 ("mistake", "") => mistake(&scratch, &example, &file),
+                ("scenario", "") => {
+                    let scenario = newtmq_sim::Scenario::parse(&example.place, &example.text).unwrap();
+                    assert_eq!(newtmq_sim::run(&scenario).verdict_name(), "ok", "{}", example.place);
+                }
                 ("subscriber", "") | ("publisher,", _) => continue,
                 _ => panic!("{}: {}", example.place, example.what),
             }
