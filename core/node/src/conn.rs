@@ -84,6 +84,8 @@ pub(crate) enum Feature {
     Counted = 8,
     /// A SUBSCRIBE of it waits for the other shards.
     Subscribing = 16,
+    /// Its CONNACK waits for the store: nothing may be sent before.
+    Greeting = 32,
 }
 
 impl Features {

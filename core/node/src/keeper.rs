@@ -164,9 +164,11 @@ impl<D: Disk> Keeper<D> {
 
     /// Nothing was written for a while: the log itself is to tell how far it is good.
     pub fn rest(&mut self) {
-        if self.state == StoreState::Open
-            && let Err(error) = self.wal.harden()
-        {
+        if self.state != StoreState::Open {
+            return;
+        }
+        // What nobody waits for is synced, too, and then said to be.
+        if let Err(error) = self.wal.commit(true).and_then(|()| self.wal.harden()) {
             self.failed(&error);
         }
     }

@@ -118,6 +118,8 @@ pub struct Shard {
     pub(crate) journal: Journal,
     /// What was stored before is not all here, or not known to all shards; connections wait.
     pub(crate) recovering: bool,
+    /// Sessions that were stored, and when their clients went; until all shards are ready.
+    pub(crate) restored: Vec<(u32, Option<Instant>)>,
     /// Something is to be stored again, so that old segments can be freed.
     pub(crate) renewal: Option<recover::Renewal>,
 }
@@ -223,6 +225,7 @@ impl Shard {
         let journal = Journal::new(&config, &boot);
         Shard {
             recovering: journal.is_on(),
+            restored: Vec::new(),
             journal,
             renewal: None,
             shares: Shares::new(&config, boot.shard, boot.shards),

@@ -52,6 +52,7 @@ pub(super) struct Facts {
     pub(super) sent: Instant,
     pub(super) accepted: Option<Instant>,
     pub(super) logical: u32,
+    pub(super) forgotten: u32,
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) id: u32,
@@ -60,9 +61,23 @@ pub(super) struct Facts {
 
 impl Facts {
     fn new(uid: Uid, message: &Message) -> Facts {
-        let Message { topic, qos, retain, will, expiry_s, sent, accepted, logical, first, last, id, conn, .. } =
-            *message;
-        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, first, last, id, conn }
+        let Message {
+            topic,
+            qos,
+            retain,
+            will,
+            expiry_s,
+            sent,
+            accepted,
+            logical,
+            forgotten,
+            first,
+            last,
+            id,
+            conn,
+            ..
+        } = *message;
+        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, forgotten, first, last, id, conn }
     }
 }
 
@@ -279,9 +294,9 @@ impl State {
             self.judge_first_dup(conn, facts, message, cx);
         }
         let allowed = match kind {
-            Kind::Live => copies <= live,
+            Kind::Live => copies <= live + message.forgotten,
             Kind::Retained => retained <= explained.reads * message.logical,
-            Kind::Either => copies + retained <= live + explained.reads * message.logical,
+            Kind::Either => copies + retained <= live + message.forgotten + explained.reads * message.logical,
         };
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);

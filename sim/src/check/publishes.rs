@@ -46,6 +46,8 @@ pub(super) struct Message {
     pub(super) accepted_at: Option<Instant>,
     /// How many times the broker may take it for a new one.
     pub(super) logical: u32,
+    /// How often its node may have forgotten it before it was accepted, and sent it with QoS 1 before that.
+    pub(super) forgotten: u32,
     /// First connection.
     pub(super) conn: u32,
     /// Session of its publisher.
@@ -160,6 +162,7 @@ impl Message {
             accepted: None,
             accepted_at: None,
             logical: 1,
+            forgotten: 0,
             conn,
             id,
             epoch: 0,
@@ -227,6 +230,15 @@ impl State {
         self.clients.get_mut(uid.publisher.0 as usize)?.message(uid.number)
     }
 
+    fn message_ref(&self, uid: Option<Uid>) -> Option<&Message> {
+        let uid = uid?;
+        let client = self.clients.get(uid.publisher.0 as usize)?;
+        match client.messages.get(uid.number.checked_sub(client.base)? as usize)? {
+            Slot::Known(message) => Some(message),
+            Slot::Empty | Slot::Forgotten => None,
+        }
+    }
+
     pub(super) fn publish(&mut self, conn: ConnIx, facts: &PublishFacts, cx: &mut Cx<'_>) {
         let sequence = self.sequence;
         let (id, node) = (self.conn(conn.0).id, self.conn(conn.0).node);
@@ -268,6 +280,8 @@ impl State {
         }
         let epoch = self.ids[id as usize].epoch;
         let await_rel = self.limits.await_rel;
+        let lives = &self.nodes[usize::from(node)].lives;
+        let stopped = self.message_ref(facts.uid).is_some_and(|known| lives.stopped_since(known.resent));
         let Some(uid) = facts.uid else {
             self.count_matches(topic, facts.size, conn.0, cx);
             return;
@@ -282,6 +296,7 @@ impl State {
                 known.logical += 1;
             }
             let unknown = known.accepted.is_none();
+            known.forgotten += u32::from(stopped);
             known.resent = cx.now;
             known.last = sequence;
             if facts.retain {
@@ -308,6 +323,7 @@ impl State {
             accepted: None,
             accepted_at: None,
             logical: 1,
+            forgotten: 0,
             conn: conn.0,
             id,
             epoch,

@@ -310,6 +310,10 @@ impl Shard {
     ) -> Next {
         // Its session, and that it is there, are promised.
         self.bar(conn);
+        let kept = self.journal.kept();
+        if let Some(c) = self.conn_mut(conn).filter(|c| c.out.is_barred(kept)) {
+            c.features.add(Feature::Greeting);
+        }
         let mqtt = &self.config.mqtt;
         let zone = &self.config.zones[usize::from(self.conn(conn).map_or(0, |c| c.zone))];
         let mut properties = ConnackProperties::default();

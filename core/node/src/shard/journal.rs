@@ -53,6 +53,8 @@ pub(crate) struct Journal {
     next: u64,
     /// The last time that was stored.
     time: Instant,
+    /// A message of this call expires: the time is stored with it, or it would live longer than it was to.
+    expiring: bool,
 }
 
 /// What a batch, and other shards, must have done.
@@ -96,6 +98,7 @@ impl Journal {
             prefix,
             next: 1,
             time: boot.now,
+            expiring: false,
         }
     }
 
@@ -142,6 +145,7 @@ impl Journal {
     /// Has the batch hold a message that a record of it names.
     pub(super) fn name(&mut self, message: &Message) {
         assert!(message.id() != MessageId::NONE, "what is stored has a name");
+        self.expiring |= message.expires() != Instant::NEVER;
         if self.batch.messages.last().is_none_or(|last| last.id() != message.id()) {
             self.batch.messages.push(message.clone());
         }
@@ -258,7 +262,8 @@ impl Shard {
         let journal = &mut self.journal;
         let open = core::mem::take(&mut journal.open);
         if !journal.batch.is_empty() {
-            if now - journal.time >= TIME_STEP {
+            let expiring = core::mem::take(&mut journal.expiring) && now > journal.time;
+            if expiring || now - journal.time >= TIME_STEP {
                 journal.time = now;
                 journal.batch.push(&Record::Time { now }, Durability::Memory);
             }

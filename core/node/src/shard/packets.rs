@@ -237,7 +237,10 @@ impl Shard {
     /// Sends an MQTT 5 client a DISCONNECT with the reason, then closes; others are just closed [MQTT-4.13.1-1].
     pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
         let c = self.live(conn);
-        if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
+        // Before its CONNACK it is told nothing [MQTT-3.2.0-1].
+        if c.features.has(Feature::Greeting) {
+            self.drop_barred(conn);
+        } else if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
             // Nothing may follow the DISCONNECT [MQTT-3.14.4-1], and it waits for nothing.
             self.send_withheld(now, conn, out);
             self.drop_barred(conn);

@@ -250,6 +250,9 @@ impl Shard {
         let kept = self.journal.kept();
         let Some(c) = self.conn_mut(conn) else { return Fill::Drained };
         let before = batch.len();
+        if !c.out.is_barred(kept) {
+            c.features.remove(Feature::Greeting);
+        }
         c.out.fill(now, batch, kept);
         // What moves a little and is still full stays as it is: else each move would let every publisher add to it.
         c.stalled &= c.out.len() >= OUTPUT_HIGH_BYTES;

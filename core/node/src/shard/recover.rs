@@ -32,7 +32,7 @@ pub(crate) struct Renewal {
 impl Shard {
     pub(crate) fn on_recovered(&mut self, now: Instant, chunk: RecoveredChunk, out: &mut Outbox) {
         for session in chunk.sessions {
-            self.restore(now, session, out);
+            self.restore(session);
         }
         for retained in chunk.retained {
             self.restore_retained(retained);
@@ -50,6 +50,13 @@ impl Shard {
     /// Every shard has what was stored, and all know of it.
     pub(crate) fn open_to_clients(&mut self, now: Instant, out: &mut Outbox) {
         self.recovering = false;
+        // Wills are due only when everybody is there who gets them, and whose retained messages they replace.
+        for (key, detached) in core::mem::take(&mut self.restored) {
+            match detached {
+                None => self.detach(now, key, out),
+                Some(at) => self.wait_again(key, at),
+            }
+        }
         for conn in self.all_conns() {
             let c = self.live(conn);
             if c.phase == Phase::AwaitGrant {
@@ -63,7 +70,7 @@ impl Shard {
     }
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
-    fn restore(&mut self, now: Instant, restored: Restored, out: &mut Outbox) {
+    fn restore(&mut self, restored: Restored) {
         let Restored { id, session, zone, detached, segment } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
@@ -83,10 +90,7 @@ impl Shard {
             );
             self.add_subscription(&filter, subscription);
         }
-        match detached {
-            None => self.detach(now, key, out),
-            Some(at) => self.wait_again(key, at),
-        }
+        self.restored.push((key, detached));
     }
 
     /// The deadlines of a session whose client went at this time.

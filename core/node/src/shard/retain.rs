@@ -93,6 +93,8 @@ impl Shard {
         let mut kept = *publishing;
         if !expiry_interval.is_zero() {
             kept.expires = kept.expires.min(now + expiry_interval);
+            // It is another message than that of the subscribers.
+            kept.id = self.journal.message_id();
         }
         let message = kept.to_message(&mut self.scratch.block);
         if kept.expires != Instant::NEVER {
