@@ -1,5 +1,7 @@
 //! Scenario files whose trace is the point: what every person and program says, in order, as `cargo sim replay` shows it.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its files and fails by panicking")]
+
 use std::path::Path;
 
 use newtmq_sim::timeline::{TextStyle, text};

@@ -116,7 +116,8 @@ impl<D: Disk> Wal<D> {
         if let Some(error) = &self.failed {
             return Err(CommitError::Failed(error.clone()));
         }
-        if !self.frame.is_empty() {
+        // Also one that says only how far the log is durable.
+        if self.stuck || !self.frame.is_empty() {
             self.write_frame()?;
         }
         if sync {

@@ -13,6 +13,8 @@ use crate::scenario::DurabilitySpec;
 
 /// How far the time that is stored may be behind.
 const TIME_BEHIND: Duration = newtmq_node::TIME_BEHIND_MAX;
+/// What nobody waits for is stored after so long, if the disk is in order.
+const UNSTORED_MAX: Duration = Duration::from_secs(5);
 /// A node that stops in order may serve for so long.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
@@ -57,6 +59,14 @@ impl Lives {
     /// Whether it lost its memory since then.
     pub(super) fn stopped_since(&self, since: Instant) -> bool {
         self.stops.last().is_some_and(|stop| stop.to >= since)
+    }
+
+    /// What was told to nobody is stored, too, if it happened before this.
+    fn stored_until(&self, now: Instant) -> Instant {
+        if self.is_troubled() {
+            return Instant::START;
+        }
+        Instant::from_nanos(now.as_nanos().saturating_sub(UNSTORED_MAX.as_nanos() as u64))
     }
 
     /// How long its clock stood still from `from` to `to`, at least.
@@ -151,6 +161,13 @@ impl State {
                 register.node_lost(cx.now);
             }
         }
+        // That a connection had ended just before may be forgotten.
+        let began = self.nodes[usize::from(node)].lives.stored_until(cx.now);
+        for c in self.conns.iter_mut().flatten() {
+            if c.node == node && c.gone.is_some_and(|gone| gone >= began) {
+                c.disturbed.get_or_insert(cx.now);
+            }
+        }
         // A will may have been published just before, without that being known.
         let wills: Vec<_> = self
             .conns
@@ -168,6 +185,15 @@ impl State {
 
     /// A session whose node is gone.
     fn session_waits(&mut self, id: u32, cx: &mut Cx<'_>) {
+        let known = &self.ids[id as usize];
+        let began = self.nodes[usize::from(known.node)].lives.stored_until(cx.now);
+        if known.ended > Instant::START && known.ended >= began {
+            // Nobody waits until it is stored that a session has ended.
+            let ended = known.ended;
+            self.maybe_ended(id);
+            self.reopen_subscriptions(id, ended);
+            self.ids[id as usize].possible_until = Instant::NEVER;
+        }
         let known = &mut self.ids[id as usize];
         let live = core::mem::take(&mut known.live);
         let current = known.current.filter(|current| live.contains(current));
@@ -244,6 +270,8 @@ impl State {
                 continue;
             }
             self.maybe_ended(id);
+            // What is there may be older than what was there last.
+            self.reopen_subscriptions(id, Instant::START);
             let known = &mut self.ids[id as usize];
             known.live.clear();
             known.possible_until = Instant::NEVER;

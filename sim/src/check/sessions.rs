@@ -26,6 +26,7 @@ impl State {
             possible_until: Instant::START,
             unclear: false,
             unheard: Instant::START,
+            ended: Instant::START,
             several: false,
             owner: u32::MAX,
             subs: Vec::new(),
@@ -369,6 +370,7 @@ impl State {
     /// The session has surely ended by `at`; what follows belongs to another one.
     pub(super) fn end_session(&mut self, id: u32, at: Instant) {
         self.doubt(id);
+        self.ids[id as usize].ended = at;
         self.end_subscriptions(id, at);
     }
 

@@ -299,6 +299,15 @@ impl State {
         }
     }
 
+    /// What has ended since may be there again: the node has lost that it ended.
+    pub(super) fn reopen_subscriptions(&mut self, id: u32, since: Instant) {
+        for sub in &self.ids[id as usize].subs {
+            for grant in self.subs[*sub as usize].grants.iter_mut().filter(|grant| grant.to >= since) {
+                grant.to = Instant::NEVER;
+            }
+        }
+    }
+
     /// The session may have ended.
     pub(super) fn doubt_subscriptions(&mut self, id: u32) {
         for sub in &self.ids[id as usize].subs {

@@ -18,6 +18,9 @@ pub(super) fn draw(
     let ids = ids(profile.family, count, source);
     for number in 0..count {
         let mut client = client(features, topics, source);
+        if scenario.broker.durability.is_some() {
+            client.session_expiry_s = client.session_expiry_s.min(super::world::LONG_SESSION_S);
+        }
         client.name = format!("c{number}");
         client.id = format!("c{}", number % ids);
         client.node = source.below(scenario.nodes.into()) as u16;

@@ -83,8 +83,13 @@ fn qos(source: &mut Source) -> [u32; 3] {
     if weights == [0; 3] { [1, 2, 2] } else { weights }
 }
 
+/// Long enough for every scenario with a store.
+pub(super) const LONG_SESSION_S: u32 = 600;
+
 /// A store, and how long its disk takes.
 fn store(source: &mut Source, scenario: &mut Scenario) {
+    // The store notes the time while sessions wait, so they do not wait for hours.
+    scenario.broker.session_expiry_interval_s.get_or_insert(LONG_SESSION_S);
     let modes = [DurabilitySpec::Group, DurabilitySpec::Always, DurabilitySpec::None, DurabilitySpec::Group];
     scenario.broker.durability = Some(*source.pick(&modes));
     if source.coin() {

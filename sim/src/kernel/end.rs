@@ -11,6 +11,7 @@ use super::link::{ClientEnd, ServerEnd};
 use super::node::State;
 use super::queue::Happening;
 use crate::report::Check;
+use crate::scenario::{Act, Action};
 use crate::whitebox;
 
 /// Time in which shards have told each other what they had to.
@@ -19,8 +20,6 @@ const SILENCE_S_MAX: u64 = 10;
 const SILENCE_STEP: Duration = Duration::from_micros(9_973);
 /// Time in which the last connection is gone: what it sent may have to wait for its publisher's limits, a day at most.
 const LEAVE_S_MAX: u64 = 24 * 3600;
-/// Longer than sessions that are stored live in scenarios that are looked at from inside.
-const STORED_S_MAX: u64 = 3 * 3600;
 /// Longer than any hold, stall or close takes.
 const LEAVE_S: u64 = 60;
 
@@ -58,7 +57,7 @@ impl World<'_, '_> {
         // Longer than any Session Expiry Interval but "never".
         let stores = self.nodes.iter().any(|node| node.store.is_some());
         // A store notes the time every few seconds.
-        self.advance(Duration::from_secs(if stores { STORED_S_MAX } else { u64::from(u32::MAX) }));
+        self.advance(Duration::from_secs(if stores { self.longest_session_s() + 60 } else { u64::from(u32::MAX) }));
         self.look_at_all();
         self.look_for_timers();
     }
@@ -152,6 +151,19 @@ impl World<'_, '_> {
                 }
             }
         }
+    }
+
+    /// The longest Session Expiry Interval of the scenario, in seconds, but for those that never expire.
+    fn longest_session_s(&self) -> u64 {
+        let of_clients = self.scenario.clients.iter().map(|client| client.session_expiry_s);
+        let of_steps = self.scenario.steps.iter().filter_map(|step| match &step.action {
+            Action::Client { act: Act::Connect { session_expiry_s, .. }, .. } => *session_expiry_s,
+            Action::Client { act: Act::Disconnect { session_expiry_s, .. }, .. } => *session_expiry_s,
+            Action::Client { .. } | Action::World(_) => None,
+        });
+        let of_broker = self.scenario.broker.session_expiry_interval_s.unwrap_or(2 * 3600);
+        let all = of_clients.chain(of_steps).chain([of_broker]);
+        u64::from(all.filter(|seconds| *seconds != u32::MAX).max().unwrap_or(0))
     }
 
     fn look_for_timers(&mut self) {

@@ -73,6 +73,8 @@ impl Shard {
     /// A connection that another shard had.
     pub(crate) fn on_moved(&mut self, now: Instant, conn: ConnId, moved: Moved, out: &mut Outbox) -> Taken {
         let Moved { listener, peer, username, connect } = moved;
+        // A client that another shard has let in: all are ready, and the word of it is on its way.
+        self.open_to_clients(now, out);
         self.admit_moved(listener);
         let c = self.insert_conn(now, conn, listener, peer, username);
         c.features.add(Feature::Counted);

@@ -49,7 +49,9 @@ impl Shard {
 
     /// Every shard has what was stored, and all know of it.
     pub(crate) fn open_to_clients(&mut self, now: Instant, out: &mut Outbox) {
-        self.recovering = false;
+        if !core::mem::replace(&mut self.recovering, false) {
+            return;
+        }
         // Wills are due only when everybody is there who gets them, and whose retained messages they replace.
         for (key, detached) in core::mem::take(&mut self.restored) {
             match detached {
