@@ -1,11 +1,13 @@
 //! Keeps what shards give to the store: writes the batches of all shards in one frame, has them synced together, says what is
 //! stored, and sees that the log does not grow for ever. Sans-IO: its driver says when it writes and when it syncs.
 
+use std::collections::BTreeMap;
+
 use newtmq_base::ShardId;
 use newtmq_session::MessageId;
 use newtmq_store::{BlobId, CommitError, Disk, LogId, Wal};
 
-use crate::store::{Batch, Durability, StoreState};
+use crate::store::{Batch, Durability, Joint, StoreState};
 
 /// The log of sessions and retained messages. Others will have other numbers.
 pub const SESSIONS_LOG: LogId = LogId(0);
@@ -67,6 +69,8 @@ pub struct Keeper<D> {
     /// Given and not written.
     waiting: Vec<(ShardId, Box<Batch>)>,
     waiting_bytes: usize,
+    /// Something of what waits may be written: not all of it lacks parts of a joint write.
+    ready: bool,
     /// By shard: written and not told.
     written: Vec<Option<u64>>,
     /// What was written wants to be synced.
@@ -94,6 +98,7 @@ impl<D: Disk> Keeper<D> {
             config,
             waiting: Vec::new(),
             waiting_bytes: 0,
+            ready: false,
             written: vec![None; shards],
             unsynced: false,
             state: StoreState::Open,
@@ -109,6 +114,7 @@ impl<D: Disk> Keeper<D> {
         self.waiting_bytes += batch.bytes();
         let durability = batch.durability;
         self.waiting.push((shard, batch));
+        self.ready = true;
         durability
     }
 
@@ -125,7 +131,7 @@ impl<D: Disk> Keeper<D> {
             StoreState::Failed => Next::Failed,
             StoreState::Full => Next::Retry,
             StoreState::Open if self.unsynced => Next::Sync,
-            StoreState::Open if self.waiting.is_empty() => Next::Wait,
+            StoreState::Open if !self.ready => Next::Wait,
             StoreState::Open => Next::Write,
         }
     }
@@ -174,8 +180,9 @@ impl<D: Disk> Keeper<D> {
     }
 
     fn frame(&mut self) {
-        self.waiting_bytes = 0;
-        for (shard, batch) in core::mem::take(&mut self.waiting) {
+        self.ready = false;
+        for (shard, batch) in self.take_whole() {
+            self.waiting_bytes -= batch.bytes();
             for message in &batch.messages {
                 let MessageId(id) = message.id();
                 self.wal.blob(BlobId(id), message.block());
@@ -192,6 +199,23 @@ impl<D: Disk> Keeper<D> {
                 self.unsynced = true;
             }
         }
+    }
+
+    /// Of what waits everything that is whole: with each joint write all its parts. The rest stays, in order.
+    fn take_whole(&mut self) -> Vec<(ShardId, Box<Batch>)> {
+        let waiting = core::mem::take(&mut self.waiting);
+        if waiting.iter().all(|(_, batch)| batch.joint.is_none() && batch.parts.is_empty()) {
+            return waiting;
+        }
+        // By shard: its first batch that has to stay.
+        let mut stays = vec![u64::MAX; self.written.len()];
+        while let Some((shard, number)) = first_torn(&waiting, &stays) {
+            stays[usize::from(shard.0)] = number;
+        }
+        let goes = |(shard, batch): &(ShardId, Box<Batch>)| batch.number < stays[usize::from(shard.0)];
+        let (goes, stays) = waiting.into_iter().partition(goes);
+        self.waiting = stays;
+        goes
     }
 
     fn tell(&mut self) {
@@ -239,6 +263,7 @@ impl<D: Disk> Keeper<D> {
     /// Nobody is told any more, so nothing is kept.
     fn forget(&mut self) {
         self.waiting.clear();
+        self.ready = false;
         self.waiting_bytes = 0;
         self.unsynced = false;
     }
@@ -277,4 +302,19 @@ impl<D: Disk> Keeper<D> {
     pub fn log_bytes(&self) -> u64 {
         self.wal.bytes()
     }
+}
+
+/// A batch that would be written without something that belongs to it, if all go that need not stay.
+fn first_torn(waiting: &[(ShardId, Box<Batch>)], stays: &[u64]) -> Option<(ShardId, u64)> {
+    let going = || waiting.iter().filter(|(shard, batch)| batch.number < stays[usize::from(shard.0)]);
+    let mut found: BTreeMap<Joint, u32> = BTreeMap::new();
+    for part in going().flat_map(|(_, batch)| &batch.parts) {
+        *found.entry(*part).or_default() += 1;
+    }
+    let wanted: BTreeMap<Joint, u32> = going().filter_map(|(_, batch)| batch.joint).collect();
+    let lacks =
+        |batch: &Batch| batch.joint.is_some_and(|(joint, parts)| found.get(&joint).is_none_or(|of| *of < parts));
+    // A part may be here before what began it.
+    let early = |batch: &Batch| batch.parts.iter().any(|part| !wanted.contains_key(part));
+    going().find(|(_, batch)| lacks(batch) || early(batch)).map(|(shard, batch)| (*shard, batch.number))
 }

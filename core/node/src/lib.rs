@@ -35,6 +35,6 @@ pub use place::{GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, Ret
 pub use rate::Rate;
 pub use replay::{Lost, Replay, TIME_BEHIND_MAX};
 pub use shard::{LANE_HIGH_BYTES, Shard, TimerKind};
-pub use store::{Batch, Durability, RecoveredChunk, RecoveredRetained, StoreState};
+pub use store::{Batch, Durability, Joint, RecoveredChunk, RecoveredRetained, StoreState};
 pub use traffic::Traffic;
 pub use view::{Checked, ConnView, Inconsistency, Rule, ShardView, ShareView};

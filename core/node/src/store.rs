@@ -1,6 +1,7 @@
 //! What a shard and the store say to each other: batches of records to be kept, the word that they are, and what was kept
 //! before.
 
+use newtmq_base::ShardId;
 use newtmq_session::{Message, Record, Restored};
 
 /// `zone.NAME.durability`: when somebody is told that a message, a session or a retained message survives.
@@ -17,6 +18,15 @@ pub enum Durability {
     SyncedAtOnce,
 }
 
+/// Names what is stored whole or not at all, though batches of several shards or calls are parts of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Joint {
+    /// The shard that began it.
+    pub shard: ShardId,
+    /// Its promise.
+    pub promise: u64,
+}
+
 /// Records of one call of a shard, to be stored together and in order.
 #[derive(Debug)]
 pub struct Batch {
@@ -30,6 +40,11 @@ pub struct Batch {
     bytes: Vec<u8>,
     /// Where each ends.
     ends: Vec<u32>,
+    /// It is stored together with what has to be stored elsewhere for the same publish, or not at all: the name of that,
+    /// and how many [`Batch::parts`] of it other batches have.
+    pub joint: Option<(Joint, u32)>,
+    /// Of which joint writes it is a part.
+    pub parts: Vec<Joint>,
     /// With this batch the shard needs nothing of the segments before this one.
     pub needs_from: Option<u64>,
 }
@@ -42,6 +57,8 @@ impl Default for Batch {
             messages: Vec::new(),
             bytes: Vec::new(),
             ends: Vec::new(),
+            joint: None,
+            parts: Vec::new(),
             needs_from: None,
         }
     }
@@ -49,7 +66,7 @@ impl Default for Batch {
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.ends.is_empty() && self.needs_from.is_none()
+        self.ends.is_empty() && self.needs_from.is_none() && self.joint.is_none() && self.parts.is_empty()
     }
 
     pub(crate) fn push(&mut self, record: &Record, durability: Durability) {

@@ -38,6 +38,8 @@ pub(crate) struct FanOut {
     origin: Origin,
     /// What the publisher gets at the end.
     ack: Option<Acknowledgement>,
+    /// The joint write that its end is a part of.
+    joint: u64,
 }
 
 /// Where a message comes from.
@@ -113,7 +115,8 @@ impl Shard {
                 let message = publishing.message(&mut message, &mut self.scratch.block);
                 let (publisher, next) = (publishing.publisher, step);
                 let matched = Arc::clone(&matched);
-                self.jobs.push_back(FanOut { message, matched, next, publisher, born_before, origin, ack });
+                let joint = self.journal.part_later();
+                self.jobs.push_back(FanOut { message, matched, next, publisher, born_before, origin, ack, joint });
             }
             if !forwarded {
                 self.deliver_elsewhere(now, publishing, &matched, message, origin.conn(), &mut delivered, out);
@@ -181,6 +184,9 @@ impl Shard {
         let congested = fan.congested;
         job.next = end;
         let finished = job.next >= job.matched.subscriptions.len();
+        if finished {
+            self.journal.part_done(self.own, job.joint);
+        }
         match job.origin {
             Origin::Conn(conn) => {
                 self.wait_for_outputs(now, conn, &congested, out);

@@ -190,7 +190,10 @@ impl Shard {
         if !planted!(WillTwice) {
             slot.session.apply(Op::Will { will: None }, &config.zones[usize::from(slot.zone)].session);
         }
+        // Once it is no will any more it is with those who get it.
+        self.journal.whole = self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
         self.publish_message(now, &message, key, out);
+        self.journal.whole = false;
     }
 
     /// The node stops: wills first, while there are connections to take them. Everybody is sent away when the other

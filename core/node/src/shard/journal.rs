@@ -16,12 +16,15 @@ use crate::config::ShardConfig;
 use crate::conn::{Conn, Phase};
 use crate::io::{Boot, Outbox, Output};
 use crate::place::PlaceMessage;
-use crate::store::{Batch, Durability, StoreState};
+use crate::store::{Batch, Durability, Joint, StoreState};
 
 /// The node's time is stored when it has gone on by this much since the last time.
 const TIME_STEP: Duration = Duration::from_secs(1);
 /// It is stored by itself when nothing else was for so long: how much longer something may live after a restart.
 const TIME_MAX: Duration = crate::replay::TIME_BEHIND_MAX;
+
+/// In the name of a promise: what goes along is stored with it or not at all.
+pub(super) const JOINT: u64 = 1 << 63;
 
 /// What waits for the store.
 #[derive(Debug)]
@@ -40,6 +43,10 @@ pub(crate) struct Journal {
     kept: u64,
     /// The newest promise is of this call.
     open: bool,
+    /// What is being done is stored whole or not at all, with what other shards and later calls have to do for it.
+    pub(super) whole: bool,
+    /// How many parts of this call's joint write others have.
+    parts_elsewhere: u32,
     /// Connections whose output has a barrier, in order of their promises.
     blocked: VecDeque<(u64, ConnId)>,
     /// By shard.
@@ -91,6 +98,8 @@ impl Journal {
             newest: 0,
             kept: 0,
             open: false,
+            whole: false,
+            parts_elsewhere: 0,
             blocked: VecDeque::new(),
             lanes: (0..boot.shards).map(|_| Confirmations::default()).collect(),
             owed_groups: VecDeque::new(),
@@ -168,7 +177,7 @@ impl Journal {
         }
         self.promise().elsewhere += 1;
         self.lanes[usize::from(to)].awaited.push_back(self.newest);
-        self.newest
+        self.joint_name()
     }
 
     /// The same for a message that may go from shard to shard.
@@ -177,7 +186,32 @@ impl Journal {
             return (ShardId(own), 0);
         }
         self.promise().elsewhere += 1;
-        (ShardId(own), self.newest)
+        (ShardId(own), self.joint_name())
+    }
+
+    /// The newest promise; with a mark if what goes along is a part of its joint write.
+    fn joint_name(&mut self) -> u64 {
+        if !self.whole {
+            return self.newest;
+        }
+        self.parts_elsewhere += 1;
+        self.newest | JOINT
+    }
+
+    /// A later call of this shard has a part of what is being done; the name for [`Journal::part_done`].
+    pub(crate) fn part_later(&mut self) -> u64 {
+        if !self.on || !self.whole {
+            return 0;
+        }
+        self.promise();
+        self.joint_name()
+    }
+
+    /// This call has done a part of a joint write, if it is the name of one.
+    pub(crate) fn part_done(&mut self, shard: u16, name: u64) {
+        if name & JOINT != 0 {
+            self.batch.parts.push(Joint { shard: ShardId(shard), promise: name & !JOINT });
+        }
     }
 
     /// A message for a group has come to its end here: it was given to a member, or there is none any more.
@@ -185,6 +219,8 @@ impl Journal {
         if promise == 0 {
             return;
         }
+        self.part_done(shard.0, promise);
+        let promise = promise & !JOINT;
         // The batch of this call, or if it has none, the last one.
         let batch = self.given + u64::from(!self.batch.is_empty());
         if shard.0 == own {
@@ -205,7 +241,8 @@ impl Journal {
     /// Something that another shard has promised was worked off here.
     pub(crate) fn worked_off(&mut self, from: u16, promise: u64) {
         if promise > 0 {
-            self.lanes[usize::from(from)].worked_off = Some(promise);
+            self.part_done(from, promise);
+            self.lanes[usize::from(from)].worked_off = Some(promise & !JOINT);
         }
     }
 
@@ -261,6 +298,10 @@ impl Shard {
         }
         let journal = &mut self.journal;
         let open = core::mem::take(&mut journal.open);
+        let parts = core::mem::take(&mut journal.parts_elsewhere);
+        if parts > 0 {
+            journal.batch.joint = Some((Joint { shard: ShardId(self.own), promise: journal.newest }, parts));
+        }
         if !journal.batch.is_empty() {
             let expiring = core::mem::take(&mut journal.expiring) && now > journal.time;
             if expiring || now - journal.time >= TIME_STEP {

@@ -14,6 +14,7 @@ use newtmq_topic::{Memo, PlaceId};
 use super::Shard;
 use super::deliver::Origin;
 use super::fan::Publishing;
+use super::journal::JOINT;
 use crate::conn::{Target, Waiter};
 use crate::io::{Outbox, Output};
 use crate::place::{Obstacle, PlaceMessage, Stamp};
@@ -137,7 +138,9 @@ impl Shard {
         self.spent += 1;
         match message {
             PlaceMessage::Publish { message, publisher, stamp, promise } => {
+                self.journal.whole = promise & JOINT != 0;
                 self.on_forwarded(now, from, &message, publisher, stamp, out);
+                self.journal.whole = false;
                 if self.lanes[usize::from(from)].busy {
                     self.lanes[usize::from(from)].promise = promise;
                 } else {

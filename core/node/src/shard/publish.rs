@@ -231,6 +231,9 @@ impl Shard {
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
+            // With the identifier and without the copies it would be lost, the other way round it would come twice.
+            let key = self.live(conn).session;
+            self.journal.whole = self.slot(key).stored.is_some();
         }
         if publishing.retain {
             publishing.stamp = self.retain(now, &publishing, Some(conn), out);
@@ -238,6 +241,7 @@ impl Shard {
         let kind = if publishing.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
         let owed = packet_id.map(|packet_id| (kind, packet_id, ReasonCode::Success));
         let delivered = self.deliver(now, publishing, &mut memo, Origin::Conn(conn), owed, out);
+        self.journal.whole = false;
         self.live(conn).memo = memo;
         if !delivered.congested.is_empty() {
             self.wait_for_outputs(now, conn, &delivered.congested, out);
