@@ -33,6 +33,7 @@ impl Steps<'_> {
             Self::many_retained,
             Self::retained_for_a_while,
             Self::backlog,
+            Self::large_backlog,
             Self::hurried,
             Self::talkative,
         ];
@@ -371,8 +372,36 @@ impl Steps<'_> {
         self.subscribes(READER, &[("a", QoS::AtLeastOnce)]);
     }
 
-    /// A long queue of an absent client flows through a narrow connection while more comes.
+    /// A queue of an absent client with messages of all kinds goes through a small window while more comes.
     fn backlog(&mut self) {
+        self.scenario.broker.mqueue_store_qos0 = Some(true);
+        let (window, late_ms) = (self.source.between(1, 3) as u16, self.source.log(5, 500));
+        self.cast(READER, |spec| {
+            (spec.clean, spec.session_expiry_s) = (false, 3_600);
+            (spec.receive_maximum, spec.ack_delay_ms) = (window, 0..=late_ms);
+        });
+        self.cast(WRITER, |_| {});
+        self.enter(READER, &[("a", QoS::ExactlyOnce)]);
+        self.enter(WRITER, &[]);
+        self.wait(50, 100);
+        self.does(READER, Act::HangUp);
+        self.wait(50, 100);
+        for _ in 0..self.source.between(3, 8) {
+            let (count, qos) = (self.source.between(1, 4) as u32, self.any_qos());
+            self.say(WRITER, PublishSpec { count, ..message("a", qos) });
+            self.wait(1, 20);
+        }
+        self.enter(READER, &[]);
+        for _ in 0..self.source.between(2, 6) {
+            self.wait(1, 100);
+            let (count, qos) = (self.source.between(1, 4) as u32, self.any_qos());
+            self.say(WRITER, PublishSpec { count, ..message("a", qos) });
+        }
+        self.wait(1, 500);
+    }
+
+    /// Megabytes for an absent client flow through a narrow connection while more comes.
+    fn large_backlog(&mut self) {
         self.wide_network();
         self.scenario.broker.mqueue_store_qos0 = Some(true);
         self.cast(READER, |spec| (spec.clean, spec.session_expiry_s) = (false, 3_600));
@@ -383,12 +412,11 @@ impl Steps<'_> {
         self.wait(50, 100);
         self.does(READER, Act::HangUp);
         self.wait(50, 100);
-        let size = self.source.between(16 << 10, 60 << 10) as u32;
-        let count = self.source.between(8, 24) as u32;
+        let (size, count) = (self.source.between(40 << 10, 100 << 10) as u32, self.source.between(10, 30) as u32);
         let qos = self.any_qos();
         self.say(WRITER, PublishSpec { size, count, ..message("a", qos) });
         self.wait(50, 500);
-        let bytes_per_s = self.source.log(20_000, 1_000_000);
+        let bytes_per_s = self.source.log(50_000, 2_000_000);
         self.clients[READER].slow = true;
         self.push(Action::World(WorldAction::Bandwidth { client: ClientIx(READER as u32), bytes_per_s }));
         self.enter(READER, &[]);
