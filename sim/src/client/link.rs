@@ -99,6 +99,8 @@ pub(crate) struct Link {
     pub(crate) patience: Instant,
     /// When the last packet was sent: its Keep Alive counts from there, also from CONNECT [MQTT-3.1.2-20].
     pub(crate) last_sent: Instant,
+    /// Messages without an acknowledgement that later ones already have.
+    pub(crate) overtaken: Vec<u16>,
     /// The session was there before.
     pub(crate) resumed: bool,
     /// The client said something twice, or something wrong: answers may be to that.
@@ -126,6 +128,7 @@ impl Link {
             pings: 0,
             patience,
             last_sent: Instant::START,
+            overtaken: Vec::new(),
             resumed: false,
             lenient: false,
             later: VecDeque::new(),

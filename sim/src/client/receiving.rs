@@ -199,7 +199,7 @@ impl Client {
 
     fn on_puback(&mut self, ack: &Ack<'_>, sent_at: Instant, cx: &mut Context<'_>) {
         let pid = self.acked(AckKind::Puback, ack, sent_at, cx);
-        self.look_at_turn(pid, "PUBACK before that of an earlier PUBLISH [MQTT-4.6.0-2]", cx);
+        self.look_at_turn(pid, "PUBACK after that of a later PUBLISH [MQTT-4.6.0-2]", cx);
         match self.session.position(pid) {
             Some(at) if self.session.unacked[at].message.qos == QoS::AtLeastOnce => {
                 self.session.unacked.remove(at);
@@ -211,7 +211,7 @@ impl Client {
 
     fn on_pubrec(&mut self, ack: &Ack<'_>, sent_at: Instant, cx: &mut Context<'_>) {
         let pid = self.acked(AckKind::Pubrec, ack, sent_at, cx);
-        self.look_at_turn(pid, "PUBREC before that of an earlier PUBLISH [MQTT-4.6.0-3]", cx);
+        self.look_at_turn(pid, "PUBREC after that of a later PUBLISH [MQTT-4.6.0-3]", cx);
         let at = self.session.position(pid);
         match at.filter(|at| self.session.unacked[*at].message.qos == QoS::ExactlyOnce) {
             Some(at) if ack.reason_code.is_error() => {
@@ -242,13 +242,25 @@ impl Client {
         }
     }
 
-    /// Acknowledgements come in the order of the messages of their QoS.
+    /// Acknowledgements come in the order of the messages of their QoS. What has been overtaken may stay without one: before
+    /// MQTT 5.0 a server has no other way to refuse.
     fn look_at_turn(&mut self, pid: u16, what: &str, cx: &mut Context<'_>) {
         let Some(at) = self.session.position(pid) else { return };
+        let Some(link) = &mut self.link else { return };
         let unacked = &self.session.unacked;
         let Unacked { message, stage, .. } = unacked[at];
-        let earlier = |other: &Unacked| other.stage == Stage::Published && other.message.qos == message.qos;
-        if stage == Stage::Published && unacked.iter().take(at).any(earlier) {
+        if stage != Stage::Published {
+            return;
+        }
+        let late = link.overtaken.iter().position(|other| *other == pid);
+        for earlier in unacked.iter().take(at) {
+            let waits = earlier.stage == Stage::Published && earlier.message.qos == message.qos;
+            if waits && !link.overtaken.contains(&earlier.pid.get()) {
+                link.overtaken.push(earlier.pid.get());
+            }
+        }
+        if let Some(late) = late {
+            link.overtaken.swap_remove(late);
             self.answer_to_nothing(what, cx);
         }
     }
