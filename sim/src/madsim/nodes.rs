@@ -192,7 +192,7 @@ impl Nodes {
         Handle::current().kill(node.id);
         node.state = State::Down;
         node.forget();
-        self.journal.note(Event::Fault(Fault::Crash { node: NodeIx(ix) }));
+        self.journal.note(Event::Fault(Fault::Crash { node: NodeIx(ix), power_loss: false }));
     }
 
     /// A node that is down starts; one that stops does afterwards.

@@ -132,7 +132,7 @@ fn a_node_that_crashes_is_gone_until_it_is_started_again() {
         vec![
             connect(0, 0),
             connect(0, 1),
-            world(1_000, WorldAction::Crash { node: 0 }),
+            world(1_000, WorldAction::Crash { node: 0, power_loss: false }),
             world(3_000, WorldAction::Restart { node: 0 }),
             world(3_000, WorldAction::Restart { node: 0 }),
             world(40_000, WorldAction::Shutdown { node: 0 }),

@@ -133,8 +133,14 @@ impl World {
             WorldAction::Restart { node } => self.nodes.restart(node),
             WorldAction::Shutdown { node } => self.nodes.shut_down(node),
             WorldAction::MemoryPressure { node, level } => self.nodes.pressure(node, level),
-            // What madsim cannot do.
-            WorldAction::ClockJump { .. } | WorldAction::Drift { .. } | WorldAction::Lag { .. } => {}
+            // What madsim cannot do; and there is no store in this tier.
+            WorldAction::ClockJump { .. }
+            | WorldAction::Drift { .. }
+            | WorldAction::Lag { .. }
+            | WorldAction::DiskFull { .. }
+            | WorldAction::DiskSlow { .. }
+            | WorldAction::DiskFails { .. }
+            | WorldAction::DiskRot { .. } => {}
         }
     }
 
