@@ -85,6 +85,7 @@ mod tests {
     #[test]
     fn both_tiers_understand_a_scenario_alike() {
         let few = BrokerSpec {
+            durability: None,
             max_inflight: Some(0),
             max_mqueue_len: Some(7),
             max_mqueue_bytes: Some(1_000),
