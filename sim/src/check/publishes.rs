@@ -541,8 +541,10 @@ impl State {
         const PATIENCE: Duration = Duration::from_secs(60);
         let State { clients, ids, conns, limits, wills, .. } = self;
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return true };
-        // Of a will it is known at the end only whether it was due.
-        if message.registered || message.will.is_some() {
+        // Of a will it is known at the end only whether it was due. What is not acknowledged may be sent again at any
+        // later time, and a broker that has it knows it by its Packet Identifier.
+        let open = message.qos > QoS::AtMostOnce && message.accepted.is_none();
+        if message.registered || message.will.is_some() || open {
             return false;
         }
         let young = message.resent + PATIENCE > now;

@@ -211,6 +211,26 @@ fn s1_what_is_sent_again_takes_its_place_late() {
 }
 
 #[test]
+fn s1_what_was_delivered_before_it_was_acknowledged_is_not_owed_again() {
+    let mut play = Play::new();
+    let (ada, bob) = pair(&mut play, "t", Q2);
+    // An earlier one that is not forgotten.
+    retain(&mut play, ada, "r");
+    let message = play.send(ada, ADA, "t", Q2);
+    play.receive(bob, &message, Q2);
+    play.drop_conn(ada);
+    for _ in 0..10 {
+        play.wait(20_000);
+        let other = play.publish(bob, BOB, "t", Q2);
+        play.receive(bob, &other, Q2);
+    }
+    let ada = play.resume(ADA);
+    play.event(Event::Publish { conn: ada, facts: PublishFacts { dup: true, ..message } });
+    play.acked(ada, &message);
+    play.passes();
+}
+
+#[test]
 fn s1_a_pause_holds_what_is_on_its_way_between_shards() {
     for (pause, excused) in [(2000, true), (1, false)] {
         let mut play = Play::of(Scenario { shards: 2, ..Scenario::default() });
