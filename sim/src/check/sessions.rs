@@ -190,8 +190,13 @@ impl State {
             // The node that said so is gone.
             return;
         }
-        if last.and_then(|last| self.conn(last).connack).is_some_and(|of| of.sent_at > sent_at) {
-            // Both were under way; the other one was served later.
+        let overtaken = last.map(|last| self.conn(last)).is_some_and(|last| {
+            let together = last.closed.is_none_or(|(at, _)| at >= connect_at);
+            last.connack.is_some_and(|of| of.sent_at > sent_at || (of.sent_at == sent_at && together))
+        });
+        if overtaken {
+            // Both were under way; the other one was served later, or may have been: a node that was paused answers all
+            // at one moment.
             self.doubt(id);
             self.ids[id as usize].unclear = true;
             return;

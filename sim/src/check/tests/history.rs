@@ -275,6 +275,38 @@ fn s1_no_local() {
 }
 
 #[test]
+fn s2_two_that_were_served_at_one_moment_are_in_no_order() {
+    for together in [true, false] {
+        let mut play = Play::new();
+        let first = play.open(ADA, ConnectFacts { clean: true, ..facts(ADA) });
+        let second = play.open(ADA, facts(ADA));
+        let written = play.written();
+        let connack = |play: &mut Play, conn: ConnIx, sent_at: Instant| {
+            let (present, code, expiry_s) = (false, ReasonCode::Success, None);
+            play.event(Event::Connack { conn, present, code, expiry_s, sent_at });
+        };
+        connack(&mut play, first, written);
+        let pid = play.ask(first, FilterSpec::new("t", Q1), None);
+        let later = if together { written } else { play.now };
+        play.wait(1);
+        connack(&mut play, second, later);
+        // What the second one sent was lost, and the subscription is there if the first one was served last.
+        let message = play.send(second, ADA, "t", Q1);
+        play.drop_conn(second);
+        if together {
+            play.grant(first, pid, Q1);
+        }
+        play.drop_conn(first);
+        let third = play.resume(ADA);
+        play.event(Event::Publish { conn: third, facts: PublishFacts { dup: true, ..message } });
+        play.acked(third, &message);
+        play.receive(third, &message, Q1);
+        let expected: &[Check] = if together { &[] } else { &[Check::Phantom] };
+        assert_eq!(play.found(), expected, "together {together}: {:#?}", play.findings.violations);
+    }
+}
+
+#[test]
 fn s2_what_nobody_asked_for() {
     type Case = (&'static str, bool, fn(&mut Play, ConnIx, ConnIx));
     let cases: &[Case] = &[
