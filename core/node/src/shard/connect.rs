@@ -309,7 +309,7 @@ impl Shard {
         out: &mut Outbox,
     ) -> Next {
         // Its session, and that it is there, are promised.
-        self.bar(conn);
+        self.bar_session(conn);
         let kept = self.journal.kept();
         if let Some(c) = self.conn_mut(conn).filter(|c| c.out.is_barred(kept)) {
             c.features.add(Feature::Greeting);

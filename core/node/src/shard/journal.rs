@@ -489,6 +489,18 @@ impl Shard {
         }
     }
 
+    /// The same for what a session is told of itself. One that is not stored waits only for what this call promises, so that
+    /// it goes on while the disk is full.
+    pub(crate) fn bar_session(&mut self, conn: ConnId) {
+        let Shard { conns, sessions, journal, .. } = self;
+        let Some(Some(c)) = conns.get_mut(conn.slot as usize) else { return };
+        if sessions.get(c.session).is_some_and(|slot| slot.stored.is_some()) {
+            journal.bar(c, conn.slot);
+        } else {
+            journal.bar_now(c, conn.slot);
+        }
+    }
+
     /// What waits for the store is never told: the connection ends.
     pub(crate) fn drop_barred(&mut self, conn: ConnId) {
         let kept = self.journal.kept;

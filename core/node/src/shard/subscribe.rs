@@ -159,7 +159,7 @@ impl Shard {
         reasons: &[ReasonCode],
         out: &mut Outbox,
     ) -> Next {
-        self.bar(conn);
+        self.bar_session(conn);
         let suback = Suback { packet_id, properties: Default::default(), reason_codes: ReasonCodes::new(reasons) };
         self.must_send(now, conn, &Packet::Suback(suback), out)
     }
@@ -244,7 +244,7 @@ impl Shard {
             reasons.push(if known { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
         }
         self.begin_readings(key, out);
-        self.bar(conn);
+        self.bar_session(conn);
         let unsuback = Unsuback {
             packet_id: unsubscribe.packet_id,
             properties: Default::default(),
