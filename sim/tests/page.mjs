@@ -55,6 +55,8 @@ async function look(page) {
     const { events, names, checks, ...head } = window.newtmq.run
     return { ...head, events: events.length, nodesShown: window.newtmq.nodes(), faultsShown: window.newtmq.faults() }
   })
+  // The page opens with what happens; the key shows all of the run.
+  await page.keyboard.press('0')
   const whole = await state(page)
   const violation = run.violations[0]
   await check('every client and node has a lane', () => {
