@@ -154,6 +154,8 @@ pub(crate) struct Rare {
     /// The topic of its last publish that the rules permitted, and their generation.
     pub(crate) permitted: Box<[u8]>,
     pub(crate) permitted_generation: u32,
+    /// It is not read until the store has space: what it published last waits there.
+    pub(crate) unstored: bool,
     /// More of what the rules said.
     pub(crate) acl_cache: AclCache,
 }

@@ -28,7 +28,7 @@ fn window(session: &mut Session, qos: QoS, scratch: &mut Vec<u8>) {
         let op =
             Op::Enqueue { message: message(scratch), qos, retain: false, identifiers: Identifiers::None, priority: 0 };
         session.apply(op, &LIMITS);
-        let sent = session.next_send(Instant::START, LIMITS.max_inflight, &mut 0).expect("the window is open");
+        let sent = session.next_send(Instant::START, LIMITS.max_inflight, &mut Vec::new()).expect("the window is open");
         *id = sent.delivery.packet_id;
     }
     for packet_id in ids.into_iter().flatten() {

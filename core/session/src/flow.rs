@@ -182,7 +182,7 @@ impl Flow {
         &mut self,
         now: Instant,
         receive_maximum: usize,
-        expired: &mut u32,
+        expired: &mut Vec<Option<u64>>,
     ) -> Option<Outgoing<'_>> {
         while planted!(PubrelResendLost, self.inflight.get(self.sent).is_some_and(|entry| entry.released)) {
             self.sent += 1;
@@ -204,7 +204,7 @@ impl Flow {
             if !delivery.message.is_expired(now) || planted!(ExpiredMessageDelivered) {
                 break delivery;
             }
-            *expired += 1;
+            expired.push(delivery.packet_id.map(|_| delivery.dseq));
         };
         if delivery.qos == QoS::AtMostOnce {
             return Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: self.qos0.insert(delivery) });

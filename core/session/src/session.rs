@@ -213,9 +213,14 @@ impl Session {
         self.flow.as_ref().is_some_and(|flow| flow.wants_to_send())
     }
 
-    /// Hands out the next packet to write, at most `receive_maximum` of them unacknowledged. `expired` counts messages
-    /// that were given up on the way.
-    pub fn next_send(&mut self, now: Instant, receive_maximum: usize, expired: &mut u32) -> Option<Outgoing<'_>> {
+    /// Hands out the next packet to write, at most `receive_maximum` of them unacknowledged. `expired` gets the
+    /// places in the order of those that were given up on the way; none for QoS 0.
+    pub fn next_send(
+        &mut self,
+        now: Instant,
+        receive_maximum: usize,
+        expired: &mut Vec<Option<u64>>,
+    ) -> Option<Outgoing<'_>> {
         self.flow.as_mut()?.next_send(now, receive_maximum, expired)
     }
 

@@ -45,6 +45,8 @@ pub struct Wal<D> {
     frame: FrameBuilder,
     /// The frame was sealed and could not be written.
     stuck: bool,
+    /// There was no space for a segment of this process' own when the log was opened.
+    unbegun: bool,
     /// Everything before it survives a power loss.
     durable: Position,
     /// The durable end that the segment itself tells.
@@ -67,13 +69,16 @@ impl<D: Disk> Wal<D> {
             next,
             frame: FrameBuilder::default(),
             stuck: false,
+            unbegun: true,
             durable: Position::default(),
             told: Position::default(),
             failed: None,
         };
         // Always a new segment: what an earlier process wrote is never appended to.
-        wal.start_segment()?;
-        Ok(wal)
+        match wal.start_segment() {
+            Ok(()) | Err(DiskError::Full { .. }) => Ok(wal),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes bytes known to the records that follow. Says whether they had to be written.
@@ -116,6 +121,9 @@ impl<D: Disk> Wal<D> {
         if let Some(error) = &self.failed {
             return Err(CommitError::Failed(error.clone()));
         }
+        if self.unbegun {
+            self.begin()?;
+        }
         // Also one that says only how far the log is durable.
         if self.stuck || !self.frame.is_empty() {
             self.write_frame()?;
@@ -134,11 +142,20 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// As [`Wal::commit`].
     pub fn harden(&mut self) -> Result<(), CommitError> {
-        if self.told >= self.durable || self.stuck || !self.frame.is_empty() || self.failed.is_some() {
+        if self.unbegun || self.told >= self.durable || self.stuck || !self.frame.is_empty() || self.failed.is_some() {
             return Ok(());
         }
         self.write_frame()?;
         self.sync_segment()
+    }
+
+    /// The segment that there was no space for when the log was opened.
+    fn begin(&mut self) -> Result<(), CommitError> {
+        match self.start_segment() {
+            Ok(()) => Ok(()),
+            Err(error @ DiskError::Full { .. }) => Err(CommitError::Full(error)),
+            Err(error) => Err(self.fail(error)),
+        }
     }
 
     fn last(&self) -> (u64, u64) {
@@ -205,6 +222,7 @@ impl<D: Disk> Wal<D> {
             let _ = self.disk.remove(&name);
             return Err(error);
         }
+        self.unbegun = false;
         self.segments.push_back((number, HEAD_BYTES as u64));
         self.blobs.clear();
         self.durable = Position { segment: number, offset: HEAD_BYTES as u64 };

@@ -69,6 +69,17 @@ impl Lives {
         Instant::from_nanos(now.as_nanos().saturating_sub(UNSTORED_MAX.as_nanos() as u64))
     }
 
+    /// Whether it stopped in order, and came back, just before: a connection may still have been made to what stopped.
+    pub(super) fn just_stopped(&self, now: Instant, slack: Duration) -> bool {
+        self.stops.iter().rev().take(1).any(|stop| !stop.crash && stop.to != Instant::NEVER && stop.to + slack >= now)
+    }
+
+    /// Whether what a client acknowledged then may be forgotten.
+    pub(super) fn may_forget(&self, acked: Instant) -> bool {
+        let troubled = self.was_troubled(acked);
+        self.stops.iter().any(|stop| stop.to >= acked && (troubled || acked + UNSTORED_MAX >= stop.from))
+    }
+
     /// How long its clock stood still from `from` to `to`, at least.
     fn still(&self, from: Instant, to: Instant) -> Duration {
         let of = |stop: &Stop| {
@@ -140,7 +151,7 @@ impl State {
             self.memory_lost(node, cx);
         }
         if !kept {
-            return self.anything_left(node);
+            return self.anything_left(node, cx.now);
         }
         for id in 0..self.ids.len() as u32 {
             if self.ids[id as usize].node == node {
@@ -264,7 +275,7 @@ impl State {
     }
 
     /// A start that may have found anything, or nothing.
-    fn anything_left(&mut self, node: u16) {
+    fn anything_left(&mut self, node: u16, now: Instant) {
         for id in 0..self.ids.len() as u32 {
             if self.ids[id as usize].node != node {
                 continue;
@@ -273,6 +284,7 @@ impl State {
             // What is there may be older than what was there last.
             self.reopen_subscriptions(id, Instant::START);
             let known = &mut self.ids[id as usize];
+            known.revived = now;
             known.live.clear();
             known.possible_until = Instant::NEVER;
             known.current = None;

@@ -362,7 +362,7 @@ impl State {
         let old = self.conn(before.conn);
         let long = core::time::Duration::from_secs(5) + self.limits.late;
         // Nobody waits until an acknowledgement of a client is stored.
-        let forgotten = |acked| self.nodes[usize::from(old.node)].lives.stopped_since(acked);
+        let forgotten = |acked| self.nodes[usize::from(old.node)].lives.may_forget(acked);
         let arrived =
             before.acked.is_some_and(|acked| !forgotten(acked) && old.closed.is_some_and(|(at, _)| acked + long < at));
         if arrived && old.is_plain() && c.is_plain() && message.logical == 1 {

@@ -26,6 +26,7 @@ impl State {
             possible_until: Instant::START,
             unclear: false,
             unheard: Instant::START,
+            revived: Instant::START,
             ended: Instant::START,
             several: false,
             owner: u32::MAX,
@@ -67,6 +68,7 @@ impl State {
         let at = &self.nodes[usize::from(node)];
         let disturbed = at.down
             || at.lives.is_troubled()
+            || at.lives.just_stopped(cx.now, Duration::from_secs(2) + self.limits.late)
             || at.disturbed.is_some_and(|at| cx.now <= at + Duration::from_secs(60))
             || at.drift_ppm > 0;
         let will = facts.will.map(|will| Box::new(self.new_will(will, conn.0, node, id, cx)));

@@ -231,6 +231,8 @@ pub(super) struct Id {
     pub(super) unclear: bool,
     /// The broker noticed then the end of a connection that it may have accepted without anybody knowing.
     pub(super) unheard: Instant,
+    /// When anything that it ever had may have come back.
+    pub(super) revived: Instant,
     /// When its last session ended.
     pub(super) ended: Instant,
     pub(super) subs: Vec<u32>,

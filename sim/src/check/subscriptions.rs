@@ -211,6 +211,7 @@ impl State {
         cx: &mut Cx<'_>,
     ) {
         let max_qos = self.limits.max_qos;
+        let undone = self.is_undone(key.0);
         let sub = &mut self.subs[sub as usize];
         let Some(at) = sub.grants.iter().position(|grant| grant.key == key && grant.to == Instant::NEVER) else {
             return;
@@ -237,7 +238,7 @@ impl State {
         let (same, fresh, reads) = (grant.epoch == epoch, grant.fresh, grant.may_read());
         let reads_always = grant.retain_handling == RetainHandling::SendAtSubscribe;
         let earlier_open = sub.grants[..at].iter().any(|grant| grant.to == Instant::NEVER);
-        for earlier in &mut sub.grants[..at] {
+        for earlier in sub.grants[..at].iter_mut().filter(|_| !undone) {
             earlier.to = earlier.to.min(sent_at);
         }
         if !same || sub.unanswered.iter().any(|(_, _, at)| *at > sequence) {
@@ -278,13 +279,21 @@ impl State {
         let Some(at) = c.requests.iter().position(|request| !request.subscribe && request.pid == pid) else { return };
         let request = c.requests.remove(at);
         self.settle(conn.0, request.sequence, cx.now);
+        // The node may have lost that it did so.
+        let undone = self.is_undone(conn.0);
         for sub in request.subs {
             let sub = &mut self.subs[sub as usize];
             sub.unanswered.retain(|(at, of, _)| (*at, *of) != (conn.0, pid));
-            for grant in sub.grants.iter_mut().filter(|grant| grant.sequence < request.sequence) {
+            for grant in sub.grants.iter_mut().filter(|grant| !undone && grant.sequence < request.sequence) {
                 grant.to = grant.to.min(cx.now);
             }
         }
+    }
+
+    /// Whether what a connection was told may not count any more.
+    fn is_undone(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
+        self.ids[c.id as usize].revived >= c.connect_at && self.limits.durability.is_some()
     }
 
     /// The session has ended by `at`, and all its subscriptions.

@@ -143,7 +143,10 @@ impl Shard {
         self.set_up(now, conn, connect);
         let zone = self.live(conn).zone;
         let expiry_interval = self.expiry_interval_of(connect, zone);
-        if expiry_interval > 0 && self.has_lost_store(zone) {
+        // Nor can it be stored that a session has ended or gone on.
+        let stored = |key: u32| self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
+        let durable = expiry_interval > 0 || self.find_session(client.as_str()).is_some_and(stored);
+        if durable && self.has_lost_store(zone) {
             return self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out);
         }
         let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);

@@ -229,7 +229,11 @@ impl Shard {
         let Some(c) = self.conn_mut(conn) else { return };
         let waits = c.waits();
         let blocked = c.rare.as_ref().is_some_and(|rare| {
-            rare.fan_out || rare.pending.is_some() || rare.paced_until.is_some() || (waits && rare.unread)
+            rare.fan_out
+                || rare.unstored
+                || rare.pending.is_some()
+                || rare.paced_until.is_some()
+                || (waits && rare.unread)
         }) || c.features.has(Feature::Subscribing);
         if !c.held || blocked {
             return;

@@ -340,7 +340,7 @@ impl Fan<'_> {
         }
         let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();
-        let stored = if qos == QoS::AtMostOnce { None } else { slot.stored };
+        let stored = slot.stored;
         let op = Op::Enqueue {
             message,
             qos,
@@ -405,10 +405,8 @@ pub(crate) fn enqueue(
     else {
         return slot.session.apply(op, limits);
     };
-    if message.id() == MessageId::NONE {
-        // What the server says of itself is not stored.
-        return slot.session.apply(op, limits);
-    }
+    // What the server says of itself is not stored, and no QoS 0; but what had to go for it is not there any more.
+    let kept = message.id() != MessageId::NONE && *qos > QoS::AtMostOnce;
     let (message, identifiers) = (message.clone(), identifiers.clone());
     let (qos, retain, priority) = (*qos, *retain, *priority);
     let mut given_up = Vec::new();
@@ -423,7 +421,9 @@ pub(crate) fn enqueue(
         sent: false,
         released: false,
     };
-    journal.record_with(&Record::Enqueue { session, delivery }, &message, durability);
+    if kept {
+        journal.record_with(&Record::Enqueue { session, delivery }, &message, durability);
+    }
     for dseq in given_up {
         journal.record(&Record::Drop { session, dseq }, Durability::Memory);
     }
@@ -441,9 +441,15 @@ pub(crate) fn pump(
     limits: &SessionLimits,
 ) {
     while c.out.len() < OUTPUT_HIGH_BYTES {
-        let mut expired = 0;
+        let mut expired = Vec::new();
         let next = slot.session.next_send(now, usize::from(c.receive_maximum), &mut expired);
-        ledger.drop(DropReason::Expired, u64::from(expired));
+        ledger.drop(DropReason::Expired, expired.len() as u64);
+        if let Some(session) = slot.stored {
+            // The time that is stored is behind: without this they might come again, after later ones.
+            for dseq in expired.into_iter().flatten() {
+                journal.record(&Record::Drop { session, dseq }, Durability::Memory);
+            }
+        }
         let Some(outgoing) = next else { return };
         let delivery = outgoing.delivery;
         let dup = match outgoing.kind {

@@ -339,16 +339,29 @@ impl Shard {
     /// would wait for ever.
     pub(crate) fn on_store_state(&mut self, now: Instant, state: StoreState, out: &mut Outbox) {
         self.journal.state = state;
-        if state != StoreState::Failed {
-            return;
+        match state {
+            StoreState::Full => return,
+            StoreState::Open => return self.resume_unstored(now, out),
+            StoreState::Failed => {}
         }
         let blocked: BTreeSet<ConnId> = self.journal.blocked.drain(..).map(|(_, conn)| conn).collect();
         for conn in self.all_conns() {
             let c = self.live(conn);
             let (key, is_open) = (c.session, c.phase == Phase::Open);
             let stored = self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
-            if is_open && (stored || blocked.contains(&conn)) {
+            let waits = self.live(conn).rare.as_ref().is_some_and(|rare| rare.unstored);
+            if is_open && (stored || waits || blocked.contains(&conn)) {
                 self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
+            }
+        }
+    }
+
+    /// There is space again: who had to wait for it is read again.
+    fn resume_unstored(&mut self, now: Instant, out: &mut Outbox) {
+        for conn in self.all_conns() {
+            let rare = self.live(conn).rare.as_mut();
+            if rare.is_some_and(|rare| core::mem::take(&mut rare.unstored)) {
+                self.resume(now, conn, out);
             }
         }
     }

@@ -227,7 +227,11 @@ impl Shard {
             return Next::Hold;
         }
         if self.journal.state() != StoreState::Open && self.needs_store(conn, &publishing, &mut memo) {
-            return self.refuse_unstored(now, conn, publishing.qos, packet_id, out);
+            if self.journal.state() == StoreState::Failed || self.live(conn).version == ProtocolVersion::V5 {
+                return self.refuse_unstored(now, conn, publishing.qos, packet_id, out);
+            }
+            // It cannot be told, and what it sends next may not be acknowledged before [MQTT-4.6.0-2]: it waits.
+            self.live(conn).rare().unstored = true;
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
@@ -265,6 +269,9 @@ impl Shard {
             c.rare().unread = true;
             return Next::Hold;
         }
+        if c.rare.as_ref().is_some_and(|rare| rare.unstored) {
+            return Next::Hold;
+        }
         Next::Go
     }
 
@@ -289,8 +296,7 @@ impl Shard {
             || matched.subscriptions.iter().any(|subscription| stored(subscription.subscriber.0))
     }
 
-    /// The store takes nothing: MQTT 5 is told so, and before there is no other answer than none. The client sends it
-    /// again with its next connection.
+    /// The store takes nothing: MQTT 5 is told so. Before that there is no way to say it but to end the connection.
     fn refuse_unstored(
         &mut self,
         now: Instant,
@@ -300,7 +306,10 @@ impl Shard {
         out: &mut Outbox,
     ) -> Next {
         self.ledger.unstored += 1;
-        if let (Some(packet_id), ProtocolVersion::V5) = (packet_id, self.live(conn).version) {
+        if self.live(conn).version != ProtocolVersion::V5 {
+            return self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
+        }
+        if let Some(packet_id) = packet_id {
             let kind = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
             self.send_ack(now, conn, kind, packet_id, ReasonCode::QuotaExceeded, out);
         }

@@ -131,10 +131,10 @@ impl Pair {
     fn send(&mut self) -> bool {
         let queue = self.model.queue.clone();
         let (expected, expected_expired) = self.model.next_send(self.now, self.receive_maximum);
-        let mut expired = 0;
+        let mut expired = Vec::new();
         let now = Instant::from_millis(self.now);
         let sent = self.session.next_send(now, self.receive_maximum, &mut expired);
-        assert_eq!(expired, expected_expired);
+        assert_eq!(expired.len() as u32, expected_expired);
         let Some(sent) = sent else {
             assert_eq!(expected, None);
             return false;

@@ -130,7 +130,7 @@ impl Pair {
         match *happening {
             Happening::Enqueue(qos, priority) => self.enqueue(qos, priority),
             Happening::Send if self.attached => {
-                let next = self.session.next_send(Instant::START, 3, &mut 0);
+                let next = self.session.next_send(Instant::START, 3, &mut Vec::new());
                 if let Some(next) = next {
                     let delivery = next.delivery;
                     let released = next.kind == newtmq_session::OutgoingKind::Pubrel;
@@ -248,7 +248,7 @@ proptest! {
         let sent: Vec<(PacketId, bool)> = pair.sent.iter().map(|(id, _, released)| (*id, *released)).collect();
         again.apply(Op::Claim { expiry_interval: 60 }, &LIMITS);
         let mut resent = Vec::new();
-        while let Some(next) = again.next_send(Instant::START, 1000, &mut 0) {
+        while let Some(next) = again.next_send(Instant::START, 1000, &mut Vec::new()) {
             let released = match next.kind {
                 newtmq_session::OutgoingKind::Publish { dup: true } => false,
                 newtmq_session::OutgoingKind::Pubrel => true,
