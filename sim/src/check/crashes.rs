@@ -71,7 +71,7 @@ impl Lives {
 
     /// Whether it stopped in order, and came back, just before: a connection may still have been made to what stopped.
     pub(super) fn just_stopped(&self, now: Instant, slack: Duration) -> bool {
-        self.stops.iter().rev().take(1).any(|stop| !stop.crash && stop.to != Instant::NEVER && stop.to + slack >= now)
+        self.stops.iter().any(|stop| !stop.crash && stop.to != Instant::NEVER && stop.to + slack >= now)
     }
 
     /// Whether what a client acknowledged then may be forgotten.
