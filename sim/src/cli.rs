@@ -122,6 +122,9 @@ struct MutantsArguments {
     /// Only this planted bug; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Only cases of this family; may be repeated
+    #[arg(long = "family", value_name = "F", conflicts_with = "scenarios")]
+    families: Vec<String>,
     /// Most cases for each
     #[arg(long, value_name = "N", default_value_t = 2_000)]
     seeds: u64,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use newtmq_base::ShardId;
+use newtmq_base::{ShardId, planted};
 use newtmq_session::MessageId;
 use newtmq_store::{BlobId, CommitError, Disk, LogId, Wal};
 
@@ -148,7 +148,7 @@ impl<D: Disk> Keeper<D> {
             Ok(()) => {
                 self.counts.0 += 1;
                 self.set_state(StoreState::Open);
-                if !self.unsynced {
+                if !self.unsynced || planted!(ToldBeforeSync) {
                     self.tell();
                 }
             }
@@ -204,7 +204,8 @@ impl<D: Disk> Keeper<D> {
     /// Of what waits everything that is whole: with each joint write all its parts. The rest stays, in order.
     fn take_whole(&mut self) -> Vec<(ShardId, Box<Batch>)> {
         let waiting = core::mem::take(&mut self.waiting);
-        if waiting.iter().all(|(_, batch)| batch.joint.is_none() && batch.parts.is_empty()) {
+        let is_joint = |batch: &Batch| batch.joint.is_some() || !batch.parts.is_empty();
+        if !waiting.iter().any(|(_, batch)| is_joint(batch)) || planted!(JointWriteTorn) {
             return waiting;
         }
         // By shard: its first batch that has to stay.
@@ -232,7 +233,8 @@ impl<D: Disk> Keeper<D> {
     /// Frees segments that no shard needs, or asks for that when there are too many.
     fn shorten(&mut self) {
         if let Some(before) = self.renewing {
-            if self.needs.iter().all(|needs| needs.is_some_and(|needs| needs >= before)) {
+            let needless = |needs: &Option<u64>| needs.is_some_and(|needs| needs >= before);
+            if self.needs.iter().all(needless) || planted!(RenewalFreesEarly, self.needs.iter().any(needless)) {
                 // What cannot be removed is tried again the next time.
                 let _ = self.wal.free_before(before);
                 self.renewing = None;

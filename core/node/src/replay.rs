@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, planted};
 use newtmq_session::{Message, MessageId, Missing, Record, Restoring, SessionId, SessionLimits};
 
 use crate::store::{RecoveredChunk, RecoveredRetained};
@@ -121,7 +121,7 @@ impl Replay {
     /// The node's time when the log ended: where it goes on.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.now
+        if planted!(TimeStartsOver) { Instant::START } else { self.now }
     }
 
     /// The low 16 bits of the incarnations that gave numbers to what the log has: another one must give those to come.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{ClientId, PacketId, QoS};
 
 use crate::flow::{Flow, PACKET_IDS};
@@ -152,6 +152,7 @@ impl Restoring {
                 let at = self.find(packet_id).ok_or(Missing::Nothing)?;
                 self.deliveries.entry(at).and_modify(|entry| entry.released = true);
             }
+            Record::Qos2In { .. } if planted!(Qos2IdsNotRestored) => {}
             Record::Qos2In { packet_id, .. } => drop(self.qos2_in.insert(packet_id.get())),
             Record::Qos2Rel { packet_id, .. } => drop(self.qos2_in.remove(&packet_id.get())),
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
@@ -231,7 +232,7 @@ impl Restoring {
             if priorities.all(|priority| Some(priority) == first) { limits.max_inflight } else { usize::MAX };
         let (mut in_flight, mut waiting) = (Vec::new(), Vec::new());
         for entry in entries {
-            let may_be_sent = entry.delivery.dseq < self.sent_before && window > 0;
+            let may_be_sent = entry.delivery.dseq < self.sent_before && window > 0 && !planted!(SentFlagLost);
             if entry.sent || entry.released || may_be_sent {
                 window = window.saturating_sub(1);
                 in_flight.push((entry.delivery, entry.released));
@@ -239,7 +240,7 @@ impl Restoring {
                 waiting.push((entry.priority, entry.delivery));
             }
         }
-        let mut flow = Flow::starting_at(self.next_dseq);
+        let mut flow = Flow::starting_at(if planted!(DseqStartsOver) { 0 } else { self.next_dseq });
         flow.restore(in_flight, waiting, self.qos2_in.into_iter().filter_map(PacketId::new));
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
@@ -272,7 +273,11 @@ impl Session {
             expiry_interval: self.expiry_interval(),
             detached,
             next_dseq: flow.map_or(0, Flow::next_dseq),
-            subscriptions: self.subscriptions().iter().map(subscription).collect(),
+            subscriptions: if planted!(SnapshotWithoutSubscriptions) {
+                Vec::new()
+            } else {
+                self.subscriptions().iter().map(subscription).collect()
+            },
             deliveries: flow.map(Flow::delivery_records).unwrap_or_default(),
             qos2_in: flow.map(Flow::qos2_ids).unwrap_or_default(),
             will,

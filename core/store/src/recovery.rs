@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use newtmq_base::planted;
+
 use crate::disk::{Disk, DiskError};
 use crate::frame::{Frame, HEAD_BYTES, HeadError, Item, check_head, segment_head};
 use crate::wal::{Wal, WalConfig};
@@ -255,7 +257,7 @@ impl<D: Disk> Opening<D> {
             return None;
         }
         let bad = Position { segment: number, offset: current.at as u64 };
-        if bad >= current.durable {
+        if bad >= current.durable || planted!(DamageIsTorn) {
             return None;
         }
         current.damaged = true;

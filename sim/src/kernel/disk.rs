@@ -19,6 +19,8 @@ pub(super) struct SimDisk {
     pub(super) full: bool,
     /// The next syncs fail.
     pub(super) sync_fails: bool,
+    /// More was cut off than a last piece that was synced.
+    pub(super) cut_short: bool,
     /// How long a sync takes longer, in microseconds.
     pub(super) slow_us: u64,
 }
@@ -27,6 +29,9 @@ pub(super) struct SimDisk {
 struct File {
     bytes: Vec<u8>,
     synced: usize,
+    /// Where each piece begins, and how much of them was synced before the power failed.
+    pieces: Vec<usize>,
+    promised: usize,
     /// Its name survives a power loss.
     named: bool,
 }
@@ -41,6 +46,7 @@ impl SimDisk {
             }
         }
         for file in self.files.values_mut() {
+            file.promised = file.synced;
             let unsynced = file.bytes.len() - file.synced;
             let kept = match chance.between(0, 3) {
                 0 => 0,
@@ -117,7 +123,9 @@ impl Disk for Mounted {
         let full = disk.full;
         // Some of it may have fitted.
         let fits = if full { bytes.len() / 3 } else { bytes.len() };
-        disk.file(file)?.bytes.extend_from_slice(&bytes[..fits]);
+        let of = disk.file(file)?;
+        of.pieces.push(of.bytes.len());
+        of.bytes.extend_from_slice(&bytes[..fits]);
         if full { Err(DiskError::Full { file: file.into() }) } else { Ok(()) }
     }
 
@@ -126,6 +134,12 @@ impl Disk for Mounted {
         let of = disk.file(file)?;
         of.bytes.truncate(len as usize);
         of.synced = of.synced.min(of.bytes.len());
+        // Of the last piece nothing may tell whether it was promised.
+        let last = of.pieces.iter().rev().find(|begin| **begin < of.promised).copied();
+        let short = last.is_some_and(|last| of.bytes.len() < last);
+        of.pieces.retain(|begin| *begin < len as usize);
+        of.promised = of.promised.min(of.bytes.len());
+        disk.cut_short |= short;
         Ok(())
     }
 
@@ -136,6 +150,7 @@ impl Disk for Mounted {
         }
         let of = disk.file(file)?;
         of.synced = of.bytes.len();
+        of.promised = of.synced;
         Ok(())
     }
 

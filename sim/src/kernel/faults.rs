@@ -13,6 +13,7 @@ use super::queue::{Command, Happening};
 use super::{World, purpose};
 use crate::draw::Stream;
 use crate::history::{ClientIx, Fault, NodeIx};
+use crate::report::Check;
 use crate::scenario::{Acks, Act, WorldAction};
 
 /// A node that stops is gone after this time, whoever is still connected. Longer than its clients have to take what is left.
@@ -222,6 +223,10 @@ impl World<'_, '_> {
     pub(super) fn start(&mut self, node: u16) {
         let now = self.queue.now();
         let replay = self.nodes[usize::from(node)].boot(now, self.scenario.seed, self.shards, &self.config);
+        if core::mem::take(&mut self.nodes[usize::from(node)].disk.borrow_mut().cut_short) {
+            let what = "what was stored for good was cut off as if its write had not come to an end".to_owned();
+            self.found(Check::Stored, node, 0, what);
+        }
         self.arm_control(node);
         if let Some(replay) = replay {
             self.hand_out(node, replay);

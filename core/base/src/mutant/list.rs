@@ -65,6 +65,8 @@ mutants! {
          (one node has no epochs).";
     FalseSessionPresent, "false-session-present", Some(10), ["S7"],
         "CONNACK says Session Present where there was no session, unless Clean Start was asked for.";
+    ToldBeforeSync, "told-before-sync", Some(12), ["W8", "S13"],
+        "What was written is told to be stored before it is synced.";
     InFlightDropped, "in-flight-dropped", Some(15), ["S1", "Q9", "W"],
         "What was sent and not acknowledged is dropped when the connection ends.";
     PacketIdsStartOver, "packet-ids-start-over", Some(16), ["S8", "S1", "W"],
@@ -76,11 +78,15 @@ mutants! {
     Qos2IdFreedEarly, "qos2-id-freed-early", Some(19), ["S3", "R"],
         "A QoS 2 identifier is free when PUBREC is sent: PUBREL is of an unknown one, and a PUBLISH sent again is published \
          again (the broker keeps no message until PUBREL that it could publish then).";
+    PubrecNotStored, "pubrec-not-stored", Some(20), ["S3"],
+        "PUBREL is sent, and that PUBREC has come is not stored.";
     RetainedReadTooEarly, "retained-read-too-early", Some(25), ["S9b", "S9"],
         "The owner of a topic answers who reads retained messages before it has worked off what was retained before \
          (several shards; there is no commit).";
     ReadBeforeInstall, "read-before-install", Some(26), ["S9b", "S9"],
         "Retained messages are read before every shard has installed the subscription (several shards).";
+    RetainedDeleteNotStored, "retained-delete-not-stored", Some(27), ["S9"],
+        "That a retained message was deleted is not stored.";
     WillSurvivesTakeover, "will-survives-takeover", Some(29), ["S10"],
         "The delayed will of a session is published when its client resumes it in time.";
     SharedNoRedispatch, "shared-no-redispatch", Some(31), ["S11"],
@@ -89,6 +95,51 @@ mutants! {
     SharedAckedBeforeEnqueue, "shared-acked-before-enqueue", Some(32), ["S11"],
         "A shared message whose member is not ready is acknowledged and not queued (within a node PUBACK may come before a \
          queue of another shard has the message, but it must come to have it).";
+
+    DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
+        "From damage on everything is cut off, as if it had never been promised.";
+    ExpiryStartsOver, "expiry-starts-over", Some(40), ["S7", "W"],
+        "The Session Expiry Interval of an absent client starts over when its node does.";
+
+    // What is stored.
+    Qos2IdsNotRestored, "qos2-ids-not-restored", None, ["S3"],
+        "The QoS 2 identifiers that a client has in use are forgotten when its node starts.";
+    JointWriteTorn, "joint-write-torn", None, ["S13", "S3"],
+        "A QoS 2 identifier is stored before the copies at other shards are (several shards).";
+    ConfirmedUnstored, "confirmed-unstored", None, ["S13"],
+        "A shard confirms to another one what it has not stored so far (several shards).";
+    GroupConfirmedUnstored, "group-confirmed-unstored", None, ["S13", "S11"],
+        "The same for messages of shared groups (several shards).";
+    SubackBeforeStored, "suback-before-stored", None, ["S13", "S1"],
+        "SUBACK is sent before the subscription is stored.";
+    ConnackBeforeStored, "connack-before-stored", None, ["S7"],
+        "CONNACK is sent before the session is stored.";
+    DropNotStored, "drop-not-stored", None, ["S5", "W"],
+        "That a full queue has given a message up is not stored.";
+    AckNotStored, "ack-not-stored", None, ["S4", "S2"],
+        "What a client acknowledges is not stored.";
+    UnsubscribeNotStored, "unsubscribe-not-stored", None, ["S2"],
+        "UNSUBSCRIBE is not stored.";
+    EndNotStored, "end-not-stored", None, ["S7"],
+        "The end of a session is not stored.";
+    WillNotStored, "will-not-stored", None, ["L8"],
+        "Will Messages are not stored.";
+    WillEndNotStored, "will-end-not-stored", None, ["S10"],
+        "That a session has no will any more is not stored.";
+    BlobNotRenewed, "blob-not-renewed", None, ["S13"],
+        "A message that an earlier segment has is not written to the next one.";
+    RenewalFreesEarly, "renewal-frees-early", None, ["S13", "S7"],
+        "Old segments are removed when the first shard needs them no more (several shards).";
+    SnapshotWithoutSubscriptions, "snapshot-without-subscriptions", None, ["S13"],
+        "What stands for a session in a shorter log has no subscriptions.";
+    SentFlagLost, "sent-flag-lost", None, ["S4"],
+        "What may have been sent before a crash is sent again without DUP.";
+    DseqStartsOver, "dseq-starts-over", None, ["S8", "W"],
+        "The order of deliveries begins anew when a session is restored.";
+    TimeStartsOver, "time-starts-over", None, ["S7", "S12", "W"],
+        "A node's time begins at 0 with each start, whatever the log says.";
+    RecoveredTooEarly, "recovered-too-early", None, ["L8", "Q1", "S13"],
+        "A client is let in, and wills are published, before the stored sessions are all there.";
 
     // Codec.
     DecoderDropsRest, "decoder-drops-rest", None, ["R", "L6", "L7", "S1"],

@@ -312,7 +312,9 @@ impl Shard {
         out: &mut Outbox,
     ) -> Next {
         // Its session, and that it is there, are promised.
-        self.bar_session(conn);
+        if !planted!(ConnackBeforeStored) {
+            self.bar_session(conn);
+        }
         let kept = self.journal.kept();
         if let Some(c) = self.conn_mut(conn).filter(|c| c.out.is_barred(kept)) {
             c.features.add(Feature::Greeting);

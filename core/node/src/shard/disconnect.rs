@@ -166,7 +166,9 @@ impl Shard {
         self.stop_waiting(key);
         self.fire_will(now, key, out);
         self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
-        self.note(key, |session| Record::End { session });
+        if !planted!(EndNotStored, self.slot(key).stored.is_some()) {
+            self.note(key, |session| Record::End { session });
+        }
         let Some(slot) = self.sessions.remove(key) else { return };
         let session = slot.session;
         self.clients.remove(session.client().as_str(), key);

@@ -7,7 +7,7 @@
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
-use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_base::{ConnId, Instant, ShardId, planted};
 use newtmq_mqtt::{PacketId, ReasonCode};
 use newtmq_session::{AckKind, Message, MessageId, Op, Record, SessionId, WillRecord};
 
@@ -393,7 +393,9 @@ impl Shard {
             let stored = self.journal.stored;
             let lane = &mut self.journal.lanes[at];
             let mut upto = None;
-            while let Some((_, promise)) = lane.owed.pop_front_if(|(batch, _)| *batch <= stored) {
+            while let Some((_, promise)) =
+                lane.owed.pop_front_if(|(batch, _)| *batch <= stored || planted!(ConfirmedUnstored))
+            {
                 upto = Some(promise);
             }
             if let Some(upto) = upto {
@@ -401,7 +403,9 @@ impl Shard {
             }
         }
         let stored = self.journal.stored;
-        while let Some((_, shard, promise)) = self.journal.owed_groups.pop_front_if(|(batch, ..)| *batch <= stored) {
+        while let Some((_, shard, promise)) =
+            self.journal.owed_groups.pop_front_if(|(batch, ..)| *batch <= stored || planted!(GroupConfirmedUnstored))
+        {
             self.send_place(shard.0, PlaceMessage::GroupStored { promise }, out);
         }
     }
@@ -451,6 +455,9 @@ impl Shard {
             Op::Subscribe { filter, options, identifier } => {
                 Record::Subscribe { session, filter: filter.clone(), options: *options, identifier: *identifier }
             }
+            Op::Unsubscribe { .. } if planted!(UnsubscribeNotStored) => return,
+            Op::Will { will: Some(_) } if planted!(WillNotStored) => return,
+            Op::Will { will: None } if planted!(WillEndNotStored, slot.session.will().is_some()) => return,
             Op::Unsubscribe { filter } => Record::Unsubscribe { session, filter: (*filter).into() },
             Op::Qos2In { packet_id } => Record::Qos2In { session, packet_id: *packet_id },
             Op::Qos2Rel { packet_id } if slot.session.is_awaiting_rel(*packet_id) => {
@@ -486,6 +493,8 @@ impl Shard {
         let Some(slot) = sessions.get(key) else { return };
         let Some(session) = slot.stored else { return };
         match kind {
+            Some(_) if planted!(AckNotStored) => {}
+            None if planted!(PubrecNotStored) => {}
             Some(kind) => journal.batch.push(&Record::Ack { session, packet_id, kind }, Durability::Memory),
             None => {
                 let durability = config.zones[usize::from(slot.zone)].durability;
@@ -544,7 +553,7 @@ impl Shard {
 
     /// A retained message is another one, or gone. What the server says of itself is not stored.
     pub(crate) fn note_retained(&mut self, topic: &str, message: Option<&Message>) {
-        if !self.journal.on || topic.starts_with("$SYS/") {
+        if !self.journal.on || topic.starts_with("$SYS/") || planted!(RetainedDeleteNotStored, message.is_none()) {
             return;
         }
         let durability = self.config.zones.iter().map(|zone| zone.durability).max().unwrap_or_default();

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, planted};
 use newtmq_session::{MessageId, Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
 
@@ -38,7 +38,7 @@ impl Shard {
             self.restore_retained(retained);
         }
         if chunk.last {
-            if self.shards() == 1 {
+            if self.shards() == 1 || planted!(RecoveredTooEarly) {
                 self.open_to_clients(now, out);
             } else {
                 self.send_changes(out);
@@ -56,7 +56,7 @@ impl Shard {
         for (key, detached) in core::mem::take(&mut self.restored) {
             match detached {
                 None => self.detach(now, key, out),
-                Some(at) => self.wait_again(key, at),
+                Some(at) => self.wait_again(now, key, at),
             }
         }
         for conn in self.all_conns() {
@@ -96,8 +96,9 @@ impl Shard {
     }
 
     /// The deadlines of a session whose client went at this time.
-    fn wait_again(&mut self, key: u32, at: Instant) {
+    fn wait_again(&mut self, now: Instant, key: u32, at: Instant) {
         let slot = self.slot(key);
+        let at = if planted!(ExpiryStartsOver) { now } else { at };
         let after = |seconds: u32| at + Duration::from_secs(u64::from(seconds));
         let expires = match slot.session.expiry_interval() {
             u32::MAX => Instant::NEVER,

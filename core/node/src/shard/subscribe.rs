@@ -159,7 +159,9 @@ impl Shard {
         reasons: &[ReasonCode],
         out: &mut Outbox,
     ) -> Next {
-        self.bar_session(conn);
+        if !planted!(SubackBeforeStored) {
+            self.bar_session(conn);
+        }
         let suback = Suback { packet_id, properties: Default::default(), reason_codes: ReasonCodes::new(reasons) };
         self.must_send(now, conn, &Packet::Suback(suback), out)
     }

@@ -97,7 +97,7 @@ fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
         if kill.any.is_some_and(|found| number > found + BLACK_BOX_MORE) {
             break;
         }
-        let scenario = cases::case(&[], false, arguments.first.wrapping_add(number - 1));
+        let scenario = cases::case(&arguments.families, false, arguments.first.wrapping_add(number - 1));
         let violated = checks(&scenario, Some(mutant));
         kill.reached += Mutant::times_reached();
         let black = violated.iter().any(|check| check.is_black_box() || *check == Check::Crash);
