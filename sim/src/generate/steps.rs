@@ -3,6 +3,7 @@
 
 mod kind;
 mod plots;
+mod trials;
 mod world;
 
 use newtmq_mqtt::{ProtocolVersion, RetainHandling};
@@ -40,6 +41,11 @@ pub(super) fn draw(
         steps.plot();
         // Half of them are left as they are.
         if !steps.is_micro() || steps.source.coin() {
+            steps.happenings();
+        }
+    } else if profile.family == Family::Durable && steps.clients.len() > 1 && steps.source.coin() {
+        steps.trials();
+        if !steps.is_micro() {
             steps.happenings();
         }
     } else {

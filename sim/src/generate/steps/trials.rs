@@ -1,0 +1,280 @@
+//! Trials of what is stored: something is promised, the node goes at about that time, comes back, and everybody looks. What
+//! chance alone makes of it is seldom sharp enough.
+
+use newtmq_mqtt::QoS;
+
+use super::{Kind, Steps};
+use crate::scenario::{Act, FilterSpec, PublishSpec, WillSpec};
+
+/// Everything that was under way has arrived, and a store has synced what nobody waits for.
+const STORED_MS: u64 = 6_000;
+
+/// With more steps than that a micro scenario has no room for another trial.
+const TRIALS_STEPS_MAX: usize = 12;
+
+impl Steps<'_> {
+    /// A few trials, one after the other.
+    pub(super) fn trials(&mut self) {
+        for client in 0..self.clients.len() {
+            if self.source.percent(85) {
+                let spec = &mut self.scenario.clients[client];
+                (spec.clean, spec.session_expiry_s) = (false, super::super::world::LONG_SESSION_S);
+            }
+        }
+        for _ in 0..self.source.between(1, 2) {
+            if self.is_micro() && self.scenario.steps.len() > TRIALS_STEPS_MAX {
+                return;
+            }
+            let subscriber = self.source.below(self.clients.len() as u64) as usize;
+            let others = self.clients.len() as u64 - 1;
+            let publisher = (subscriber + 1 + self.source.below(others) as usize) % self.clients.len();
+            self.trial(subscriber, publisher);
+        }
+    }
+
+    fn trial(&mut self, subscriber: usize, publisher: usize) {
+        let topic = self.source.pick(&self.topics.names).clone();
+        match self.source.below(10) {
+            0 | 1 => self.try_publish(subscriber, publisher, &topic),
+            2 => self.try_subscribe(subscriber, publisher, &topic),
+            3 => self.try_retained(subscriber, publisher, &topic),
+            4 => self.try_expiry(subscriber, publisher),
+            5 => self.try_ends(subscriber, publisher, &topic),
+            6 => self.try_will(subscriber, publisher, &topic),
+            7 => self.try_long_log(subscriber, publisher, &topic),
+            8 => self.try_acknowledged(subscriber, publisher, &topic),
+            _ => self.try_shared(subscriber, publisher, &topic),
+        }
+    }
+
+    /// Longer than anything is under way.
+    fn settle(&mut self) {
+        let disk_ms = (self.scenario.disk.write_us.end() + self.scenario.disk.sync_us.end()).div_ceil(1_000);
+        self.at_ms += 4 * self.worst_ms() + 4 * disk_ms + 20;
+    }
+
+    fn worst_ms(&self) -> u64 {
+        super::super::world::worst_delay_us(&self.scenario.net).div_ceil(1_000).min(2_000)
+    }
+
+    /// Back to its session, or to a first one.
+    fn here(&mut self, client: usize) {
+        if !self.clients[client].up {
+            self.clients[client].up = true;
+            self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None });
+            self.settle();
+        }
+    }
+
+    fn away(&mut self, client: usize) {
+        self.carry_out(Kind::HangUp, client);
+        self.settle();
+    }
+
+    fn ask(&mut self, client: usize, filter: &str) {
+        let qos = if self.source.coin() { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        let known = &mut self.clients[client].filters;
+        if !known.iter().any(|other| other == filter) {
+            known.push(filter.to_owned());
+        }
+        self.act(client, Act::Subscribe { filters: vec![FilterSpec::new(filter, qos)], subscription_id: 0 });
+    }
+
+    fn tell(&mut self, client: usize, topic: &str, count: u32, size: u32, retain: bool) {
+        let qos = if self.source.percent(60) { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+        self.act(client, Act::Publish(PublishSpec { count, size, retain, ..PublishSpec::new(topic, qos) }));
+    }
+
+    /// The node goes while answers are on their way, or just after.
+    fn goes_soon(&mut self) {
+        let longest_ms = 2 * self.worst_ms() + 12;
+        self.at_ms += self.source.between(0, longest_ms);
+        self.goes();
+    }
+
+    fn goes(&mut self) {
+        let power_loss = self.source.percent(70);
+        self.crash(power_loss);
+        self.at_ms += self.source.log(1, 200) - 1;
+        self.restart();
+        self.settle();
+    }
+
+    fn try_publish(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        if self.source.coin() {
+            self.away(subscriber);
+        }
+        for _ in 0..self.source.between(1, 3) {
+            self.here(publisher);
+            let count = self.source.between(1, 3) as u32;
+            self.tell(publisher, topic, count, 32, false);
+            self.goes_soon();
+        }
+        self.here(publisher);
+        self.here(subscriber);
+    }
+
+    fn try_subscribe(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.goes_soon();
+        self.here(publisher);
+        self.tell(publisher, topic, 1, 32, false);
+        self.settle();
+        self.here(subscriber);
+    }
+
+    /// Set, perhaps deleted or set again; who asks after that gets the last one.
+    fn try_retained(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(publisher);
+        self.tell(publisher, topic, 1, 32, true);
+        self.settle();
+        if self.source.percent(75) {
+            let size = if self.source.percent(75) { 0 } else { 40 };
+            self.tell(publisher, topic, 1, size, true);
+        }
+        self.settle();
+        self.goes();
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+    }
+
+    /// Its node goes when a session has lived nearly as long as it may, and it ends soon after that is back.
+    fn try_expiry(&mut self, subscriber: usize, publisher: usize) {
+        self.here(publisher);
+        if self.clients[subscriber].up {
+            self.away(subscriber);
+        }
+        let seconds = self.source.between(60, 90);
+        self.clients[subscriber].up = true;
+        self.act(subscriber, Act::Connect { clean: None, session_expiry_s: Some(seconds as u32) });
+        self.settle();
+        self.away(subscriber);
+        let before = self.source.between(seconds * 2 / 3, seconds - 5);
+        self.at_ms += before * 1_000;
+        self.goes();
+        // Its time may be ten seconds behind; after that it is over.
+        let after = if self.source.percent(70) { self.source.between(seconds - before + 16, seconds - 2) } else { 1 };
+        self.at_ms += after * 1_000;
+        self.here(subscriber);
+    }
+
+    /// What has ended stays at its end.
+    fn try_ends(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        match self.source.below(3) {
+            0 => {
+                self.act(subscriber, Act::Unsubscribe { filters: vec![topic.to_owned()] });
+                self.clients[subscriber].filters.retain(|other| other != topic);
+            }
+            1 => {
+                self.act(subscriber, Act::Disconnect { with_will: false, session_expiry_s: Some(0) });
+                self.clients[subscriber].up = false;
+            }
+            _ => {
+                self.away(subscriber);
+                self.act(subscriber, Act::Connect { clean: Some(true), session_expiry_s: Some(0) });
+                self.settle();
+                self.act(subscriber, Act::HangUp);
+                self.clients[subscriber].up = false;
+                // As it was.
+                let expiry = self.scenario.clients[subscriber].session_expiry_s;
+                self.at_ms += STORED_MS;
+                self.goes();
+                self.clients[subscriber].up = true;
+                self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: Some(expiry) });
+                return self.settle();
+            }
+        }
+        self.at_ms += STORED_MS;
+        self.goes();
+        self.here(publisher);
+        self.tell(publisher, topic, 1, 32, false);
+        self.settle();
+        self.here(subscriber);
+    }
+
+    /// A client that is connected when its node goes has lost its connection.
+    fn try_will(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        let delay_s = self.source.below(4) as u32;
+        self.scenario.clients[publisher].will =
+            Some(WillSpec { topic: topic.to_owned(), qos: QoS::AtLeastOnce, retain: false, delay_s, expiry_s: 0 });
+        if self.clients[publisher].up {
+            self.away(publisher);
+        }
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        self.here(publisher);
+        if self.source.coin() {
+            self.away(subscriber);
+        }
+        self.goes();
+        self.at_ms += 20_000;
+        self.here(subscriber);
+    }
+
+    /// So much that the log is made shorter while a session waits.
+    fn try_long_log(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        if self.source.coin() {
+            self.away(subscriber);
+        }
+        self.here(publisher);
+        for _ in 0..self.source.between(2, 5) {
+            let (count, size) = (self.source.between(10, 40) as u32, self.source.between(200, 900) as u32);
+            self.tell(publisher, topic, count, size, false);
+            self.settle();
+        }
+        self.goes();
+        self.here(publisher);
+        self.tell(publisher, topic, 1, 32, false);
+        self.settle();
+        self.here(subscriber);
+    }
+
+    /// What was acknowledged long ago does not come again.
+    fn try_acknowledged(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.here(publisher);
+        self.settle();
+        self.tell(publisher, topic, 2, 32, false);
+        self.settle();
+        self.at_ms += 2 * STORED_MS;
+        self.away(subscriber);
+        self.at_ms += STORED_MS;
+        self.goes();
+        self.here(subscriber);
+        self.settle();
+    }
+
+    fn try_shared(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        let filter = self.topics.shared(topic, self.source);
+        for member in 0..self.clients.len() {
+            if member == subscriber || (member != publisher && self.source.coin()) {
+                self.here(member);
+                self.ask(member, &filter);
+            }
+        }
+        self.here(publisher);
+        self.settle();
+        if self.scenario.shards > 1 && self.node.lagging.is_none() && self.source.coin() {
+            self.lag(true);
+        }
+        let count = self.source.between(1, 8) as u32;
+        self.tell(publisher, topic, count, 32, false);
+        self.goes_soon();
+        for client in 0..self.clients.len() {
+            self.here(client);
+        }
+    }
+}
