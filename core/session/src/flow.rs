@@ -142,7 +142,7 @@ impl Flow {
             }
         }
         let (dseq, packet_id) = if qos == QoS::AtMostOnce { (0, None) } else { self.assign() };
-        self.queue.push(priority, Delivery { message, identifiers, dseq, packet_id, qos, retain });
+        self.queue.push(priority, Delivery { message, identifiers, dseq, packet_id, qos, retain, again: false });
         dropped
     }
 
@@ -210,9 +210,10 @@ impl Flow {
             return Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: self.qos0.insert(delivery) });
         }
         self.sent += 1;
-        self.inflight.push_back(InFlight { delivery, age: 0, released: false, sent_before: false });
+        let dup = delivery.again;
+        self.inflight.push_back(InFlight { delivery, age: 0, released: false, sent_before: dup });
         let entry = self.inflight.back().expect("pushed above");
-        Some(Outgoing { kind: OutgoingKind::Publish { dup: false }, delivery: &entry.delivery })
+        Some(Outgoing { kind: OutgoingKind::Publish { dup }, delivery: &entry.delivery })
     }
 
     /// Where an identifier is in flight. Acknowledgements come in order [MQTT-4.6.0-2], so it is the front one unless

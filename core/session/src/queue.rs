@@ -56,6 +56,8 @@ pub struct Delivery {
     pub qos: QoS,
     /// RETAIN flag of this delivery.
     pub retain: bool,
+    /// It may have been sent before the node last started.
+    pub again: bool,
 }
 
 /// The queue: lanes by priority, highest first, each in order. Without configured priorities there is one lane.

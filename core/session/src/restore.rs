@@ -181,6 +181,7 @@ impl Restoring {
             packet_id: Some(packet_id_of(record.dseq)),
             qos: record.qos,
             retain: record.retain,
+            again: false,
         };
         let entry = Entry { delivery, priority: record.priority, sent: record.sent, released: record.released };
         self.deliveries.insert(record.dseq, entry);
@@ -232,12 +233,14 @@ impl Restoring {
             if priorities.all(|priority| Some(priority) == first) { limits.max_inflight } else { usize::MAX };
         let (mut in_flight, mut waiting) = (Vec::new(), Vec::new());
         for entry in entries {
-            let may_be_sent = entry.delivery.dseq < self.sent_before && window > 0 && !planted!(SentFlagLost);
-            if entry.sent || entry.released || may_be_sent {
+            let Entry { mut delivery, priority, sent, released } = entry;
+            // Acknowledgements may be missing in the log: what is behind the window may have been sent, too.
+            delivery.again = delivery.dseq < self.sent_before && !planted!(SentFlagLost);
+            if sent || released || (delivery.again && window > 0) {
                 window = window.saturating_sub(1);
-                in_flight.push((entry.delivery, entry.released));
+                in_flight.push((delivery, released));
             } else {
-                waiting.push((entry.priority, entry.delivery));
+                waiting.push((priority, delivery));
             }
         }
         let mut flow = Flow::starting_at(if planted!(DseqStartsOver) { 0 } else { self.next_dseq });

@@ -77,7 +77,9 @@ impl State {
         }
         match (c.connack.is_some(), by) {
             (true, Closer::Server) => {
-                if !c.odd && !self.is_excused(c) {
+                // A session from before a loss of its node knows nothing of what its client has done since.
+                let revived = self.ids[c.id as usize].revived > Instant::START;
+                if !c.odd && !revived && !self.is_excused(c) {
                     let reason = match c.server_disconnect {
                         Some((_, code)) => format!("the broker said {:#04x} ({code})", code.code()),
                         None => "the broker gave no reason".to_owned(),

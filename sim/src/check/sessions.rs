@@ -231,6 +231,8 @@ impl State {
         let others = !known.live.is_empty() || known.unheard >= sent_at;
         known.live.push(conn.0);
         known.possible_until = Instant::START;
+        // Its CONNACK waited until all of that was stored.
+        known.ended = Instant::START;
         known.unclear = others;
         self.conn_mut(conn).first = !present && !others;
         self.will_resumed(last, conn.0, present && !unclear);
