@@ -57,9 +57,9 @@ pub enum PlaceMessage {
         /// As of [`PlaceMessage::Publish`].
         promise: u64,
     },
-    /// Everything that the receiver has promised up to here is stored at the sender.
+    /// Of what the receiver has promised and sent, the first so many are stored at the sender.
     Stored {
-        /// The newest of those promises.
+        /// How many, since the start.
         upto: u64,
     },
     /// A message for a group that the receiver has promised is stored where it went in the end.

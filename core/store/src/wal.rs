@@ -53,6 +53,8 @@ pub struct Wal<D> {
     durable: Position,
     /// The durable end that the segment itself tells.
     told: Position,
+    /// The last frame has nothing but that.
+    rests: bool,
     failed: Option<DiskError>,
 }
 
@@ -74,6 +76,7 @@ impl<D: Disk> Wal<D> {
             unbegun: true,
             durable: Position::default(),
             told: Position::default(),
+            rests: false,
             failed: None,
         };
         // Always a new segment: what an earlier process wrote is never appended to.
@@ -144,11 +147,20 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// As [`Wal::commit`].
     pub fn harden(&mut self) -> Result<(), CommitError> {
-        if self.unbegun || self.told >= self.durable || self.stuck || !self.frame.is_empty() || self.failed.is_some() {
+        if self.unbegun
+            || self.rests
+            || self.told >= self.durable
+            || self.stuck
+            || !self.frame.is_empty()
+            || self.failed.is_some()
+        {
             return Ok(());
         }
         self.write_frame()?;
-        self.sync_segment()
+        // What is written next says of this frame, too, that it is durable: else all behind it would hang on it.
+        self.sync()?;
+        self.rests = true;
+        Ok(())
     }
 
     /// The segment that there was no space for when the log was opened.
@@ -181,7 +193,7 @@ impl<D: Disk> Wal<D> {
             }
             Err(error @ DiskError::Failed { .. }) => return Err(self.fail(error)),
         }
-        self.stuck = false;
+        (self.stuck, self.rests) = (false, false);
         self.frame.clear();
         self.told = self.durable;
         self.segments.back_mut().expect("an open log has a segment").1 += added;

@@ -198,6 +198,14 @@ impl State {
     fn session_waits(&mut self, id: u32, cx: &mut Cx<'_>) {
         let known = &self.ids[id as usize];
         let began = self.nodes[usize::from(known.node)].lives.stored_until(cx.now);
+        let over = known.possible_until < cx.now && known.live.is_empty();
+        if began == Instant::START && over && !known.conns.is_empty() {
+            // Nothing was stored of what ended it, or of when.
+            self.maybe_ended(id);
+            self.reopen_subscriptions(id, Instant::START);
+            self.ids[id as usize].possible_until = Instant::NEVER;
+        }
+        let known = &self.ids[id as usize];
         if known.ended > Instant::START && known.ended >= began {
             // Nobody waits until it is stored that a session has ended.
             let ended = known.ended;
@@ -212,7 +220,8 @@ impl State {
         let unanswered: Vec<u32> = live.iter().copied().filter(|conn| self.conn(*conn).connack.is_none()).collect();
         if let Some(current) = current {
             let c = self.conn_mut(crate::history::ConnIx(current));
-            c.crashed = c.disturbed == Some(cx.now);
+            // One that may have been taken over has lost its will then.
+            c.crashed = c.disturbed == Some(cx.now) && c.expiry_min > 0 && unanswered.is_empty();
             match (c.expiry_min, c.expiry_max) {
                 (_, 0) if unanswered.is_empty() => {
                     self.end_session(id, cx.now);
@@ -252,8 +261,10 @@ impl State {
     fn session_back(&mut self, id: u32, from: Instant, blurred: bool, cx: &Cx<'_>) {
         let known = &self.ids[id as usize];
         let (node, until) = (known.node, known.possible_until);
-        let Some(current) = known.current.filter(|_| until >= from) else {
-            if until >= from {
+        // By the time that is stored it may not be over.
+        let ago = until != Instant::NEVER && until + TIME_BEHIND + TIMER_SLACK < from;
+        let Some(current) = known.current.filter(|_| !ago) else {
+            if !ago {
                 self.ids[id as usize].possible_until = Instant::NEVER;
             }
             return;

@@ -102,7 +102,7 @@ impl State {
     /// A session got a new copy that may be for a group.
     pub(super) fn received_by_member(&mut self, uid: Uid, topic: u32, id: u32, conn: u32, cx: &mut Cx<'_>) {
         let Some(message) = self.message(uid) else { return };
-        let (sent, logical) = (message.sent, message.logical);
+        let (sent, logical) = (message.sent, message.logical + message.forgotten);
         let mut groups = Vec::new();
         let mut plain = false;
         for (_, sub) in self.subs_of(topic, id) {

@@ -72,15 +72,19 @@ struct Promise {
     elsewhere: u32,
 }
 
-/// Between this shard and another one.
+/// Between this shard and another one. Both count the promises that the lane carries, each message for itself.
 #[derive(Debug, Default)]
 struct Confirmations {
     /// Promises of this shard that wait for the other one, in the order that the lane carries them.
     awaited: VecDeque<u64>,
-    /// Promises of the other shard, each with the batch of this one that keeps it.
+    /// How many the other one has confirmed.
+    confirmed: u64,
+    /// How many promises of the other shard were worked off here.
+    worked: u64,
+    /// So many are kept when this shard has stored the batch before it.
     owed: VecDeque<(u64, u64)>,
-    /// The newest of those that were worked off in this call.
-    worked_off: Option<u64>,
+    /// Some were worked off in this call.
+    more: bool,
 }
 
 impl Journal {
@@ -242,7 +246,9 @@ impl Journal {
     pub(crate) fn worked_off(&mut self, from: u16, promise: u64) {
         if promise > 0 {
             self.part_done(from, promise);
-            self.lanes[usize::from(from)].worked_off = Some(promise & !JOINT);
+            let lane = &mut self.lanes[usize::from(from)];
+            lane.worked += 1;
+            lane.more = true;
         }
     }
 
@@ -319,8 +325,8 @@ impl Shard {
         }
         let given = journal.given;
         for lane in &mut journal.lanes {
-            if let Some(promise) = lane.worked_off.take() {
-                lane.owed.push_back((given, promise));
+            if core::mem::take(&mut lane.more) {
+                lane.owed.push_back((given, lane.worked));
             }
         }
         self.confirm(out);
@@ -375,7 +381,10 @@ impl Shard {
     /// Another shard has stored what this one promised.
     pub(crate) fn on_stored_elsewhere(&mut self, now: Instant, from: u16, upto: u64, out: &mut Outbox) {
         let journal = &mut self.journal;
-        while let Some(promise) = journal.lanes[usize::from(from)].awaited.pop_front_if(|promise| *promise <= upto) {
+        let lane = &mut journal.lanes[usize::from(from)];
+        let count = upto - core::mem::replace(&mut lane.confirmed, upto);
+        let kept: Vec<u64> = lane.awaited.drain(..count as usize).collect();
+        for promise in kept {
             journal.keep_elsewhere(promise, 0);
         }
         self.keep_promises(now, out);
@@ -393,10 +402,10 @@ impl Shard {
             let stored = self.journal.stored;
             let lane = &mut self.journal.lanes[at];
             let mut upto = None;
-            while let Some((_, promise)) =
+            while let Some((_, count)) =
                 lane.owed.pop_front_if(|(batch, _)| *batch <= stored || planted!(ConfirmedUnstored))
             {
-                upto = Some(promise);
+                upto = Some(count);
             }
             if let Some(upto) = upto {
                 self.send_place(at as u16, PlaceMessage::Stored { upto }, out);
