@@ -21,7 +21,7 @@ use crate::io::{MemoryPressure, Outbox, Output};
 use crate::ledger::{DropReason, Ledger};
 use crate::outbuf::{BufferPool, OUTPUT_HIGH_BYTES, OUTPUT_LOW_BYTES, OUTPUT_MAX_BYTES, SHARE_PAYLOAD_BYTES};
 use crate::place::Stamp;
-use crate::store::Durability;
+use crate::store::{Durability, StoreState};
 
 /// A message being published, borrowed from where it came from.
 #[derive(Debug, Clone, Copy)]
@@ -440,6 +440,10 @@ pub(crate) fn pump(
     journal: &mut Journal,
     limits: &SessionLimits,
 ) {
+    if slot.stored.is_some() && journal.state() == StoreState::Failed {
+        // Its connection is about to end: what is not stored is not sent either.
+        return;
+    }
     while c.out.len() < OUTPUT_HIGH_BYTES {
         let mut expired = Vec::new();
         let next = slot.session.next_send(now, usize::from(c.receive_maximum), &mut expired);
