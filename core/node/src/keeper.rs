@@ -233,8 +233,7 @@ impl<D: Disk> Keeper<D> {
     /// Frees segments that no shard needs, or asks for that when there are too many.
     fn shorten(&mut self) {
         if let Some(before) = self.renewing {
-            let needless = |needs: &Option<u64>| needs.is_some_and(|needs| needs >= before);
-            if self.needs.iter().all(needless) || planted!(RenewalFreesEarly, self.needs.iter().any(needless)) {
+            if self.needs.iter().all(|needs| needs.is_some_and(|needs| needs >= before)) {
                 // What cannot be removed is tried again the next time.
                 let _ = self.wal.free_before(before);
                 self.renewing = None;
@@ -245,6 +244,9 @@ impl<D: Disk> Keeper<D> {
         if self.wal.bytes() > self.config.log_bytes_min.max(2 * self.shortest) {
             let before = self.segment();
             if self.wal.segments().next().is_some_and(|(first, _)| first < before) {
+                if planted!(RenewalFreesEarly) {
+                    let _ = self.wal.free_before(before);
+                }
                 self.renewing = Some(before);
                 self.needs.fill(None);
                 self.outputs.push(KeeperOutput::Renew { before });

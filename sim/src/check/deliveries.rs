@@ -293,10 +293,11 @@ impl State {
         if facts.dup && !before.received {
             self.judge_first_dup(conn, facts, message, cx);
         }
+        let forgotten = message.forgotten * (u32::from(explained.plain) + explained.shared);
         let allowed = match kind {
-            Kind::Live => copies <= live + message.forgotten,
+            Kind::Live => copies <= live + forgotten,
             Kind::Retained => retained <= explained.reads * message.logical,
-            Kind::Either => copies + retained <= live + message.forgotten + explained.reads * message.logical,
+            Kind::Either => copies + retained <= live + forgotten + explained.reads * message.logical,
         };
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);

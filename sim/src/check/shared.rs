@@ -50,7 +50,11 @@ impl State {
                     member.grants.iter().filter(|grant| grant.to == Instant::NEVER).map(|grant| grant.qos).min();
                 let effective = granted.map(|granted| if upgrade { granted } else { granted.min(qos) });
                 let fits = id.packet_max > size.saturating_add(400);
-                let good = connected
+                // It waits in a session that surely is there.
+                let kept = self.limits.durability.is_some()
+                    && id.live.is_empty()
+                    && self.surely_exists(member.id, u32::MAX, cx.now);
+                let good = (connected || kept)
                     && fits
                     && effective > Some(QoS::AtMostOnce)
                     && member.certain.is_some_and(|certain| certain < sent);

@@ -19,7 +19,7 @@ pub(super) struct SimDisk {
     pub(super) full: bool,
     /// The next syncs fail.
     pub(super) sync_fails: bool,
-    /// How many bits have turned.
+    /// How many bits have turned, and more if it could not be told what was promised.
     rotten: u32,
     /// More was cut off than a last piece that was synced.
     pub(super) cut_short: bool,
@@ -124,6 +124,10 @@ impl Disk for Mounted {
     fn append(&mut self, file: &str, bytes: &[u8]) -> Result<(), DiskError> {
         let mut disk = self.0.borrow_mut();
         let full = disk.full;
+        if full {
+            // It cannot be told what is promised.
+            disk.rotten += 2;
+        }
         // Some of it may have fitted.
         let fits = if full { bytes.len() / 3 } else { bytes.len() };
         let of = disk.file(file)?;

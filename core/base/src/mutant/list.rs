@@ -129,7 +129,7 @@ mutants! {
     BlobNotRenewed, "blob-not-renewed", None, ["S13"],
         "A message that an earlier segment has is not written to the next one.";
     RenewalFreesEarly, "renewal-frees-early", None, ["S13", "S7"],
-        "Old segments are removed when the first shard needs them no more (several shards).";
+        "Old segments are removed when what they hold is to be stored again, and not when it is.";
     SnapshotWithoutSubscriptions, "snapshot-without-subscriptions", None, ["S13"],
         "What stands for a session in a shorter log has no subscriptions.";
     SentFlagLost, "sent-flag-lost", None, ["S4"],

@@ -232,9 +232,15 @@ impl Steps<'_> {
         for _ in 0..self.source.between(2, 5) {
             let (count, size) = (self.source.between(10, 40) as u32, self.source.between(200, 900) as u32);
             self.tell(publisher, topic, count, size, false);
-            self.settle();
+            if self.source.percent(80) {
+                self.settle();
+            }
         }
-        self.goes();
+        if self.source.coin() {
+            self.goes_soon();
+        } else {
+            self.goes();
+        }
         self.here(publisher);
         self.tell(publisher, topic, 1, 32, false);
         self.settle();
@@ -267,6 +273,13 @@ impl Steps<'_> {
         }
         self.here(publisher);
         self.settle();
+        if self.source.coin() {
+            for member in (0..self.clients.len()).filter(|member| *member != publisher) {
+                if self.clients[member].up {
+                    self.away(member);
+                }
+            }
+        }
         if self.scenario.shards > 1 && self.node.lagging.is_none() && self.source.coin() {
             self.lag(true);
         }
