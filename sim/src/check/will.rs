@@ -190,7 +190,9 @@ impl State {
             let Some(certain) = entry.certain.filter(|certain| *certain < end && entry.group.is_none()) else {
                 continue;
             };
-            let open = entry.grants.iter().filter(|grant| grant.to == Instant::NEVER);
+            // Of one that had to wait for its node every option of that time may count.
+            let counts = |to: Instant| to == Instant::NEVER || (crashed && to >= end);
+            let open = entry.grants.iter().filter(|grant| counts(grant.to));
             let effective = open.map(|grant| grant.qos).min().map(|granted| granted.min(qos));
             let filter = entry.filter;
             let steady = self.ids[id as usize].current.is_some_and(|current| {
