@@ -224,6 +224,7 @@ impl State {
         } else if unclear {
             self.doubt(id);
         }
+        let durable = self.conn(conn.0).expiry_min > 0;
         let known = &mut self.ids[id as usize];
         known.current = Some(conn.0);
         known.live = unknown;
@@ -231,8 +232,10 @@ impl State {
         let others = !known.live.is_empty() || known.unheard >= sent_at;
         known.live.push(conn.0);
         known.possible_until = Instant::START;
-        // Its CONNACK waited until all of that was stored.
-        known.ended = Instant::START;
+        if durable {
+            // Its CONNACK waited until all of that was stored.
+            known.ended = Instant::START;
+        }
         known.unclear = others;
         self.conn_mut(conn).first = !present && !others;
         self.will_resumed(last, conn.0, present && !unclear);
