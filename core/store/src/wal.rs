@@ -292,6 +292,10 @@ impl<D: Disk> Wal<D> {
         {
             self.disk.remove(&segment_name(number))?;
             self.segments.pop_front();
+            // One after the other: an older one that comes back without the later ones would tell what is not so any more.
+            if !planted!(FreedInAnyOrder) {
+                self.disk.sync_names()?;
+            }
         }
         Ok(())
     }

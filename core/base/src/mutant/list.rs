@@ -130,6 +130,8 @@ mutants! {
         "A message that an earlier segment has is not written to the next one.";
     RenewalFreesEarly, "renewal-frees-early", None, ["S13", "S7"],
         "Old segments are removed when what they hold is to be stored again, and not when it is.";
+    FreedInAnyOrder, "freed-in-any-order", None, ["S2", "S7", "S10"],
+        "Of old segments that were removed any may be back after a power loss.";
     SnapshotWithoutSubscriptions, "snapshot-without-subscriptions", None, ["S13"],
         "What stands for a session in a shorter log has no subscriptions.";
     SentFlagLost, "sent-flag-lost", None, ["S4"],
