@@ -15,6 +15,8 @@ use crate::scenario::DurabilitySpec;
 const TIME_BEHIND: Duration = newtmq_node::TIME_BEHIND_MAX;
 /// What nobody waits for is stored after so long, if the disk is in order.
 const UNSTORED_MAX: Duration = Duration::from_secs(5);
+/// The store notices after so long at most that its disk is in order again.
+const DISK_RETRY: Duration = Duration::from_secs(1);
 /// A node that stops in order may serve for so long.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
@@ -51,9 +53,9 @@ impl Lives {
         self.full || self.failed || self.slow
     }
 
-    /// Whether its disk was not in order at some time since.
+    /// Whether its disk was not in order at some time since, as the store sees it.
     pub(super) fn was_troubled(&self, since: Instant) -> bool {
-        self.is_troubled() || self.troubled.is_some_and(|at| at >= since)
+        self.is_troubled() || self.troubled.is_some_and(|at| at + DISK_RETRY >= since)
     }
 
     /// Whether it lost its memory since then.
