@@ -6,7 +6,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
 
 use super::limits::CONTROL_BYTES;
-use super::state::{Conn, State};
+use super::state::{Conn, State, TIMER_SLACK};
 use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx};
 use crate::report::Check;
@@ -124,9 +124,14 @@ impl State {
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
     }
 
-    /// Whether the CONNECT may have come after `idle_timeout`.
+    /// Whether the CONNECT may have come after `idle_timeout`, or to a node that had stopped.
     fn was_slow(&self, c: &Conn) -> bool {
         let changed = self.clients[c.client as usize].changed;
+        // It asked for its connection before the node stopped, and heard of that later.
+        let stopped = self.nodes[usize::from(c.node)].stopped;
+        if stopped.is_some_and(|at| at + self.limits.late + TIMER_SLACK > c.connect_at) {
+            return true;
+        }
         self.limits.hurried || changed.is_some_and(|at| at + Duration::from_secs(60) > c.connect_at)
     }
 
