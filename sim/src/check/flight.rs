@@ -118,6 +118,7 @@ impl State {
 
     /// The client acknowledges.
     pub(super) fn ack(&mut self, conn: ConnIx, kind: AckKind, pid: u16, code: ReasonCode, cx: &mut Cx<'_>) {
+        let stale = self.is_stale(conn.0);
         let State { conns, ids, clients, .. } = self;
         let Some(c) = conns[conn.0 as usize].as_deref_mut() else { return };
         c.sent_bytes += CONTROL_BYTES;
@@ -127,6 +128,10 @@ impl State {
             c.odd = true;
             return;
         };
+        // Who took the session over got it again, because this one had not acknowledged it; now nobody hears it.
+        if stale && flight.conn != conn.0 {
+            return;
+        }
         let fits = match kind {
             AckKind::Puback => flight.qos == QoS::AtLeastOnce,
             AckKind::Pubrec | AckKind::Pubrel | AckKind::Pubcomp => flight.qos == QoS::ExactlyOnce,
