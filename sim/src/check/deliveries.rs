@@ -325,7 +325,7 @@ impl State {
             }
         }
         if self.topics[message.topic as usize].shared {
-            self.received_by_member(message.uid, message.topic, id, conn, cx);
+            self.received_by_member(message.uid, facts.dup, (id, conn), cx);
         }
     }
 

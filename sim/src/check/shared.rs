@@ -20,6 +20,8 @@ pub(super) struct GroupDebt {
     pub(super) count: u32,
     /// The first that got it: session, connection, when.
     pub(super) first: (u32, u32, Instant),
+    /// Sessions that got it.
+    had: Vec<u32>,
 }
 
 impl State {
@@ -83,6 +85,7 @@ impl State {
                     maybe: false,
                     count: 0,
                     first: (u32::MAX, u32::MAX, Instant::START),
+                    had: Vec::new(),
                 });
                 message.groups.len() - 1
             }
@@ -104,9 +107,9 @@ impl State {
     }
 
     /// A session got a new copy that may be for a group.
-    pub(super) fn received_by_member(&mut self, uid: Uid, topic: u32, id: u32, conn: u32, cx: &mut Cx<'_>) {
+    pub(super) fn received_by_member(&mut self, uid: Uid, dup: bool, (id, conn): (u32, u32), cx: &mut Cx<'_>) {
         let Some(message) = self.message(uid) else { return };
-        let (sent, logical) = (message.sent, message.logical + message.forgotten);
+        let (sent, logical, topic) = (message.sent, message.logical + message.forgotten, message.topic);
         let mut groups = Vec::new();
         let mut plain = false;
         for (_, sub) in self.subs_of(topic, id) {
@@ -122,6 +125,11 @@ impl State {
         let sure = groups.len() == 1 && !plain;
         for group in groups {
             let Some(debt) = self.debt(uid, group) else { return };
+            // One that is sent again was given to this session before, whatever is known of the session.
+            if dup && debt.had.contains(&id) {
+                continue;
+            }
+            debt.had.push(id);
             let first = debt.first;
             if !sure {
                 debt.maybe = true;
