@@ -1,4 +1,4 @@
-//! The deterministic testbed of NewtMQ. A [`Scenario`] says what clients do and what goes wrong; [`run`] carries it out in
+//! The deterministic testbed of NewtMQ. A [`Scenario`] says what clients do and what goes wrong; [`run()`] carries it out in
 //! a simulated world, around the same core that runs in production, and gives a [`Report`] of everything that must hold
 //! and did not. The same scenario gives the same report, byte for byte.
 //!

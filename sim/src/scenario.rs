@@ -20,7 +20,7 @@ pub use self::docs::markdown;
 pub use self::problem::{Fault, Problem, Problems};
 use crate::history::ClientIx;
 
-/// One run's plan. [`crate::run`] carries it out.
+/// One run's plan. [`crate::run()`] carries it out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scenario {
     /// One line: what the scenario guards.

@@ -32,7 +32,7 @@ pub(crate) fn write(uid: Uid, topic: u64, len: usize, with_properties: bool, out
     rest.copy_from_slice(&next(word).to_le_bytes()[..len]);
 }
 
-/// The message that a payload names, if every byte of it is what [`write`] made for this topic, and whether it was
+/// The message that a payload names, if every byte of it is what [`write()`] made for this topic, and whether it was
 /// published with properties.
 pub(crate) fn read(payload: &[u8], topic: u64) -> Option<(Uid, bool)> {
     let (head, fill) = payload.split_at_checked(PAYLOAD_LEN_MIN)?;
