@@ -81,7 +81,8 @@ impl<D: Disk> Wal<D> {
         };
         // Always a new segment: what an earlier process wrote is never appended to.
         match wal.start_segment() {
-            Ok(()) | Err(DiskError::Full { .. }) => Ok(wal),
+            Ok(()) => Ok(wal),
+            Err(DiskError::Full { .. }) if !planted!(FullDiskStopsStart) => Ok(wal),
             Err(error) => Err(error),
         }
     }
@@ -130,7 +131,7 @@ impl<D: Disk> Wal<D> {
             self.begin()?;
         }
         // Also one that says only how far the log is durable.
-        if self.stuck || !self.frame.is_empty() {
+        if (self.stuck && !planted!(RestFrameStuck)) || !self.frame.is_empty() {
             self.write_frame()?;
         }
         if sync {
@@ -158,7 +159,11 @@ impl<D: Disk> Wal<D> {
         }
         self.write_frame()?;
         // What is written next says of this frame, too, that it is durable: else all behind it would hang on it.
-        self.sync()?;
+        if planted!(RestFrameUncounted) {
+            self.sync_segment()?;
+        } else {
+            self.sync()?;
+        }
         self.rests = true;
         Ok(())
     }

@@ -155,7 +155,9 @@ impl State {
     fn due(&self, conn: u32) -> Option<(Instant, Instant)> {
         let c = self.conn(conn);
         let will = c.will.as_deref()?;
-        let (gone, end) = (c.gone?, c.earliest_end()?);
+        // The broker had it until the node went.
+        let end = if c.crashed { c.disturbed } else { c.earliest_end() };
+        let (gone, end) = (c.gone?, end?);
         c.connack?;
         c.closed?;
         let normal = c.client_disconnect.is_some_and(|(_, code)| code != ReasonCode::DisconnectWithWillMessage);

@@ -138,6 +138,20 @@ mutants! {
         "What may have been sent before a crash is sent again without DUP.";
     DseqStartsOver, "dseq-starts-over", None, ["S8", "W"],
         "The order of deliveries begins anew when a session is restored.";
+    LaneConfirmsAll, "lane-confirms-all", None, ["S13"],
+        "Of several messages of one call to another shard all count as stored when the first one is (several shards).";
+    ExpiredNotStored, "expired-not-stored", None, ["S5", "S2", "W"],
+        "That a message has expired is not stored, so that it may come again after a start.";
+    UnstoredDropped, "unstored-dropped", None, ["S14", "L6"],
+        "Before MQTT 5 a publish that there is no space for is dropped, and later ones are acknowledged.";
+    DisconnectBeforeConnack, "disconnect-before-connack", None, ["S14"],
+        "A client whose CONNACK waits for the store is sent away with a DISCONNECT.";
+    RestFrameStuck, "rest-frame-stuck", None, ["Q8", "L6"],
+        "When the disk was full for what tells how far the log is durable, nothing is written any more.";
+    RestFrameUncounted, "rest-frame-uncounted", None, ["W8", "S13"],
+        "Behind what tells how far the log is durable all hangs on that being whole.";
+    FullDiskStopsStart, "full-disk-stops-start", None, ["crash"],
+        "A node does not start while its disk is full.";
     TimeStartsOver, "time-starts-over", None, ["S7", "S12", "W"],
         "A node's time begins at 0 with each start, whatever the log says.";
     RecoveredTooEarly, "recovered-too-early", None, ["L8", "Q1", "S13"],

@@ -448,7 +448,7 @@ pub(crate) fn pump(
         let mut expired = Vec::new();
         let next = slot.session.next_send(now, usize::from(c.receive_maximum), &mut expired);
         ledger.drop(DropReason::Expired, expired.len() as u64);
-        if let Some(session) = slot.stored {
+        if let Some(session) = slot.stored.filter(|_| !planted!(ExpiredNotStored)) {
             // The time that is stored is behind: without this they might come again, after later ones.
             for dseq in expired.into_iter().flatten() {
                 journal.record(&Record::Drop { session, dseq }, Durability::Memory);

@@ -238,7 +238,7 @@ impl Shard {
     pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
         let c = self.live(conn);
         // Before its CONNACK it is told nothing [MQTT-3.2.0-1].
-        if c.features.has(Feature::Greeting) {
+        if c.features.has(Feature::Greeting) && !planted!(DisconnectBeforeConnack, c.version == ProtocolVersion::V5) {
             self.drop_barred(conn);
         } else if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
             // Nothing may follow the DISCONNECT [MQTT-3.14.4-1], and it waits for nothing.

@@ -230,6 +230,9 @@ impl Shard {
             if self.journal.state() == StoreState::Failed || self.live(conn).version == ProtocolVersion::V5 {
                 return self.refuse_unstored(now, conn, publishing.qos, packet_id, out);
             }
+            if planted!(UnstoredDropped) {
+                return Next::Go;
+            }
             // It cannot be told, and what it sends next may not be acknowledged before [MQTT-4.6.0-2]: it waits.
             self.live(conn).rare().unstored = true;
         }
