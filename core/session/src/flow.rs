@@ -358,6 +358,16 @@ impl Flow {
         self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(self.next_dseq);
     }
 
+    /// Gives up what is too much for the queue, the oldest first.
+    pub(crate) fn trim(&mut self, limits: &SessionLimits) {
+        let bytes_max = if limits.max_mqueue_bytes == 0 { usize::MAX } else { limits.max_mqueue_bytes };
+        while self.queue.len() > limits.max_mqueue_len.max(1)
+            || (self.queue.len() > 1 && self.queue.bytes() > bytes_max)
+        {
+            self.queue.pop_oldest();
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.next_dseq == 0 && self.inflight.is_empty() && self.queue.len() == 0 && self.qos2_in.is_empty()
     }

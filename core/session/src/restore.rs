@@ -245,6 +245,8 @@ impl Restoring {
         }
         let mut flow = Flow::starting_at(if planted!(DseqStartsOver) { 0 } else { self.next_dseq });
         flow.restore(in_flight, waiting, self.qos2_in.into_iter().filter_map(PacketId::new));
+        // The log says what the queue gave up, unless it is damaged there.
+        flow.trim(limits);
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
         Restored { id: self.id, session, zone: self.zone, detached: self.detached, segment: self.segment }

@@ -267,3 +267,18 @@ proptest! {
         let _ = Message::from_block(&bytes);
     }
 }
+
+#[test]
+fn a_log_that_lost_what_the_queue_gave_up_fills_no_more_than_the_queue() {
+    let mut pair = Pair::new();
+    pair.happen(&Happening::Detach);
+    for _ in 0..10 {
+        pair.enqueue(QoS::AtLeastOnce, 0);
+    }
+    let kept = pair.dseqs();
+    pair.log.retain(|bytes| !matches!(Record::decode(bytes), Ok(Record::Drop { .. })));
+    let restored = pair.restore().session;
+    assert_eq!(restored.queue_len(), LIMITS.max_mqueue_len);
+    let dseqs = restored.snapshot(ID, "", None).deliveries.iter().map(|delivery| delivery.dseq).collect::<Vec<_>>();
+    assert_eq!(dseqs, kept);
+}
