@@ -276,8 +276,11 @@ impl<'a> ShardView<'a> {
         }
         let limits = self.shard.config.zones[usize::from(slot.zone)].session;
         let (waiting, bytes) = (session.queue_len(), session.queue_bytes());
-        let fits = waiting <= limits.max_mqueue_len.max(1)
-            && (waiting <= 1 || limits.max_mqueue_bytes == 0 || bytes <= limits.max_mqueue_bytes);
+        // With acknowledgements that were not stored some that were under way wait again after a start.
+        let restored = slot.stored.is_some_and(|session| !self.shard.journal.has_named(session));
+        let again = if restored { limits.max_inflight } else { 0 };
+        let fits = waiting <= limits.max_mqueue_len.max(1) + again
+            && (waiting <= 1 || restored || limits.max_mqueue_bytes == 0 || bytes <= limits.max_mqueue_bytes);
         let what = || format!("{client}: {waiting} messages of {bytes} bytes wait");
         checked.violated(Rule::Queues, what, fits);
     }

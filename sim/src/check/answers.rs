@@ -259,13 +259,7 @@ impl State {
             return;
         }
         let slack = self.behind(c);
-        let Some(publish) = c.publishes.iter().find(|publish| {
-            // Before MQTT 5 nobody can be told that there is no space.
-            let untold = !c.v5 && node.lives.was_troubled(before(publish.at));
-            !untold && self.is_late(publish.at + slack, cx.now)
-        }) else {
-            return;
-        };
+        let Some(publish) = c.publishes.iter().find(|publish| self.is_late(publish.at + slack, cx.now)) else { return };
         let what = if publish.received { "PUBREL" } else { "PUBLISH" };
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
         let message = format!("{}: {what} {name} with QoS {} was never answered", self.who(conn), publish.qos as u8);
@@ -277,9 +271,4 @@ impl State {
             .when(cx.now, "quiescence, no answer");
         cx.violated(Check::PublishAnswered, message, story);
     }
-}
-
-/// A store may take a while until it has noticed that there is space.
-fn before(at: Instant) -> Instant {
-    Instant::from_nanos(at.as_nanos().saturating_sub(2_000_000_000))
 }

@@ -136,6 +136,11 @@ impl Journal {
         if self.on { MessageId(self.number()) } else { MessageId::NONE }
     }
 
+    /// Whether a session has its number from this start of the node, and this shard.
+    pub(crate) fn has_named(&self, session: SessionId) -> bool {
+        session.0 >> 41 == self.prefix >> 41
+    }
+
     pub(crate) fn session_id(&mut self) -> SessionId {
         SessionId(self.number())
     }

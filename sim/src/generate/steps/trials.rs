@@ -15,6 +15,9 @@ const TRIALS_STEPS_MAX: usize = 12;
 impl Steps<'_> {
     /// A few trials, one after the other.
     pub(super) fn trials(&mut self) {
+        if self.source.coin() {
+            self.scenario.net.shard_delay_us = 0..=self.source.log(10, 5_000);
+        }
         for client in 0..self.clients.len() {
             if self.source.percent(85) {
                 let spec = &mut self.scenario.clients[client];
@@ -34,7 +37,7 @@ impl Steps<'_> {
 
     fn trial(&mut self, subscriber: usize, publisher: usize) {
         let topic = self.source.pick(&self.topics.names).clone();
-        match self.source.below(10) {
+        match self.source.below(11) {
             0 | 1 => self.try_publish(subscriber, publisher, &topic),
             2 => self.try_subscribe(subscriber, publisher, &topic),
             3 => self.try_retained(subscriber, publisher, &topic),
@@ -42,7 +45,8 @@ impl Steps<'_> {
             5 => self.try_ends(subscriber, publisher, &topic),
             6 => self.try_will(subscriber, publisher, &topic),
             7 => self.try_long_log(subscriber, publisher, &topic),
-            8 => self.try_acknowledged(subscriber, publisher, &topic),
+            8 => self.try_expired(subscriber, publisher, &topic),
+            9 => self.try_acknowledged(subscriber, publisher, &topic),
             _ => self.try_shared(subscriber, publisher, &topic),
         }
     }
@@ -110,7 +114,12 @@ impl Steps<'_> {
         for _ in 0..self.source.between(1, 3) {
             self.here(publisher);
             let count = self.source.between(1, 3) as u32;
-            self.tell(publisher, topic, count, 32, false);
+            if self.source.coin() {
+                self.tell(publisher, topic, count, 32, false);
+            } else {
+                let many = PublishSpec { count: 4 * count, ..PublishSpec::new(topic, QoS::AtLeastOnce) };
+                self.act(publisher, Act::Publish(many));
+            }
             self.goes_soon();
         }
         self.here(publisher);
@@ -228,8 +237,19 @@ impl Steps<'_> {
         if self.source.coin() {
             self.away(subscriber);
         }
+        // One that has ended is in old segments alone.
+        let ends = (0..self.clients.len()).find(|other| *other != subscriber && *other != publisher);
+        if let Some(ends) = ends {
+            self.here(ends);
+            self.ask(ends, topic);
+            self.settle();
+        }
         self.here(publisher);
-        for _ in 0..self.source.between(2, 5) {
+        for round in 0..self.source.between(2, 5) {
+            if let Some(ends) = ends.filter(|_| round == 1) {
+                self.act(ends, Act::Disconnect { with_will: false, session_expiry_s: Some(0) });
+                self.clients[ends].up = false;
+            }
             let (count, size) = (self.source.between(10, 40) as u32, self.source.between(200, 900) as u32);
             self.tell(publisher, topic, count, size, false);
             if self.source.percent(80) {
@@ -244,6 +264,31 @@ impl Steps<'_> {
         self.here(publisher);
         self.tell(publisher, topic, 1, 32, false);
         self.settle();
+        self.here(subscriber);
+        if let Some(ends) = ends {
+            self.here(ends);
+        }
+    }
+
+    /// What had expired when later messages came does not come after them.
+    fn try_expired(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        self.away(subscriber);
+        self.here(publisher);
+        let first = PublishSpec { expiry_s: 1, ..PublishSpec::new(topic, QoS::AtLeastOnce) };
+        self.act(publisher, Act::Publish(first.clone()));
+        let late_ms = self.source.between(200, 900);
+        self.at_ms += late_ms;
+        // With it the time is stored once more.
+        self.act(publisher, Act::Publish(PublishSpec { expiry_s: 100, ..first }));
+        self.at_ms += 1_010 - late_ms;
+        self.clients[subscriber].up = true;
+        self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: None });
+        self.act(publisher, Act::Publish(PublishSpec::new(topic, QoS::AtLeastOnce)));
+        self.settle();
+        self.goes();
         self.here(subscriber);
     }
 
