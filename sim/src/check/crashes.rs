@@ -225,6 +225,11 @@ impl State {
             // One that may have been taken over has lost its will then.
             c.crashed = c.disturbed == Some(cx.now) && c.expiry_min > 0 && unanswered.is_empty();
             match (c.expiry_min, c.expiry_max) {
+                // Whether its DISCONNECT arrived is not known.
+                _ if c.last_expiry.is_some() => {
+                    self.maybe_ended(id);
+                    self.ids[id as usize].possible_until = Instant::NEVER;
+                }
                 (_, 0) if unanswered.is_empty() => {
                     self.end_session(id, cx.now);
                     self.ids[id as usize].possible_until = Instant::START;

@@ -451,7 +451,7 @@ pub(crate) fn pump(
         if let Some(session) = slot.stored.filter(|_| !planted!(ExpiredNotStored)) {
             // The time that is stored is behind: without this they might come again, after later ones.
             for dseq in expired.into_iter().flatten() {
-                journal.record(&Record::Drop { session, dseq }, Durability::Memory);
+                journal.expired(session, dseq, c, slot.conn);
             }
         }
         let Some(outgoing) = next else { return };

@@ -31,6 +31,8 @@ pub(super) const JOINT: u64 = 1 << 63;
 pub(crate) struct Journal {
     /// Something of this shard may have to be stored.
     on: bool,
+    /// The most that any zone asks for.
+    durability: Durability,
     state: StoreState,
     batch: Batch,
     /// Batches that were given to the store, and those that it has stored.
@@ -92,8 +94,10 @@ impl Journal {
         let on = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
         // 2^16 starts, 2^7 shards and 2^41 numbers: what is left of an earlier start is written anew long before.
         let prefix = (boot.incarnation.0 & 0xFFFF) << 48 | u64::from(boot.shard.0) << 41;
+        let durability = config.zones.iter().map(|zone| zone.durability).max().unwrap_or_default();
         Journal {
             on,
+            durability,
             state: StoreState::Open,
             batch: Batch::default(),
             given: 0,
@@ -152,6 +156,12 @@ impl Journal {
         }
         self.promise();
         self.batch.push(record, durability);
+    }
+
+    /// A delivery has expired. What comes behind it waits until that is stored, or it might come after that.
+    pub(super) fn expired(&mut self, session: SessionId, dseq: u64, conn: &mut Conn, slot: u32) {
+        self.record(&Record::Drop { session, dseq }, self.durability);
+        self.bar(conn, slot);
     }
 
     /// The same for one that names a message.
@@ -576,7 +586,7 @@ impl Shard {
         if !self.journal.on || topic.starts_with("$SYS/") || planted!(RetainedDeleteNotStored, message.is_none()) {
             return;
         }
-        let durability = self.config.zones.iter().map(|zone| zone.durability).max().unwrap_or_default();
+        let durability = self.journal.durability;
         let record = Record::Retain { topic: topic.into(), message: message.map(|of| (of.id(), of.expires())) };
         match message {
             Some(message) => self.journal.record_with(&record, message, durability),
