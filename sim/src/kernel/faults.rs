@@ -215,10 +215,6 @@ impl World<'_, '_> {
     }
 
     fn boot(&mut self, node: u16) {
-        if self.nodes[usize::from(node)].disk.borrow().full {
-            // Whoever starts it has seen to its disk.
-            self.do_to_world(&WorldAction::DiskFull { node, on: false });
-        }
         self.start(node);
         self.fault(Fault::Restart { node: NodeIx(node) });
     }
