@@ -400,7 +400,7 @@ impl Flow {
         // What is in flight goes first whatever its priority was.
         let inflight = self.inflight.iter().map(|entry| record(&entry.delivery, u8::MAX, true, entry.released));
         let waiting = self.queue.by_priority().filter(|(_, delivery)| delivery.packet_id.is_some());
-        inflight.chain(waiting.map(|(priority, delivery)| record(delivery, priority, false, false))).collect()
+        inflight.chain(waiting.map(|(priority, delivery)| record(delivery, priority, delivery.again, false))).collect()
     }
 
     /// Packet Identifiers in use toward the client, for checkers.

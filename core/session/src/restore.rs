@@ -235,8 +235,8 @@ impl Restoring {
         for entry in entries {
             let Entry { mut delivery, priority, sent, released } = entry;
             // Acknowledgements may be missing in the log: what is behind the window may have been sent, too.
-            delivery.again = delivery.dseq < self.sent_before && !planted!(SentFlagLost);
-            if sent || released || (delivery.again && window > 0) {
+            delivery.again = (sent || delivery.dseq < self.sent_before) && !planted!(SentFlagLost);
+            if released || (delivery.again && window > 0) {
                 window = window.saturating_sub(1);
                 in_flight.push((delivery, released));
             } else {

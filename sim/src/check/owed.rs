@@ -95,14 +95,16 @@ impl State {
         let Some(current) = known.current else { return false };
         let c = self.conn(current);
         let unknown = known.live.iter().any(|other| *other != current);
+        // Its acknowledgements are read behind what it publishes.
+        let quiet = QUIET + self.limits.pace(c.sent_publishes, c.sent_bytes);
         c.is_up()
             && !unknown
             && !c.wild
             && c.gone.is_none()
             && c.server_disconnect.is_none()
             && c.outstanding == 0
-            && c.connack.is_some_and(|of| of.at + QUIET < now)
-            && c.last_receive + QUIET + self.limits.late < now
+            && c.connack.is_some_and(|of| of.at + quiet < now)
+            && c.last_receive + quiet + self.limits.late < now
             && !self.clients[c.client as usize].is_troubled()
             && !self.nodes[usize::from(c.node)].down
     }
