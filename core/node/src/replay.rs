@@ -93,6 +93,7 @@ impl Replay {
             | Record::Detach { session, .. }
             | Record::Subscribe { session, .. }
             | Record::Unsubscribe { session, .. }
+            | Record::Reading { session, .. }
             | Record::Enqueue { session, .. }
             | Record::Ack { session, .. }
             | Record::Drop { session, .. }

@@ -118,8 +118,8 @@ pub struct Shard {
     pub(crate) journal: Journal,
     /// What was stored before is not all here, or not known to all shards; connections wait.
     pub(crate) recovering: bool,
-    /// Sessions that were stored, and when their clients went; until all shards are ready.
-    pub(crate) restored: Vec<(u32, Option<Instant>)>,
+    /// Sessions that were stored; until all shards are ready.
+    pub(crate) restored: Vec<recover::RestoredSession>,
     /// Something is to be stored again, so that old segments can be freed.
     pub(crate) renewal: Option<recover::Renewal>,
 }

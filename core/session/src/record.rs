@@ -68,6 +68,15 @@ pub enum Record {
         /// The filter.
         filter: OwnedTopicFilter,
     },
+    /// Retained messages are on their way to a subscription, or no longer.
+    Reading {
+        /// Whose.
+        session: SessionId,
+        /// The filter.
+        filter: OwnedTopicFilter,
+        /// They have all been sent.
+        done: bool,
+    },
     /// [`crate::Op::Enqueue`]
     Enqueue {
         /// Whose.
@@ -213,6 +222,7 @@ const WILL: u8 = 13;
 const RETAIN: u8 = 14;
 const TIME: u8 = 15;
 const SNAPSHOT: u8 = 16;
+const READING: u8 = 17;
 
 impl Record {
     /// Appends the record.
@@ -229,6 +239,9 @@ impl Record {
                 put.tag(SUBSCRIBE, *session).subscription(filter, *options, *identifier)
             }
             Record::Unsubscribe { session, filter } => put.tag(UNSUBSCRIBE, *session).text(filter.as_str()),
+            Record::Reading { session, filter, done } => {
+                put.tag(READING, *session).text(filter.as_str()).byte(u8::from(*done))
+            }
             Record::Enqueue { session, delivery } => put.tag(ENQUEUE, *session).delivery(delivery),
             Record::Ack { session, packet_id, kind } => {
                 put.tag(ACK, *session).number(u64::from(packet_id.get())).number(*kind as u64)
@@ -375,6 +388,7 @@ impl Take<'_> {
                 Record::Subscribe { session, filter, options, identifier }
             }
             UNSUBSCRIBE => Record::Unsubscribe { session, filter: self.filter()? },
+            READING => Record::Reading { session, filter: self.filter()?, done: self.flag()? },
             ENQUEUE => Record::Enqueue { session, delivery: self.delivery()? },
             ACK => Record::Ack { session, packet_id: self.packet_id()?, kind: self.ack_kind()? },
             DROP => Record::Drop { session, dseq: self.number()? },

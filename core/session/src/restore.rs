@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, planted};
-use newtmq_mqtt::{ClientId, PacketId, QoS};
+use newtmq_mqtt::{ClientId, OwnedTopicFilter, PacketId, QoS};
 
 use crate::flow::{Flow, PACKET_IDS};
 use crate::queue::Delivery;
@@ -24,6 +24,7 @@ pub struct Restoring {
     expiry_interval: u32,
     detached: Option<Instant>,
     subscriptions: Subscriptions,
+    readings: BTreeSet<OwnedTopicFilter>,
     /// By dseq.
     deliveries: BTreeMap<u64, Entry>,
     next_dseq: u64,
@@ -55,6 +56,8 @@ pub struct Restored {
     pub zone: String,
     /// When its client went; none if it was connected when the log ended.
     pub detached: Option<Instant>,
+    /// Subscriptions to which retained messages were on their way.
+    pub readings: Vec<OwnedTopicFilter>,
     /// The first segment of the log that it needs.
     pub segment: u64,
 }
@@ -79,6 +82,7 @@ impl Restoring {
             expiry_interval: 0,
             detached: None,
             subscriptions: Subscriptions::default(),
+            readings: BTreeSet::new(),
             deliveries: BTreeMap::new(),
             next_dseq: 0,
             sent_before: 0,
@@ -140,11 +144,15 @@ impl Restoring {
                 self.detached = Some(at);
             }
             Record::Subscribe { filter, options, identifier, .. } => {
+                self.readings.remove(&filter);
                 self.subscriptions.insert(filter, SubscriptionEntry { options, identifier });
             }
             Record::Unsubscribe { filter, .. } => {
+                self.readings.remove(&filter);
                 return self.subscriptions.remove(filter.as_str()).map(drop).ok_or(Missing::Nothing);
             }
+            Record::Reading { filter, done: true, .. } => drop(self.readings.remove(&filter)),
+            Record::Reading { filter, done: false, .. } => drop(self.readings.insert(filter)),
             Record::Enqueue { delivery, .. } => return self.enqueue(&delivery, message),
             Record::Ack { packet_id, kind, .. } => return self.ack(packet_id, kind),
             Record::Drop { dseq, .. } => return self.deliveries.remove(&dseq).map(drop).ok_or(Missing::Nothing),
@@ -249,7 +257,8 @@ impl Restoring {
         flow.trim(limits);
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
-        Restored { id: self.id, session, zone: self.zone, detached: self.detached, segment: self.segment }
+        let readings = self.readings.into_iter().collect();
+        Restored { id: self.id, session, zone: self.zone, detached: self.detached, readings, segment: self.segment }
     }
 }
 

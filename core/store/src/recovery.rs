@@ -109,7 +109,7 @@ pub struct Torn {
 /// A segment with bytes that are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// Where a copy of it is now.
+    /// Where a copy of it is now; the segment itself if there was no space for a copy.
     pub file: String,
     /// Bytes that could not be read as records.
     pub bytes: u64,
@@ -284,7 +284,10 @@ impl<D: Disk> Opening<D> {
             if self.report.damaged.last().is_none_or(|damage| damage.file != quarantine_name(current.number)) {
                 self.note_damage(current.number, HEAD_BYTES as u64);
             }
-            self.put_aside(current)?;
+            match self.put_aside(current) {
+                Err(DiskError::Full { .. }) if !planted!(DamageStopsStart) => self.leave(current.number),
+                result => result?,
+            }
         } else if current.at < current.bytes.len() {
             let offset = current.at as u64;
             self.report.torn = Some(Torn { file: name.clone(), offset, bytes: len - offset });
@@ -314,6 +317,18 @@ impl<D: Disk> Opening<D> {
         self.disk.sync_names()?;
         self.disk.rename(&good, &name)?;
         self.disk.sync_names()
+    }
+
+    /// There is no space to put a damaged segment aside: it stays as it is, and the next start finds it so.
+    fn leave(&mut self, number: u64) {
+        let name = segment_name(number);
+        for half in [quarantine_name(number), format!("{name}.new")] {
+            // One that stays is written anew when there is space.
+            let _ = self.disk.remove(&half);
+        }
+        if let Some(damage) = self.report.damaged.last_mut() {
+            damage.file = name;
+        }
     }
 
     /// What was found so far.

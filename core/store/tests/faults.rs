@@ -181,6 +181,31 @@ proptest! {
     }
 }
 
+/// What is damaged is put aside when there is space, and until then the log is read as it is.
+#[test]
+fn damage_on_a_full_disk_stays_until_there_is_space() {
+    let (mut wal, ..) = open(MemoryDisk::default());
+    for n in 0..40 {
+        write(&mut wal, n);
+        wal.commit(true).unwrap();
+    }
+    wal.harden().unwrap();
+    let mut disk = wal.into_disk();
+    let (name, (bytes, _)) = disk.files.iter_mut().next().unwrap();
+    let (name, middle) = (name.clone(), bytes.len() / 2);
+    bytes[middle] ^= 1;
+    disk.room = Some(disk.files.values().map(|(bytes, _)| bytes.len()).sum());
+    let (wal, report, seen) = open(disk);
+    assert_eq!(report.damaged.len(), 1);
+    assert_eq!(report.damaged[0].file, name, "there is no copy");
+    assert!(seen.len() >= 38, "{seen:?}");
+    let mut disk = wal.into_disk();
+    disk.room = None;
+    let (.., report, again) = open(disk);
+    assert_eq!(report.damaged[0].file, format!("{name}.damaged"));
+    assert_eq!(again, seen);
+}
+
 #[test]
 fn a_full_disk_loses_nothing() {
     let (mut wal, ..) = open(MemoryDisk::default());

@@ -63,6 +63,11 @@ impl Lives {
         self.stops.last().is_some_and(|stop| stop.to >= since)
     }
 
+    /// How many times it lost its memory since then.
+    pub(super) fn stops_since(&self, since: Instant) -> u32 {
+        self.stops.iter().rev().take_while(|stop| stop.to >= since).count() as u32
+    }
+
     /// What was told to nobody is stored, too, if it happened before this.
     fn stored_until(&self, now: Instant) -> Instant {
         if self.is_troubled() {

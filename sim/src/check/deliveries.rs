@@ -166,6 +166,7 @@ impl State {
             Some(accepted) => now.min(accepted + late),
             None => now,
         };
+        let lives = &self.nodes[usize::from(self.ids[id as usize].node)].lives;
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -190,7 +191,8 @@ impl State {
                     }
                 }
                 if message.retain && sub.group.is_none() && grant.may_read() {
-                    explained.reads += 1;
+                    // A reading that a stop interrupts begins anew.
+                    explained.reads += 1 + lives.stops_since(grant.from);
                     explained.retained_qos |= mask;
                     let earliest = if grant.to == Instant::NEVER { &mut explained.since } else { &mut since_old };
                     *earliest = Some(earliest.map_or(grant.from, |since: Instant| since.min(grant.from)));
@@ -332,9 +334,10 @@ impl State {
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
     fn reads_once(&self, message: &Facts, id: u32) -> bool {
         let [(_, sub)] = self.subs_of(message.topic, id) else { return false };
+        let [grant] = &self.subs[*sub as usize].grants[..] else { return false };
         let topic = &self.topics[message.topic as usize];
         message.logical == 1
-            && self.subs[*sub as usize].grants.len() == 1
+            && self.nodes[usize::from(self.ids[id as usize].node)].lives.stops_since(grant.from) == 0
             && topic.register.as_deref().is_some_and(|register| register.is_of(message.conn))
     }
 

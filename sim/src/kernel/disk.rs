@@ -21,7 +21,7 @@ pub(super) struct SimDisk {
     pub(super) sync_fails: bool,
     /// How many bits have turned, and more if it could not be told what was promised.
     rotten: u32,
-    /// More was cut off than a last piece that was synced.
+    /// More was cut off than what the last sync added.
     pub(super) cut_short: bool,
     /// How long a sync takes longer, in microseconds.
     pub(super) slow_us: u64,
@@ -31,9 +31,9 @@ pub(super) struct SimDisk {
 struct File {
     bytes: Vec<u8>,
     synced: usize,
-    /// Where each piece begins, and how much of them was synced before the power failed.
-    pieces: Vec<usize>,
+    /// How much was synced, also before the power failed, and where what the last sync added begins.
     promised: usize,
+    last: usize,
     /// Its name survives a power loss.
     named: bool,
 }
@@ -131,7 +131,6 @@ impl Disk for Mounted {
         // Some of it may have fitted.
         let fits = if full { bytes.len() / 3 } else { bytes.len() };
         let of = disk.file(file)?;
-        of.pieces.push(of.bytes.len());
         of.bytes.extend_from_slice(&bytes[..fits]);
         if full { Err(DiskError::Full { file: file.into() }) } else { Ok(()) }
     }
@@ -141,11 +140,10 @@ impl Disk for Mounted {
         let of = disk.file(file)?;
         of.bytes.truncate(len as usize);
         of.synced = of.synced.min(of.bytes.len());
-        // Of the last piece nothing may tell whether it was promised.
-        let last = of.pieces.iter().rev().find(|begin| **begin < of.promised).copied();
-        let short = last.is_some_and(|last| of.bytes.len() < last);
-        of.pieces.retain(|begin| *begin < len as usize);
+        // Of what the last sync added nothing may tell whether it was promised.
+        let short = of.bytes.len() < of.last;
         of.promised = of.promised.min(of.bytes.len());
+        of.last = of.last.min(of.promised);
         // Two bits may hit what was promised and what tells that it was.
         disk.cut_short |= short && disk.rotten <= 1;
         Ok(())
@@ -158,6 +156,9 @@ impl Disk for Mounted {
         }
         let of = disk.file(file)?;
         of.synced = of.bytes.len();
+        if of.synced > of.promised {
+            of.last = of.promised;
+        }
         of.promised = of.synced;
         Ok(())
     }

@@ -134,6 +134,8 @@ mutants! {
         "Of old segments that were removed any may be back after a power loss.";
     SnapshotWithoutSubscriptions, "snapshot-without-subscriptions", None, ["S13"],
         "What stands for a session in a shorter log has no subscriptions.";
+    ReadingNotRestored, "reading-not-restored", None, ["S9b"],
+        "Retained messages that were on their way when the node went are not sent after its start.";
     SentFlagLost, "sent-flag-lost", None, ["S4"],
         "What may have been sent before a crash is sent again without DUP.";
     DseqStartsOver, "dseq-starts-over", None, ["S8", "W"],
@@ -152,6 +154,8 @@ mutants! {
         "Behind what tells how far the log is durable all hangs on that being whole.";
     FullDiskStopsStart, "full-disk-stops-start", None, ["crash"],
         "A node does not start while its disk is full.";
+    DamageStopsStart, "damage-stops-start", None, ["crash"],
+        "A node does not start while there is no space to put a damaged segment aside.";
     TimeStartsOver, "time-starts-over", None, ["S7", "S12", "W"],
         "A node's time begins at 0 with each start, whatever the log says.";
     RecoveredTooEarly, "recovered-too-early", None, ["L8", "Q1", "S13"],

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, HashSeed, Instant, planted};
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
-use newtmq_session::{Identifiers, Message, Op};
+use newtmq_session::{Identifiers, Message, Op, Record};
 use newtmq_topic::{RetainedCursor, RetainedIndex};
 
 use super::fan::{Publishing, enqueue, pump, write_publish};
@@ -92,6 +92,11 @@ impl Pourings {
         }
     }
 
+    /// What is not sent yet.
+    pub(crate) fn filters(&self) -> impl Iterator<Item = &OwnedTopicFilter> {
+        self.by_filter.keys()
+    }
+
     fn remove(&mut self, filter: &str) {
         if let Some(pouring) = self.by_filter.remove(filter) {
             self.running -= usize::from(pouring.begun);
@@ -135,9 +140,14 @@ impl Shard {
         let reading = self.next_reading;
         let chunks = VecDeque::new();
         let pouring = Pouring { reading, qos, identifier, before, begun: false, own: None, chunks, awaited: 0 };
-        let pourings = self.slot(key).pouring.get_or_insert_default();
+        let slot = self.slot(key);
+        let pourings = slot.pouring.get_or_insert_default();
         pourings.latest = reading;
         pourings.by_filter.insert(filter.clone(), pouring);
+        if let Some(session) = slot.stored {
+            // With the subscription, which is stored, too: a node that starts goes on with it.
+            self.journal.record(&Record::Reading { session, filter: filter.clone(), done: false }, Durability::Memory);
+        }
         true
     }
 
@@ -375,6 +385,9 @@ impl Pourer<'_> {
             ready.insert(filter);
         } else if pouring.is_done() {
             pourings.remove(filter.as_str());
+            if let Some(session) = self.slot.stored {
+                self.journal.record(&Record::Reading { session, filter, done: true }, Durability::Memory);
+            }
         }
         self.slot.pouring = if pourings.by_filter.is_empty() { None } else { Some(pourings) };
         !blocked

@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use newtmq_base::{Instant, planted};
+use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::{MessageId, Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
 
@@ -17,6 +18,16 @@ use crate::store::{Durability, RecoveredChunk, RecoveredRetained};
 
 /// Most sessions and retained messages that one Tick looks at.
 const RENEW_STEP: usize = 256;
+
+/// A session that waits until every shard has what was stored.
+#[derive(Debug)]
+pub(crate) struct RestoredSession {
+    key: u32,
+    /// When its client went; none if it was connected.
+    detached: Option<Instant>,
+    /// Subscriptions that were getting retained messages.
+    readings: Vec<OwnedTopicFilter>,
+}
 
 /// Storing again what is only in old segments.
 #[derive(Debug)]
@@ -53,7 +64,10 @@ impl Shard {
             return;
         }
         // Wills are due only when everybody is there who gets them, and whose retained messages they replace.
-        for (key, detached) in core::mem::take(&mut self.restored) {
+        for RestoredSession { key, detached, readings } in core::mem::take(&mut self.restored) {
+            for filter in readings {
+                self.read_again(key, filter, out);
+            }
             match detached {
                 None => self.detach(now, key, out),
                 Some(at) => self.wait_again(now, key, at),
@@ -73,7 +87,7 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) {
-        let Restored { id, session, zone, detached, segment } = restored;
+        let Restored { id, session, zone, detached, readings, segment } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
@@ -92,7 +106,16 @@ impl Shard {
             );
             self.add_subscription(&filter, subscription);
         }
-        self.restored.push((key, detached));
+        self.restored.push(RestoredSession { key, detached, readings });
+    }
+
+    /// What of them was sent before, and acknowledged, comes once more.
+    fn read_again(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
+        let Some(entry) = self.slot(key).session.subscriptions().get(filter.as_str()).copied() else { return };
+        let identifier = entry.identifier.map_or(0, core::num::NonZeroU32::get);
+        if !planted!(ReadingNotRestored) && self.prepare_pour(key, &filter, entry.options.qos, identifier) {
+            self.pour(key, filter, out);
+        }
     }
 
     /// The deadlines of a session whose client went at this time.
@@ -149,6 +172,9 @@ impl Shard {
                 journal.name(message);
             }
             journal.record(&Record::Snapshot(Box::new(snapshot)), zone.durability);
+            for filter in slot.pouring.iter().flat_map(|pourings| pourings.filters()) {
+                journal.record(&Record::Reading { session, filter: filter.clone(), done: false }, zone.durability);
+            }
             slot.segment = journal.segment;
         }
         if renewal.session < end {

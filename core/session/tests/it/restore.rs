@@ -1,10 +1,10 @@
 //! A session and the log of its operations agree: whatever is restored has the same deliveries, identifiers and
 //! subscriptions, and goes on as the session would have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::Instant;
-use newtmq_mqtt::{PacketId, QoS, SubscribeOptions, TopicFilter};
+use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, SubscribeOptions, TopicFilter};
 use newtmq_session::{
     AckKind, Applied, DeliveryRecord, Dropped, Identifiers, Message, MessageId, MessageParts, Op, Record, Restored,
     Restoring, Session, SessionId, SessionLimits,
@@ -55,6 +55,8 @@ struct Pair {
     attached: bool,
     /// Identifiers that the client knows: QoS and whether PUBREC was sent.
     sent: Vec<(PacketId, QoS, bool)>,
+    /// Subscriptions to which retained messages are on their way.
+    readings: BTreeSet<OwnedTopicFilter>,
 }
 
 impl Pair {
@@ -66,6 +68,7 @@ impl Pair {
             blocks: BTreeMap::new(),
             attached: false,
             sent: Vec::new(),
+            readings: BTreeSet::new(),
         };
         pair.write(Record::Create { session: ID, client: "c".into(), zone: "external".into() });
         pair.claim();
@@ -169,6 +172,12 @@ impl Pair {
                 let record = Record::Subscribe { session: ID, filter, options, identifier };
                 self.write(record.clone());
                 let Record::Subscribe { filter, .. } = record else { unreachable!() };
+                if n.is_multiple_of(2) {
+                    self.write(Record::Reading { session: ID, filter: filter.clone(), done: false });
+                    self.readings.insert(filter.clone());
+                } else {
+                    self.readings.remove(&filter);
+                }
                 self.session.apply(Op::Subscribe { filter, options, identifier }, &LIMITS);
             }
             Happening::Unsubscribe(n) => {
@@ -176,6 +185,7 @@ impl Pair {
                 let filter = TopicFilter::new(&text).unwrap();
                 if self.session.apply(Op::Unsubscribe { filter }, &LIMITS) == Applied::Done {
                     self.write(Record::Unsubscribe { session: ID, filter: filter.into() });
+                    self.readings.remove(&OwnedTopicFilter::from(filter));
                 }
             }
             Happening::Qos2In(id) => {
@@ -194,6 +204,9 @@ impl Pair {
                 let detached = (!self.attached).then_some(Instant::from_millis(5));
                 let snapshot = self.session.snapshot(ID, "external", detached);
                 self.write(Record::Snapshot(Box::new(snapshot)));
+                for filter in self.readings.clone() {
+                    self.write(Record::Reading { session: ID, filter, done: false });
+                }
             }
             Happening::Send | Happening::Ack | Happening::Detach => {}
         }
@@ -241,6 +254,7 @@ proptest! {
         let detached = (!pair.attached).then_some(Instant::from_millis(5));
         prop_assert_eq!(restored.detached, detached);
         prop_assert_eq!(&restored.zone, "external");
+        prop_assert_eq!(&restored.readings, &pair.readings.iter().cloned().collect::<Vec<_>>());
         prop_assert_eq!(state(&restored.session, detached), state(&pair.session, detached));
 
         // What the client had got and not finished comes first, with DUP or as PUBREL, and in its order.

@@ -93,12 +93,16 @@ pub(super) fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
 fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
     let mut kill = Kill { mutant, any: None, black: None, checks: BTreeSet::new(), reached: 0, shrunk: None };
     let mut first: Option<(Scenario, Check)> = None;
+    let mut families = Families::new(&arguments.families);
     for number in 1..=arguments.seeds {
         if kill.any.is_some_and(|found| number > found + BLACK_BOX_MORE) {
             break;
         }
-        let scenario = cases::case(&arguments.families, false, arguments.first.wrapping_add(number - 1));
+        let seed = arguments.first.wrapping_add(number - 1);
+        let family = families.next(number);
+        let scenario = cases::case(&[families.names[family].clone()], false, seed);
         let violated = checks(&scenario, Some(mutant));
+        families.reached[family] += u64::from(Mutant::times_reached() > 0);
         kill.reached += Mutant::times_reached();
         let black = violated.iter().any(|check| check.is_black_box() || *check == Check::Crash);
         let news = kill.any.is_none() && !violated.is_empty() || kill.black.is_none() && black;
@@ -127,6 +131,29 @@ fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
     }
     Mutant::activate(None);
     kill
+}
+
+/// Which family the next case is of: every second one is of the family whose cases reached the bug most often so far.
+struct Families {
+    names: Vec<String>,
+    /// Cases that reached the bug.
+    reached: Vec<u64>,
+}
+
+impl Families {
+    fn new(named: &[String]) -> Families {
+        let names =
+            if named.is_empty() { cases::families().into_iter().map(str::to_owned).collect() } else { named.to_vec() };
+        Families { reached: vec![0; names.len()], names }
+    }
+
+    fn next(&self, number: u64) -> usize {
+        if number.is_multiple_of(2) {
+            return (number / 2 % self.names.len() as u64) as usize;
+        }
+        let most = self.reached.iter().max().copied().unwrap_or_default();
+        self.reached.iter().position(|reached| *reached == most).unwrap_or_default()
+    }
 }
 
 /// The checks that a run violates, the worst first.

@@ -37,7 +37,7 @@ impl Steps<'_> {
 
     fn trial(&mut self, subscriber: usize, publisher: usize) {
         let topic = self.source.pick(&self.topics.names).clone();
-        match self.source.below(11) {
+        match self.source.below(12) {
             0 | 1 => self.try_publish(subscriber, publisher, &topic),
             2 => self.try_subscribe(subscriber, publisher, &topic),
             3 => self.try_retained(subscriber, publisher, &topic),
@@ -47,6 +47,7 @@ impl Steps<'_> {
             7 => self.try_long_log(subscriber, publisher, &topic),
             8 => self.try_expired(subscriber, publisher, &topic),
             9 => self.try_acknowledged(subscriber, publisher, &topic),
+            10 => self.try_full(subscriber, publisher, &topic),
             _ => self.try_shared(subscriber, publisher, &topic),
         }
     }
@@ -306,6 +307,36 @@ impl Steps<'_> {
         self.goes();
         self.here(subscriber);
         self.settle();
+    }
+
+    /// What there is no space for is refused, or waits; then all goes on.
+    fn try_full(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.here(publisher);
+        self.settle();
+        if self.source.coin() {
+            self.away(subscriber);
+        }
+        self.disk_full(true);
+        // The first one shows that it is full.
+        for _ in 0..self.source.between(2, 4) {
+            self.tell(publisher, topic, 1, 32, false);
+            self.settle();
+        }
+        if self.source.percent(30) {
+            self.goes();
+            self.here(publisher);
+            self.tell(publisher, topic, 1, 32, false);
+            self.settle();
+        }
+        if self.node.full {
+            self.disk_full(false);
+        }
+        self.at_ms += self.source.between(0, 2_000);
+        self.tell(publisher, topic, 1, 32, false);
+        self.settle();
+        self.here(subscriber);
     }
 
     fn try_shared(&mut self, subscriber: usize, publisher: usize, topic: &str) {

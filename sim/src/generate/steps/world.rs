@@ -80,9 +80,9 @@ impl Steps<'_> {
         self.crash(power_loss);
     }
 
-    /// It has room when it starts.
+    /// Most disks have room again by then.
     pub(super) fn restart(&mut self) {
-        if self.node.full {
+        if self.node.full && self.source.percent(70) {
             self.disk_full(false);
         }
         self.node.down = false;
