@@ -37,7 +37,7 @@ impl Steps<'_> {
 
     fn trial(&mut self, subscriber: usize, publisher: usize) {
         let topic = self.source.pick(&self.topics.names).clone();
-        match self.source.below(12) {
+        match self.source.below(14) {
             0 | 1 => self.try_publish(subscriber, publisher, &topic),
             2 => self.try_subscribe(subscriber, publisher, &topic),
             3 => self.try_retained(subscriber, publisher, &topic),
@@ -48,6 +48,8 @@ impl Steps<'_> {
             8 => self.try_expired(subscriber, publisher, &topic),
             9 => self.try_acknowledged(subscriber, publisher, &topic),
             10 => self.try_full(subscriber, publisher, &topic),
+            11 => self.try_batch(subscriber, publisher, &topic),
+            12 => self.try_rot(subscriber, publisher, &topic),
             _ => self.try_shared(subscriber, publisher, &topic),
         }
     }
@@ -140,6 +142,9 @@ impl Steps<'_> {
     /// Set, perhaps deleted or set again; who asks after that gets the last one.
     fn try_retained(&mut self, subscriber: usize, publisher: usize, topic: &str) {
         self.here(publisher);
+        if self.source.percent(30) {
+            return self.try_reading(subscriber, publisher, topic);
+        }
         self.tell(publisher, topic, 1, 32, true);
         self.settle();
         if self.source.percent(75) {
@@ -151,6 +156,61 @@ impl Steps<'_> {
         self.here(subscriber);
         self.ask(subscriber, topic);
         self.settle();
+    }
+
+    /// The node goes while retained messages are on their way to a new subscription.
+    fn try_reading(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        let hop_us = self.source.log(1_000, 25_000);
+        self.scenario.net.shard_delay_us = hop_us / 2..=hop_us;
+        self.tell(publisher, topic, 1, 32, true);
+        self.settle();
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        let hop_ms = self.scenario.net.shard_delay_us.end().div_ceil(1_000);
+        self.at_ms += self.source.between(2 * hop_ms, 5 * hop_ms);
+        self.goes();
+        self.here(subscriber);
+        self.settle();
+    }
+
+    /// Messages that come to a shard at once are stored at different times.
+    fn try_batch(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        let sync_us = self.source.log(500, 10_000);
+        self.scenario.disk.sync_us = sync_us..=2 * sync_us;
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        self.away(subscriber);
+        self.here(publisher);
+        self.settle();
+        let count = self.source.between(2, 6) as u32;
+        self.act(publisher, Act::Publish(PublishSpec { count, ..PublishSpec::new(topic, QoS::AtLeastOnce) }));
+        self.goes_soon();
+        self.here(subscriber);
+        self.here(publisher);
+    }
+
+    /// A bit turns in what was stored last, also in what was written when all was at rest.
+    fn try_rot(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.here(publisher);
+        self.tell(publisher, topic, 1, 32, false);
+        if self.source.coin() {
+            self.away(subscriber);
+        }
+        self.at_ms += STORED_MS;
+        self.act(publisher, Act::Publish(PublishSpec::new(topic, QoS::AtLeastOnce)));
+        let longest_ms = 2 * self.worst_ms() + 50;
+        self.at_ms += self.source.between(5, longest_ms);
+        let power_loss = self.source.coin();
+        self.crash(power_loss);
+        let at_ppm = self.source.between(600_000, 999_999);
+        self.rot_at(at_ppm);
+        self.restart();
+        self.settle();
+        self.here(publisher);
+        self.here(subscriber);
     }
 
     /// Its node goes when a session has lived nearly as long as it may, and it ends soon after that is back.

@@ -109,6 +109,11 @@ impl Steps<'_> {
 
     pub(super) fn disk_rot(&mut self) {
         let at_ppm = self.source.below(1_000_000);
+        self.rot_at(at_ppm);
+    }
+
+    /// Of the bytes on the disk.
+    pub(super) fn rot_at(&mut self, at_ppm: u64) {
         self.world(WorldAction::DiskRot { node: 0, at_ppm });
     }
 
