@@ -29,7 +29,7 @@ impl State {
         let (sent, accepted) = (message.sent, message.accepted.unwrap_or(cx.now));
         let (number, shared) = (message.topic, topic.shared);
         let (conn, first) = (message.conn, message.first);
-        let room = message.size.saturating_add(cx.text(topic.name).len() as u32 + 200);
+        let room = room_for(message.size, cx.text(topic.name));
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
@@ -133,16 +133,18 @@ impl State {
 
     fn judge_lost(&mut self, id: u32, uid: Uid, accepted: Instant, cx: &mut Cx<'_>) {
         let arrived = self.lanes(self.ids[id as usize].node).by(accepted);
-        let State { clients, ids, limits, wills, .. } = self;
+        let State { clients, ids, limits, wills, topics, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
         let Some(target) = message.targets.iter().find(|target| target.id == id) else { return };
         if target.epoch != known.epoch || !target.owed || target.received {
             return;
         }
+        let room = room_for(message.size, cx.text(topics[message.topic as usize].name));
         let behind =
             target.behind.unwrap_or((known.matched - target.matched + *wills, known.matched_bytes - target.bytes));
-        if overflows(behind, limits.queue_len, limits.queue_bytes) {
+        // Who came later to the session may take less.
+        if overflows(behind, limits.queue_len, limits.queue_bytes) || known.packet_max <= room {
             return;
         }
         let mut unsubscribed = known.unsubscribed.iter();
@@ -215,4 +217,9 @@ impl State {
 /// Whether the oldest of a queue may have been dropped with so many messages and bytes from it on.
 pub(super) fn overflows((count, bytes): (u64, u64), len_max: u64, bytes_max: u64) -> bool {
     count > len_max || bytes > bytes_max
+}
+
+/// The largest packet that a message may become.
+fn room_for(size: u32, topic: &str) -> u32 {
+    size.saturating_add(topic.len() as u32 + 200)
 }
