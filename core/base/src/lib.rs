@@ -3,6 +3,7 @@
 //!
 //! This crate owns no rule of MQTT or of the cluster. Nothing here reads a clock, an environment or a file.
 
+mod fields;
 mod ids;
 mod lookup;
 mod mutant;
@@ -11,6 +12,7 @@ mod slab;
 mod time;
 mod timer;
 
+pub use fields::{InvalidField, Put, Take};
 pub use ids::{ConnId, Incarnation, ListenerId, NodeId, RequestId, ShardId};
 pub use lookup::{HashSeed, LookupMap, LookupTable};
 #[cfg(newtmq_mutants)]

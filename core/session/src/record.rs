@@ -6,7 +6,7 @@
 
 use core::num::NonZeroU32;
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, InvalidField, Put, Take};
 use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, RetainHandling, SubscribeOptions, TopicFilter};
 
 use crate::message::MessageId;
@@ -206,6 +206,12 @@ pub struct SnapshotRecord {
 #[error("a record of the log cannot be read: {0}")]
 pub struct InvalidRecord(&'static str);
 
+impl From<InvalidField> for InvalidRecord {
+    fn from(InvalidField(what): InvalidField) -> InvalidRecord {
+        InvalidRecord(what)
+    }
+}
+
 const CREATE: u8 = 1;
 const END: u8 = 2;
 const CLAIM: u8 = 3;
@@ -272,35 +278,28 @@ impl Record {
     pub fn decode(bytes: &[u8]) -> Result<Record, InvalidRecord> {
         let mut take = Take(bytes);
         let record = take.record()?;
-        if take.0.is_empty() { Ok(record) } else { Err(InvalidRecord("bytes after its end")) }
+        take.end()?;
+        Ok(record)
     }
 }
 
-/// Writes fields.
-struct Put<'a>(&'a mut Vec<u8>);
+/// Writes fields of records.
+trait PutRecord {
+    fn tag(&mut self, tag: u8, session: SessionId) -> &mut Self;
+    fn subscription(
+        &mut self,
+        filter: &OwnedTopicFilter,
+        options: SubscribeOptions,
+        identifier: Option<NonZeroU32>,
+    ) -> &mut Self;
+    fn delivery(&mut self, delivery: &DeliveryRecord) -> &mut Self;
+    fn will(&mut self, will: Option<&WillRecord>) -> &mut Self;
+    fn snapshot(&mut self, snapshot: &SnapshotRecord) -> &mut Self;
+}
 
-impl Put<'_> {
-    fn byte(&mut self, byte: u8) -> &mut Self {
-        self.0.push(byte);
-        self
-    }
-
+impl PutRecord for Put<'_> {
     fn tag(&mut self, tag: u8, session: SessionId) -> &mut Self {
         self.byte(tag).number(session.0)
-    }
-
-    fn number(&mut self, mut value: u64) -> &mut Self {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.byte(value as u8)
-    }
-
-    fn text(&mut self, text: &str) -> &mut Self {
-        self.number(text.len() as u64);
-        self.0.extend_from_slice(text.as_bytes());
-        self
     }
 
     fn subscription(
@@ -358,14 +357,23 @@ impl Put<'_> {
     }
 }
 
-/// Reads fields.
-struct Take<'a>(&'a [u8]);
+/// Reads fields of records.
+trait TakeRecord {
+    fn record(&mut self) -> Result<Record, InvalidRecord>;
+    fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord>;
+    fn packet_id(&mut self) -> Result<PacketId, InvalidRecord>;
+    fn ack_kind(&mut self) -> Result<AckKind, InvalidRecord>;
+    fn subscription(&mut self) -> Result<(OwnedTopicFilter, SubscribeOptions, Option<NonZeroU32>), InvalidRecord>;
+    fn delivery(&mut self) -> Result<DeliveryRecord, InvalidRecord>;
+    fn will(&mut self) -> Result<Option<WillRecord>, InvalidRecord>;
+    fn snapshot(&mut self, session: SessionId) -> Result<SnapshotRecord, InvalidRecord>;
+}
 
-impl Take<'_> {
+impl TakeRecord for Take<'_> {
     fn record(&mut self) -> Result<Record, InvalidRecord> {
         let tag = self.byte()?;
         if tag == RETAIN {
-            let topic = self.text()?;
+            let topic = self.text()?.to_owned();
             let message = match self.flag()? {
                 false => None,
                 true => Some((MessageId(self.number()?), Instant::from_nanos(self.number()?))),
@@ -377,7 +385,7 @@ impl Take<'_> {
         }
         let session = SessionId(self.number()?);
         Ok(match tag {
-            CREATE => Record::Create { session, client: self.text()?, zone: self.text()? },
+            CREATE => Record::Create { session, client: self.text()?.into(), zone: self.text()?.into() },
             END => Record::End { session },
             CLAIM => Record::Claim { session, expiry_interval: self.number32()? },
             DETACH => {
@@ -401,52 +409,9 @@ impl Take<'_> {
         })
     }
 
-    fn byte(&mut self) -> Result<u8, InvalidRecord> {
-        let (&byte, rest) = self.0.split_first().ok_or(InvalidRecord("its end is missing"))?;
-        self.0 = rest;
-        Ok(byte)
-    }
-
-    fn flag(&mut self) -> Result<bool, InvalidRecord> {
-        match self.byte()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(InvalidRecord("a flag that is neither 0 nor 1")),
-        }
-    }
-
-    fn number(&mut self) -> Result<u64, InvalidRecord> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(InvalidRecord("a number that is too long"))
-    }
-
-    fn number32(&mut self) -> Result<u32, InvalidRecord> {
-        u32::try_from(self.number()?).map_err(|_| InvalidRecord("a number that is too large"))
-    }
-
-    /// How many of something follow; each takes a byte at least, so that a wrong number reserves no memory.
-    fn count(&mut self) -> Result<usize, InvalidRecord> {
-        let count = self.number()?;
-        if count > self.0.len() as u64 { Err(InvalidRecord("its end is missing")) } else { Ok(count as usize) }
-    }
-
-    fn text(&mut self) -> Result<String, InvalidRecord> {
-        let len = self.count()?;
-        let (bytes, rest) = self.0.split_at(len);
-        self.0 = rest;
-        core::str::from_utf8(bytes).map(str::to_owned).map_err(|_| InvalidRecord("a text that is not UTF-8"))
-    }
-
     fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord> {
         let text = self.text()?;
-        TopicFilter::new(&text).map(Into::into).map_err(|_| InvalidRecord("a Topic Filter that is none"))
+        TopicFilter::new(text).map(Into::into).map_err(|_| InvalidRecord("a Topic Filter that is none"))
     }
 
     fn packet_id(&mut self) -> Result<PacketId, InvalidRecord> {
@@ -506,7 +471,7 @@ impl Take<'_> {
     }
 
     fn snapshot(&mut self, session: SessionId) -> Result<SnapshotRecord, InvalidRecord> {
-        let (client, zone, expiry_interval) = (self.text()?, self.text()?, self.number32()?);
+        let (client, zone, expiry_interval) = (self.text()?.into(), self.text()?.into(), self.number32()?);
         let detached = if self.flag()? { Some(Instant::from_nanos(self.number()?)) } else { None };
         let next_dseq = self.number()?;
         let count = self.count()?;

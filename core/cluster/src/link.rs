@@ -1,0 +1,1 @@
+//! Links: one to each peer, authenticated, with streams that survive a reconnect.

@@ -1,0 +1,1 @@
+//! The meta group: who is a member, the cluster's configuration, users and rules; Raft decides.

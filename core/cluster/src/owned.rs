@@ -1,0 +1,1 @@
+//! Owned logs: what only one node may change and every node knows.

@@ -1,0 +1,1 @@
+//! Membership as SWIM sees it: who answers.
