@@ -109,7 +109,9 @@ impl State {
                 let node = self.conn(conn).node;
                 let Some(accepted) = message.accepted.filter(|_| message.logical == 1 && !facts.dup) else { return };
                 let slow = !self.conn(conn).is_plain();
-                let deadline = self.latest(node, accepted, sent) + Duration::from_secs(1) + self.lane_slack();
+                // It is taken out of its queue in time, and may then stand behind others at the socket.
+                let queued = self.limits.queueing(self.ids[self.conn(conn).id as usize].matched_bytes);
+                let deadline = self.latest(node, accepted, sent) + Duration::from_secs(1) + self.lane_slack() + queued;
                 if slow || facts.sent_at <= deadline || self.limits.late > Duration::from_secs(1) {
                     return;
                 }
