@@ -153,7 +153,8 @@ impl State {
             Some((at, Closer::Client)) if last.is_plain() => at,
             // It was connected when its node crashed, and lost its connection when that was back.
             None | Some(_) if last.crashed => last.gone.unwrap_or(until),
-            None | Some(_) => last.heard,
+            // An answer may arrive long after the broker has ended the connection.
+            None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
         let still = self.stood_still(known.node, parted, until);
         until < self.earliest(known.node, parted, last.expiry_min) + still
