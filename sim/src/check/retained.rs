@@ -1,6 +1,6 @@
 //! S9 and S9b: the retained message of a topic as a register. A write takes effect at some moment between its PUBLISH and
-//! its acknowledgement; one without takes effect at any later moment or never. With several shards a message may be on its
-//! way to the owner of its topic when it is acknowledged, so there its way is added.
+//! its acknowledgement; one without takes effect at any later moment or never. With several shards a message without an
+//! acknowledgement of its own may be on its way to the owner of its topic still, so there its way is added.
 
 use std::collections::VecDeque;
 
@@ -35,6 +35,8 @@ struct Write {
     done: Option<Instant>,
     /// It surely had an effect.
     sure: bool,
+    /// It was acknowledged itself.
+    acked: bool,
     /// It was sent again, so it may have been no write at all.
     again: bool,
     qos: QoS,
@@ -48,7 +50,7 @@ impl Write {
 
     /// Whether it surely had all the effect that it has before `at`.
     fn is_done(&self, at: Instant, lanes: &Lanes) -> bool {
-        self.done.is_some_and(|done| lanes.by(done) < at)
+        self.done.is_some_and(|done| (if self.acked { done } else { lanes.by(done) }) < at)
     }
 }
 
@@ -62,7 +64,8 @@ impl State {
             return;
         }
         self.judge_replaced(topic, cx);
-        let write = Write { uid: uid.filter(|_| !deletes), conn, sequence, sent, done: None, sure: false, again, qos };
+        let uid = uid.filter(|_| !deletes);
+        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again, qos };
         self.conn_mut(ConnIx(conn)).retaining.push((topic, sequence));
         self.push_write(topic, write);
     }
@@ -71,7 +74,8 @@ impl State {
     pub(super) fn retained_will(&mut self, topic: u32, uid: Uid, sent: Instant, qos: QoS) {
         let sequence = self.sequence;
         // No connection has this number, so it is in no order with other writes.
-        let write = Write { uid: Some(uid), conn: u32::MAX, sequence, sent, done: None, sure: false, again: true, qos };
+        let (uid, conn) = (Some(uid), u32::MAX);
+        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again: true, qos };
         self.push_write(topic, write);
     }
 
@@ -107,6 +111,7 @@ impl State {
             }
             if let Some(write) = self.write_of(*topic, conn, *of) {
                 write.done = Some(at);
+                write.acked = *of == sequence && write.qos > QoS::AtMostOnce;
                 write.sure = !write.again && !wild && (!durable || write.qos > QoS::AtMostOnce);
             }
             false

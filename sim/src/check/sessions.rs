@@ -226,6 +226,10 @@ impl State {
             self.doubt(id);
         }
         let durable = self.conn(conn.0).expiry_min > 0;
+        // Its client had ended the session by a DISCONNECT that was never read: it should close this connection
+        // [MQTT-3.2.2-4], and does not know what counts to its limits.
+        let forgot = last.is_some_and(|last| self.conn(last).last_expiry == Some(0));
+        self.conn_mut(conn).odd |= forgot && present && !v31;
         let known = &mut self.ids[id as usize];
         known.current = Some(conn.0);
         known.live = unknown;

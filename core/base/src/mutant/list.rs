@@ -288,6 +288,8 @@ mutants! {
         "A retained message is sent although the same or a later one of its topic came live.";
     RetainedDeleteKept, "retained-delete-kept", None, ["S9"],
         "An empty retained message is kept as the topic's value.";
+    RetainedUnconfirmed, "retained-unconfirmed", None, ["S9"],
+        "A retained message is acknowledged before the shard that owns its topic has it (several shards).";
     StampOrderAcrossSources, "stamp-order-across-sources", None, ["S9", "S9b"],
         "A topic's later retained message is ignored if its stamp is lower, which says nothing between publishers of two \
          shards (several shards).";

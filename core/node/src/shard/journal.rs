@@ -31,6 +31,8 @@ pub(super) const JOINT: u64 = 1 << 63;
 pub(crate) struct Journal {
     /// Something of this shard may have to be stored.
     on: bool,
+    /// This call has promised something, or has worked something off that was promised.
+    touched: bool,
     /// The most that any zone asks for.
     durability: Durability,
     state: StoreState,
@@ -97,6 +99,7 @@ impl Journal {
         let durability = config.zones.iter().map(|zone| zone.durability).max().unwrap_or_default();
         Journal {
             on,
+            touched: false,
             durability,
             state: StoreState::Open,
             batch: Batch::default(),
@@ -182,7 +185,7 @@ impl Journal {
     /// The promise of this call.
     fn promise(&mut self) -> &mut Promise {
         if !self.open {
-            self.open = true;
+            (self.open, self.touched) = (true, true);
             self.newest += 1;
             self.promises.push_back(Promise { batch: self.given, elsewhere: 0 });
         }
@@ -197,6 +200,17 @@ impl Journal {
         self.promise().elsewhere += 1;
         self.lanes[usize::from(to)].awaited.push_back(self.newest);
         self.joint_name()
+    }
+
+    /// The same for a message to be retained, also if nothing is stored: who is told that it was accepted may rely on it, and
+    /// so may everybody that he tells.
+    pub(crate) fn promise_retained(&mut self, to: u16) -> u64 {
+        if self.on || planted!(RetainedUnconfirmed) {
+            return self.promise_elsewhere(to);
+        }
+        self.promise().elsewhere += 1;
+        self.lanes[usize::from(to)].awaited.push_back(self.newest);
+        self.newest
     }
 
     /// The same for a message that may go from shard to shard.
@@ -264,6 +278,7 @@ impl Journal {
             let lane = &mut self.lanes[usize::from(from)];
             lane.worked += 1;
             lane.more = true;
+            self.touched = true;
         }
     }
 
@@ -314,10 +329,10 @@ impl Journal {
 impl Shard {
     /// The end of a call: its records go to the store, and other shards hear what is kept already.
     pub(crate) fn send_batch(&mut self, now: Instant, out: &mut Outbox) {
-        if !self.journal.on {
+        let journal = &mut self.journal;
+        if !core::mem::take(&mut journal.touched) && !journal.on {
             return;
         }
-        let journal = &mut self.journal;
         let open = core::mem::take(&mut journal.open);
         let parts = core::mem::take(&mut journal.parts_elsewhere);
         if parts > 0 {

@@ -1,6 +1,7 @@
 //! Retained messages: one per topic (section 3.3.1.3), each at the shard that owns its topic. [`super::pour`] reads them.
 
 use newtmq_base::{ConnId, Instant, planted};
+use newtmq_mqtt::QoS;
 use newtmq_session::Message;
 use newtmq_topic::RetainedValue;
 
@@ -56,7 +57,11 @@ impl Shard {
             self.keep(now, publishing, stamp, out);
         } else {
             let message = publishing.to_message(&mut self.scratch.block);
-            let promise = self.journal.promise_elsewhere(owner);
+            // Nobody is told of QoS 0.
+            let promise = match publishing.qos {
+                QoS::AtMostOnce => 0,
+                QoS::AtLeastOnce | QoS::ExactlyOnce => self.journal.promise_retained(owner),
+            };
             self.send_place(owner, PlaceMessage::Retain { message, stamp, promise }, out);
             if let Some(publisher) = publisher {
                 self.wait_for_lane(now, owner, publisher, out);
