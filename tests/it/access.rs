@@ -65,7 +65,9 @@ fn connack(client: &mut Client) -> ReasonCode {
 fn passwords() {
     let scratch = Scratch::new("passwords");
     let file = users(&scratch);
-    let broker = Broker::start(&[&format!("password_file={file}"), "allow_anonymous=false"]);
+    // A busy machine may take longer for all of them than for the default time.
+    let patient = "broker.hook_timeout=60s";
+    let broker = Broker::start(&[&format!("password_file={file}"), "allow_anonymous=false", patient]);
     assert_eq!(broker.started["authentication"], true);
     for (username, password, reason) in [
         (Some("alice"), Some("ALICE"), ReasonCode::Success),
