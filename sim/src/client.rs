@@ -218,6 +218,14 @@ impl Client {
         self.link.as_ref().and_then(|link| link.conn)
     }
 
+    /// What [`ClientOutput::Send`] gave is sent: the memory is good for the next packets.
+    pub fn sent(&mut self, mut bytes: Vec<u8>) {
+        if self.outbox.capacity() == 0 {
+            bytes.clear();
+            self.outbox = bytes;
+        }
+    }
+
     /// Whether a row of publishes goes on.
     #[must_use]
     pub fn is_publishing(&self) -> bool {

@@ -125,7 +125,7 @@ impl State {
                 self.judge_lost(id, uid, accepted, cx);
             }
         }
-        let waiting: Vec<Uid> = self.aging.iter().map(|(_, uid)| *uid).collect();
+        let waiting: Vec<Uid> = self.aging.iter().chain(&self.patient).map(|(_, uid)| *uid).collect();
         for uid in waiting {
             self.judge_groups(uid, cx);
         }

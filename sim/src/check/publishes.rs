@@ -1,13 +1,11 @@
 //! Messages: what clients published, when it was accepted, and who may, or must, get it.
 
-use core::time::Duration;
-
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
 use super::limits::CONTROL_BYTES;
 use super::shared::GroupDebt;
-use super::state::{Client, FORGET_AFTER, State, Unsettled};
+use super::state::{Client, FORGET_AFTER, PATIENCE, State, Unsettled};
 use super::witness::{Cx, Story};
 use crate::history::{AckKind, ConnIx, PublishFacts, Uid, WillFacts};
 use crate::report::Check;
@@ -80,8 +78,8 @@ pub(super) struct Target {
     /// Connection of the last copy, and when it came.
     pub(super) conn: u32,
     pub(super) received_at: Instant,
-    /// Packet Identifiers of its last copies, each with its last connection; then those of the copies before.
-    pub(super) pids: [(u16, u32); 4],
+    /// Packet Identifier of its last copy, with its last connection; then those of the copies before.
+    pub(super) pid: (u16, u32),
     pub(super) more_pids: Vec<(u16, u32)>,
     /// Messages and bytes for the session's queue that surely were in front of it when it was sent.
     pub(super) matched: u64,
@@ -104,7 +102,7 @@ impl Target {
             handed_retained: 0,
             conn: u32::MAX,
             received_at: Instant::START,
-            pids: [(0, u32::MAX); 4],
+            pid: (0, u32::MAX),
             more_pids: Vec::new(),
             matched,
             bytes,
@@ -114,17 +112,15 @@ impl Target {
 
     /// Another copy came, with this Packet Identifier or 0.
     pub(super) fn came_with(&mut self, pid: u16, conn: u32) {
-        let [.., oldest] = self.pids;
-        if oldest.0 > 0 {
-            self.more_pids.push(oldest);
+        let before = core::mem::replace(&mut self.pid, (pid, conn));
+        if before.0 > 0 {
+            self.more_pids.push(before);
         }
-        self.pids.rotate_right(1);
-        self.pids[0] = (pid, conn);
     }
 
-    /// Packet Identifiers of its copies, each with its last connection.
+    /// Packet Identifiers of its copies, each with its last connection, the last copy first.
     pub(super) fn copies_known(&mut self) -> impl Iterator<Item = &mut (u16, u32)> {
-        self.pids.iter_mut().chain(&mut self.more_pids)
+        core::iter::once(&mut self.pid).chain(self.more_pids.iter_mut().rev())
     }
 }
 
@@ -283,7 +279,7 @@ impl State {
         let lives = &self.nodes[usize::from(node)].lives;
         let stopped = self.message_ref(facts.uid).is_some_and(|known| lives.stopped_since(known.resent));
         let Some(uid) = facts.uid else {
-            self.count_matches(topic, facts.size, conn.0, cx);
+            self.count_matches(topic, facts.size, conn.0, &mut Vec::new(), cx);
             return;
         };
         if let Some(known) = self.message(uid) {
@@ -304,12 +300,21 @@ impl State {
             }
             if !same || unknown {
                 // It takes a place in each queue once more, or the one that it did not take when it was lost.
-                self.count_matches(topic, facts.size, conn.0, cx);
+                self.count_matches(topic, facts.size, conn.0, &mut Vec::new(), cx);
             }
             return;
         }
-        let targets = self.count_matches(topic, facts.size, conn.0, cx);
-        let message = Box::new(Message {
+        let mut place = self.spare.messages.pop();
+        let mut targets = place.as_mut().map(|old| core::mem::take(&mut old.targets)).unwrap_or_default();
+        targets.clear();
+        self.count_matches(topic, facts.size, conn.0, &mut targets, cx);
+        let aging = match facts.qos {
+            // Nobody acknowledges it, so a session that may get it may get it for as long as anybody is patient.
+            QoS::AtMostOnce if !targets.is_empty() => &mut self.patient,
+            QoS::AtMostOnce | QoS::AtLeastOnce | QoS::ExactlyOnce => &mut self.aging,
+        };
+        aging.push_back((cx.now, uid));
+        let message = Message {
             topic,
             qos: facts.qos,
             retain: facts.retain,
@@ -331,9 +336,15 @@ impl State {
             registered: facts.retain,
             targets,
             groups: Vec::new(),
-        });
+        };
+        let message = match place {
+            Some(mut place) => {
+                *place = message;
+                place
+            }
+            None => Box::new(message),
+        };
         self.clients[uid.publisher.0 as usize].put(uid.number, message);
-        self.aging.push_back((cx.now, uid));
     }
 
     /// A will, which is published one day.
@@ -343,14 +354,13 @@ impl State {
         self.clients[uid.publisher.0 as usize].put(uid.number, Box::new(message));
     }
 
-    /// A message for each session that may get it now; each has one more in its queue.
-    pub(super) fn count_matches(&mut self, topic: u32, size: u32, conn: u32, cx: &Cx<'_>) -> Vec<Target> {
+    /// A message for each session that may get it now, into `targets`; each has one more in its queue.
+    fn count_matches(&mut self, topic: u32, size: u32, conn: u32, targets: &mut Vec<Target>, cx: &Cx<'_>) {
         self.settle_late(cx.now);
-        let State { topics, subs, ids, conns, sequence, .. } = self;
+        let State { topics, subs, ids, conns, sequence, spare, .. } = self;
         let (number, topic) = (topic, &topics[topic as usize]);
         let bytes = Message::queue_bytes(size, cx.text(topic.name));
-        let mut targets = Vec::with_capacity(topic.subs.len());
-        let mut copies: Vec<(u32, u32)> = Vec::new();
+        let mut copies = spare.copies.pop().unwrap_or_default();
         let mut last = u32::MAX;
         let mut counted = false;
         for (id, sub) in &topic.subs {
@@ -377,7 +387,6 @@ impl State {
         if let Some(c) = conns[conn as usize].as_deref_mut() {
             c.unsettled.push_back(Unsettled { sequence: *sequence, topic: number, copies, bytes });
         }
-        targets
     }
 
     /// A subscription is made: it may be there before publishes that are on their way.
@@ -422,13 +431,14 @@ impl State {
             if arrived > *at && arrived >= now {
                 return;
             }
-            let State { settling, ids, .. } = self;
-            let Some((_, of)) = settling.pop_front() else { return };
-            for (id, count) in of.copies {
+            let State { settling, ids, spare, .. } = self;
+            let Some((_, mut of)) = settling.pop_front() else { return };
+            for (id, count) in of.copies.drain(..) {
                 let (settled, bytes) = &mut ids[id as usize].settled;
                 *settled += u64::from(count);
                 *bytes += of.bytes * u64::from(count);
             }
+            spare.copies.push(of.copies);
         }
     }
 
@@ -513,32 +523,41 @@ impl State {
 
     /// Forgets messages that nobody waits for.
     pub(super) fn forget(&mut self, now: Instant) {
-        while let Some((at, uid)) = self.aging.front().copied() {
-            if at + FORGET_AFTER >= now {
-                return;
+        while let Some((_, uid)) = self.aging.pop_front_if(|(at, _)| *at + FORGET_AFTER < now) {
+            if !self.forget_one(uid, now) {
+                self.aging.push_back((now, uid));
             }
-            self.aging.pop_front();
-            if self.is_finished(uid, now) {
-                let client = &mut self.clients[uid.publisher.0 as usize];
-                let at = uid.number.checked_sub(client.base);
-                if let Some(slot) = at.and_then(|at| client.messages.get_mut(at as usize)) {
-                    *slot = Slot::Forgotten;
-                }
-                // Numbers that were never sent stay for a while: their messages may wait in the client.
-                while matches!(client.messages.front(), Some(Slot::Forgotten))
-                    || (client.messages.len() > 10_000 && matches!(client.messages.front(), Some(Slot::Empty)))
-                {
-                    client.messages.pop_front();
-                    client.base += 1;
-                }
-            } else {
+        }
+        while let Some((_, uid)) = self.patient.pop_front_if(|(at, _)| *at + PATIENCE < now) {
+            if !self.forget_one(uid, now) {
                 self.aging.push_back((now, uid));
             }
         }
     }
 
+    /// Forgets a message if nobody waits for it; whether that is so.
+    fn forget_one(&mut self, uid: Uid, now: Instant) -> bool {
+        if !self.is_finished(uid, now) {
+            return false;
+        }
+        let client = &mut self.clients[uid.publisher.0 as usize];
+        let at = uid.number.checked_sub(client.base);
+        if let Some(slot) = at.and_then(|at| client.messages.get_mut(at as usize))
+            && let Slot::Known(message) = core::mem::replace(slot, Slot::Forgotten)
+        {
+            self.spare.messages.push(message);
+        }
+        // Numbers that were never sent stay for a while: their messages may wait in the client.
+        while matches!(client.messages.front(), Some(Slot::Forgotten))
+            || (client.messages.len() > 10_000 && matches!(client.messages.front(), Some(Slot::Empty)))
+        {
+            client.messages.pop_front();
+            client.base += 1;
+        }
+        true
+    }
+
     fn is_finished(&mut self, uid: Uid, now: Instant) -> bool {
-        const PATIENCE: Duration = Duration::from_secs(60);
         let State { clients, ids, conns, limits, wills, .. } = self;
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return true };
         // Of a will it is known at the end only whether it was due. What is not acknowledged may be sent again at any

@@ -10,7 +10,7 @@ use newtmq_mqtt::ReasonCode;
 use super::crashes::Lives;
 use super::flight::InFlight;
 use super::limits::Limits;
-use super::publishes::{OutPublish, Slot};
+use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
 use super::subscriptions::{Group, Request, Sub};
 use super::will::WillState;
@@ -51,6 +51,9 @@ pub(super) struct State {
     pub(super) order: LookupMap<(u32, u32, u32, u8), Position>,
     /// Messages in the order in which they may be forgotten.
     pub(super) aging: VecDeque<(Instant, Uid)>,
+    /// The same of messages that cannot be forgotten before [`PATIENCE`] is over.
+    pub(super) patient: VecDeque<(Instant, Uid)>,
+    pub(super) spare: Spare,
     /// Counts events.
     pub(super) sequence: u64,
     /// Publishes that were worked off, and when; they may be under way between shards.
@@ -63,6 +66,13 @@ pub(super) struct State {
     pub(super) wills: u64,
     /// Deliveries of wills that came before anything had happened to their connections.
     pub(super) early_wills: Vec<(u32, u32, Instant)>,
+}
+
+/// Memory of what was forgotten, for what comes: a busy run has many thousand messages, and fresh memory is slow.
+#[derive(Debug, Default)]
+pub(super) struct Spare {
+    pub(super) messages: Vec<Box<Message>>,
+    pub(super) copies: Vec<Vec<(u32, u32)>>,
 }
 
 /// The last first Receive of a kind.
@@ -301,6 +311,8 @@ impl State {
             group_numbers: LookupMap::new(seed),
             order: LookupMap::new(seed),
             aging: VecDeque::new(),
+            patient: VecDeque::new(),
+            spare: Spare::default(),
             settling: VecDeque::new(),
             sequence: 0,
             any_wild: false,
@@ -314,7 +326,8 @@ impl State {
     #[inline]
     pub(super) fn begin(&mut self, cx: &Cx<'_>) {
         self.sequence += 1;
-        if self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER < cx.now) {
+        let due = self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER < cx.now);
+        if due || self.patient.front().is_some_and(|(at, _)| *at + PATIENCE < cx.now) {
             self.forget(cx.now);
         }
     }
@@ -497,6 +510,9 @@ impl Lanes {
 
 /// A message that everybody has is remembered for so long.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// What nobody acknowledges is remembered for so long.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Timers need not be more exact than this.
 pub(super) const TIMER_SLACK: Duration = Duration::from_secs(1);

@@ -145,6 +145,7 @@ impl World<'_, '_> {
                     link.to_server.wrote(now, bytes.len(), net);
                     self.arm_to_server(at);
                 }
+                self.clients[ix as usize].client.sent(bytes);
                 return;
             }
             ClientOutput::Close => {
