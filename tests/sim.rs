@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use newtmq_base::Instant;
 use newtmq_mqtt::{ProtocolVersion, QoS};
 use newtmq_sim::generate::{ArbOptions, Family, Size, StepOptions, arb_scenario, arb_steps};
-use newtmq_sim::history::{Event, Names, Stamped, Uid};
+use newtmq_sim::history::{Event, Names, Uid};
 use newtmq_sim::report::{Findings, Invariant, Violation, Witness};
 use newtmq_sim::scenario::{ClientSpec, Scenario, Step};
 use newtmq_sim::shrink::shape;
@@ -99,15 +99,15 @@ fn broken(check: Check, at: Instant, message: String) -> Violation {
 struct OverIsOver(BTreeSet<u32>);
 
 impl Invariant for OverIsOver {
-    fn event(&mut self, stamped: &Stamped, _: &Names, findings: &mut Findings) {
-        if let Event::Close { conn, .. } = &stamped.event {
+    fn event(&mut self, at: Instant, event: &Event, _: &Names, findings: &mut Findings) {
+        if let Event::Close { conn, .. } = event {
             self.0.insert(conn.0);
         }
-        if let Event::Receive { conn, .. } = &stamped.event
+        if let Event::Receive { conn, .. } = event
             && self.0.contains(&conn.0)
         {
             let message = format!("a message came on connection {} after its end", conn.0);
-            findings.violated(broken(Check::Protocol, stamped.at, message));
+            findings.violated(broken(Check::Protocol, at, message));
         }
     }
 
@@ -123,18 +123,18 @@ struct NoMoreAcksThanPublishes {
 }
 
 impl Invariant for NoMoreAcksThanPublishes {
-    fn event(&mut self, stamped: &Stamped, _: &Names, findings: &mut Findings) {
-        if let Event::Publish { facts, .. } = &stamped.event
+    fn event(&mut self, at: Instant, event: &Event, _: &Names, findings: &mut Findings) {
+        if let Event::Publish { facts, .. } = event
             && facts.qos != QoS::AtMostOnce
         {
             self.published += 1;
         }
-        if let Event::Acked { conn, kind, pid, .. } = &stamped.event
+        if let Event::Acked { conn, kind, pid, .. } = event
             && matches!(kind, newtmq_sim::history::AckKind::Puback | newtmq_sim::history::AckKind::Pubrec)
         {
             self.acked.insert((conn.0, *pid, self.published));
             if self.acked.len() as u64 > self.published {
-                findings.violated(broken(Check::Protocol, stamped.at, format!("{pid} was acknowledged for nothing")));
+                findings.violated(broken(Check::Protocol, at, format!("{pid} was acknowledged for nothing")));
             }
         }
     }
@@ -147,11 +147,11 @@ impl Invariant for NoMoreAcksThanPublishes {
 struct AtMostOnce(BTreeSet<(u32, Uid)>);
 
 impl Invariant for AtMostOnce {
-    fn event(&mut self, stamped: &Stamped, _: &Names, findings: &mut Findings) {
-        if let Event::Handed { conn, uid, qos: QoS::AtMostOnce } = &stamped.event
+    fn event(&mut self, at: Instant, event: &Event, _: &Names, findings: &mut Findings) {
+        if let Event::Handed { conn, uid, qos: QoS::AtMostOnce } = event
             && !self.0.insert((conn.0, *uid))
         {
-            findings.violated(broken(Check::Phantom, stamped.at, "a QoS 0 message came twice".into()));
+            findings.violated(broken(Check::Phantom, at, "a QoS 0 message came twice".into()));
         }
     }
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use newtmq_base::Instant;
-use newtmq_sim::history::{ClientIx, Event, Fault, Names, Stamped};
+use newtmq_sim::history::{ClientIx, Event, Fault, Names};
 use newtmq_sim::report::{Findings, Invariant};
 use newtmq_sim::scenario::{Act, Action, ClientSpec, ReconnectSpec, Scenario, Step, WorldAction};
 use newtmq_sim::{Options, run_with};
@@ -81,12 +81,11 @@ struct Comeback {
 }
 
 impl Invariant for &mut Comeback {
-    fn event(&mut self, stamped: &Stamped, _names: &Names, _findings: &mut Findings) {
-        let at = stamped.at;
-        if let Event::Fault(Fault::Restart { .. }) = stamped.event {
+    fn event(&mut self, at: Instant, event: &Event, _names: &Names, _findings: &mut Findings) {
+        if let Event::Fault(Fault::Restart { .. }) = event {
             self.restarted = Some(at);
         }
-        if let Event::Connect { client, .. } = &stamped.event {
+        if let Event::Connect { client, .. } = event {
             self.owners.push(*client);
             while self.window.front().is_some_and(|first| *first + Duration::from_secs(1) <= at) {
                 self.window.pop_front();
@@ -99,7 +98,7 @@ impl Invariant for &mut Comeback {
                 self.by_second[second] += 1;
             }
         }
-        if let (Event::Connack { conn, code, .. }, Some(_)) = (&stamped.event, self.restarted)
+        if let (Event::Connack { conn, code, .. }, Some(_)) = (event, self.restarted)
             && !code.is_error()
             && self.connected.insert(self.owners[conn.0 as usize].0)
         {

@@ -1,13 +1,15 @@
 //! The canonical form of events: what the trace hash is made of. Numbers only, no text and no order of a hash map, so
 //! that it is the same wherever the run is the same.
 
-use crate::history::{AckKind, Closer, ConnectFacts, Event, Fault, Stamped, Uid, WillFacts};
+use newtmq_base::Instant;
+
+use crate::history::{AckKind, Closer, ConnectFacts, Event, Fault, Uid, WillFacts};
 use crate::observer::TraceHash;
 
 /// Adds an event to the hash.
-pub(crate) fn write(stamped: &Stamped, hash: &mut TraceHash) {
-    hash.add(stamped.at.as_nanos());
-    match &stamped.event {
+pub(crate) fn write(at: Instant, event: &Event, hash: &mut TraceHash) {
+    hash.add(at.as_nanos());
+    match event {
         Event::Connect { conn, client, facts } => {
             put(hash, 1, &[u64::from(conn.0), u64::from(client.0)]);
             connect(hash, facts);

@@ -22,7 +22,7 @@ mod witness;
 
 use newtmq_base::Instant;
 
-use crate::history::{Closer, Event, Names, Stamped};
+use crate::history::{Closer, Event, Names};
 use crate::report::{Check, Findings, Invariant};
 use crate::scenario::Scenario;
 use state::State;
@@ -45,16 +45,16 @@ impl HistoryChecker {
 }
 
 impl Invariant for HistoryChecker {
-    fn event(&mut self, stamped: &Stamped, names: &Names, findings: &mut Findings) {
+    fn event(&mut self, at: Instant, event: &Event, names: &Names, findings: &mut Findings) {
         if self.finished {
             return;
         }
-        let cx = &mut Cx { now: stamped.at, names, findings };
+        let cx = &mut Cx { now: at, names, findings };
         self.state.begin(cx);
-        if is_from_broker(&stamped.event) {
+        if is_from_broker(event) {
             cx.owe(Check::Protocol);
         }
-        match &stamped.event {
+        match event {
             Event::Publish { conn, facts } => self.state.publish(*conn, facts, cx),
             Event::Acked { conn, kind, pid, code, sent_at } => {
                 self.state.acked(*conn, *kind, *pid, *code, *sent_at, cx);
@@ -63,7 +63,7 @@ impl Invariant for HistoryChecker {
             Event::Ack { conn, kind, pid, code } => self.state.ack(*conn, *kind, *pid, *code, cx),
             Event::Handed { conn, uid, qos } => self.state.handed(*conn, *uid, *qos, cx),
             Event::Release { conn, pid } => self.state.release(*conn, *pid, cx),
-            Event::Released { conn, .. } => self.state.conn_mut(*conn).heard = stamped.at,
+            Event::Released { conn, .. } => self.state.conn_mut(*conn).heard = at,
             Event::Connect { conn, client, facts } => self.state.connect(*conn, *client, facts, cx),
             Event::Connack { conn, present, code, expiry_s, sent_at } => {
                 self.state.connack(*conn, *present, *code, *expiry_s, *sent_at, cx);

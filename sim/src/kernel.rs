@@ -196,7 +196,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Calm => self.on_calm(),
             Happening::Quiesce => {
                 let now = self.queue.now();
-                self.observer.event(now, Event::Quiesce);
+                self.observer.event(now, &Event::Quiesce);
                 self.quiesced = Some(now);
             }
         }
@@ -258,7 +258,7 @@ impl<'o, 'a> World<'o, 'a> {
             return;
         }
         self.calm_down();
-        self.observer.event(now, Event::Calm);
+        self.observer.event(now, &Event::Calm);
         self.queue.push(now + Duration::from_millis(self.scenario.settle_ms), Happening::Quiesce);
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn run(scenario: &Scenario, options: Options, observer: &mut Observer
         }
         for (at, event) in events {
             last = at;
-            observer.event(at, event);
+            observer.event(at, &event);
         }
     }
     observer.findings.obligations.count(Check::Crash, 1);

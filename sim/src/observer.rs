@@ -34,17 +34,16 @@ impl<'a> Observer<'a> {
     }
 
     /// The next event; time never goes back.
-    pub fn event(&mut self, at: Instant, event: Event) {
+    pub fn event(&mut self, at: Instant, event: &Event) {
         assert!(at >= self.last, "events come in order of time");
         self.last = at;
         self.events += 1;
-        let stamped = Stamped { at, event };
-        crate::canonical::write(&stamped, &mut self.hash);
+        crate::canonical::write(at, event, &mut self.hash);
         for invariant in &mut self.invariants {
-            invariant.event(&stamped, &self.names, &mut self.findings);
+            invariant.event(at, event, &self.names, &mut self.findings);
         }
         if let Some(history) = &mut self.history {
-            history.push(stamped);
+            history.push(Stamped { at, event: event.clone() });
         }
     }
 

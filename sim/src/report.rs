@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use newtmq_base::Instant;
 
-use crate::history::{ClientIx, ConnIx, History, NameIx, Stamped, Uid};
+use crate::history::{ClientIx, ConnIx, Event, History, NameIx, Uid};
 
 macro_rules! checks {
     ($($(#[doc = $doc:literal])* $variant:ident $name:literal $class:ident $box_:ident $about:literal,)*) => {
@@ -199,8 +199,9 @@ impl Findings {
 /// Something that must hold of every history, as a value. The built-in ones are in [`crate::check`]; a test may bring
 /// its own.
 pub trait Invariant {
-    /// Looks at the next event; they come in order of time. `names` has every text that events so far name.
-    fn event(&mut self, stamped: &Stamped, names: &crate::history::Names, findings: &mut Findings);
+    /// Looks at the next event, which happened at `at`; they come in order of time. `names` has every text that events so
+    /// far name.
+    fn event(&mut self, at: Instant, event: &Event, names: &crate::history::Names, findings: &mut Findings);
 
     /// The run is over.
     fn end(&mut self, at: Instant, names: &crate::history::Names, findings: &mut Findings);

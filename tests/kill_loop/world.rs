@@ -236,7 +236,7 @@ impl<'a> World<'a> {
         };
         call(&mut self.ends[ix as usize].client, &mut cx);
         for event in self.events.drain(..) {
-            self.observer.event(now, event);
+            self.observer.event(now, &event);
         }
         for output in std::mem::take(&mut self.outputs) {
             self.carry_out(ix, output);
@@ -328,9 +328,9 @@ impl<'a> World<'a> {
         while (0..PUBLISHERS).any(|ix| self.ends[ix as usize].client.is_publishing()) {
             self.go_on(Duration::from_millis(100));
         }
-        self.observer.event(self.now(), Event::Calm);
+        self.observer.event(self.now(), &Event::Calm);
         self.go_on(SETTLE);
-        self.observer.event(self.now(), Event::Quiesce);
+        self.observer.event(self.now(), &Event::Quiesce);
     }
 
     fn judge(mut self, rounds: u64) -> Outcome {

@@ -360,6 +360,7 @@ impl State {
         let State { topics, subs, ids, conns, sequence, spare, .. } = self;
         let (number, topic) = (topic, &topics[topic as usize]);
         let bytes = Message::queue_bytes(size, cx.text(topic.name));
+        targets.reserve_exact(topic.subs.len());
         let mut copies = spare.copies.pop().unwrap_or_default();
         let mut last = u32::MAX;
         let mut counted = false;

@@ -42,7 +42,6 @@ pub(super) struct State {
     pub(super) id_numbers: LookupMap<(u16, NameIx), u32>,
     pub(super) nodes: Vec<Node>,
     pub(super) topics: Vec<Topic>,
-    pub(super) topic_numbers: LookupMap<(u16, NameIx), u32>,
     pub(super) subs: Vec<Sub>,
     pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
     pub(super) groups: Vec<Group>,
@@ -126,6 +125,8 @@ pub(super) struct Node {
     pub(super) disturbed: Option<Instant>,
     /// Its stops and its disk.
     pub(super) lives: Lives,
+    /// By name.
+    pub(super) topics: Vec<Option<u32>>,
 }
 
 /// A connection.
@@ -304,7 +305,6 @@ impl State {
             id_numbers: LookupMap::new(seed),
             nodes: (0..scenario.nodes.max(1)).map(|_| Node::default()).collect(),
             topics: Vec::new(),
-            topic_numbers: LookupMap::new(seed),
             subs: Vec::new(),
             sub_numbers: LookupMap::new(seed),
             groups: Vec::new(),

@@ -327,8 +327,9 @@ impl State {
     /// A topic, with all subscriptions that match it.
     #[inline]
     pub(super) fn topic_of(&mut self, node: u16, name: NameIx, cx: &Cx<'_>) -> u32 {
-        let topic = match self.topic_numbers.get(&(node, name)) {
-            Some(topic) => *topic,
+        let numbers = &self.nodes[usize::from(node)].topics;
+        let topic = match numbers.get(name.0 as usize).copied().flatten() {
+            Some(topic) => topic,
             None => self.new_topic(node, name),
         };
         if self.topics[topic as usize].seen < self.subs.len() {
@@ -340,7 +341,9 @@ impl State {
     fn new_topic(&mut self, node: u16, name: NameIx) -> u32 {
         let topic = self.topics.len() as u32;
         self.topics.push(Topic { name, node, seen: 0, subs: Vec::new(), shared: false, register: None });
-        self.topic_numbers.insert((node, name), topic);
+        let numbers = &mut self.nodes[usize::from(node)].topics;
+        numbers.resize(numbers.len().max(name.0 as usize + 1), None);
+        numbers[name.0 as usize] = Some(topic);
         topic
     }
 

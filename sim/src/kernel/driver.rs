@@ -386,7 +386,9 @@ impl World<'_, '_> {
         let mut empty_fills = 0;
         let mut written = false;
         loop {
-            written |= self.write(at, &mut batch);
+            if !batch.is_empty() {
+                written |= self.write(at, &mut batch);
+            }
             let link = self.links[at as usize].as_deref_mut().expect("only closing it ends it");
             if !batch.is_empty() {
                 link.blocked = true;
@@ -463,7 +465,7 @@ impl World<'_, '_> {
         if let Some(conn) = link.ix
             && !self.over
         {
-            self.observer.event(now, Event::Gone { conn });
+            self.observer.event(now, &Event::Gone { conn });
         }
         let (node, shard, conn) = (link.node, link.shard, link.conn);
         // From here on no output may name it: the slot is free before the input.

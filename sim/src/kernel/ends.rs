@@ -86,9 +86,10 @@ impl World<'_, '_> {
     /// After each call of a client.
     fn after_client(&mut self, ix: u32) {
         let now = self.queue.now();
-        for event in self.events.drain(..) {
+        for event in &self.events {
             self.observer.event(now, event);
         }
+        self.events.clear();
         if !self.client_outputs.is_empty() {
             let mut outputs = core::mem::take(&mut self.client_outputs);
             for output in outputs.drain(..) {

@@ -57,7 +57,7 @@ impl World<'_, '_> {
     pub(super) fn fault(&mut self, fault: Fault) {
         let now = self.queue.now();
         if !self.over {
-            self.observer.event(now, crate::history::Event::Fault(fault));
+            self.observer.event(now, &crate::history::Event::Fault(fault));
         }
     }
 

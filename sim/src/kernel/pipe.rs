@@ -104,7 +104,10 @@ impl Pipe {
     /// Room to write bytes into; [`Pipe::wrote`] sends them.
     #[inline]
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
-        if self.start > SLACK_BYTES || self.start == self.bytes.len() {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        } else if self.start > SLACK_BYTES {
             self.bytes.drain(..self.start);
             self.start = 0;
         }

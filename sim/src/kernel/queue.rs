@@ -54,78 +54,71 @@ pub(super) enum Command {
     MemoryPressure(u8),
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    /// Time, then sequence: one comparison.
-    key: u128,
-    what: Happening,
-}
+/// Nanoseconds of a slot of the near future, as a power of two: 16 µs, in which little happens even when much goes on.
+const SLOT_BITS: u32 = 14;
+/// Slots: 2 ms, in which nearly everything arrives that is sent.
+const SLOTS: u64 = 128;
 
-const _: () = assert!(size_of::<Entry>() <= 32);
-
-impl Entry {
-    #[inline]
-    fn new(at: Instant, sequence: u64, what: Happening) -> Entry {
-        Entry { key: u128::from(at.as_nanos()) << 64 | u128::from(sequence), what }
-    }
-
-    #[inline]
-    fn at(&self) -> Instant {
-        Instant::from_nanos((self.key >> 64) as u64)
-    }
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for Entry {}
-
-impl PartialOrd for Entry {
-    #[inline]
-    fn partial_cmp(&self, other: &Entry) -> Option<core::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-
-    // The heap asks these.
-    #[inline]
-    fn lt(&self, other: &Entry) -> bool {
-        self.key > other.key
-    }
-
-    #[inline]
-    fn le(&self, other: &Entry) -> bool {
-        self.key >= other.key
-    }
-}
-
-impl Ord for Entry {
-    /// The earliest is the greatest: a heap gives the greatest.
-    #[inline]
-    fn cmp(&self, other: &Entry) -> core::cmp::Ordering {
-        other.key.cmp(&self.key)
-    }
-}
-
-/// Nanoseconds of a slot of the near future, as a power of two: 65 µs.
-const SLOT_BITS: u32 = 16;
-/// Slots: 4 ms, in which nearly everything arrives that is sent.
-const SLOTS: u64 = 64;
-
-/// Events to come.
+/// Events to come. Of those at one time, the ones that were added long before it are in `later`, those that were added
+/// shortly before it are in `near`, and those that were added at it are in `soon`: this is their order, too.
 #[derive(Debug)]
 pub(super) struct Queue {
     /// What happens at the present time, in order. Many events are such.
-    soon: VecDeque<Entry>,
-    /// By time, as far as slots go from now; few in each, in no order.
-    near: [Vec<Entry>; SLOTS as usize],
+    soon: VecDeque<Happening>,
+    /// By time, as far as slots go from now; few in each, in the order in which they were added.
+    near: [Vec<(Instant, Happening)>; SLOTS as usize],
     /// Slots that are not empty, a bit each.
-    taken: u64,
-    later: BinaryHeap<Entry>,
+    taken: u128,
+    /// The first of `near`.
+    first: First,
+    later: BinaryHeap<Later>,
+    /// Counts what was added to `later`.
     sequence: u64,
     now: Instant,
+}
+
+/// Where in the near future an event is.
+#[derive(Debug, Clone, Copy)]
+struct First {
+    at: Instant,
+    slot: usize,
+    place: usize,
+}
+
+impl First {
+    /// There is none.
+    const NONE: First = First { at: Instant::NEVER, slot: 0, place: 0 };
+}
+
+/// An event that is far away.
+#[derive(Debug, Clone, Copy)]
+struct Later {
+    at: Instant,
+    sequence: u64,
+    what: Happening,
+}
+
+impl PartialEq for Later {
+    fn eq(&self, other: &Later) -> bool {
+        (self.at, self.sequence) == (other.at, other.sequence)
+    }
+}
+
+impl Eq for Later {}
+
+impl PartialOrd for Later {
+    #[inline]
+    fn partial_cmp(&self, other: &Later) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Later {
+    /// The earliest is the greatest: a heap gives the greatest.
+    #[inline]
+    fn cmp(&self, other: &Later) -> core::cmp::Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
 }
 
 impl Default for Queue {
@@ -134,6 +127,7 @@ impl Default for Queue {
             soon: VecDeque::new(),
             near: [const { Vec::new() }; SLOTS as usize],
             taken: 0,
+            first: First::NONE,
             later: BinaryHeap::new(),
             sequence: 0,
             now: Instant::START,
@@ -154,62 +148,62 @@ impl Queue {
         if at == Instant::NEVER {
             return;
         }
-        self.sequence += 1;
-        let entry = Entry::new(at.max(self.now), self.sequence, what);
         if at <= self.now {
-            self.soon.push_back(entry);
+            self.soon.push_back(what);
         } else if slot(at) - slot(self.now) < SLOTS {
-            let slot = slot(at) % SLOTS;
-            self.near[slot as usize].push(entry);
+            let slot = (slot(at) % SLOTS) as usize;
+            if at < self.first.at {
+                self.first = First { at, slot, place: self.near[slot].len() };
+            }
+            self.near[slot].push((at, what));
             self.taken |= 1 << slot;
         } else {
-            self.later.push(entry);
+            self.sequence += 1;
+            self.later.push(Later { at, sequence: self.sequence, what });
         }
     }
 
     /// The next event. Time goes on to it.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Happening> {
-        let (slot, at, near) = self.first_near();
-        let later = self.later.peek().map_or(u128::MAX, |later| later.key);
-        let first = near.min(later);
-        if let Some(soon) = self.soon.front()
-            && soon.key < first
+        let later = self.later.peek().map_or(Instant::NEVER, |later| later.at);
+        if later.min(self.first.at) > self.now
+            && let Some(what) = self.soon.pop_front()
         {
-            return self.soon.pop_front().map(|entry| entry.what);
+            return Some(what);
         }
-        let entry = if near < later {
-            let entries = &mut self.near[slot];
-            let entry = entries.swap_remove(at);
-            if entries.is_empty() {
-                self.taken &= !(1 << slot);
-            }
-            entry
-        } else {
-            self.later.pop()?
-        };
-        self.now = entry.at();
-        Some(entry.what)
+        if later <= self.first.at {
+            let Later { at, what, .. } = self.later.pop()?;
+            self.now = at;
+            return Some(what);
+        }
+        let First { slot, place, .. } = self.first;
+        let (at, what) = self.near[slot].remove(place);
+        if self.near[slot].is_empty() {
+            self.taken &= !(1 << slot);
+        }
+        self.now = at;
+        self.first = self.first_near();
+        Some(what)
     }
 
-    /// The first event of the near future: its slot, its place there, and its key; the largest key if there is none. What is
-    /// in a slot is never further away than all slots together, so the first slot from now on that is not empty has it.
+    /// The first event of the near future. What is in a slot is never further away than all slots together, so the first
+    /// slot from now on that is not empty has it.
     #[inline]
-    fn first_near(&self) -> (usize, usize, u128) {
-        let mut first = u128::MAX;
+    fn first_near(&self) -> First {
+        let mut first = First::NONE;
         if self.taken == 0 {
-            return (0, 0, first);
+            return first;
         }
         let from = slot(self.now) % SLOTS;
         let ahead = u64::from(self.taken.rotate_right(from as u32).trailing_zeros());
-        let slot = ((from + ahead) % SLOTS) as usize;
-        let mut place = 0;
-        for (at, entry) in self.near[slot].iter().enumerate() {
-            if entry.key < first {
-                (first, place) = (entry.key, at);
+        first.slot = ((from + ahead) % SLOTS) as usize;
+        for (place, (at, _)) in self.near[first.slot].iter().enumerate() {
+            if *at < first.at {
+                (first.at, first.place) = (*at, place);
             }
         }
-        (slot, place, first)
+        first
     }
 }
 
@@ -250,6 +244,8 @@ mod tests {
         for number in 0..20_000_u32 {
             let far = [0, 1, 100, 70_000, 4_000_000, 5_000_000, 9_000_000_000][chance.between(0, 6) as usize];
             let at = queue.now().as_nanos() + chance.between(0, far);
+            // Many at one time, added long before it, shortly before it and at it.
+            let at = if chance.between(0, 1) == 0 { at } else { at.next_multiple_of(1_000_000) };
             queue.push(Instant::from_nanos(at), Happening::Pump(number));
             expected.insert((at, number));
             while chance.between(0, 9) > 4
