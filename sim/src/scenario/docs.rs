@@ -105,11 +105,11 @@ impl Visitor for Docs {
     }
 
     fn section<T: Section>(&mut self, key: &'static str, _: &mut T) {
-        debug_assert!(self.top, "{key} is a section in a section");
+        assert!(self.top, "{key} is a section in a section");
     }
 
     fn sections<T: Section + Default>(&mut self, key: &'static str, _: &mut Vec<T>) {
-        debug_assert!(self.top, "{key} is a section in a section");
+        assert!(self.top, "{key} is a section in a section");
     }
 }
 
