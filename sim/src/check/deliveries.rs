@@ -40,6 +40,17 @@ pub(super) enum Kind {
     Either,
 }
 
+/// What a session had of a message before a copy came.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    received: bool,
+    copies: u32,
+    acked: Option<Instant>,
+    /// Connection of the last copy, and when it came.
+    conn: u32,
+    received_at: Instant,
+}
+
 /// The parts of a message that rules about its deliveries look at.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
@@ -266,7 +277,13 @@ impl State {
         let (epoch, counts) = (known.epoch, known.settled);
         let Some(of) = self.message(message.uid) else { return };
         let target = of.target(id, epoch, counts);
-        let before = target.clone();
+        let before = Before {
+            received: target.received,
+            copies: target.copies,
+            acked: target.acked,
+            conn: target.conn,
+            received_at: target.received_at,
+        };
         target.received = true;
         target.received_at = now;
         target.conn = conn;
@@ -289,8 +306,8 @@ impl State {
             cx.owe(Check::Duplicate);
         }
         if let Some(last_conn) = last_conn.filter(|_| again) {
-            let before = super::publishes::Target { conn: last_conn, ..before };
-            return self.judge_again(conn, facts, message, &before, cx);
+            let before = Before { conn: last_conn, ..before };
+            return self.judge_again(conn, facts, message, before, cx);
         }
         if facts.dup && !before.received {
             self.judge_first_dup(conn, facts, message, cx);
@@ -342,14 +359,7 @@ impl State {
     }
 
     /// A copy with DUP of what had come before.
-    fn judge_again(
-        &mut self,
-        conn: u32,
-        facts: &ReceiveFacts,
-        message: &Facts,
-        before: &super::publishes::Target,
-        cx: &mut Cx<'_>,
-    ) {
+    fn judge_again(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, before: Before, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
         let retries = self.limits.retries && !c.v5;
         if facts.qos != QoS::AtLeastOnce || retries || before.conn == u32::MAX {

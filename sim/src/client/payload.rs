@@ -61,20 +61,36 @@ pub(crate) const fn has_properties(uid: Uid) -> bool {
     mix((uid.publisher.0 as u64) << 32 | uid.number as u64) & 3 == 0
 }
 
-/// Appends those of a message: all kinds of them, and User Properties whose order counts.
+/// Appends those of a message.
 pub(crate) fn properties(uid: Uid, out: &mut Vec<u8>) {
+    with_properties(uid, |properties| properties.write_forwardable(out));
+}
+
+/// Whether the properties that a server passes on are those of a message, or none if it has none.
+pub(crate) fn are_unaltered(came: &PublishProperties<'_>, uid: Uid, has_some: bool) -> bool {
+    let same = |sent: &PublishProperties<'_>| {
+        came.payload_format_indicator == sent.payload_format_indicator
+            && came.content_type == sent.content_type
+            && came.response_topic == sent.response_topic
+            && came.correlation_data == sent.correlation_data
+            && came.user_properties == sent.user_properties
+    };
+    if has_some { with_properties(uid, same) } else { same(&PublishProperties::default()) }
+}
+
+/// The properties of a message: all kinds of them, and User Properties whose order counts.
+fn with_properties<R>(uid: Uid, call: impl FnOnce(&PublishProperties<'_>) -> R) -> R {
     let chance = mix(u64::from(uid.publisher.0) << 32 | u64::from(uid.number)) >> 2;
     let correlation = chance.to_le_bytes();
     let (first, second) = (if chance & 1 == 0 { "1" } else { "2" }, if chance & 2 == 0 { "" } else { "two" });
     let user = [("b", first), ("a", second), ("b", "3")];
-    PublishProperties {
+    call(&PublishProperties {
         content_type: (chance & 4 == 0).then_some("text/x"),
         response_topic: (chance & 8 == 0).then_some("answer"),
         correlation_data: (chance & 16 == 0).then_some(&correlation[..]),
         user_properties: UserProperties::new(&user),
         ..PublishProperties::default()
-    }
-    .write_forwardable(out);
+    })
 }
 
 const fn key(uid: Uid, topic: u64, len: u32) -> u64 {

@@ -123,7 +123,9 @@ impl Client {
         let Some(topic) = self.topic_of(publish, cx) else { return };
         let Some(conn) = self.conn() else { return };
         let named = payload::read(publish.payload, topic.hash);
-        let uid = named.filter(|(uid, with)| self.are_unaltered(publish, *uid, *with)).map(|(uid, _)| uid);
+        let v5 = self.spec.version == ProtocolVersion::V5;
+        let unaltered = |uid, has_some| !v5 || payload::are_unaltered(&publish.properties, uid, has_some);
+        let uid = named.filter(|(uid, has_some)| unaltered(*uid, *has_some)).map(|(uid, _)| uid);
         let identifiers = publish.properties.subscription_identifiers;
         let facts = ReceiveFacts {
             pid: publish.packet_id.map(PacketId::get),
@@ -158,21 +160,6 @@ impl Client {
             hand_on(conn, uid, publish.qos, cx);
         }
         self.ack(AckKind::Pubrec, pid, ReasonCode::Success, key, cx);
-    }
-
-    /// Whether the properties that a server passes on are what the publisher sent.
-    fn are_unaltered(&mut self, publish: &Publish<'_>, uid: Uid, with_properties: bool) -> bool {
-        if self.spec.version != ProtocolVersion::V5 {
-            return true;
-        }
-        self.properties.clear();
-        if with_properties {
-            payload::properties(uid, &mut self.properties);
-        }
-        let len = self.properties.len();
-        publish.properties.write_forwardable(&mut self.properties);
-        let (sent, came) = self.properties.split_at(len);
-        sent == came
     }
 
     /// The Topic Name, from its alias if need be.

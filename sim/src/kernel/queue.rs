@@ -178,9 +178,13 @@ impl Queue {
             return Some(what);
         }
         let First { slot, place, .. } = self.first;
-        let (at, what) = self.near[slot].remove(place);
-        if self.near[slot].is_empty() {
+        let entries = &mut self.near[slot];
+        let (at, what) = entries[place];
+        if entries.len() == 1 {
+            entries.clear();
             self.taken &= !(1 << slot);
+        } else {
+            entries.remove(place);
         }
         self.now = at;
         self.first = self.first_near();
