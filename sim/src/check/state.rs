@@ -326,8 +326,9 @@ impl State {
     #[inline]
     pub(super) fn begin(&mut self, cx: &Cx<'_>) {
         self.sequence += 1;
-        let due = self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER < cx.now);
-        if due || self.patient.front().is_some_and(|(at, _)| *at + PATIENCE < cx.now) {
+        // Many at once: what they need from memory comes together.
+        let due = self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER + FORGET_EVERY < cx.now);
+        if due || self.patient.front().is_some_and(|(at, _)| *at + PATIENCE + FORGET_EVERY < cx.now) {
             self.forget(cx.now);
         }
     }
@@ -510,6 +511,9 @@ impl Lanes {
 
 /// A message that everybody has is remembered for so long.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(10);
+
+/// How long what may be forgotten waits for others.
+const FORGET_EVERY: Duration = Duration::from_millis(100);
 
 /// What nobody acknowledges is remembered for so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
