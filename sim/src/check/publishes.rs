@@ -61,7 +61,7 @@ pub(super) struct Message {
 }
 
 /// A session that may get a message.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Target {
     pub(super) id: u32,
     pub(super) epoch: u32,
@@ -304,10 +304,22 @@ impl State {
             }
             return;
         }
+        self.remember(conn.0, uid, facts, (id, epoch, topic), cx);
+    }
+
+    /// A message that was not known before.
+    fn remember(
+        &mut self,
+        conn: u32,
+        uid: Uid,
+        facts: &PublishFacts,
+        (id, epoch, topic): (u32, u32, u32),
+        cx: &Cx<'_>,
+    ) {
         let mut place = self.spare.messages.pop();
         let mut targets = place.as_mut().map(|old| core::mem::take(&mut old.targets)).unwrap_or_default();
         targets.clear();
-        self.count_matches(topic, facts.size, conn.0, &mut targets, cx);
+        self.count_matches(topic, facts.size, conn, &mut targets, cx);
         let aging = match facts.qos {
             // Nobody acknowledges it, so a session that may get it may get it for as long as anybody is patient.
             QoS::AtMostOnce if !targets.is_empty() => &mut self.patient,
@@ -323,13 +335,13 @@ impl State {
             size: facts.size,
             sent: cx.now,
             resent: cx.now,
-            first: sequence,
-            last: sequence,
+            first: self.sequence,
+            last: self.sequence,
             accepted: None,
             accepted_at: None,
             logical: 1,
             forgotten: 0,
-            conn: conn.0,
+            conn,
             id,
             epoch,
             pid: facts.pid.unwrap_or(0),

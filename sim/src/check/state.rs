@@ -70,6 +70,7 @@ pub(super) struct State {
 /// Memory of what was forgotten, for what comes: a busy run has many thousand messages, and fresh memory is slow.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
+    #[allow(clippy::vec_box)] // the boxes are what is kept
     pub(super) messages: Vec<Box<Message>>,
     pub(super) copies: Vec<Vec<(u32, u32)>>,
 }
