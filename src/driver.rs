@@ -20,7 +20,8 @@ use std::task::{Context, Poll};
 use newtmq_base::{ConnId, Instant, ListenerId, RequestId, ShardId};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{
-    AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, Shard, ShardInput, Verdict, WriteBatch,
+    AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, RecoveredChunk, Shard, ShardInput,
+    Verdict, WriteBatch,
 };
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::mpsc;
@@ -142,6 +143,12 @@ impl<P: Poller> Driver<P> {
     pub fn stored_by(mut self, desk: Option<Desk>) -> Driver<P> {
         self.desk = desk;
         self
+    }
+
+    /// Takes in some of what was stored before this start.
+    pub fn recover(&mut self, chunk: Box<RecoveredChunk>) {
+        self.shard.handle(self.now, ShardInput::Recovered(chunk), &mut self.out);
+        self.take_outputs();
     }
 
     /// What watches the streams.
@@ -437,7 +444,6 @@ impl<P: Poller> Driver<P> {
     /// The store says something.
     fn hear(&mut self, news: News) {
         let input = match news {
-            News::Recovered(chunk) => ShardInput::Recovered(chunk),
             News::Stored { upto, segment } => ShardInput::Stored { upto, segment },
             News::State(state) => ShardInput::Store(state),
             News::Renew { before } => ShardInput::Renew { before },

@@ -21,7 +21,7 @@ use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reload};
 use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
-use crate::store::{self, Desk, News, Opened, Writer};
+use crate::store::{self, Desk, Opened, Writer};
 use crate::{listener, memory, settings};
 
 /// What a broker is started with.
@@ -147,12 +147,12 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         };
         shards.push(Shard::new(config.clone(), boot));
     }
-    let (stored, desk) = match opened {
+    let (stored, desk, replay) = match opened {
         Some(opened) => {
-            let (writer, storage, desk) = start_writer(options, opened, &config, &shards[0], &office)?;
-            (Some((writer, storage)), Some(desk))
+            let (writer, storage, desk, replay) = start_writer(options, opened, &office)?;
+            (Some((writer, storage)), Some(desk), Some(replay))
         }
-        None => (None, None),
+        None => (None, None, None),
     };
     let mut drivers = Vec::new();
     for (shard, mail) in shards.into_iter().zip(mailboxes) {
@@ -161,6 +161,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         drivers.push(driver.stored_by(desk.clone()));
     }
     drop(desk);
+    if let Some(replay) = replay {
+        hand_out(replay, &mut drivers, &config);
+    }
     let boot = ControlBoot {
         now: clock.now(),
         wall: rt::wall_time(),
@@ -217,30 +220,31 @@ fn warn_of_what_is_there(data: &Path) {
     }
 }
 
-/// Gives the shards what was stored, and starts the thread that writes.
+/// Starts the thread that writes; what was stored is still to be handed out.
 fn start_writer(
     options: &RunOptions,
     opened: Opened,
-    config: &ShardConfig,
-    first: &Shard,
     office: &Office<Stream>,
-) -> anyhow::Result<(Writer, Storage, Desk)> {
+) -> anyhow::Result<(Writer, Storage, Desk, Replay)> {
     let Opened { wal, replay, folder } = opened;
     let (sessions, retained) = replay.counts();
-    hand_out(replay, options.shards, config, first, office);
     let of = &options.config.store;
     let keeper = Keeper::new(wal, store::keeper_config(of), options.shards);
     let (writer, desk) = Writer::start(keeper, of.group_wait, office.clone()).context("start the store's thread")?;
-    Ok((writer, Storage::Folder { folder, sessions, retained }, desk))
+    Ok((writer, Storage::Folder { folder, sessions, retained }, desk, replay))
 }
 
-/// Each shard gets its clients' sessions and its topics' retained messages.
-fn hand_out(replay: Replay, shards: u16, config: &ShardConfig, first: &Shard, office: &Office<Stream>) {
+/// Each shard gets its clients' sessions and its topics' retained messages, some at a time: there is never a second copy of
+/// all of them. Before the drivers have threads of their own, so that what this gives back is used again at once.
+fn hand_out(replay: Replay, drivers: &mut [Driver<Streams>], config: &ShardConfig) {
     let zone = |name: &str| config.zones.iter().find(|zone| *zone.name == *name).unwrap_or(&config.zones[0]);
-    // Client Identifiers and Topic Names are divided alike.
-    let chunks = replay.divide(shards, |name| first.home(name).0, |name| zone(name).session);
-    for (shard, chunk) in (0..).map(ShardId).zip(chunks) {
-        office.store(shard, News::Recovered(Box::new(chunk)));
+    let mut dividing = replay.divide(drivers.len().try_into().expect("shards are counted with 16 bits"));
+    loop {
+        // Client Identifiers and Topic Names are divided alike.
+        let home = |name: &str| drivers[0].shard().home(name).0;
+        let next = dividing.next_chunk(store::HANDED_AT_ONCE, home, |name| zone(name).session);
+        let Some((shard, chunk)) = next else { return };
+        drivers[usize::from(shard.0)].recover(Box::new(chunk));
     }
 }
 

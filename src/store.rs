@@ -24,6 +24,8 @@ use crate::config;
 
 /// How much of the log is read at a time.
 const CHUNK_BYTES: usize = 4 << 20;
+/// How many sessions or retained messages are handed out at a time.
+pub const HANDED_AT_ONCE: usize = 1024;
 /// Time between two words about how far it is.
 const PROGRESS: Duration = Duration::from_secs(2);
 /// A bar is drawn anew after this.

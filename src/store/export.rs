@@ -19,7 +19,7 @@ use newtmq_store::{BlobId, Opening, Wal, WalConfig, segment_number};
 use serde_json::{Value, json};
 
 use super::tool::ANY;
-use super::{FileDisk, StoreError, UPGRADES, prepare};
+use super::{FileDisk, HANDED_AT_ONCE, StoreError, UPGRADES, prepare};
 use crate::data::DataDir;
 
 /// What was written or read.
@@ -55,7 +55,8 @@ pub(super) fn export(replay: Replay, to: Option<&Path>) -> Result<Counts, StoreE
 fn write_lines(replay: Replay, out: &mut impl io::Write) -> io::Result<Counts> {
     let mut counts = Counts::default();
     writeln!(out, "{}", json!({ "type": "export", "format": LINES, "now_ms": millis(replay.now()) }))?;
-    for chunk in replay.divide(1, |_| 0, |_| ANY) {
+    let mut dividing = replay.divide(1);
+    while let Some((_, chunk)) = dividing.next_chunk(HANDED_AT_ONCE, |_| 0, |_| ANY) {
         for restored in chunk.sessions {
             let snapshot = restored.session.snapshot(restored.id, &restored.zone, restored.detached);
             let messages: BTreeMap<MessageId, &Message> =

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::iter;
 use std::path::{Path, PathBuf};
 
 use newtmq_node::{Lost, Replay};
@@ -11,7 +12,10 @@ use newtmq_session::SessionLimits;
 use newtmq_store::{Disk, Opening, Report, WalConfig, segment_number};
 use serde_json::{Value, json};
 
-use super::{CHUNK_BYTES, FORMAT_FILE, FileDisk, ReadOnly, STORE_FOLDER, StoreError, apply, check, export, format};
+use super::{
+    CHUNK_BYTES, FORMAT_FILE, FileDisk, HANDED_AT_ONCE, ReadOnly, STORE_FOLDER, StoreError, apply, check, export,
+    format,
+};
 use crate::data::DataDir;
 
 /// How often something is tried again that a running broker has changed meanwhile.
@@ -205,9 +209,16 @@ pub fn verify(data: &Path) -> Result<Summary, StoreError> {
 
 fn summary(data: &Path) -> Result<Summary, StoreError> {
     let (replay, mut summary) = read(data)?;
-    let [chunk] = &replay.divide(1, |_| 0, |_| ANY)[..] else { unreachable!("one shard has one chunk") };
-    summary.waiting = chunk.sessions.iter().map(|of| of.session.queue_len() + of.session.inflight_len()).sum();
+    summary.waiting = waiting(replay);
     Ok(summary)
+}
+
+/// Messages that wait for sessions.
+fn waiting(replay: Replay) -> usize {
+    let mut dividing = replay.divide(1);
+    let chunks = iter::from_fn(|| dividing.next_chunk(HANDED_AT_ONCE, |_| 0, |_| ANY));
+    let sessions = chunks.flat_map(|(_, chunk)| chunk.sessions);
+    sessions.map(|of| of.session.queue_len() + of.session.inflight_len()).sum()
 }
 
 /// Reads all of it and changes nothing.
@@ -274,8 +285,7 @@ pub fn repair(data: &Path) -> Result<Summary, StoreError> {
     let disk = FileDisk::open(&folder_of).map_err(StoreError::io("open", &folder))?;
     let opening = Opening::start(disk, WalConfig::default()).map_err(|error| StoreError::of_open(&folder, error))?;
     let (replay, mut summary) = read_log(opening, &folder)?;
-    let [chunk] = &replay.divide(1, |_| 0, |_| ANY)[..] else { unreachable!("one shard has one chunk") };
-    summary.waiting = chunk.sessions.iter().map(|of| of.session.queue_len() + of.session.inflight_len()).sum();
+    summary.waiting = waiting(replay);
     Ok(summary)
 }
 

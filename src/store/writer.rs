@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use newtmq_base::ShardId;
-use newtmq_node::{Batch, Durability, Keeper, KeeperNext, KeeperOutput, RecoveredChunk, StoreState};
+use newtmq_node::{Batch, Durability, Keeper, KeeperNext, KeeperOutput, StoreState};
 use newtmq_store::Disk;
 use tokio::sync::oneshot;
 
@@ -30,8 +30,6 @@ const RETRY: Duration = Duration::from_millis(200);
 /// What the writer tells a driver.
 #[derive(Debug)]
 pub enum News {
-    /// What was stored before this start.
-    Recovered(Box<RecoveredChunk>),
     /// Batches are stored.
     Stored {
         /// All up to this one.

@@ -33,7 +33,7 @@ pub use memory::{MemoryGauge, MemoryMarks};
 pub use outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_MAX_BYTES};
 pub use place::{GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
 pub use rate::Rate;
-pub use replay::{Lost, Replay, TIME_BEHIND_MAX};
+pub use replay::{Dividing, Lost, Replay, TIME_BEHIND_MAX};
 pub use shard::{LANE_HIGH_BYTES, Shard, TimerKind};
 pub use store::{Batch, Durability, Joint, RecoveredChunk, RecoveredRetained, StoreState};
 pub use traffic::Traffic;

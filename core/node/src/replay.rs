@@ -2,9 +2,10 @@
 //! shards, so a node may start with another number of them.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
+use std::sync::Arc;
 
-use newtmq_base::{Instant, planted};
+use newtmq_base::{Instant, ShardId, planted};
 use newtmq_session::{Message, MessageId, Missing, Record, Restoring, SessionId, SessionLimits};
 
 use crate::store::{RecoveredChunk, RecoveredRetained};
@@ -12,7 +13,9 @@ use crate::store::{RecoveredChunk, RecoveredRetained};
 /// Everything that a log holds, as far as it was read.
 #[derive(Debug, Default)]
 pub struct Replay {
-    sessions: BTreeMap<SessionId, Restoring>,
+    /// Each in a box of its own, so that what is handed out makes room for what becomes of it.
+    sessions: BTreeMap<SessionId, Box<Restoring>>,
+    zones: BTreeSet<Arc<str>>,
     retained: BTreeMap<String, RecoveredRetained>,
     /// Blocks of the segment that is being read.
     messages: BTreeMap<MessageId, Message>,
@@ -57,25 +60,28 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record, segment: u64) {
-        let Replay { sessions, retained, messages, now, lost, starts } = self;
+        let Replay { sessions, zones, retained, messages, now, lost, starts } = self;
         let find = |id: MessageId| messages.get(&id).cloned();
         match record {
             Record::Time { now: stored } => *now = stored.max(*now),
             Record::Create { session, client, zone } => {
                 starts.insert((session.0 >> 48) as u16);
-                match Restoring::create(session, &client, &zone, segment) {
-                    Some(restoring) => drop(sessions.insert(session, restoring)),
+                match Restoring::create(session, &client, shared(zones, &zone), segment) {
+                    Some(restoring) => drop(sessions.insert(session, Box::new(restoring))),
                     None => lost.unreadable += 1,
                 };
             }
-            Record::Snapshot(snapshot) => match Restoring::from_snapshot(&snapshot, segment, &find) {
-                Some((restoring, missing)) => {
-                    starts.insert((snapshot.session.0 >> 48) as u16);
-                    lost.messages += missing.len() as u64;
-                    sessions.insert(snapshot.session, restoring);
+            Record::Snapshot(snapshot) => {
+                let zone = shared(zones, &snapshot.zone);
+                match Restoring::from_snapshot(&snapshot, zone, segment, &find) {
+                    Some((restoring, missing)) => {
+                        starts.insert((snapshot.session.0 >> 48) as u16);
+                        lost.messages += missing.len() as u64;
+                        sessions.insert(snapshot.session, Box::new(restoring));
+                    }
+                    None => lost.unreadable += 1,
                 }
-                None => lost.unreadable += 1,
-            },
+            }
             Record::End { session } => drop(sessions.remove(&session)),
             Record::Retain { topic, message: None } => drop(retained.remove(&topic)),
             Record::Retain { topic, message: Some((id, expires)) } => match find(id) {
@@ -137,34 +143,79 @@ impl Replay {
         (self.sessions.len(), self.retained.len())
     }
 
-    /// Divides it among shards; `home` says which one a Client Identifier or a Topic Name belongs to, `limits` those of a
-    /// zone. Of two sessions of one client the later one is the client's: the earlier one's end was lost.
+    /// Begins to divide it among shards. Of two sessions of one client the later one is the client's: the earlier one's end
+    /// was lost.
     #[must_use]
-    pub fn divide(
-        self,
-        shards: u16,
+    pub fn divide(self, shards: u16) -> Dividing {
+        let mut clients: Vec<(&str, SessionId)> = self.sessions.iter().map(|(id, of)| (of.client(), *id)).collect();
+        clients.sort_unstable();
+        let earlier = clients.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].1);
+        Dividing {
+            earlier: earlier.collect(),
+            sessions: self.sessions.into_iter(),
+            retained: self.retained.into_iter(),
+            ready: (0..shards).map(|_| RecoveredChunk::default()).collect(),
+            ended: 0,
+        }
+    }
+}
+
+/// What was stored, on its way to the shards. What is handed out is not kept.
+#[derive(Debug)]
+pub struct Dividing {
+    sessions: btree_map::IntoIter<SessionId, Box<Restoring>>,
+    /// Sessions whose clients have later ones.
+    earlier: BTreeSet<SessionId>,
+    retained: btree_map::IntoIter<String, RecoveredRetained>,
+    /// By shard.
+    ready: Vec<RecoveredChunk>,
+    /// Shards that have their last one.
+    ended: u16,
+}
+
+impl Dividing {
+    /// The next chunk and its shard: `at_once` sessions and retained messages, or all that are left. Every shard's last one
+    /// comes at the end. `home` says which shard a Client Identifier or a Topic Name belongs to, `limits` those of a zone.
+    pub fn next_chunk(
+        &mut self,
+        at_once: usize,
         home: impl Fn(&str) -> u16,
         limits: impl Fn(&str) -> SessionLimits,
-    ) -> Vec<RecoveredChunk> {
-        let chunk = || RecoveredChunk { sessions: Vec::new(), retained: Vec::new(), last: true };
-        let mut chunks: Vec<RecoveredChunk> = (0..shards).map(|_| chunk()).collect();
-        let mut clients: BTreeMap<String, SessionId> = BTreeMap::new();
-        for (id, restoring) in &self.sessions {
-            clients.insert(restoring.client().to_owned(), *id);
-        }
-        for (id, restoring) in self.sessions {
-            if clients.get(restoring.client()) != Some(&id) {
-                continue;
+    ) -> Option<(ShardId, RecoveredChunk)> {
+        loop {
+            let shard = if let Some((id, restoring)) = self.sessions.next() {
+                if self.earlier.contains(&id) {
+                    continue;
+                }
+                let shard = home(restoring.client());
+                let limits = limits(restoring.zone());
+                self.ready[usize::from(shard)].sessions.push(restoring.finish(&limits));
+                shard
+            } else if let Some((topic, retained)) = self.retained.next() {
+                let shard = home(&topic);
+                self.ready[usize::from(shard)].retained.push(retained);
+                shard
+            } else {
+                let chunk = self.ready.get_mut(usize::from(self.ended)).map(core::mem::take)?;
+                self.ended += 1;
+                return Some((ShardId(self.ended - 1), RecoveredChunk { last: true, ..chunk }));
+            };
+            let ready = &mut self.ready[usize::from(shard)];
+            if ready.sessions.len() + ready.retained.len() >= at_once {
+                return Some((ShardId(shard), core::mem::take(ready)));
             }
-            let shard = usize::from(home(restoring.client()));
-            let limits = limits(restoring.zone());
-            chunks[shard].sessions.push(restoring.finish(&limits));
         }
-        for (topic, retained) in self.retained {
-            chunks[usize::from(home(&topic))].retained.push(retained);
-        }
-        chunks
     }
+}
+
+/// The one copy of a zone's name.
+fn shared(zones: &mut BTreeSet<Arc<str>>, zone: &str) -> Arc<str> {
+    if let Some(known) = zones.get(zone) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = zone.into();
+    zones.insert(Arc::clone(&new));
+    new
 }
 
 /// What the clock may be behind at most when a log is read: how much longer something may live.

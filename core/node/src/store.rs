@@ -105,7 +105,7 @@ pub enum StoreState {
 }
 
 /// Something that was stored before this start, for a shard.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RecoveredChunk {
     /// Sessions of its clients.
     pub sessions: Vec<Restored>,

@@ -341,19 +341,17 @@ impl Flow {
         Flow { next_dseq, oldest_dseq: next_dseq, ..Flow::default() }
     }
 
-    /// Takes in what a log held: what may have been sent, with whether its PUBREC had come, and what waits, with its
-    /// priority.
+    /// Takes in what a log held: what may have been sent, with whether its PUBREC had come, and what waits, by priority,
+    /// the highest first.
     pub(crate) fn restore(
         &mut self,
         in_flight: Vec<(Delivery, bool)>,
-        waiting: Vec<(u8, Delivery)>,
+        waiting: Vec<(u8, VecDeque<Delivery>)>,
         qos2_in: impl Iterator<Item = PacketId>,
     ) {
         let entry = |(delivery, released)| InFlight { delivery, age: 0, released, sent_before: true };
         self.inflight = in_flight.into_iter().map(entry).collect();
-        for (priority, delivery) in waiting {
-            self.queue.push(priority, delivery);
-        }
+        self.queue = Queue::of(waiting);
         self.qos2_in = qos2_in.map(|packet_id| (packet_id.get(), 0)).collect();
         self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(self.next_dseq);
     }

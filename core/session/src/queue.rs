@@ -83,6 +83,19 @@ impl Queue {
         self.qos0 > 0
     }
 
+    /// From its lanes, the highest priority first.
+    pub(crate) fn of(mut lanes: Vec<(u8, VecDeque<Delivery>)>) -> Queue {
+        debug_assert!(lanes.is_sorted_by(|(one, _), (next, _)| one > next));
+        lanes.retain(|(_, lane)| !lane.is_empty());
+        let mut queue = Queue::default();
+        for delivery in lanes.iter().flat_map(|(_, lane)| lane) {
+            queue.len += 1;
+            queue.bytes += delivery.message.size();
+            queue.qos0 += usize::from(delivery.qos == QoS::AtMostOnce);
+        }
+        Queue { lanes, ..queue }
+    }
+
     pub(crate) fn push(&mut self, priority: u8, delivery: Delivery) {
         self.len += 1;
         self.bytes += delivery.message.size();

@@ -3,7 +3,8 @@
 //! Which deliveries were handed to a connection is not in the log. After a restart those that may have been, within the
 //! window, are sent again with DUP; the others keep their places in the queue. QoS 0 messages are not in the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{ClientId, OwnedTopicFilter, PacketId, QoS};
@@ -15,35 +16,42 @@ use crate::session::{Session, SessionLimits, Will};
 use crate::subscriptions::{SubscriptionEntry, Subscriptions};
 use crate::{AckKind, Message, MessageId};
 
-/// A session that records are applied to.
+/// A session that records are applied to. A start has all of them in memory at once, so it has what the session will have,
+/// and little more.
 #[derive(Debug)]
 pub struct Restoring {
     id: SessionId,
     client: ClientId,
-    zone: String,
+    zone: Arc<str>,
     expiry_interval: u32,
     detached: Option<Instant>,
     subscriptions: Subscriptions,
     readings: BTreeSet<OwnedTopicFilter>,
-    /// By dseq.
-    deliveries: BTreeMap<u64, Entry>,
+    /// In the order of dseq.
+    deliveries: VecDeque<Delivery>,
+    /// By dseq, of those of which there is something to say.
+    marks: BTreeMap<u64, Mark>,
     next_dseq: u64,
     /// Deliveries before this one may have been sent.
     sent_before: u64,
-    qos2_in: BTreeSet<u16>,
+    /// Sorted.
+    qos2_in: Vec<u16>,
     will: Option<Box<Will>>,
     /// Segment of the log that it begins in.
     segment: u64,
 }
 
-#[derive(Debug)]
-struct Entry {
-    delivery: Delivery,
+/// What is unusual about a delivery: without priorities, those that wait have none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Mark {
     priority: u8,
     /// It was certainly sent.
     sent: bool,
     released: bool,
 }
+
+/// Room for so few deliveries is not worth giving back.
+const ROOM_MIN: usize = 16;
 
 /// A session as it was when the log ended.
 #[derive(Debug)]
@@ -53,7 +61,7 @@ pub struct Restored {
     /// The session.
     pub session: Session,
     /// Name of its zone.
-    pub zone: String,
+    pub zone: Arc<str>,
     /// When its client went; none if it was connected when the log ended.
     pub detached: Option<Instant>,
     /// Subscriptions to which retained messages were on their way.
@@ -72,21 +80,22 @@ pub enum Missing {
 }
 
 impl Restoring {
-    /// From [`Record::Create`]; none if the Client Identifier is none.
+    /// From [`Record::Create`]; none if the Client Identifier is none. Sessions of a zone share its name.
     #[must_use]
-    pub fn create(id: SessionId, client: &str, zone: &str, segment: u64) -> Option<Restoring> {
+    pub fn create(id: SessionId, client: &str, zone: Arc<str>, segment: u64) -> Option<Restoring> {
         Some(Restoring {
             id,
             client: ClientId::new(client).ok()?,
-            zone: zone.into(),
+            zone,
             expiry_interval: 0,
             detached: None,
             subscriptions: Subscriptions::default(),
             readings: BTreeSet::new(),
-            deliveries: BTreeMap::new(),
+            deliveries: VecDeque::new(),
+            marks: BTreeMap::new(),
             next_dseq: 0,
             sent_before: 0,
-            qos2_in: BTreeSet::new(),
+            qos2_in: Vec::new(),
             will: None,
             segment,
         })
@@ -96,10 +105,11 @@ impl Restoring {
     #[must_use]
     pub fn from_snapshot(
         snapshot: &SnapshotRecord,
+        zone: Arc<str>,
         segment: u64,
         message: &impl Fn(MessageId) -> Option<Message>,
     ) -> Option<(Restoring, Vec<Missing>)> {
-        let mut restoring = Restoring::create(snapshot.session, &snapshot.client, &snapshot.zone, segment)?;
+        let mut restoring = Restoring::create(snapshot.session, &snapshot.client, zone, segment)?;
         let mut missing = Vec::new();
         restoring.expiry_interval = snapshot.expiry_interval;
         restoring.detached = snapshot.detached;
@@ -107,11 +117,13 @@ impl Restoring {
             let entry = SubscriptionEntry { options: *options, identifier: *identifier };
             restoring.subscriptions.insert(filter.clone(), entry);
         }
+        restoring.deliveries.reserve_exact(snapshot.deliveries.len());
         for delivery in &snapshot.deliveries {
             missing.extend(restoring.enqueue(delivery, message).err());
         }
         restoring.next_dseq = snapshot.next_dseq.max(restoring.next_dseq);
         restoring.qos2_in = snapshot.qos2_in.iter().map(|packet_id| packet_id.get()).collect();
+        restoring.qos2_in.sort_unstable();
         missing.extend(restoring.set_will(snapshot.will.as_ref(), message).err());
         Some((restoring, missing))
     }
@@ -155,14 +167,22 @@ impl Restoring {
             Record::Reading { filter, done: false, .. } => drop(self.readings.insert(filter)),
             Record::Enqueue { delivery, .. } => return self.enqueue(&delivery, message),
             Record::Ack { packet_id, kind, .. } => return self.ack(packet_id, kind),
-            Record::Drop { dseq, .. } => return self.deliveries.remove(&dseq).map(drop).ok_or(Missing::Nothing),
+            Record::Drop { dseq, .. } => self.remove(self.position(dseq).map_err(|_| Missing::Nothing)?),
             Record::PubrecOut { packet_id, .. } => {
                 let at = self.find(packet_id).ok_or(Missing::Nothing)?;
-                self.deliveries.entry(at).and_modify(|entry| entry.released = true);
+                self.marks.entry(self.deliveries[at].dseq).or_default().released = true;
             }
             Record::Qos2In { .. } if planted!(Qos2IdsNotRestored) => {}
-            Record::Qos2In { packet_id, .. } => drop(self.qos2_in.insert(packet_id.get())),
-            Record::Qos2Rel { packet_id, .. } => drop(self.qos2_in.remove(&packet_id.get())),
+            Record::Qos2In { packet_id, .. } => {
+                if let Err(at) = self.qos2_in.binary_search(&packet_id.get()) {
+                    self.qos2_in.insert(at, packet_id.get());
+                }
+            }
+            Record::Qos2Rel { packet_id, .. } => {
+                if let Ok(at) = self.qos2_in.binary_search(&packet_id.get()) {
+                    self.qos2_in.remove(at);
+                }
+            }
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Create { .. }
             | Record::End { .. }
@@ -191,28 +211,52 @@ impl Restoring {
             retain: record.retain,
             again: false,
         };
-        let entry = Entry { delivery, priority: record.priority, sent: record.sent, released: record.released };
-        self.deliveries.insert(record.dseq, entry);
+        match self.position(record.dseq) {
+            Ok(at) => self.deliveries[at] = delivery,
+            // Nearly always the last one.
+            Err(at) => self.deliveries.insert(at, delivery),
+        }
+        let mark = Mark { priority: record.priority, sent: record.sent, released: record.released };
+        if mark == Mark::default() {
+            self.marks.remove(&record.dseq);
+        } else {
+            self.marks.insert(record.dseq, mark);
+        }
         Ok(())
     }
 
-    /// The live delivery that has a Packet Identifier: there is one at most.
-    fn find(&self, packet_id: PacketId) -> Option<u64> {
-        let (first, last) = (*self.deliveries.first_key_value()?.0, *self.deliveries.last_key_value()?.0);
+    /// Where a delivery is, or where it belongs.
+    fn position(&self, dseq: u64) -> Result<usize, usize> {
+        match self.deliveries.back() {
+            Some(last) if last.dseq >= dseq => self.deliveries.binary_search_by_key(&dseq, |delivery| delivery.dseq),
+            _ => Err(self.deliveries.len()),
+        }
+    }
+
+    /// Where the live delivery is that has a Packet Identifier: there is one at most.
+    fn find(&self, packet_id: PacketId) -> Option<usize> {
+        let (first, last) = (self.deliveries.front()?.dseq, self.deliveries.back()?.dseq);
         let residue = u64::from(packet_id.get()) - 1;
         let start = first - first % PACKET_IDS + residue;
         let start = if start < first { start + PACKET_IDS } else { start };
-        (start..=last).step_by(PACKET_IDS as usize).find(|dseq| self.deliveries.contains_key(dseq))
+        (start..=last).step_by(PACKET_IDS as usize).find_map(|dseq| self.position(dseq).ok())
     }
 
     fn ack(&mut self, packet_id: PacketId, kind: AckKind) -> Result<(), Missing> {
         let at = self.find(packet_id).ok_or(Missing::Nothing)?;
         debug_assert!(matches!(
-            (kind, self.deliveries[&at].delivery.qos),
+            (kind, self.deliveries[at].qos),
             (AckKind::Puback, QoS::AtLeastOnce) | (AckKind::Pubcomp | AckKind::PubrecError, QoS::ExactlyOnce)
         ));
-        self.deliveries.remove(&at);
+        self.remove(at);
         Ok(())
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(delivery) = self.deliveries.remove(at) {
+            self.marks.remove(&delivery.dseq);
+        }
+        give_room_back(&mut self.deliveries);
     }
 
     fn set_will(
@@ -228,37 +272,60 @@ impl Restoring {
         Ok(())
     }
 
+    /// Deliveries by priority, the highest first, each in its order: as they were sent.
+    fn lanes(&mut self) -> Vec<(u8, VecDeque<Delivery>)> {
+        let deliveries = core::mem::take(&mut self.deliveries);
+        if self.marks.values().all(|mark| mark.priority == 0) {
+            return vec![(0, deliveries)];
+        }
+        let mut lanes: BTreeMap<u8, VecDeque<Delivery>> = BTreeMap::new();
+        for delivery in deliveries {
+            let priority = self.marks.get(&delivery.dseq).map_or(0, |mark| mark.priority);
+            lanes.entry(priority).or_default().push_back(delivery);
+        }
+        lanes.into_iter().rev().collect()
+    }
+
     /// The session. What may have been sent is in flight, within the zone's window; what is left waits.
     #[must_use]
-    pub fn finish(self, limits: &SessionLimits) -> Restored {
-        let mut entries: Vec<Entry> = self.deliveries.into_values().collect();
-        // As they were sent: by priority, and each in its order.
-        entries.sort_by_key(|entry| (core::cmp::Reverse(entry.priority), entry.delivery.dseq));
+    pub fn finish(mut self, limits: &SessionLimits) -> Restored {
+        let mut lanes = self.lanes();
+        let mark_of = |delivery: &Delivery| self.marks.get(&delivery.dseq).copied().unwrap_or_default();
         // With one priority the oldest were sent first, so that the window tells which. With several, any may be.
-        let mut priorities = entries.iter().filter(|entry| !entry.sent).map(|entry| entry.priority);
-        let first = priorities.next();
-        let mut window =
-            if priorities.all(|priority| Some(priority) == first) { limits.max_inflight } else { usize::MAX };
-        let (mut in_flight, mut waiting) = (Vec::new(), Vec::new());
-        for entry in entries {
-            let Entry { mut delivery, priority, sent, released } = entry;
-            // Acknowledgements may be missing in the log: what is behind the window may have been sent, too.
-            delivery.again = (sent || delivery.dseq < self.sent_before) && !planted!(SentFlagLost);
-            if released || (delivery.again && window > 0) {
-                window = window.saturating_sub(1);
-                in_flight.push((delivery, released));
-            } else {
-                waiting.push((priority, delivery));
+        let unsent = lanes.iter().filter(|(_, lane)| lane.iter().any(|delivery| !mark_of(delivery).sent));
+        let mut window = if unsent.count() > 1 { usize::MAX } else { limits.max_inflight };
+        let mut in_flight = Vec::new();
+        for (_, lane) in &mut lanes {
+            // Once around: what waits keeps its order, and its place in memory.
+            for _ in 0..lane.len() {
+                let Some(mut delivery) = lane.pop_front() else { break };
+                let Mark { sent, released, .. } = mark_of(&delivery);
+                // Acknowledgements may be missing in the log: what is behind the window may have been sent, too.
+                delivery.again = (sent || delivery.dseq < self.sent_before) && !planted!(SentFlagLost);
+                if released || (delivery.again && window > 0) {
+                    window = window.saturating_sub(1);
+                    in_flight.push((delivery, released));
+                } else {
+                    lane.push_back(delivery);
+                }
             }
+            give_room_back(lane);
         }
         let mut flow = Flow::starting_at(if planted!(DseqStartsOver) { 0 } else { self.next_dseq });
-        flow.restore(in_flight, waiting, self.qos2_in.into_iter().filter_map(PacketId::new));
+        flow.restore(in_flight, lanes, self.qos2_in.into_iter().filter_map(PacketId::new));
         // The log says what the queue gave up, unless it is damaged there.
         flow.trim(limits);
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
         Restored { id: self.id, session, zone: self.zone, detached: self.detached, readings, segment: self.segment }
+    }
+}
+
+/// A queue that was long once needs no room for that.
+fn give_room_back(deliveries: &mut VecDeque<Delivery>) {
+    if deliveries.capacity() > ROOM_MIN && deliveries.len() < deliveries.capacity() / 4 {
+        deliveries.shrink_to(deliveries.capacity() / 2);
     }
 }
 

@@ -18,6 +18,8 @@ const SEGMENT_BYTES: u64 = 4 << 10;
 const LOG_BYTES_MIN: u64 = 16 << 10;
 /// How much of the log is read at a time.
 const CHUNK_BYTES: usize = 1 << 10;
+/// How much of it a shard gets at a time.
+const HANDED_AT_ONCE: usize = 2;
 /// How long a disk without space is left alone.
 const RETRY: Duration = Duration::from_millis(20);
 /// Without a write for so long, the log says how far it is good.
@@ -159,13 +161,14 @@ impl World<'_, '_> {
 
     /// What was stored goes to the shards of a node that has just started.
     pub(super) fn hand_out(&mut self, node: u16, replay: Replay) {
-        let of = &self.nodes[usize::from(node)];
         let zone = self.config.zones[0].session;
-        let first = &of.shards[0].shard;
-        // Client Identifiers and Topic Names are divided alike.
-        let chunks = replay.divide(self.shards, |name| first.home(name).0, |_| zone);
-        for (shard, chunk) in chunks.into_iter().enumerate() {
-            self.input(node, shard as u16, ShardInput::Recovered(Box::new(chunk)));
+        let mut dividing = replay.divide(self.shards);
+        loop {
+            // Client Identifiers and Topic Names are divided alike.
+            let first = &self.nodes[usize::from(node)].shards[0].shard;
+            let next = dividing.next_chunk(HANDED_AT_ONCE, |name| first.home(name).0, |_| zone);
+            let Some((shard, chunk)) = next else { return };
+            self.input(node, shard.0, ShardInput::Recovered(Box::new(chunk)));
         }
     }
 }

@@ -219,10 +219,11 @@ impl Pair {
         for bytes in &self.log {
             match Record::decode(bytes).unwrap() {
                 Record::Create { session, client, zone } => {
-                    restoring = Restoring::create(session, &client, &zone, 1);
+                    restoring = Restoring::create(session, &client, zone.into(), 1);
                 }
                 Record::Snapshot(snapshot) => {
-                    let (from, missing) = Restoring::from_snapshot(&snapshot, 1, &find).unwrap();
+                    let (from, missing) =
+                        Restoring::from_snapshot(&snapshot, snapshot.zone[..].into(), 1, &find).unwrap();
                     assert!(missing.is_empty());
                     restoring = Some(from);
                 }
@@ -253,8 +254,8 @@ proptest! {
         let restored = pair.restore();
         let detached = (!pair.attached).then_some(Instant::from_millis(5));
         prop_assert_eq!(restored.detached, detached);
-        prop_assert_eq!(&restored.zone, "external");
         prop_assert_eq!(&restored.readings, &pair.readings.iter().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(&*restored.zone, "external");
         prop_assert_eq!(state(&restored.session, detached), state(&pair.session, detached));
 
         // What the client had got and not finished comes first, with DUP or as PUBREL, and in its order.
