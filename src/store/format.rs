@@ -32,13 +32,15 @@ pub const UPGRADES: &[Upgrade] = &[];
 /// Whether this version may use the data directory's store. Changes nothing.
 ///
 /// # Errors
-/// It is newer, or cannot be read.
+/// It is newer, too old, or cannot be read.
 pub fn check(data: &Path) -> Result<(), StoreError> {
     let folder = data.join(STORE_FOLDER);
     if !folder.is_dir() {
         return Ok(());
     }
-    read(&folder)?;
+    for format in read(&folder)?.unwrap_or(FORMAT)..FORMAT {
+        step(&folder, format, UPGRADES)?;
+    }
     let disk = FileDisk::open(&folder).map_err(StoreError::io("open", &folder))?;
     Opening::start(ReadOnly(disk), WalConfig::default()).map(drop).map_err(|error| StoreError::of_open(&folder, error))
 }
@@ -86,15 +88,19 @@ pub fn prepare(data: &Path, upgrades: &[Upgrade]) -> Result<PathBuf, StoreError>
         return Ok(folder);
     };
     while format < FORMAT {
-        let Some(upgrade) = upgrades.iter().find(|upgrade| upgrade.from == format) else {
-            let what = format!("format {format} is too old for this version");
-            return Err(StoreError::Unknown { path: folder.join(FORMAT_FILE), what });
-        };
-        let kept = upgrade_one(data, &folder, upgrade)?;
+        let kept = upgrade_one(data, &folder, step(&folder, format, upgrades)?)?;
         tracing::warn!(from = format, to = format + 1, backup = %kept.display(), "the store was upgraded");
         format += 1;
     }
     Ok(folder)
+}
+
+/// The way from a format to the next one.
+fn step<'a>(folder: &Path, format: u32, upgrades: &'a [Upgrade]) -> Result<&'a Upgrade, StoreError> {
+    upgrades.iter().find(|upgrade| upgrade.from == format).ok_or_else(|| {
+        let what = format!("format {format} is too old for this version");
+        StoreError::Unknown { path: folder.join(FORMAT_FILE), what }
+    })
 }
 
 /// One step; returns where the old store is kept.

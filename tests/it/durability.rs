@@ -159,17 +159,27 @@ fn refused(scratch: &Scratch) -> String {
 }
 
 #[test]
-fn what_a_newer_version_stored_is_refused_and_not_touched() {
-    for (file, bytes) in [("FORMAT", b"format = 2\n".to_vec()), ("00000000000000ff.wal", newer_segment())] {
+fn what_a_newer_or_a_very_old_version_stored_is_refused_and_not_touched() {
+    let newer = "has format 2, and this version reads up to 1";
+    for (file, bytes, why) in [
+        ("FORMAT", b"format = 2\n".to_vec(), newer),
+        ("00000000000000ff.wal", newer_segment(), newer),
+        ("FORMAT", b"format = 0\n".to_vec(), "format 0 is too old"),
+        ("FORMAT", b"?".to_vec(), "it does not say a format"),
+    ] {
         let scratch = Scratch::new("newer");
         drop(start(&scratch, &[]));
         fs::write(scratch.path().join("data/store").join(file), bytes).unwrap();
         let before = content(scratch.path());
         let told = refused(&scratch);
-        assert!(told.contains("has format 2, and this version reads up to 1"), "{told}");
+        assert!(told.contains(why) && told.contains("Nothing was changed"), "{told}");
         assert_eq!(content(scratch.path()), before);
-        let (status, _, told) = data(&["info", &scratch.file("data")]);
-        assert!(status.code() == Some(1) && told.contains("has format 2"), "{told}");
+        for command in ["info", "repair"] {
+            let (status, _, told) = data(&[command, &scratch.file("data")]);
+            assert!(status.code() == Some(1) && told.contains(why), "{told}");
+        }
+        // Nor the lock's file, and everything else.
+        assert_eq!(content(scratch.path()), before);
     }
 }
 
