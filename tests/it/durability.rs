@@ -134,6 +134,35 @@ fn memory_with_a_data_directory_stores_nothing() {
     assert!(!scratch.path().join("data/store").exists());
 }
 
+#[test]
+fn a_zone_says_what_begins_to_be_stored_and_a_stored_session_stays_so() {
+    let scratch = Scratch::new("zones");
+    let sets = ["listener.tcp.memory.bind=127.0.0.1:0", "listener.tcp.memory.zone=m", "zone.m.durability=memory"];
+    let mut broker = start(&scratch, &sets);
+    let (mut stored, _) = durable(&broker, "stored");
+    stored.subscribe("t", QoS::AtLeastOnce);
+    stored.reset();
+    broker.address = broker.address_of("mqtt", "memory");
+    let (mut forgotten, _) = durable(&broker, "forgotten");
+    forgotten.subscribe("t", QoS::AtLeastOnce);
+    forgotten.reset();
+    let (mut stored, present) = durable(&broker, "stored");
+    assert!(present);
+    stored.subscribe("u", QoS::AtLeastOnce);
+    stored.reset();
+    // From a client of the zone that stores nothing.
+    let mut publisher = Client::connect(&broker, "publisher");
+    publisher.publish("t", b"one", QoS::AtLeastOnce);
+    publisher.publish("u", b"two", QoS::AtLeastOnce);
+    drop(broker);
+    let broker = start(&scratch, &sets);
+    assert_eq!(broker.started["storage"]["sessions"], 1);
+    let (mut stored, present) = durable(&broker, "stored");
+    assert!(present && !durable(&broker, "forgotten").1);
+    assert_eq!([stored.message().payload, stored.message().payload], [b"one", b"two"]);
+    broker.stays_well();
+}
+
 /// What is in a directory, to see that nothing has changed.
 fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
