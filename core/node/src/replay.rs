@@ -1,11 +1,12 @@
 //! From the records of the log back to sessions and retained messages, before any shard is there. The log says nothing of
 //! shards, so a node may start with another number of them.
 
+use core::cmp::Reverse;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
-use newtmq_base::{Instant, ShardId, planted};
+use newtmq_base::{HashSeed, Instant, LookupMap, ShardId, planted};
 use newtmq_session::{Message, MessageId, Missing, Record, Restoring, SessionId, SessionLimits};
 
 use crate::store::{RecoveredChunk, RecoveredRetained};
@@ -13,8 +14,7 @@ use crate::store::{RecoveredChunk, RecoveredRetained};
 /// Everything that a log holds, as far as it was read.
 #[derive(Debug, Default)]
 pub struct Replay {
-    /// Each in a box of its own, so that what is handed out makes room for what becomes of it.
-    sessions: BTreeMap<SessionId, Box<Restoring>>,
+    sessions: Sessions,
     zones: BTreeSet<Arc<str>>,
     retained: BTreeMap<String, RecoveredRetained>,
     /// Blocks of the segment that is being read.
@@ -67,7 +67,7 @@ impl Replay {
             Record::Create { session, client, zone } => {
                 starts.insert((session.0 >> 48) as u16);
                 match Restoring::create(session, &client, shared(zones, &zone), segment) {
-                    Some(restoring) => drop(sessions.insert(session, Box::new(restoring))),
+                    Some(restoring) => sessions.insert(restoring),
                     None => lost.unreadable += 1,
                 };
             }
@@ -77,12 +77,12 @@ impl Replay {
                     Some((restoring, missing)) => {
                         starts.insert((snapshot.session.0 >> 48) as u16);
                         lost.messages += missing.len() as u64;
-                        sessions.insert(snapshot.session, Box::new(restoring));
+                        sessions.insert(restoring);
                     }
                     None => lost.unreadable += 1,
                 }
             }
-            Record::End { session } => drop(sessions.remove(&session)),
+            Record::End { session } => sessions.remove(session),
             Record::Retain { topic, message: None } => drop(retained.remove(&topic)),
             Record::Retain { topic, message: Some((id, expires)) } => match find(id) {
                 Some(message) => {
@@ -110,7 +110,7 @@ impl Replay {
                 if let Record::Detach { at, .. } = &record {
                     *now = (*at).max(*now);
                 }
-                match sessions.get_mut(&session).map(|restoring| restoring.apply(record, &find)) {
+                match sessions.get_mut(session).map(|restoring| restoring.apply(record, &find)) {
                     Some(Ok(()) | Err(Missing::Nothing)) => {}
                     Some(Err(Missing::Message(_))) => lost.messages += 1,
                     None => lost.orphans += 1,
@@ -140,19 +140,22 @@ impl Replay {
     /// Sessions and retained messages that there are.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        (self.sessions.len(), self.retained.len())
+        (self.sessions.list.len(), self.retained.len())
     }
 
     /// Begins to divide it among shards. Of two sessions of one client the later one is the client's: the earlier one's end
     /// was lost.
     #[must_use]
     pub fn divide(self, shards: u16) -> Dividing {
-        let mut clients: Vec<(&str, SessionId)> = self.sessions.iter().map(|(id, of)| (of.client(), *id)).collect();
+        let mut sessions = self.sessions.list;
+        let mut clients: Vec<(&str, SessionId)> = sessions.iter().map(|of| (of.client(), of.id())).collect();
         clients.sort_unstable();
-        let earlier = clients.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].1);
+        let earlier = clients.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].1).collect();
+        // They are taken from the end, the oldest first.
+        sessions.sort_unstable_by_key(|of| Reverse(of.id()));
         Dividing {
-            earlier: earlier.collect(),
-            sessions: self.sessions.into_iter(),
+            earlier,
+            sessions,
             retained: self.retained.into_iter(),
             ready: (0..shards).map(|_| RecoveredChunk::default()).collect(),
             ended: 0,
@@ -163,7 +166,7 @@ impl Replay {
 /// What was stored, on its way to the shards. What is handed out is not kept.
 #[derive(Debug)]
 pub struct Dividing {
-    sessions: btree_map::IntoIter<SessionId, Box<Restoring>>,
+    sessions: Vec<Restoring>,
     /// Sessions whose clients have later ones.
     earlier: BTreeSet<SessionId>,
     retained: btree_map::IntoIter<String, RecoveredRetained>,
@@ -183,8 +186,8 @@ impl Dividing {
         limits: impl Fn(&str) -> SessionLimits,
     ) -> Option<(ShardId, RecoveredChunk)> {
         loop {
-            let shard = if let Some((id, restoring)) = self.sessions.next() {
-                if self.earlier.contains(&id) {
+            let shard = if let Some(restoring) = self.sessions.pop() {
+                if self.earlier.contains(&restoring.id()) {
                     continue;
                 }
                 let shard = home(restoring.client());
@@ -202,8 +205,51 @@ impl Dividing {
             };
             let ready = &mut self.ready[usize::from(shard)];
             if ready.sessions.len() + ready.retained.len() >= at_once {
-                return Some((ShardId(shard), core::mem::take(ready)));
+                let chunk = core::mem::take(ready);
+                self.sessions.shrink_to_fit();
+                return Some((ShardId(shard), chunk));
             }
+        }
+    }
+}
+
+/// Sessions in one piece of memory, which can be given back from its end: most of what a start needs is theirs.
+#[derive(Debug)]
+struct Sessions {
+    list: Vec<Restoring>,
+    /// Where each is.
+    places: LookupMap<SessionId, u32>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        // The node gives the numbers, so nobody can choose them badly.
+        Sessions { list: Vec::new(), places: LookupMap::new(HashSeed::new(0)) }
+    }
+}
+
+impl Sessions {
+    fn insert(&mut self, restoring: Restoring) {
+        match self.places.get(&restoring.id()) {
+            Some(at) => self.list[*at as usize] = restoring,
+            None => {
+                let at = u32::try_from(self.list.len()).expect("memory holds fewer");
+                self.places.insert(restoring.id(), at);
+                self.list.push(restoring);
+            }
+        }
+    }
+
+    fn get_mut(&mut self, session: SessionId) -> Option<&mut Restoring> {
+        let at = *self.places.get(&session)?;
+        self.list.get_mut(at as usize)
+    }
+
+    fn remove(&mut self, session: SessionId) {
+        let Some(at) = self.places.remove(&session) else { return };
+        self.list.swap_remove(at as usize);
+        if let Some(moved) = self.list.get(at as usize) {
+            self.places.insert(moved.id(), at);
         }
     }
 }

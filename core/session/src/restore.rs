@@ -128,6 +128,12 @@ impl Restoring {
         Some((restoring, missing))
     }
 
+    /// Its number in the log.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
     /// Client Identifier.
     #[must_use]
     pub fn client(&self) -> &str {
