@@ -309,4 +309,30 @@ mutants! {
         "A PUBLISH does not count for Keep Alive.";
     LedgerMissesInFlight, "ledger-misses-in-flight", None, ["Q9", "W"],
         "What was in flight when a session ended is in no account.";
+
+    // Cluster.
+    ReflectedProof, "reflected-proof", None, ["W"],
+        "A node takes its own proof, sent back to it, for the other side's.";
+    EvictedAdmitted, "evicted-admitted", None, ["W", "L9"],
+        "A node that was removed from the cluster may connect again.";
+    LowerIncarnationAdmitted, "lower-incarnation-admitted", None, ["W1", "W"],
+        "An earlier start of a node may connect although a later one is known.";
+    StreamsOutliveIncarnation, "streams-outlive-incarnation", None, ["S1", "L2", "W"],
+        "The numbers of a link's streams go on when the peer has started anew.";
+    OldControlTaken, "old-control-taken", None, ["W", "S3"],
+        "A control frame that has come before is delivered again when it is sent again after a reconnect.";
+    ControlGapTaken, "control-gap-taken", None, ["W", "S1"],
+        "A control frame is delivered although one before it has not come, as over a relay that lost it.";
+    OldRunTaken, "old-run-taken", None, ["W", "S5"],
+        "A data frame of the path before is delivered behind those of the present one.";
+    UnackedNotResent, "unacked-not-resent", None, ["W", "L2", "S1"],
+        "Control frames that were on their way when a connection broke are not sent again.";
+    ControlCreditLeak, "control-credit-leak", None, ["W", "Q5"],
+        "Control frames that are acknowledged go on to count to their limit.";
+    OneWayUnnoticed, "one-way-unnoticed", None, ["W", "L3"],
+        "A node that hears its peer counts it as Up although the peer does not hear it.";
+    FlapNotDamped, "flap-not-damped", None, ["W"],
+        "A link that fails again and again is Up each time that it works.";
+    RelayForAnybody, "relay-for-anybody", None, ["W"],
+        "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
 }
