@@ -59,6 +59,8 @@ pub(crate) struct Connection {
     window: usize,
     /// The window has kept something back since the last measurement.
     was_full: bool,
+    /// Bytes of data that were written since bulk had its turn.
+    data_since_bulk: usize,
 }
 
 impl Connection {
@@ -80,6 +82,7 @@ impl Connection {
             reported: 0,
             window: config.window_start,
             was_full: false,
+            data_since_bulk: 0,
         }
     }
 
@@ -143,7 +146,7 @@ impl Connection {
     }
 
     /// Appends frames, `room` bytes of them or at most one frame more: what keeps the link alive, control, relays, data,
-    /// bulk. Bulk gets one chunk even if the others could go on for ever, and never more than its limit.
+    /// bulk. Bulk gets a chunk now and then even if data could go on for ever, and never more than its limit.
     pub(crate) fn fill(
         &mut self,
         id: ConnectionId,
@@ -175,7 +178,6 @@ impl Connection {
         let allowed = self.window as u64 - (self.filled - self.arrived).min(self.window as u64);
         let end = end.min((out.len() as u64).saturating_add(allowed) as usize);
         let flows = link.path == Path::Direct(id) && link.flows();
-        let bulk_waits = flows && link.bulk_out.next_len().is_some();
         while flows && out.len() < end {
             let Some((seq, payload)) = link.control_out.peek() else { break };
             Frame::Control { seq, payload }.write(out);
@@ -186,12 +188,19 @@ impl Connection {
             self.relay_bytes -= frame.len();
             write_raw(&frame, out);
         }
-        let before_bulk = end - if bulk_waits { (end - out.len().min(end)).min(config.bulk_chunk) } else { 0 };
-        while flows && out.len() < before_bulk {
+        // Data that never ends leaves bulk its turns.
+        if flows && out.len() < end && self.data_since_bulk >= DATA_PER_TURN {
+            self.data_since_bulk = 0;
+            fill_bulk(link, out, out.len() + 1, config);
+        }
+        let before = out.len();
+        while flows && out.len() < end {
             let Some((mark, payload)) = link.data_out.take(false) else { break };
             Frame::Run { bulk: false, mark, payload: &payload }.write(out);
         }
+        self.data_since_bulk += out.len() - before;
         if flows && out.len() < end {
+            self.data_since_bulk = 0;
             fill_bulk(link, out, end, config);
         }
         self.filled += (out.len() - start) as u64;
@@ -226,3 +235,6 @@ fn write_raw(frame: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(frame);
 }
+
+/// So many bytes of data may be written before a chunk of bulk that waits.
+const DATA_PER_TURN: usize = 192 << 10;

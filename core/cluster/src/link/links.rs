@@ -528,7 +528,7 @@ impl Links {
             return;
         };
         if link.up {
-            self.counters.dropped_down += link.fall(now, &self.config) as u64;
+            self.counters.dropped_down += link.fall() as u64;
             let event = Event::Down { peer, incarnation: old.incarnation, cause: DownCause::Restarted };
             out.push(Output::Event(event));
         }
@@ -540,7 +540,7 @@ impl Links {
             self.close(now, conn, CloseCause::Stale, out);
         }
         let link = self.links.get_mut(&peer).expect("closing a connection removes no link");
-        link.forget_signs();
+        link.forget_signs(now, &self.config);
         self.dirty.insert(peer);
     }
 

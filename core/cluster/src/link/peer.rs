@@ -106,9 +106,13 @@ pub(crate) struct Link {
     pub(crate) direct_seen: Instant,
     /// The direct link works, and is not held down: it is used, and others may relay over it.
     pub(crate) direct_ok: bool,
+    direct_alive: bool,
     pub(crate) direct_damper: Damper,
     /// Signs of paths that are no more.
     past: Option<Instant>,
+    /// When something came on any of them.
+    past_heard: Option<Instant>,
+    alive: bool,
     pub(crate) up: bool,
     opening: u64,
     pub(crate) damper: Damper,
@@ -147,8 +151,11 @@ impl Link {
             relayed: Signs::default(),
             direct_seen: now,
             direct_ok: false,
+            direct_alive: false,
             direct_damper: Damper::default(),
             past: None,
+            past_heard: None,
+            alive: false,
             up: false,
             opening: 0,
             damper: Damper::default(),
@@ -172,7 +179,6 @@ impl Link {
             return false;
         }
         let first = self.end.replace(end).is_none();
-        self.forget_signs();
         (self.peer_opening, self.peer_stamp) = (0, 0);
         // What the caller gave before the peer was known goes to whoever it is.
         if !first && !planted!(StreamsOutliveIncarnation) {
@@ -185,9 +191,12 @@ impl Link {
     }
 
     /// Signs of life of an earlier end count no more.
-    pub(crate) fn forget_signs(&mut self) {
+    pub(crate) fn forget_signs(&mut self, now: Instant, config: &Config) {
         self.relayed = Signs::default();
-        self.past = None;
+        (self.past, self.past_heard) = (None, None);
+        if core::mem::take(&mut self.alive) {
+            self.damper.fail(now, config);
+        }
     }
 
     /// Takes what the caller wants to send.
@@ -334,6 +343,7 @@ impl Link {
         if let Some(direct) = self.direct.take() {
             let alive_at = direct.signs.alive_at();
             self.past = self.past.max(alive_at);
+            self.past_heard = self.past_heard.max(direct.signs.heard);
             self.direct_seen = self.direct_seen.max(alive_at.unwrap_or_default());
         }
         self.neighbours.clear();
@@ -357,10 +367,11 @@ impl Link {
         let alive_at = self.direct.as_ref().and_then(|direct| direct.signs.alive_at());
         self.direct_seen = self.direct_seen.max(alive_at.unwrap_or_default());
         let alive = alive_at.is_some_and(|at| now - at < config.relay_after);
-        let ok = alive && !self.direct_damper.holds(now);
-        if self.direct_ok && !alive {
+        // It fails while it is held down too, which holds it for longer.
+        if core::mem::replace(&mut self.direct_alive, alive) && !alive {
             self.direct_damper.fail(now, config);
         }
+        let ok = alive && !self.direct_damper.holds(now);
         core::mem::replace(&mut self.direct_ok, ok) != ok
     }
 
@@ -372,12 +383,17 @@ impl Link {
     /// Judges the peer: what has changed, if anything.
     pub(crate) fn judge(&mut self, now: Instant, config: &Config) -> Option<Turn> {
         let alive = self.end.is_some() && self.alive_at().is_some_and(|at| now - at < config.detect);
+        if core::mem::replace(&mut self.alive, alive) && !alive {
+            self.damper.fail(now, config);
+        }
         match (self.up, alive) {
             (true, false) => {
-                let signs = self.direct.as_ref().map_or(self.relayed, |direct| direct.signs);
-                let silent = signs.heard.max(self.relayed.heard).is_none_or(|at| now - at >= config.detect);
+                let direct = self.direct.as_ref().and_then(|direct| direct.signs.heard);
+                let heard = direct.max(self.relayed.heard).max(self.past_heard);
+                // Its last echo is older than its last sign.
+                let silent = heard.is_none_or(|at| now - at >= config.detect / 2);
                 let cause = if silent { DownCause::Silent } else { DownCause::Unheard };
-                Some(Turn::Down { cause, dropped: self.fall(now, config) })
+                Some(Turn::Down { cause, dropped: self.fall() })
             }
             (false, true) if !self.damper.holds(now) => {
                 self.up = true;
@@ -390,9 +406,8 @@ impl Link {
     }
 
     /// The peer is Down: what waits in data and bulk is dropped; says how many frames.
-    pub(crate) fn fall(&mut self, now: Instant, config: &Config) -> usize {
+    pub(crate) fn fall(&mut self) -> usize {
         self.up = false;
-        self.damper.fail(now, config);
         self.beat_due = true;
         self.data_out.clear() + self.bulk_out.clear()
     }

@@ -53,6 +53,8 @@ struct Pipe {
     way: [VecDeque<(Instant, Vec<u8>)>; 2],
     way_bytes: [usize; 2],
     busy_until: [Instant; 2],
+    /// Nothing goes through any more, and who sends something is told.
+    broken: bool,
     /// The end has more than the pipe takes.
     waits: [bool; 2],
 }
@@ -158,23 +160,17 @@ impl Net {
         }
     }
 
-    /// Breaks the connections between two nodes with what is on its way. `told` says which side notices: the dialer, the
-    /// acceptor.
+    /// Breaks the connections between two nodes with what is on its way. `told` says which side notices at once, the
+    /// dialer and the acceptor; the other one does when it sends something.
     pub(super) fn reset(&mut self, one: usize, other: usize, told: [bool; 2]) {
         for pipe in 0..self.pipes.len() {
             let [Some((a, _)), Some((b, _))] = self.pipes[pipe].ends else { continue };
             if (a, b) != (one, other) && (b, a) != (one, other) {
                 continue;
             }
-            for end in 0..2 {
-                self.pipes[pipe].way[end].clear();
-                self.pipes[pipe].way_bytes[end] = 0;
-                if told[end] {
-                    self.at(self.now + self.delay, Happening::Closed { pipe, end });
-                } else {
-                    // It is noticed when something is sent.
-                    self.pipes[pipe].ends[1 - end].take();
-                }
+            self.break_pipe(pipe);
+            for end in (0..2).filter(|end| told[*end]) {
+                self.at(self.now + self.delay, Happening::Closed { pipe, end });
             }
         }
     }
@@ -185,8 +181,7 @@ impl Net {
             for end in 0..2 {
                 if self.pipes[pipe].ends[end].is_some_and(|(node, _)| node == index) {
                     self.pipes[pipe].ends[end] = None;
-                    self.pipes[pipe].way[1 - end].clear();
-                    self.pipes[pipe].way_bytes[1 - end] = 0;
+                    self.break_pipe(pipe);
                     self.at(self.now + self.delay, Happening::Closed { pipe, end: 1 - end });
                 }
             }
@@ -194,6 +189,11 @@ impl Net {
         let incarnation = self.nodes[index].incarnation + 1;
         let count = self.nodes.len();
         self.nodes[index] = self.fresh(index, count, incarnation);
+    }
+
+    fn break_pipe(&mut self, pipe: usize) {
+        let pipe = &mut self.pipes[pipe];
+        (pipe.broken, pipe.way, pipe.way_bytes) = (true, Default::default(), [0; 2]);
     }
 
     /// The node forgets a peer, and learns of it again.
@@ -267,6 +267,7 @@ impl Net {
                     way: Default::default(),
                     way_bytes: [0; 2],
                     busy_until: [self.now; 2],
+                    broken: false,
                     waits: [false; 2],
                 });
                 self.nodes[from].conns.insert(one, pipe);
@@ -375,10 +376,12 @@ impl Net {
                 let time = (bytes.len() as u64 * 1_000_000_000).checked_div(self.rate).unwrap_or(0);
                 let at = self.pipes[pipe].busy_until[1 - end].max(self.now) + Duration::from_nanos(time);
                 self.pipes[pipe].busy_until[1 - end] = at;
-                self.pipes[pipe].way_bytes[1 - end] += bytes.len();
-                self.pipes[pipe].way[1 - end].push_back((at + self.delay, bytes));
-                self.at(at + self.delay, Happening::Deliver { pipe, end: 1 - end });
-                if self.pipes[pipe].ends[1 - end].is_none() {
+                if !self.pipes[pipe].broken {
+                    self.pipes[pipe].way_bytes[1 - end] += bytes.len();
+                    self.pipes[pipe].way[1 - end].push_back((at + self.delay, bytes));
+                    self.at(at + self.delay, Happening::Deliver { pipe, end: 1 - end });
+                }
+                if self.pipes[pipe].broken || self.pipes[pipe].ends[1 - end].is_none() {
                     self.at(at + self.delay * 2, Happening::Closed { pipe, end });
                 }
             }
