@@ -38,7 +38,7 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 fn play(count: usize, seed: u64, delay: u64, rate: u64, deeds: &[Deed]) {
-    let config = Config { relay_limit: 20_000, relay_window: 8_000, ..Config::default() };
+    let config = Config { relay_limit: 4_000, relay_window: 8_000, ..Config::default() };
     let mut net = Net::new(count, seed, config);
     (net.delay, net.rate) = (Duration::from_millis(delay), rate);
     for deed in deeds {

@@ -156,6 +156,74 @@ fn a_neighbour_whose_own_link_is_dead_passes_nothing_on() {
 }
 
 #[test]
+fn a_neighbour_refuses_what_it_cannot_pass_on_directly() {
+    let mut net = up(3, 18);
+    net.delay = Duration::from_millis(50);
+    net.cut(0, 2);
+    net.run(S(3));
+    net.cut_one_way(2, 1);
+    // The neighbour knows before the source has heard of it.
+    for _ in 0..300 {
+        net.send(0, 2, Stream::Control, 10).unwrap();
+        net.run(Duration::from_millis(10));
+    }
+    assert!(net.nodes[1].links.counters().relay_refused > 0);
+    net.heal();
+    net.run(S(15));
+    net.assert_converged();
+}
+
+#[test]
+fn what_comes_late_on_the_old_path_is_not_taken() {
+    let mut net = up(3, 19);
+    net.cut(0, 2);
+    let send = |net: &mut Net| {
+        for stream in [Stream::Control, Stream::Data, Stream::Bulk] {
+            net.send(0, 2, stream, 10).unwrap();
+        }
+    };
+    // These are held back by the cut: control is sent again over the neighbour.
+    send(&mut net);
+    net.run(S(3));
+    assert_eq!(net.path(0, 2), Path::Via(id(1)));
+    send(&mut net);
+    net.run(S(1));
+    assert_eq!(net.nodes[2].got[&(0, 1, Stream::Control)].0, 2);
+    assert_eq!(net.nodes[2].got[&(0, 1, Stream::Data)], (2, 1), "the first was on its way, and is lost");
+    let old = net.nodes[2].links.counters().received_old;
+    net.heal();
+    net.run(S(5));
+    assert!(net.nodes[2].links.counters().received_old >= old + 3, "they came, and were dropped");
+    send(&mut net);
+    net.run(S(10));
+    net.assert_converged();
+}
+
+#[test]
+fn what_a_neighbour_drops_is_sent_again_and_nothing_overtakes_it() {
+    let config = Config { relay_limit: 4000, ..Config::default() };
+    let mut net = Net::new(3, 20, config);
+    net.run(S(2));
+    net.cut(0, 2);
+    net.run(S(3));
+    net.rate = 100_000;
+    for _ in 0..100 {
+        for stream in [Stream::Control, Stream::Data] {
+            let _: Result<_, _> = net.send(0, 2, stream, 1000);
+            let _: Result<_, _> = net.send(1, 2, stream, 1000);
+        }
+    }
+    net.run(S(40));
+    assert!(net.nodes[1].links.counters().relay_full > 0);
+    assert!(net.nodes[2].links.counters().received_ahead > 0);
+    assert!(net.nodes[0].links.counters().relay_resends > 0);
+    assert_eq!(net.nodes[2].got[&(0, 1, Stream::Control)].0, 100);
+    net.heal();
+    net.run(S(10));
+    net.assert_converged();
+}
+
+#[test]
 fn a_new_start_gets_nothing_that_was_for_the_old_one() {
     let mut net = up(2, 8);
     for _ in 0..50 {
