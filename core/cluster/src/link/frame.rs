@@ -238,6 +238,9 @@ impl Decoder {
     pub fn feed(&mut self, bytes: &[u8]) {
         self.kept.drain(..self.taken);
         self.taken = 0;
+        if self.kept.is_empty() && self.kept.capacity() > KEPT_BYTES {
+            self.kept = Vec::new();
+        }
         self.kept.extend_from_slice(bytes);
     }
 
@@ -311,6 +314,9 @@ fn proof(bytes: &[u8]) -> Result<&[u8], InvalidField> {
 
 /// Bytes in front of a frame that say how long it is.
 pub(crate) const LENGTH_BYTES: usize = 4;
+
+/// A connection that had one large frame does not keep its memory.
+const KEPT_BYTES: usize = 64 << 10;
 
 const HELLO: u8 = 1;
 const PROOF: u8 = 2;

@@ -9,7 +9,7 @@
 //! Each side may send Refused instead, and that ends it. Only cluster, versions and node id are judged before the proof;
 //! what a node knows of the cluster is told to members only.
 
-use newtmq_base::{Instant, InvalidField, NodeId, Rng};
+use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, Rng};
 
 use super::config::Config;
 use super::frame::{End, Frame};
@@ -60,7 +60,7 @@ pub struct Handshake {
     own: Hello,
     own_bytes: Vec<u8>,
     deadline: Instant,
-    claimed: Option<NodeId>,
+    claimed: Option<(NodeId, Incarnation)>,
     state: State,
 }
 
@@ -108,7 +108,7 @@ impl Handshake {
 
     /// Who the other side says that it is, proved or not.
     #[must_use]
-    pub fn claimed(&self) -> Option<NodeId> {
+    pub fn claimed(&self) -> Option<(NodeId, Incarnation)> {
         self.claimed
     }
 
@@ -143,7 +143,7 @@ impl Handshake {
 
     fn hello(&mut self, bytes: &[u8], cookie: &Cookie, gate: &dyn Gate, out: &mut Vec<u8>) -> Result<Step, Refusal> {
         let hello = Hello::decode(bytes).map_err(|_| Refusal::Malformed)?;
-        self.claimed = Some(hello.node);
+        self.claimed = Some((hello.node, hello.incarnation));
         let version = self.own.common_version(&hello).ok_or(Refusal::NoCommonVersion)?;
         if hello.cluster != self.own.cluster {
             return Err(Refusal::WrongCluster);

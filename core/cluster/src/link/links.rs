@@ -344,7 +344,14 @@ impl Links {
                 };
                 let step = handshake.receive(frame, &self.cookie, &gate, &mut connection.urgent);
                 let claimed = handshake.claimed();
-                return self.step(now, conn, step, claimed, out);
+                if let (Step::Wait, Some(dial), Some((node, incarnation))) = (&step, connection.dial, claimed)
+                    && is_reached(&self.links, node, incarnation)
+                {
+                    // Another address of a node that is connected, or both have dialed: one connection is enough.
+                    self.dials.reached(dial, node);
+                    return self.close(now, conn, CloseCause::Replaced, out);
+                }
+                return self.step(now, conn, step, claimed.map(|(node, _)| node), out);
             }
             Phase::Idle { peer, .. } | Phase::InUse(peer) => *peer,
             Phase::Closing => return,
@@ -547,7 +554,7 @@ impl Links {
     fn refuse(&mut self, now: Instant, conn: ConnectionId, reason: Refusal, out: &mut Vec<Output>) {
         let Some(connection) = self.connections.get_mut(&conn) else { return };
         let claimed = match &mut connection.phase {
-            Phase::Handshake(handshake) => handshake.claimed(),
+            Phase::Handshake(handshake) => handshake.claimed().map(|(node, _)| node),
             Phase::Idle { peer, .. } | Phase::InUse(peer) => Some(*peer),
             Phase::Closing => return,
         };
@@ -710,6 +717,11 @@ impl Links {
 
 fn is_wanted(links: &BTreeMap<NodeId, Link>, node: NodeId) -> bool {
     links.get(&node).is_none_or(|link| link.direct.is_none())
+}
+
+/// Whether this start of a node has a direct link that works.
+fn is_reached(links: &BTreeMap<NodeId, Link>, node: NodeId, incarnation: Incarnation) -> bool {
+    links.get(&node).is_some_and(|link| link.direct_ok && link.end.is_some_and(|end| end.incarnation == incarnation))
 }
 
 /// What a handshake may know.

@@ -20,6 +20,8 @@ pub(super) struct Net {
     rng: Rng,
     /// From, to.
     cut: BTreeSet<(usize, usize)>,
+    /// Until when a node does nothing.
+    paused: BTreeMap<usize, Instant>,
     pub(super) delay: Duration,
     /// Bytes a second in each direction of each connection; 0 for no limit.
     pub(super) rate: u64,
@@ -78,6 +80,7 @@ impl Net {
             seq: 0,
             rng: Rng::from_number(seed),
             cut: BTreeSet::new(),
+            paused: BTreeMap::new(),
             delay: Duration::from_millis(1),
             rate: 0,
             config,
@@ -238,9 +241,28 @@ impl Net {
             assert!(steps < 2_000_000, "it goes on for ever at {at}");
             let what = self.events.remove(&(at, seq)).unwrap();
             self.now = self.now.max(at);
-            self.happen(what);
+            match self.who(&what).and_then(|node| self.paused.get(&node)).copied() {
+                Some(until) if until > self.now => self.at(until, what),
+                Some(_) | None => self.happen(what),
+            }
         }
         self.now = end;
+    }
+
+    /// The node does nothing for a while, as if stopped by a signal; what comes for it waits.
+    pub(super) fn pause(&mut self, index: usize, time: Duration) {
+        self.paused.insert(index, self.now + time);
+    }
+
+    fn who(&self, what: &Happening) -> Option<usize> {
+        match what {
+            Happening::Tick(node) | Happening::DialFailed { from: node, .. } | Happening::Dialed { to: node, .. } => {
+                Some(*node)
+            }
+            Happening::Deliver { pipe, end } | Happening::Closed { pipe, end } => {
+                self.pipes[*pipe].ends[*end].map(|(node, _)| node)
+            }
+        }
     }
 
     fn happen(&mut self, what: Happening) {
@@ -342,6 +364,7 @@ impl Net {
                 Output::Event(event) => self.event(index, event),
             }
         }
+        self.assert_limits(index);
         let at = self.nodes[index].links.next_deadline().unwrap_or(Instant::NEVER);
         if at != self.nodes[index].tick_at {
             self.nodes[index].tick_at = at;
@@ -349,6 +372,22 @@ impl Net {
                 self.at(at, Happening::Tick(index));
             }
         }
+    }
+
+    /// No queue is longer than it may be.
+    fn assert_limits(&self, index: usize) {
+        let links = &self.nodes[index].links;
+        let others = self.nodes.len();
+        for view in links.peers() {
+            assert!(view.control_waiting().1 <= self.config.control_limit);
+            assert!(view.data_waiting().1 <= self.config.data_limit.max(LARGEST));
+            assert!(view.bulk_waiting().1 <= self.config.bulk_limit.max(LARGEST));
+            assert!(view.relay_flight() <= self.config.relay_window + LARGEST);
+        }
+        let (connections, relayed) = links.connections();
+        assert!(connections <= 12 * others, "{connections} connections");
+        let own = self.config.relay_window + self.config.control_limit.min(LARGEST) + LARGEST;
+        assert!(relayed <= others * (self.config.relay_limit.max(LARGEST) + 4 * own), "{relayed} bytes for others");
     }
 
     fn dial(&mut self, from: usize, dial: crate::link::DialId, to: usize) {
@@ -494,3 +533,6 @@ fn ends_of(from: usize, to: usize, end: usize) -> [Option<usize>; 2] {
 
 /// What one direction of a connection takes before its writer has to wait.
 const PIPE_BYTES: usize = 64 << 10;
+
+/// The largest frame that a test sends, with what it counts.
+const LARGEST: usize = 20 << 10;

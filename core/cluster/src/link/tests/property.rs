@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 
-use super::net::Net;
-use crate::link::{Config, Stream};
+use super::net::{Net, id};
+use crate::link::{Config, Event, Input, Output, Stream};
 
 #[derive(Debug, Clone)]
 enum Deed {
@@ -18,6 +18,7 @@ enum Deed {
     Reset(usize, usize, [bool; 2]),
     Restart(usize),
     Forget(usize, usize),
+    Pause(usize, u64),
     Wait(u64),
 }
 
@@ -32,7 +33,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::HealAll),
         3 => (node.clone(), node.clone(), any::<[bool; 2]>()).prop_map(|(a, b, told)| Deed::Reset(a, b, told)),
         1 => node.clone().prop_map(Deed::Restart),
-        1 => (node.clone(), node).prop_map(|(a, b)| Deed::Forget(a, b)),
+        1 => (node.clone(), node.clone()).prop_map(|(a, b)| Deed::Forget(a, b)),
+        1 => (node, 0..12_000_u64).prop_map(|(a, millis)| Deed::Pause(a, millis)),
         8 => prop_oneof![0..50_u64, 0..1000_u64, 0..6000_u64].prop_map(Deed::Wait),
     ]
 }
@@ -61,12 +63,13 @@ fn play(count: usize, seed: u64, delay: u64, rate: u64, deeds: &[Deed]) {
                     net.forget(node, peer);
                 }
             }
+            Deed::Pause(node, millis) => net.pause(node % count, Duration::from_millis(millis)),
             Deed::Wait(millis) => net.run(Duration::from_millis(millis)),
         }
     }
     net.heal();
-    // Detection, the longest pause of dialing, the longest damping.
-    net.run(Duration::from_secs(30));
+    // The longest pause of a node, detection, the longest pause of dialing, the longest damping.
+    net.run(Duration::from_secs(42));
     net.assert_converged();
 }
 
@@ -87,5 +90,57 @@ proptest! {
         deeds in prop::collection::vec(deed(), 0..60),
     ) {
         play(count, seed, delay, rate, &deeds);
+    }
+
+    /// Without faults nothing is lost, nobody is Down, and connections stay, however slow they are.
+    #[test]
+    fn a_quiet_network_loses_nothing(
+        count in 2..4_usize,
+        seed in any::<u64>(),
+        delay in 0..300_u64,
+        rate in prop_oneof![Just(0_u64), 20_000..200_000_u64],
+        sends in prop::collection::vec((0..5_usize, 0..5_usize, 0..3_usize, 0..16_000_usize, 0..300_u64), 0..80),
+    ) {
+        let mut net = Net::new(count, seed, Config::default());
+        (net.delay, net.rate) = (Duration::from_millis(delay), rate);
+        net.run(Duration::from_secs(8));
+        net.assert_converged();
+        for (from, to, stream, len, millis) in sends {
+            if let Some((from, to)) = pair(from, to, count) {
+                net.send(from, to, [Stream::Control, Stream::Data, Stream::Bulk][stream], len).unwrap();
+            }
+            net.run(Duration::from_millis(millis));
+        }
+        net.run(Duration::from_secs(120));
+        net.assert_converged();
+        for (index, node) in net.nodes.iter().enumerate() {
+            prop_assert!(net.downs(index).is_empty(), "{:?}", net.downs(index));
+            for (&(peer, stream), &given) in &node.given {
+                prop_assert_eq!(net.nodes[peer].got[&(index, 1, stream)], (given, 0));
+            }
+        }
+    }
+
+    /// A member that sends nonsense ends its connection, and nothing else.
+    #[test]
+    fn nonsense_of_a_member_never_panics(
+        frames in prop::collection::vec((0..13_u8, prop::collection::vec(any::<u8>(), 0..60)), 0..20),
+    ) {
+        let mut net = Net::new(3, 1, Config::default());
+        net.run(Duration::from_secs(2));
+        let conn = net.nodes[0].links.peer(id(1)).unwrap().connection().unwrap();
+        let mut out = Vec::new();
+        for (kind, fields) in frames {
+            let mut bytes = (fields.len() as u32 + 1).to_be_bytes().to_vec();
+            bytes.push(kind);
+            bytes.extend(fields);
+            let links = &mut net.nodes[0].links;
+            links.handle(net.now, Input::Bytes { conn, data: &bytes }, &mut out);
+            let at = links.next_deadline().unwrap();
+            links.handle(at, Input::Tick, &mut out);
+            links.fill(at, conn, &mut Vec::new(), 1000);
+        }
+        let down = |output: &Output| matches!(output, Output::Event(Event::Down { peer, .. }) if *peer == id(2));
+        prop_assert!(!out.iter().any(down));
     }
 }
