@@ -595,18 +595,18 @@ impl Links {
     }
 
     fn close(&mut self, now: Instant, conn: ConnectionId, cause: CloseCause, out: &mut Vec<Output>) {
-        if self.part(now, conn, cause == CloseCause::Refused) {
+        if self.part(now, conn, Some(cause)) {
             out.push(Output::Close(conn, cause));
         }
     }
 
     fn closed(&mut self, now: Instant, conn: ConnectionId) {
-        self.part(now, conn, false);
+        self.part(now, conn, None);
         self.connections.remove(&conn);
     }
 
     /// The connection is used no more. Says whether it was.
-    fn part(&mut self, now: Instant, conn: ConnectionId, refused: bool) -> bool {
+    fn part(&mut self, now: Instant, conn: ConnectionId, cause: Option<CloseCause>) -> bool {
         let Some(connection) = self.connections.get_mut(&conn) else { return false };
         let (how, peer) = match &connection.phase {
             Phase::Closing => return false,
@@ -618,7 +618,14 @@ impl Links {
         };
         connection.shut();
         if let Some(dial) = connection.dial {
-            let how = if refused { Ended::Refused } else { how };
+            let how = match cause {
+                Some(CloseCause::Refused) => Ended::Refused,
+                // Who is there is known, and connected.
+                Some(CloseCause::Replaced) => Ended::Good,
+                Some(CloseCause::Silent | CloseCause::Malformed | CloseCause::Stale | CloseCause::Removed) | None => {
+                    how
+                }
+            };
             self.dials.ended(now, dial, how, &self.config, &mut self.rng);
         }
         if let Some(link) = peer.and_then(|peer| self.links.get_mut(&peer))

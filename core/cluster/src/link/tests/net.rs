@@ -47,6 +47,13 @@ pub(super) struct Node {
     pub(super) got_bytes: BTreeMap<(usize, Stream), u64>,
 }
 
+impl Node {
+    /// Connections that were ever open.
+    pub(super) fn opened(&self) -> u64 {
+        self.next_conn
+    }
+}
+
 #[derive(Debug)]
 struct Pipe {
     /// The dialer's end, then the acceptor's.
@@ -464,7 +471,11 @@ impl Net {
         let (next, skipped) = match node.got.get(&(from, life, stream)).copied().or(first) {
             Some(at) => at,
             // The first control frame of two lives: what the sender gave since it knows of the receiver's.
-            None => (self.nodes[from].base.get(&index).copied().unwrap_or(0).min(number), 0),
+            None if self.nodes[from].incarnation == life => {
+                (self.nodes[from].base.get(&index).copied().unwrap_or(0).min(number), 0)
+            }
+            // A paused node gets what an earlier life has sent.
+            None => (number, 0),
         };
         assert!(number >= next, "{stream:?} {number} of {from} came to {index} after {next}");
         let lost = number - next;

@@ -21,8 +21,10 @@ fn nodes_that_dial_each_other_agree_on_one_connection() {
         let mut net = up(2, seed);
         // Nothing goes on behind it.
         let connected = net.count(0, |event| matches!(event, Event::Connected { .. }));
-        assert!(connected <= 2);
+        let opened = net.nodes[0].opened();
+        assert!(connected <= 2 && opened <= 4, "{connected}, {opened}");
         net.run(S(60));
+        assert_eq!(net.nodes[0].opened(), opened);
         assert_eq!(net.count(0, |event| matches!(event, Event::Connected { .. })), connected);
         assert!(net.downs(0).is_empty() && net.downs(1).is_empty());
     }
