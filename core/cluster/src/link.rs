@@ -22,6 +22,7 @@ mod event;
 mod frame;
 mod handshake;
 mod hello;
+mod lifecycle;
 mod links;
 mod peer;
 mod relay;
