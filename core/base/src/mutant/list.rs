@@ -333,6 +333,8 @@ mutants! {
         "A node that hears its peer counts it as Up although the peer does not hear it.";
     FlapNotDamped, "flap-not-damped", None, ["W"],
         "A link that fails again and again is Up each time that it works.";
+    BulkUnlimited, "bulk-unlimited", None, ["W"],
+        "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
 }

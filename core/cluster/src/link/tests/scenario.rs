@@ -3,7 +3,8 @@
 use core::time::Duration;
 
 use super::net::{Net, id};
-use crate::link::{Config, DownCause, Event, Path, Refusal, Stream, Unsent};
+use crate::link::{Config, Decoder, DownCause, Event, Fill, Frame, Links, Path, Refusal, Stream, Unsent};
+use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant};
 
 const S: fn(u64) -> Duration = Duration::from_secs;
@@ -354,6 +355,37 @@ fn bulk_does_not_delay_control_and_a_slow_link_is_not_down() {
     let [bulk, data] = [Stream::Bulk, Stream::Data].map(|stream| net.nodes[1].got_bytes[&(0, stream)]);
     assert!(bulk > 200_000 && data > 200_000, "both go on: {bulk}, {data}");
     assert!(net.nodes[0].links.counters().unsent_bulk_full > 0);
+}
+
+#[test]
+fn one_fill_gives_control_first_and_little_of_bulk() {
+    let mut net = up(2, 21);
+    let conn = net.nodes[0].links.peer(id(1)).unwrap().connection().unwrap();
+    let (links, now) = (&mut net.nodes[0].links, net.now);
+    let mut out = Vec::new();
+    let mut send = |links: &mut Links, stream, len| {
+        links.send(now, id(1), stream, Bytes::from(vec![0; len]), &mut out).unwrap();
+    };
+    for _ in 0..10 {
+        send(links, Stream::Bulk, 30 << 10);
+    }
+    for round in 0..3 {
+        send(links, Stream::Data, 100);
+        send(links, Stream::Control, 100);
+        let mut bytes = Vec::new();
+        assert_eq!(links.fill(now, conn, &mut bytes, 1 << 20), Fill::More, "{round}");
+        let mut decoder = Decoder::default();
+        decoder.feed(&bytes);
+        let mut kinds = Vec::new();
+        while let Some(frame) = decoder.next(1 << 20).unwrap() {
+            match Frame::decode(frame).unwrap() {
+                Frame::Control { .. } => kinds.push(Stream::Control),
+                Frame::Run { bulk, .. } => kinds.push(if bulk { Stream::Bulk } else { Stream::Data }),
+                _ => {}
+            }
+        }
+        assert_eq!(kinds, [Stream::Control, Stream::Data, Stream::Bulk, Stream::Bulk]);
+    }
 }
 
 #[test]
