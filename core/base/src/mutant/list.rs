@@ -67,6 +67,8 @@ mutants! {
         "CONNACK says Session Present where there was no session, unless Clean Start was asked for.";
     ToldBeforeSync, "told-before-sync", Some(12), ["W8", "S13"],
         "What was written is told to be stored before it is synced.";
+    AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["S1", "S13", "W"],
+        "A publisher is answered before the other nodes that its message went to have it.";
     InFlightDropped, "in-flight-dropped", Some(15), ["S1", "Q9", "W"],
         "What was sent and not acknowledged is dropped when the connection ends.";
     PacketIdsStartOver, "packet-ids-start-over", Some(16), ["S8", "S1", "W"],
@@ -80,6 +82,12 @@ mutants! {
          again (the broker keeps no message until PUBREL that it could publish then).";
     PubrecNotStored, "pubrec-not-stored", Some(20), ["S3"],
         "PUBREL is sent, and that PUBREC has come is not stored.";
+    LaneByMessage, "lane-by-message", Some(22), ["S5", "W"],
+        "What waits for another node's credit waits in a lane of its message instead of its publisher.";
+    ResendOutOfOrder, "resend-out-of-order", Some(23), ["S5", "W"],
+        "What is sent to another node again after a reset is sent in the opposite order.";
+    LaneDedupWithoutIncarnation, "lane-dedup-without-incarnation", Some(24), ["S1", "W"],
+        "What another node sends after its restart is taken for what it sent before.";
     RetainedReadTooEarly, "retained-read-too-early", Some(25), ["S9b", "S9"],
         "The owner of a topic answers who reads retained messages before it has worked off what was retained before \
          (several shards; there is no commit).";
@@ -100,6 +108,8 @@ mutants! {
         "From damage on everything is cut off, as if it had never been promised.";
     ExpiryStartsOver, "expiry-starts-over", Some(40), ["S7", "W"],
         "The Session Expiry Interval of an absent client starts over when its node does.";
+    CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["Q5", "L6", "W"],
+        "What is sent to another node again after a reset costs its credit again, which never returns.";
 
     // What is stored.
     Qos2IdsNotRestored, "qos2-ids-not-restored", None, ["S3"],
@@ -337,4 +347,18 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
+    LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["S11"],
+        "A shared message that another node refuses goes to no other one (31 between nodes).";
+    LaneGroupAckedEarly, "lane-group-acked-early", None, ["S11", "S13", "W"],
+        "A shared message is acknowledged to its node when it comes, before a member has it (32 between nodes).";
+    ForwardAckedOnArrival, "forward-acked-on-arrival", None, ["S1", "S13", "W"],
+        "What comes from another node is acknowledged before it is stored.";
+    NackToldOnce, "nack-told-once", None, ["S1", "S11", "W"],
+        "That a message of another node was refused is told once, and counts as acknowledged if that is lost.";
+    GapAccepted, "gap-accepted", None, ["S1", "S5", "W"],
+        "What comes from another node is taken although something in front of it is missing.";
+    ForwardGuidIgnored, "forward-guid-ignored", None, ["S3"],
+        "A QoS 2 message that comes a second time after a restart of its node is delivered a second time.";
+    FanOutOvertaken, "fan-out-overtaken", None, ["S5", "W"],
+        "A publisher's message is matched while an earlier one still goes to its subscribers.";
 }
