@@ -5,7 +5,7 @@
 //! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
 //! of the protocol that a client itself sees broken (a malformed packet, its window, packet size or aliases exceeded,
 //! acknowledgements out of order, an answer that is missing or that it did not ask for, the end of its connection without a
-//! reason), crash for a panic.
+//! reason), crash for a panic, part for the trials of a part of the core that no node has yet.
 
 macro_rules! mutants {
     ($($name:ident, $text:literal, $number:expr, [$($check:literal),+], $about:literal;)+) => {
@@ -50,6 +50,12 @@ macro_rules! mutants {
                     $(Mutant::$name => &[$($check),+],)+
                 }
             }
+
+            /// Whether a node can have it; else the tests of its part of the core plant it.
+            #[must_use]
+            pub fn is_of_node(self) -> bool {
+                !self.expected().contains(&"part")
+            }
         }
     };
 }
@@ -67,7 +73,7 @@ mutants! {
         "CONNACK says Session Present where there was no session, unless Clean Start was asked for.";
     ToldBeforeSync, "told-before-sync", Some(12), ["W8", "S13"],
         "What was written is told to be stored before it is synced.";
-    AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["S1", "S13", "W"],
+    AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["part", "S1", "S13", "W"],
         "A publisher is answered before the other nodes that its message went to have it.";
     InFlightDropped, "in-flight-dropped", Some(15), ["S1", "Q9", "W"],
         "What was sent and not acknowledged is dropped when the connection ends.";
@@ -82,11 +88,11 @@ mutants! {
          again (the broker keeps no message until PUBREL that it could publish then).";
     PubrecNotStored, "pubrec-not-stored", Some(20), ["S3"],
         "PUBREL is sent, and that PUBREC has come is not stored.";
-    LaneByMessage, "lane-by-message", Some(22), ["S5", "W"],
+    LaneByMessage, "lane-by-message", Some(22), ["part", "S5", "W"],
         "What waits for another node's credit waits in a lane of its message instead of its publisher.";
-    ResendOutOfOrder, "resend-out-of-order", Some(23), ["S5", "W"],
+    ResendOutOfOrder, "resend-out-of-order", Some(23), ["part", "S5", "W"],
         "What is sent to another node again after a reset is sent in the opposite order.";
-    LaneDedupWithoutIncarnation, "lane-dedup-without-incarnation", Some(24), ["S1", "W"],
+    LaneDedupWithoutIncarnation, "lane-dedup-without-incarnation", Some(24), ["part", "S1", "W"],
         "What another node sends after its restart is taken for what it sent before.";
     RetainedReadTooEarly, "retained-read-too-early", Some(25), ["S9b", "S9"],
         "The owner of a topic answers who reads retained messages before it has worked off what was retained before \
@@ -108,7 +114,7 @@ mutants! {
         "From damage on everything is cut off, as if it had never been promised.";
     ExpiryStartsOver, "expiry-starts-over", Some(40), ["S7", "W"],
         "The Session Expiry Interval of an absent client starts over when its node does.";
-    CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["Q5", "L6", "W"],
+    CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["part", "Q5", "L6", "W"],
         "What is sent to another node again after a reset costs its credit again, which never returns.";
 
     // What is stored.
@@ -321,44 +327,44 @@ mutants! {
         "What was in flight when a session ended is in no account.";
 
     // Cluster.
-    ReflectedProof, "reflected-proof", None, ["W"],
+    ReflectedProof, "reflected-proof", None, ["part", "W"],
         "A node takes its own proof, sent back to it, for the other side's.";
-    EvictedAdmitted, "evicted-admitted", None, ["W", "L9"],
+    EvictedAdmitted, "evicted-admitted", None, ["part", "W", "L9"],
         "A node that was removed from the cluster may connect again.";
-    LowerIncarnationAdmitted, "lower-incarnation-admitted", None, ["W1", "W"],
+    LowerIncarnationAdmitted, "lower-incarnation-admitted", None, ["part", "W1", "W"],
         "An earlier start of a node may connect although a later one is known.";
-    StreamsOutliveIncarnation, "streams-outlive-incarnation", None, ["S1", "L2", "W"],
+    StreamsOutliveIncarnation, "streams-outlive-incarnation", None, ["part", "S1", "L2", "W"],
         "The numbers of a link's streams go on when the peer has started anew.";
-    OldControlTaken, "old-control-taken", None, ["W", "S3"],
+    OldControlTaken, "old-control-taken", None, ["part", "W", "S3"],
         "A control frame that has come before is delivered again when it is sent again after a reconnect.";
-    ControlGapTaken, "control-gap-taken", None, ["W", "S1"],
+    ControlGapTaken, "control-gap-taken", None, ["part", "W", "S1"],
         "A control frame is delivered although one before it has not come, as over a relay that lost it.";
-    OldRunTaken, "old-run-taken", None, ["W", "S5"],
+    OldRunTaken, "old-run-taken", None, ["part", "W", "S5"],
         "A data frame of the path before is delivered behind those of the present one.";
-    UnackedNotResent, "unacked-not-resent", None, ["W", "L2", "S1"],
+    UnackedNotResent, "unacked-not-resent", None, ["part", "W", "L2", "S1"],
         "Control frames that were on their way when a connection broke are not sent again.";
-    ControlCreditLeak, "control-credit-leak", None, ["W", "Q5"],
+    ControlCreditLeak, "control-credit-leak", None, ["part", "W", "Q5"],
         "Control frames that are acknowledged go on to count to their limit.";
-    OneWayUnnoticed, "one-way-unnoticed", None, ["W", "L3"],
+    OneWayUnnoticed, "one-way-unnoticed", None, ["part", "W", "L3"],
         "A node that hears its peer counts it as Up although the peer does not hear it.";
-    FlapNotDamped, "flap-not-damped", None, ["W"],
+    FlapNotDamped, "flap-not-damped", None, ["part", "W"],
         "A link that fails again and again is Up each time that it works.";
-    BulkUnlimited, "bulk-unlimited", None, ["W"],
+    BulkUnlimited, "bulk-unlimited", None, ["part", "W"],
         "All of a snapshot that waits is written at once, and control waits behind it.";
-    RelayForAnybody, "relay-for-anybody", None, ["W"],
+    RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
-    LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["S11"],
+    LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
         "A shared message that another node refuses goes to no other one (31 between nodes).";
-    LaneGroupAckedEarly, "lane-group-acked-early", None, ["S11", "S13", "W"],
+    LaneGroupAckedEarly, "lane-group-acked-early", None, ["part", "S11", "S13", "W"],
         "A shared message is acknowledged to its node when it comes, before a member has it (32 between nodes).";
-    ForwardAckedOnArrival, "forward-acked-on-arrival", None, ["S1", "S13", "W"],
+    ForwardAckedOnArrival, "forward-acked-on-arrival", None, ["part", "S1", "S13", "W"],
         "What comes from another node is acknowledged before it is stored.";
-    NackToldOnce, "nack-told-once", None, ["S1", "S11", "W"],
+    NackToldOnce, "nack-told-once", None, ["part", "S1", "S11", "W"],
         "That a message of another node was refused is told once, and counts as acknowledged if that is lost.";
-    GapAccepted, "gap-accepted", None, ["S1", "S5", "W"],
+    GapAccepted, "gap-accepted", None, ["part", "S1", "S5", "W"],
         "What comes from another node is taken although something in front of it is missing.";
-    ForwardGuidIgnored, "forward-guid-ignored", None, ["S3"],
+    ForwardGuidIgnored, "forward-guid-ignored", None, ["part", "S3"],
         "A QoS 2 message that comes a second time after a restart of its node is delivered a second time.";
-    FanOutOvertaken, "fan-out-overtaken", None, ["S5", "W"],
+    FanOutOvertaken, "fan-out-overtaken", None, ["part", "S5", "W"],
         "A publisher's message is matched while an earlier one still goes to its subscribers.";
 }

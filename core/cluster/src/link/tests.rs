@@ -5,5 +5,7 @@
 mod codec;
 mod hand;
 mod net;
+#[cfg(newtmq_mutants)]
+mod planted;
 mod property;
 mod scenario;

@@ -87,7 +87,10 @@ fn find(name: &str) -> Result<Mutant, String> {
 }
 
 pub(super) fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
-    if only.is_empty() { Ok(Mutant::ALL.to_vec()) } else { only.iter().map(|name| find(name)).collect() }
+    if only.is_empty() {
+        return Ok(Mutant::ALL.iter().copied().filter(|mutant| mutant.is_of_node()).collect());
+    }
+    only.iter().map(|name| find(name)).collect()
 }
 
 fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {

@@ -90,7 +90,7 @@ fn talk(dialer: &mut Side, acceptor: &mut Side) {
 }
 
 #[test]
-fn two_members_accept_each_other() {
+pub(super) fn two_members_accept_each_other() {
     for tls in [false, true] {
         let newer = Hello { proto_min: 2, proto_max: 7, tls, ..hello(2) };
         let mut dialer = Side::new(Role::Dialer, Hello { tls, ..hello(1) }, "secret");
@@ -105,7 +105,7 @@ fn two_members_accept_each_other() {
 }
 
 #[test]
-fn whoever_is_refused_learns_why() {
+pub(super) fn whoever_is_refused_learns_why() {
     let same = |hello: Hello| hello;
     type Case = (Refusal, fn(Hello) -> Hello, &'static str, Option<Refusal>, Option<Refusal>);
     let cases: [Case; 9] = [
@@ -130,7 +130,7 @@ fn whoever_is_refused_learns_why() {
 }
 
 #[test]
-fn nobody_hears_of_the_cluster_or_gets_a_proof_before_it_has_proved_itself() {
+pub(super) fn nobody_hears_of_the_cluster_or_gets_a_proof_before_it_has_proved_itself() {
     let mut dialer = Side::new(Role::Dialer, hello(1), "wrong");
     let mut acceptor = Side::new(Role::Acceptor, hello(2), "secret");
     acceptor.door.0 = Some(Refusal::Evicted);
@@ -149,7 +149,7 @@ fn nobody_hears_of_the_cluster_or_gets_a_proof_before_it_has_proved_itself() {
 
 /// Somebody without the cookie takes the dialer's own frames and gives them back, under another name.
 #[test]
-fn a_proof_that_is_sent_back_proves_nothing() {
+pub(super) fn a_proof_that_is_sent_back_proves_nothing() {
     let mut dialer = Side::new(Role::Dialer, hello(1), "secret");
     let mut decoder = Decoder::default();
     decoder.feed(&core::mem::take(&mut dialer.out));
@@ -169,7 +169,7 @@ fn a_proof_that_is_sent_back_proves_nothing() {
 }
 
 #[test]
-fn a_changed_hello_breaks_the_proof() {
+pub(super) fn a_changed_hello_breaks_the_proof() {
     // Somebody in the middle lowers the version, or claims another incarnation.
     for at in [0, 1] {
         let mut dialer = Side::new(Role::Dialer, hello(1), "secret");
@@ -196,7 +196,7 @@ fn a_changed_hello_breaks_the_proof() {
 }
 
 #[test]
-fn frames_out_of_turn_and_silence_end_it() {
+pub(super) fn frames_out_of_turn_and_silence_end_it() {
     for frame in [Frame::Welcome, Frame::Use, Frame::Proof { proof: &[], generation: 1 }, Frame::Neighbours(vec![])] {
         let mut side = Side::new(Role::Acceptor, hello(1), "secret");
         let mut bytes = Vec::new();
@@ -211,7 +211,7 @@ fn frames_out_of_turn_and_silence_end_it() {
 }
 
 #[test]
-fn a_cookie_is_never_shown_and_never_empty() {
+pub(super) fn a_cookie_is_never_shown_and_never_empty() {
     assert_eq!(Cookie::new(""), None);
     assert!(!format!("{:?}", Cookie::new("secret")).contains("secret"));
 }
@@ -239,7 +239,7 @@ fn refusals(out: &[Output]) -> Vec<Refusal> {
 }
 
 #[test]
-fn silent_strangers_are_limited_and_time_out() {
+pub(super) fn silent_strangers_are_limited_and_time_out() {
     let mut links = links(1);
     let mut out = Vec::new();
     for conn in 0..70 {
@@ -259,7 +259,7 @@ fn silent_strangers_are_limited_and_time_out() {
 }
 
 #[test]
-fn an_address_that_is_the_node_itself_is_refused_on_both_ends() {
+pub(super) fn an_address_that_is_the_node_itself_is_refused_on_both_ends() {
     let mut links = links(1);
     let mut out = Vec::new();
     links.add_address(Instant::START, Address("self".to_owned()));

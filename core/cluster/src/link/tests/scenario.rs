@@ -17,7 +17,7 @@ fn up(count: usize, seed: u64) -> Net {
 }
 
 #[test]
-fn nodes_that_dial_each_other_agree_on_one_connection() {
+pub(super) fn nodes_that_dial_each_other_agree_on_one_connection() {
     for seed in 0..40 {
         let mut net = up(2, seed);
         // Nothing goes on behind it.
@@ -32,7 +32,7 @@ fn nodes_that_dial_each_other_agree_on_one_connection() {
 }
 
 #[test]
-fn everything_of_control_comes_once_over_resets() {
+pub(super) fn everything_of_control_comes_once_over_resets() {
     let mut net = up(2, 1);
     for round in 0..30 {
         for _ in 0..20 {
@@ -50,7 +50,7 @@ fn everything_of_control_comes_once_over_resets() {
 }
 
 #[test]
-fn a_one_way_cut_is_noticed_by_both() {
+pub(super) fn a_one_way_cut_is_noticed_by_both() {
     let mut net = up(2, 2);
     let start = net.now;
     net.cut_one_way(0, 1);
@@ -68,7 +68,7 @@ fn a_one_way_cut_is_noticed_by_both() {
 }
 
 #[test]
-fn a_silent_cut_is_down_after_detect_and_up_soon_after_it_heals() {
+pub(super) fn a_silent_cut_is_down_after_detect_and_up_soon_after_it_heals() {
     let mut net = up(2, 3);
     let start = net.now;
     net.cut(0, 1);
@@ -85,7 +85,7 @@ fn a_silent_cut_is_down_after_detect_and_up_soon_after_it_heals() {
 }
 
 #[test]
-fn a_dead_link_is_replaced_by_a_neighbour_and_taken_back() {
+pub(super) fn a_dead_link_is_replaced_by_a_neighbour_and_taken_back() {
     let mut net = up(3, 4);
     for _ in 0..5 {
         net.send(0, 2, Stream::Control, 100).unwrap();
@@ -112,7 +112,7 @@ fn a_dead_link_is_replaced_by_a_neighbour_and_taken_back() {
 }
 
 #[test]
-fn nodes_that_never_met_talk_over_a_neighbour() {
+pub(super) fn nodes_that_never_met_talk_over_a_neighbour() {
     let mut net = Net::new(3, 5, Config::default());
     net.cut(0, 2);
     net.send(0, 2, Stream::Control, 10).unwrap();
@@ -131,7 +131,7 @@ fn nodes_that_never_met_talk_over_a_neighbour() {
 }
 
 #[test]
-fn frames_are_never_passed_on_twice() {
+pub(super) fn frames_are_never_passed_on_twice() {
     // A line of four: its ends have no neighbour in common.
     let mut net = Net::new(4, 6, Config::default());
     for (one, other) in [(0, 2), (0, 3), (1, 3)] {
@@ -144,7 +144,7 @@ fn frames_are_never_passed_on_twice() {
 }
 
 #[test]
-fn a_neighbour_whose_own_link_is_dead_passes_nothing_on() {
+pub(super) fn a_neighbour_whose_own_link_is_dead_passes_nothing_on() {
     let mut net = up(3, 7);
     net.cut(0, 2);
     net.run(S(3));
@@ -159,7 +159,7 @@ fn a_neighbour_whose_own_link_is_dead_passes_nothing_on() {
 }
 
 #[test]
-fn a_neighbour_refuses_what_it_cannot_pass_on_directly() {
+pub(super) fn a_neighbour_refuses_what_it_cannot_pass_on_directly() {
     let mut net = up(3, 18);
     net.delay = Duration::from_millis(50);
     net.cut(0, 2);
@@ -177,7 +177,7 @@ fn a_neighbour_refuses_what_it_cannot_pass_on_directly() {
 }
 
 #[test]
-fn what_comes_late_on_the_old_path_is_not_taken() {
+pub(super) fn what_comes_late_on_the_old_path_is_not_taken() {
     let mut net = up(3, 19);
     net.cut(0, 2);
     let send = |net: &mut Net| {
@@ -203,7 +203,7 @@ fn what_comes_late_on_the_old_path_is_not_taken() {
 }
 
 #[test]
-fn what_a_neighbour_drops_is_sent_again_and_nothing_overtakes_it() {
+pub(super) fn what_a_neighbour_drops_is_sent_again_and_nothing_overtakes_it() {
     let config = Config { relay_limit: 4000, ..Config::default() };
     let mut net = Net::new(3, 20, config);
     net.run(S(2));
@@ -227,7 +227,7 @@ fn what_a_neighbour_drops_is_sent_again_and_nothing_overtakes_it() {
 }
 
 #[test]
-fn a_new_start_gets_nothing_that_was_for_the_old_one() {
+pub(super) fn a_new_start_gets_nothing_that_was_for_the_old_one() {
     let mut net = up(2, 8);
     for _ in 0..50 {
         net.send(0, 1, Stream::Control, 4000).unwrap();
@@ -248,7 +248,7 @@ fn a_new_start_gets_nothing_that_was_for_the_old_one() {
 }
 
 #[test]
-fn a_node_that_forgets_its_peer_begins_anew_with_it() {
+pub(super) fn a_node_that_forgets_its_peer_begins_anew_with_it() {
     let mut net = up(2, 9);
     net.send(0, 1, Stream::Control, 1).unwrap();
     net.run(S(1));
@@ -262,7 +262,7 @@ fn a_node_that_forgets_its_peer_begins_anew_with_it() {
 }
 
 #[test]
-fn a_lower_incarnation_is_refused_and_both_are_told() {
+pub(super) fn a_lower_incarnation_is_refused_and_both_are_told() {
     let mut net = up(2, 10);
     // The node knows of a later start, as from other members.
     let mut out = Vec::new();
@@ -278,7 +278,7 @@ fn a_lower_incarnation_is_refused_and_both_are_told() {
 }
 
 #[test]
-fn an_evicted_node_is_told_so_and_refused_until_it_is_readmitted() {
+pub(super) fn an_evicted_node_is_told_so_and_refused_until_it_is_readmitted() {
     let mut net = up(2, 11);
     let mut out = Vec::new();
     let now = net.now;
@@ -294,7 +294,7 @@ fn an_evicted_node_is_told_so_and_refused_until_it_is_readmitted() {
 }
 
 #[test]
-fn a_flapping_link_is_held_down() {
+pub(super) fn a_flapping_link_is_held_down() {
     let mut net = up(3, 12);
     for _ in 0..60 {
         net.reset(0, 1, [true, true]);
@@ -312,7 +312,7 @@ fn a_flapping_link_is_held_down() {
 }
 
 #[test]
-fn a_peer_that_is_down_again_and_again_is_held_down() {
+pub(super) fn a_peer_that_is_down_again_and_again_is_held_down() {
     let config = Config { detect: S(2), relay_after: S(1), ..Config::default() };
     let mut net = Net::new(2, 13, config);
     for _ in 0..20 {
@@ -331,7 +331,7 @@ fn a_peer_that_is_down_again_and_again_is_held_down() {
 }
 
 #[test]
-fn bulk_does_not_delay_control_and_a_slow_link_is_not_down() {
+pub(super) fn bulk_does_not_delay_control_and_a_slow_link_is_not_down() {
     let mut net = Net::new(2, 14, Config::default());
     net.rate = 64 << 10;
     net.run(S(3));
@@ -358,7 +358,7 @@ fn bulk_does_not_delay_control_and_a_slow_link_is_not_down() {
 }
 
 #[test]
-fn one_fill_gives_control_first_and_little_of_bulk() {
+pub(super) fn one_fill_gives_control_first_and_little_of_bulk() {
     let mut net = up(2, 21);
     let conn = net.nodes[0].links.peer(id(1)).unwrap().connection().unwrap();
     let (links, now) = (&mut net.nodes[0].links, net.now);
@@ -389,7 +389,7 @@ fn one_fill_gives_control_first_and_little_of_bulk() {
 }
 
 #[test]
-fn a_fast_link_is_not_slowed_by_its_window() {
+pub(super) fn a_fast_link_is_not_slowed_by_its_window() {
     let mut net = up(2, 15);
     net.delay = Duration::from_millis(25);
     let start = net.now;
@@ -404,7 +404,7 @@ fn a_fast_link_is_not_slowed_by_its_window() {
 }
 
 #[test]
-fn limits_are_kept_and_counted() {
+pub(super) fn limits_are_kept_and_counted() {
     let config = Config { control_limit: 10_000, data_limit: 10_000, bulk_limit: 10_000, ..Config::default() };
     let mut net = Net::new(2, 16, config);
     net.run(S(2));
@@ -428,7 +428,7 @@ fn limits_are_kept_and_counted() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_run() {
+pub(super) fn the_same_seed_gives_the_same_run() {
     let run = || {
         let mut net = up(4, 17);
         net.cut(0, 1);
