@@ -62,6 +62,14 @@ macro_rules! mutants {
 
 mutants! {
     // Of the testbed's list.
+    RoutesOutliveIncarnation, "routes-outlive-incarnation", Some(1), ["Q1", "W"],
+        "The transient routes of a node's earlier incarnation stay at the shards when it starts again.";
+    DeletedNotMasked, "deleted-not-masked", Some(2), ["S1", "Q1", "W"],
+        "The routes of a node that counts as down are removed, and do not come back with it.";
+    DeltaOverGap, "delta-over-gap", Some(3), ["W6", "W"],
+        "A log's operations are applied although earlier ones are missing.";
+    SnapshotMerges, "snapshot-merges", Some(4), ["Q1", "W6", "W"],
+        "A snapshot adds to a copy what it has and removes nothing.";
     DoubleSubscribe, "double-subscribe", Some(5), ["S2", "S12", "Q1", "W"],
         "A second subscription of a filter by its only subscriber is added to the first one instead of replacing it.";
     TakeoverWithoutFence, "takeover-without-fence", Some(6), ["S6", "S1", "W", "crash"],
@@ -110,12 +118,16 @@ mutants! {
         "A shared message whose member is not ready is acknowledged and not queued (within a node PUBACK may come before a \
          queue of another shard has the message, but it must come to have it).";
 
+    LeaseFromReceipt, "lease-from-receipt", Some(35), ["W9", "S1", "W"],
+        "A lease counts from when it came and not from when it was asked for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
         "From damage on everything is cut off, as if it had never been promised.";
     ExpiryStartsOver, "expiry-starts-over", Some(40), ["S7", "W"],
         "The Session Expiry Interval of an absent client starts over when its node does.";
     CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["part", "Q5", "L6", "W"],
         "What is sent to another node again after a reset costs its credit again, which never returns.";
+    OpenBeforeSync, "open-before-sync", Some(43), ["S1", "W"],
+        "A node that is there again is matched by what was known of it, before it has said what has changed.";
 
     // What is stored.
     Qos2IdsNotRestored, "qos2-ids-not-restored", None, ["S3"],
@@ -367,4 +379,18 @@ mutants! {
         "A QoS 2 message that comes a second time after a restart of its node is delivered a second time.";
     FanOutOvertaken, "fan-out-overtaken", None, ["part", "S5", "W"],
         "A publisher's message is matched while an earlier one still goes to its subscribers.";
+    RefcountOffByOne, "refcount-off-by-one", None, ["Q1", "S1", "W"],
+        "A second subscription of a filter at a shard is not counted in the node's log (5 of the testbed's list, between nodes).";
+    LateDownMasks, "late-down-masks", None, ["Q1", "S1", "W"],
+        "The news that a node's earlier incarnation is down masks the one that runs.";
+    ServedBeforeRecovery, "served-before-recovery", None, ["S1", "W"],
+        "A node that has started gives out its log before it has read back its durable sessions.";
+    BarrierForNewRoutesOnly, "barrier-for-new-routes-only", None, ["S1", "W"],
+        "SUBACK does not wait if the filter has subscribers at the node already, though others may not know of them yet.";
+    InstalledBeforeShards, "installed-before-shards", None, ["S1", "W"],
+        "A node says that it has installed a version before its shards have.";
+    NumbersStartOver, "numbers-start-over", None, ["S1", "W9", "W"],
+        "A node that has started numbers its questions about logs as before, so that late answers count.";
+    LeaseWithoutVersion, "lease-without-version", None, ["W9", "S1", "W"],
+        "A lease counts before what the owner had subscribed to by then is installed.";
 }
