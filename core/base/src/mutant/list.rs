@@ -120,6 +120,12 @@ mutants! {
 
     LeaseFromReceipt, "lease-from-receipt", Some(35), ["W9", "S1", "W"],
         "A lease counts from when it came and not from when it was asked for.";
+    AutocleanWithoutQuorum, "autoclean-without-quorum", Some(33), ["W12"],
+        "A leader removes who was down for too long without a quorum of voters that is more than half of the members.";
+    AutocleanByWallClock, "autoclean-by-wall-clock", Some(34), ["W12"],
+        "How long a member was down is counted from the start of the node's clock.";
+    WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["W1", "W11", "W2", "crash"],
+        "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
         "From damage on everything is cut off, as if it had never been promised.";
     ExpiryStartsOver, "expiry-starts-over", Some(40), ["S7", "W"],
@@ -128,6 +134,8 @@ mutants! {
         "What is sent to another node again after a reset costs its credit again, which never returns.";
     OpenBeforeSync, "open-before-sync", Some(43), ["S1", "W"],
         "A node that is there again is matched by what was known of it, before it has said what has changed.";
+    UnknownEntrySkipped, "unknown-entry-skipped", Some(45), ["W2", "W"],
+        "An entry of the meta group's log that is of an unknown kind is skipped.";
 
     // What is stored.
     Qos2IdsNotRestored, "qos2-ids-not-restored", None, ["S3"],
@@ -393,4 +401,21 @@ mutants! {
         "A node that has started numbers its questions about logs as before, so that late answers count.";
     LeaseWithoutVersion, "lease-without-version", None, ["W9", "S1", "W"],
         "A lease counts before what the owner had subscribed to by then is installed.";
+    // Cluster: membership.
+    NobodyIsCalledAgain, "nobody-is-called-again", None, ["L2", "Q7"],
+        "Addresses where nobody is alive are never called again, so that two halves stay apart.";
+    BumpIsIncarnation, "bump-is-incarnation", None, ["W11", "Q1", "W"],
+        "A node that was declared down and comes back counts as one that has started anew.";
+    SentBeforeSync, "sent-before-sync", None, ["W1", "W2", "crash"],
+        "A vote, and what a follower confirms of the log, is sent before it is durable.";
+    WitnessLeads, "witness-leads", None, ["W"],
+        "A witness may become the leader.";
+    ForcedOutComesBack, "forced-out-comes-back", None, ["W", "Q7"],
+        "A node that an operator has removed comes back by itself.";
+    AnyoneAbandons, "anyone-abandons", None, ["W", "Q7"],
+        "A node gives up its cluster for another one although it is not the only member.";
+    FoundsBesideOthers, "founds-beside-others", None, ["Q7", "L2"],
+        "A seed founds a cluster although another seed belongs to one.";
+    AutocleanSurvivesLeader, "autoclean-survives-leader", None, ["W12"],
+        "For how long a member was down still counts when a node leads again after another one has.";
 }

@@ -1,0 +1,8 @@
+//! The meta group over a network that loses, repeats, reorders and cuts, with disks that lose what was not synced.
+
+mod adversary;
+mod codec;
+mod founding;
+mod members;
+mod net;
+mod procedures;

@@ -1,0 +1,354 @@
+//! Joining, leaving, two nodes, a witness, restarts, what is written.
+
+use newtmq_base::{InvalidField, NodeId, Put};
+use raft::eraftpb::{Entry, HardState, Message, MessageType};
+
+use super::super::message::Message as MetaMessage;
+use super::super::{BlobKind, Command, Gone, Input, JoinRefusal, Meta, Refusal, Rejected, Role, Stopped};
+use super::net::{Event, Net};
+
+#[test]
+fn nodes_join_and_vote_in_odd_numbers() {
+    for (count, voters) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (6, 5), (7, 5)] {
+        let net = Net::cluster(count, count as u64);
+        assert_eq!((net.members(0).len(), net.voters(0).len()), (count, voters));
+    }
+}
+
+#[test]
+fn who_starts_after_the_others_joins_too() {
+    let mut net = Net::new(3, 5);
+    for index in 0..3 {
+        net.start(index);
+        if index == 0 {
+            net.init(0);
+        } else {
+            let request = net.request();
+            net.input(index, Input::Join { request });
+            assert_eq!(net.answer(request.0, 10), Ok(0));
+        }
+        net.seconds(20);
+    }
+    assert_eq!(net.voters(2), [1, 2, 3]);
+    // Asked again, it stays one.
+    net.crash(2);
+    net.start(2);
+    net.until("it is back", 5, Net::is_whole);
+    assert_eq!(net.members(0), [1, 2, 3]);
+}
+
+#[test]
+fn sole_voter_leads_at_once() {
+    let mut net = Net::cluster(1, 1);
+    net.crash(0);
+    net.seconds(1);
+    net.start(0);
+    assert!(net.meta(0).view().is_leader);
+}
+
+#[test]
+fn two_nodes_have_one_voter() {
+    let mut net = Net::cluster(2, 2);
+    assert_eq!(net.voters(0), [1]);
+    net.crash(1);
+    let request = net.write(0, "k", b"v");
+    assert_eq!(net.answer(request, 2).map(|_| ()), Ok(()));
+    net.start(1);
+    net.until("it has caught up", 5, Net::is_whole);
+    // The learner alone decides nothing, and is back as soon as the voter is.
+    net.crash(0);
+    net.seconds(10);
+    assert_eq!(net.leader(), None);
+    net.start(0);
+    net.until("the voter is back", 5, Net::is_whole);
+}
+
+#[test]
+fn witness_votes_and_never_leads() {
+    let mut net = Net::new(3, 3);
+    net.nodes[2].me.witness = true;
+    net.join_all();
+    assert_eq!(net.voters(0), [1, 2, 3]);
+    assert_eq!(net.meta(0).view().state.role(NodeId(3)), Some(Role::Witness));
+    for victim in [0, 1, 0, 1] {
+        net.until("all are there", 20, Net::is_whole);
+        net.crash(victim);
+        net.until("the other leads", 8, |net| net.leader() == Some(1 - victim));
+        let request = net.write(1 - victim, "k", &[victim as u8]);
+        assert_eq!(net.answer(request, 2).map(|_| ()), Ok(()));
+        net.seconds(2);
+        net.start(victim);
+    }
+    net.until("all are there", 20, Net::is_whole);
+    net.crash(0);
+    net.crash(1);
+    net.seconds(30);
+    assert_eq!(net.leader(), None);
+    let mut net = Net::new(1, 4);
+    net.nodes[0].me.witness = true;
+    net.start(0);
+    let request = net.request();
+    net.input(0, Input::Init { request, name: "c".to_owned() });
+    assert_eq!(net.answers[&request.0], Err(Refusal::Witness));
+}
+
+#[test]
+fn leader_is_replaced_within_three_seconds() {
+    for seed in 0..10 {
+        let mut net = Net::cluster(3, seed);
+        let leader = net.leader().unwrap();
+        net.crash(leader);
+        let time = net.until("another one leads", 4, |net| net.leader().is_some());
+        assert!(time.as_millis() <= 3000, "{time:?}");
+    }
+}
+
+#[test]
+fn leaving() {
+    // Followers, leaders, and the sole voter of two.
+    for (count, goes, left) in [(3, 2, vec![1, 2]), (3, 0, vec![2, 3]), (5, 0, vec![2, 3, 4, 5]), (2, 0, vec![2])] {
+        let mut net = Net::cluster(count, 7);
+        net.until("the first one leads", 1, |net| net.leader() == Some(0));
+        let request = net.request();
+        net.input(goes, Input::Leave { request });
+        assert_eq!(net.answer(request.0, 15), Ok(0), "{goes} of {count}");
+        assert!(net.nodes[goes].events.contains(&Event::Gone(Gone::Left)));
+        net.crash(goes);
+        net.until("the others are a cluster", 15, Net::is_whole);
+        assert_eq!(net.members(left[0] as usize - 1), left);
+        // It does not come back by itself, but when it is told to.
+        net.start(goes);
+        net.seconds(10);
+        assert_eq!(net.members(left[0] as usize - 1), left);
+        assert!(!net.meta(goes).is_member());
+        let request = net.request();
+        net.input(goes, Input::Join { request });
+        assert_eq!(net.answer(request.0, 10), Ok(0));
+        net.until("it is back", 15, Net::is_whole);
+        assert_eq!(net.members(goes).len(), count);
+    }
+}
+
+#[test]
+fn only_member_cannot_leave() {
+    let mut net = Net::cluster(1, 1);
+    let request = net.request();
+    net.input(0, Input::Leave { request });
+    assert_eq!(net.answer(request.0, 1), Err(Refusal::SoleMember));
+}
+
+#[test]
+fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
+    let mut net = Net::new(3, 8);
+    for index in 0..3 {
+        net.start(index);
+    }
+    net.init(0);
+    net.init(1);
+    net.seconds(3);
+    assert_eq!(net.founded.len(), 2);
+    let request = net.write(1, "zone", b"z");
+    net.answer(request, 2).unwrap();
+    for (kind, key) in [(BlobKind::User, "ann"), (BlobKind::User, "bob"), (BlobKind::Acl, "1")] {
+        let request = net.request();
+        let command = Command::PutBlob { kind, key: key.to_owned(), value: Some(vec![1]), expected: Some(0) };
+        net.input(1, Input::Write { request, command });
+        net.answer(request.0, 2).unwrap();
+    }
+    // The first node takes the third one in; so it is alone no more.
+    let request = net.request();
+    net.side = vec![0, 1, 0];
+    net.input(2, Input::Join { request });
+    assert_eq!(net.answer(request.0, 10), Ok(0));
+    net.side = vec![0; 3];
+    net.seconds(10);
+    for index in [0, 2] {
+        let request = net.request();
+        net.input(index, Input::Join { request });
+        assert_eq!(net.answer(request.0, 1), Err(Refusal::NotAlone));
+    }
+    let request = net.request();
+    net.input(1, Input::Join { request });
+    assert_eq!(net.answer(request.0, 10), Ok(0));
+    let lost = net.nodes[1].events.iter().find_map(|event| match event {
+        Event::Abandoned(lost) => Some(lost.clone()),
+        Event::Joined(_) | Event::Removed(..) | Event::Gone(_) | Event::Stopped(_) => None,
+    });
+    let lost = lost.expect("it is said what is lost");
+    assert_eq!((lost.config_keys, lost.acl, lost.users, lost.banned), (1, 1, 2, 0));
+    net.until("one cluster", 10, Net::is_whole);
+    net.crash(1);
+    net.start(1);
+    net.until("it stays there", 10, Net::is_whole);
+    assert_eq!(net.members(1), [1, 2, 3]);
+}
+
+#[test]
+fn wiped_disk_needs_another_id() {
+    let mut net = Net::cluster(3, 9);
+    net.crash(2);
+    // The id is kept, the data directory is not.
+    net.nodes[2].disk = Default::default();
+    net.nodes[2].me.birth += 100;
+    net.nodes[2].me.inc.0 = 0;
+    net.start(2);
+    net.seconds(5);
+    assert!(net.meta(2).counters().foreign > 0, "what is said to the old one is not taken");
+    assert_eq!(net.meta(2).view().term, 0);
+    let request = net.request();
+    net.input(2, Input::Join { request });
+    let refused = JoinRefusal::Rejected(Rejected::OtherDisk);
+    assert_eq!(net.answer(request.0, 10), Err(Refusal::Join(refused)));
+    // A log that came from somewhere else is not taken either.
+    let stored = net.nodes[0].disk.clone();
+    let me = net.nodes[2].me.clone();
+    let me = super::super::Member { node: NodeId(1), ..me };
+    let error = Meta::new(net.config.clone(), me, &stored, net.rng.clone(), net.now).err();
+    assert_eq!(error, Some(InvalidField("the log of another data directory")));
+}
+
+#[test]
+fn new_address_is_known_after_a_restart() {
+    let mut net = Net::cluster(3, 10);
+    for index in 0..3 {
+        net.crash(index);
+        net.nodes[index].me.address = format!("10.0.1.{index}:4370");
+        net.seconds(1);
+        net.start(index);
+        net.until("it is there", 10, Net::is_whole);
+    }
+    let view = net.meta(0).view();
+    assert!(view.state.members().values().all(|member| member.address.starts_with("10.0.1.")));
+    assert!(view.state.members().values().all(|member| member.inc.0 == 2 && member.joined > 0));
+}
+
+#[test]
+fn writes_from_any_node() {
+    let mut net = Net::cluster(3, 11);
+    let before = net.meta(0).view().state.acl_version();
+    let put = |value: Option<&[u8]>, expected| Command::PutBlob {
+        kind: BlobKind::Banned,
+        key: "eve".to_owned(),
+        value: value.map(<[u8]>::to_vec),
+        expected,
+    };
+    let config = |value: Option<&[u8]>| Command::SetConfig { key: "k".to_owned(), value: value.map(<[u8]>::to_vec) };
+    let rejected = |why| Err(Refusal::Rejected(why));
+    let cases = [
+        (put(Some(b"1"), Some(0)), Ok(())),
+        (put(Some(b"2"), Some(0)), rejected(Rejected::Version)),
+        (put(Some(b"2"), Some(before + 1)), Ok(())),
+        (put(None, None), Ok(())),
+        (put(None, None), rejected(Rejected::NoSuchKey)),
+        (put(Some(&[0; 2 << 20]), None), rejected(Rejected::TooMuch)),
+        (config(Some(b"v")), Ok(())),
+        (config(None), Ok(())),
+        (config(None), rejected(Rejected::NoSuchKey)),
+        (Command::FinalizeFeatureLevel { level: 4 }, rejected(Rejected::FeatureLevel)),
+        (Command::FinalizeFeatureLevel { level: 2 }, rejected(Rejected::FeatureLevel)),
+        (Command::FinalizeFeatureLevel { level: 3 }, Ok(())),
+        (Command::Readmit { node: NodeId(9) }, rejected(Rejected::NoSuchNode)),
+        (Command::Voters([NodeId(1)].into()), Err(Refusal::NotAllowed)),
+    ];
+    for (place, (command, outcome)) in cases.into_iter().enumerate() {
+        let request = net.request();
+        net.input(place % 3, Input::Write { request, command: command.clone() });
+        assert_eq!(net.answer(request.0, 3).map(|_| ()), outcome, "{command:?}");
+    }
+    assert_eq!(net.meta(0).view().state.acl_version(), before + 3);
+    // Without a leader it is said at once, and what is on its way has an end.
+    let leader = net.leader().unwrap();
+    let other = (leader + 1) % 3;
+    let third = (leader + 2) % 3;
+    net.side[other] = 1;
+    let request = net.write(other, "x", b"y");
+    assert_eq!(net.answer(request, 6), Err(Refusal::Timeout));
+    net.crash(leader);
+    net.crash(third);
+    net.seconds(5);
+    let request = net.write(other, "x", b"y");
+    assert_eq!(net.answer(request, 1), Err(Refusal::NoLeader));
+}
+
+#[test]
+fn who_was_away_for_long_gets_a_snapshot() {
+    let mut net = Net::new(3, 12);
+    net.config.snapshot_every = 8;
+    net.config.keep_entries = 2;
+    net.join_all();
+    net.crash(2);
+    for round in 0..40 {
+        let request = net.write(0, &format!("k{}", round % 7), &[round]);
+        net.answer(request, 3).unwrap();
+    }
+    // Also when the first ones are lost.
+    net.loss_ppm = 400_000;
+    net.start(2);
+    net.seconds(5);
+    net.loss_ppm = 0;
+    net.until("it has caught up", 15, Net::is_whole);
+    // And all of them from their own shortened logs.
+    for index in 0..3 {
+        net.crash(index);
+    }
+    for index in 0..3 {
+        net.start(index);
+    }
+    net.until("all are back", 15, Net::is_whole);
+    assert_eq!(net.meta(1).view().state.config().len(), 7);
+}
+
+#[test]
+fn unknown_entry_stops_the_node() {
+    let mut net = Net::cluster(1, 13);
+    net.crash(0);
+    let disk = &mut net.nodes[0].disk;
+    let (index, term) = (disk.entries.last().unwrap().index + 1, disk.hard.term);
+    let mut data = Vec::new();
+    Put(&mut data).number(0).number(0).byte(99).text("of a later version");
+    disk.entries.push(Entry { index, term, data: data.into(), ..Entry::default() });
+    disk.hard = HardState { commit: index, ..disk.hard.clone() };
+    net.start(0);
+    net.seconds(1);
+    let stopped = Stopped::UnknownEntry { index, kind: 99 };
+    assert_eq!(net.nodes[0].events.last(), Some(&Event::Stopped(stopped)));
+    assert_eq!(net.meta(0).view().stopped, Some(stopped));
+    assert_eq!(net.meta(0).view().state.index(), index - 1, "nothing behind it is applied");
+    assert!(!net.meta(0).view().is_leader);
+    net.seconds(5);
+    assert_eq!(net.meta(0).view().state.index(), index - 1);
+}
+
+#[test]
+fn late_words_of_an_earlier_leader_do_not_stop_a_node() {
+    let mut net = Net::cluster(3, 14);
+    let leader = net.leader().unwrap();
+    let other = (leader + 1) % 3;
+    let (cluster, index) = (net.meta(other).cluster().unwrap(), net.meta(other).view().commit);
+    net.crash(leader);
+    net.until("another one leads", 5, |net| net.leader().is_some());
+    net.seconds(1);
+    let [from, to] = [leader, other].map(|place| NodeId(place as u64 + 1));
+    let mut body = Message { to: to.0, from: from.0, term: 1, index: index - 1, log_term: 1, ..Message::default() };
+    body.set_msg_type(MessageType::MsgAppend);
+    body.set_entries(vec![Entry { index, term: 1, ..Entry::default() }].into());
+    let births = [leader, other].map(|place| net.nodes[place].me.birth);
+    let message = MetaMessage::Raft { cluster, birth: births[1], from_birth: births[0], body: Box::new(body) };
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes);
+    net.input(other, Input::Message { from, bytes: &bytes });
+    assert_eq!(net.meta(other).view().stopped, None);
+}
+
+#[test]
+fn same_seed_same_messages() {
+    let traces = [21, 21, 22].map(|seed| {
+        let mut net = Net::cluster(5, seed);
+        let leader = net.leader().unwrap();
+        net.crash(leader);
+        net.seconds(10);
+        net.trace
+    });
+    assert_eq!(traces[0], traces[1]);
+    assert_ne!(traces[0], traces[2]);
+}
