@@ -62,13 +62,13 @@ macro_rules! mutants {
 
 mutants! {
     // Of the testbed's list.
-    RoutesOutliveIncarnation, "routes-outlive-incarnation", Some(1), ["Q1", "W"],
+    RoutesOutliveIncarnation, "routes-outlive-incarnation", Some(1), ["part", "Q1", "W"],
         "The transient routes of a node's earlier incarnation stay at the shards when it starts again.";
-    DeletedNotMasked, "deleted-not-masked", Some(2), ["S1", "Q1", "W"],
+    DeletedNotMasked, "deleted-not-masked", Some(2), ["part", "S1", "Q1", "W"],
         "The routes of a node that counts as down are removed, and do not come back with it.";
-    DeltaOverGap, "delta-over-gap", Some(3), ["W6", "W"],
+    DeltaOverGap, "delta-over-gap", Some(3), ["part", "W6", "W"],
         "A log's operations are applied although earlier ones are missing.";
-    SnapshotMerges, "snapshot-merges", Some(4), ["Q1", "W6", "W"],
+    SnapshotMerges, "snapshot-merges", Some(4), ["part", "Q1", "W6", "W"],
         "A snapshot adds to a copy what it has and removes nothing.";
     DoubleSubscribe, "double-subscribe", Some(5), ["S2", "S12", "Q1", "W"],
         "A second subscription of a filter by its only subscriber is added to the first one instead of replacing it.";
@@ -118,13 +118,13 @@ mutants! {
         "A shared message whose member is not ready is acknowledged and not queued (within a node PUBACK may come before a \
          queue of another shard has the message, but it must come to have it).";
 
-    LeaseFromReceipt, "lease-from-receipt", Some(35), ["W9", "S1", "W"],
+    LeaseFromReceipt, "lease-from-receipt", Some(35), ["part", "W9", "S1", "W"],
         "A lease counts from when it came and not from when it was asked for.";
-    AutocleanWithoutQuorum, "autoclean-without-quorum", Some(33), ["W12"],
+    AutocleanWithoutQuorum, "autoclean-without-quorum", Some(33), ["part", "W12"],
         "A leader removes who was down for too long without a quorum of voters that is more than half of the members.";
-    AutocleanByWallClock, "autoclean-by-wall-clock", Some(34), ["W12"],
+    AutocleanByWallClock, "autoclean-by-wall-clock", Some(34), ["part", "W12"],
         "How long a member was down is counted from the start of the node's clock.";
-    WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["W1", "W11", "W2", "crash"],
+    WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
         "From damage on everything is cut off, as if it had never been promised.";
@@ -132,9 +132,9 @@ mutants! {
         "The Session Expiry Interval of an absent client starts over when its node does.";
     CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["part", "Q5", "L6", "W"],
         "What is sent to another node again after a reset costs its credit again, which never returns.";
-    OpenBeforeSync, "open-before-sync", Some(43), ["S1", "W"],
+    OpenBeforeSync, "open-before-sync", Some(43), ["part", "S1", "W"],
         "A node that is there again is matched by what was known of it, before it has said what has changed.";
-    UnknownEntrySkipped, "unknown-entry-skipped", Some(45), ["W2", "W"],
+    UnknownEntrySkipped, "unknown-entry-skipped", Some(45), ["part", "W2", "W"],
         "An entry of the meta group's log that is of an unknown kind is skipped.";
 
     // What is stored.
@@ -387,35 +387,35 @@ mutants! {
         "A QoS 2 message that comes a second time after a restart of its node is delivered a second time.";
     FanOutOvertaken, "fan-out-overtaken", None, ["part", "S5", "W"],
         "A publisher's message is matched while an earlier one still goes to its subscribers.";
-    RefcountOffByOne, "refcount-off-by-one", None, ["Q1", "S1", "W"],
+    RefcountOffByOne, "refcount-off-by-one", None, ["part", "Q1", "S1", "W"],
         "A second subscription of a filter at a shard is not counted in the node's log (5 of the testbed's list, between nodes).";
-    LateDownMasks, "late-down-masks", None, ["Q1", "S1", "W"],
+    LateDownMasks, "late-down-masks", None, ["part", "Q1", "S1", "W"],
         "The news that a node's earlier incarnation is down masks the one that runs.";
-    ServedBeforeRecovery, "served-before-recovery", None, ["S1", "W"],
+    ServedBeforeRecovery, "served-before-recovery", None, ["part", "S1", "W"],
         "A node that has started gives out its log before it has read back its durable sessions.";
-    BarrierForNewRoutesOnly, "barrier-for-new-routes-only", None, ["S1", "W"],
+    BarrierForNewRoutesOnly, "barrier-for-new-routes-only", None, ["part", "S1", "W"],
         "SUBACK does not wait if the filter has subscribers at the node already, though others may not know of them yet.";
-    InstalledBeforeShards, "installed-before-shards", None, ["S1", "W"],
+    InstalledBeforeShards, "installed-before-shards", None, ["part", "S1", "W"],
         "A node says that it has installed a version before its shards have.";
-    NumbersStartOver, "numbers-start-over", None, ["S1", "W9", "W"],
+    NumbersStartOver, "numbers-start-over", None, ["part", "S1", "W9", "W"],
         "A node that has started numbers its questions about logs as before, so that late answers count.";
-    LeaseWithoutVersion, "lease-without-version", None, ["W9", "S1", "W"],
+    LeaseWithoutVersion, "lease-without-version", None, ["part", "W9", "S1", "W"],
         "A lease counts before what the owner had subscribed to by then is installed.";
     // Cluster: membership.
-    NobodyIsCalledAgain, "nobody-is-called-again", None, ["L2", "Q7"],
+    NobodyIsCalledAgain, "nobody-is-called-again", None, ["part", "L2", "Q7"],
         "Addresses where nobody is alive are never called again, so that two halves stay apart.";
-    BumpIsIncarnation, "bump-is-incarnation", None, ["W11", "Q1", "W"],
+    BumpIsIncarnation, "bump-is-incarnation", None, ["part", "W11", "Q1", "W"],
         "A node that was declared down and comes back counts as one that has started anew.";
-    SentBeforeSync, "sent-before-sync", None, ["W1", "W2", "crash"],
+    SentBeforeSync, "sent-before-sync", None, ["part", "W1", "W2", "crash"],
         "A vote, and what a follower confirms of the log, is sent before it is durable.";
-    WitnessLeads, "witness-leads", None, ["W"],
+    WitnessLeads, "witness-leads", None, ["part", "W"],
         "A witness may become the leader.";
-    ForcedOutComesBack, "forced-out-comes-back", None, ["W", "Q7"],
+    ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";
-    AnyoneAbandons, "anyone-abandons", None, ["W", "Q7"],
+    AnyoneAbandons, "anyone-abandons", None, ["part", "W", "Q7"],
         "A node gives up its cluster for another one although it is not the only member.";
-    FoundsBesideOthers, "founds-beside-others", None, ["Q7", "L2"],
+    FoundsBesideOthers, "founds-beside-others", None, ["part", "Q7", "L2"],
         "A seed founds a cluster although another seed belongs to one.";
-    AutocleanSurvivesLeader, "autoclean-survives-leader", None, ["W12"],
+    AutocleanSurvivesLeader, "autoclean-survives-leader", None, ["part", "W12"],
         "For how long a member was down still counts when a node leads again after another one has.";
 }

@@ -12,7 +12,6 @@ use proptest::prelude::*;
 use super::*;
 
 mod ends;
-mod measure;
 
 /// A shard of a node.
 type Spot = (usize, u16);
