@@ -5,4 +5,6 @@ mod codec;
 mod founding;
 mod members;
 mod net;
+#[cfg(newtmq_mutants)]
+mod planted;
 mod procedures;

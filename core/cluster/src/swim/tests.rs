@@ -301,3 +301,6 @@ proptest! {
         prop_assert_eq!(Identity::decode(&bytes), Ok(identity));
     }
 }
+
+#[cfg(newtmq_mutants)]
+mod planted;

@@ -121,3 +121,16 @@ proptest! {
 }
 
 const CASES: u32 = 12;
+
+/// The same cases each time.
+#[cfg(newtmq_mutants)]
+pub(super) fn many() {
+    use proptest::strategy::ValueTree as _;
+    let network = (0u64..300_000, 0u64..300_000, 1u64..300, 1u64..300);
+    let cases = (any::<u64>(), network, proptest::collection::vec(step(3), 1..40));
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..400 {
+        let (seed, network, steps) = cases.new_tree(&mut runner).expect("nothing is rejected").current();
+        run(3, seed, network, steps);
+    }
+}

@@ -30,7 +30,7 @@ fn settle(net: &mut Net, seconds: u64) {
 }
 
 #[test]
-fn three_blank_seeds_found_one_cluster() {
+pub(super) fn three_blank_seeds_found_one_cluster() {
     for seed in 0..20 {
         let mut net = Net::new(4, seed);
         for index in 0..4 {
@@ -43,7 +43,7 @@ fn three_blank_seeds_found_one_cluster() {
 }
 
 #[test]
-fn cold_start_in_two_parts_is_one_cluster() {
+pub(super) fn cold_start_in_two_parts_is_one_cluster() {
     let mut net = Net::new(3, 1);
     for index in 0..3 {
         net.start(index);
@@ -59,7 +59,7 @@ fn cold_start_in_two_parts_is_one_cluster() {
 }
 
 #[test]
-fn less_than_a_majority_founds_nothing() {
+pub(super) fn less_than_a_majority_founds_nothing() {
     let mut net = Net::new(3, 2);
     for index in 0..3 {
         net.start(index);
@@ -70,7 +70,7 @@ fn less_than_a_majority_founds_nothing() {
 }
 
 #[test]
-fn seeds_one_after_the_other() {
+pub(super) fn seeds_one_after_the_other() {
     let mut net = Net::new(3, 3);
     for index in [2, 1, 0] {
         net.start(index);
@@ -81,7 +81,7 @@ fn seeds_one_after_the_other() {
 }
 
 #[test]
-fn wiped_seed_joins_the_others() {
+pub(super) fn wiped_seed_joins_the_others() {
     let mut net = Net::new(3, 4);
     for index in 0..3 {
         net.start(index);

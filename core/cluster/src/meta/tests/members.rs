@@ -14,7 +14,7 @@ fn force_leave(net: &mut Net, at: usize, node: u64) -> Result<(), Refusal> {
 }
 
 #[test]
-fn force_leave_needs_a_dead_node_and_a_quorum() {
+pub(super) fn force_leave_needs_a_dead_node_and_a_quorum() {
     let mut net = Net::cluster(3, 1);
     net.config.autoclean = None;
     let leader = net.leader().unwrap();
@@ -49,7 +49,7 @@ fn force_leave_needs_a_dead_node_and_a_quorum() {
 }
 
 #[test]
-fn who_is_back_is_not_thrown_out() {
+pub(super) fn who_is_back_is_not_thrown_out() {
     let mut net = Net::cluster(3, 7);
     net.config.autoclean = None;
     let leader = net.leader().unwrap();
@@ -66,7 +66,7 @@ fn who_is_back_is_not_thrown_out() {
 }
 
 #[test]
-fn force_leave_without_a_quorum_is_refused() {
+pub(super) fn force_leave_without_a_quorum_is_refused() {
     let mut net = Net::cluster(3, 2);
     let leader = net.leader().unwrap();
     net.crash((leader + 1) % 3);
@@ -78,7 +78,7 @@ fn force_leave_without_a_quorum_is_refused() {
 }
 
 #[test]
-fn autocleaned_node_comes_back_as_a_learner() {
+pub(super) fn autocleaned_node_comes_back_as_a_learner() {
     for seed in 0..5 {
         let mut net = Net::cluster(4, seed);
         let leader = net.leader().unwrap();
@@ -97,7 +97,7 @@ fn autocleaned_node_comes_back_as_a_learner() {
 }
 
 #[test]
-fn who_leaves_after_it_was_removed_stays_out() {
+pub(super) fn who_leaves_after_it_was_removed_stays_out() {
     let mut net = Net::cluster(3, 5);
     let leader = net.leader().unwrap();
     let away = (leader + 1) % 3;
@@ -115,7 +115,7 @@ fn who_leaves_after_it_was_removed_stays_out() {
 }
 
 #[test]
-fn a_node_that_is_away_for_a_while_is_kept() {
+pub(super) fn a_node_that_is_away_for_a_while_is_kept() {
     let mut net = Net::cluster(3, 3);
     net.side[2] = 1;
     net.seconds(22);
@@ -125,7 +125,7 @@ fn a_node_that_is_away_for_a_while_is_kept() {
 }
 
 #[test]
-fn even_split_removes_nobody() {
+pub(super) fn even_split_removes_nobody() {
     for seed in 0..5 {
         let mut net = Net::cluster(4, seed);
         let leader = net.leader().unwrap();
@@ -144,7 +144,7 @@ fn even_split_removes_nobody() {
 }
 
 #[test]
-fn counting_starts_over_with_each_leader() {
+pub(super) fn counting_starts_over_with_each_leader() {
     for seed in 0..5 {
         let mut net = Net::cluster(5, seed);
         let first = net.leader().unwrap();
@@ -168,7 +168,7 @@ fn counting_starts_over_with_each_leader() {
 }
 
 #[test]
-fn a_leader_that_leads_again_has_seen_nothing_between() {
+pub(super) fn a_leader_that_leads_again_has_seen_nothing_between() {
     // The first one leads, sees a node down, loses the lead, and leads again after the node was up for a while.
     let mut net = Net::cluster(3, 6);
     net.config.autoclean = Some(Duration::from_secs(20));
@@ -194,7 +194,7 @@ fn a_leader_that_leads_again_has_seen_nothing_between() {
 }
 
 #[test]
-fn autoclean_of_all_but_three_of_seven() {
+pub(super) fn autoclean_of_all_but_three_of_seven() {
     let mut net = Net::cluster(7, 4);
     let leader = net.leader().unwrap();
     let dead: Vec<usize> = (0..7).rev().filter(|index| *index != leader).take(3).collect();

@@ -8,7 +8,7 @@ use super::super::{BlobKind, Command, Gone, Input, JoinRefusal, Meta, Refusal, R
 use super::net::{Event, Net};
 
 #[test]
-fn nodes_join_and_vote_in_odd_numbers() {
+pub(super) fn nodes_join_and_vote_in_odd_numbers() {
     for (count, voters) in [(1, 1), (2, 1), (3, 3), (4, 3), (5, 5), (6, 5), (7, 5)] {
         let net = Net::cluster(count, count as u64);
         assert_eq!((net.members(0).len(), net.voters(0).len()), (count, voters));
@@ -16,7 +16,7 @@ fn nodes_join_and_vote_in_odd_numbers() {
 }
 
 #[test]
-fn who_starts_after_the_others_joins_too() {
+pub(super) fn who_starts_after_the_others_joins_too() {
     let mut net = Net::new(3, 5);
     for index in 0..3 {
         net.start(index);
@@ -38,7 +38,7 @@ fn who_starts_after_the_others_joins_too() {
 }
 
 #[test]
-fn sole_voter_leads_at_once() {
+pub(super) fn sole_voter_leads_at_once() {
     let mut net = Net::cluster(1, 1);
     net.crash(0);
     net.seconds(1);
@@ -47,7 +47,7 @@ fn sole_voter_leads_at_once() {
 }
 
 #[test]
-fn two_nodes_have_one_voter() {
+pub(super) fn two_nodes_have_one_voter() {
     let mut net = Net::cluster(2, 2);
     assert_eq!(net.voters(0), [1]);
     net.crash(1);
@@ -64,7 +64,7 @@ fn two_nodes_have_one_voter() {
 }
 
 #[test]
-fn witness_votes_and_never_leads() {
+pub(super) fn witness_votes_and_never_leads() {
     let mut net = Net::new(3, 3);
     net.nodes[2].me.witness = true;
     net.join_all();
@@ -93,7 +93,7 @@ fn witness_votes_and_never_leads() {
 }
 
 #[test]
-fn leader_is_replaced_within_three_seconds() {
+pub(super) fn leader_is_replaced_within_three_seconds() {
     for seed in 0..10 {
         let mut net = Net::cluster(3, seed);
         let leader = net.leader().unwrap();
@@ -104,7 +104,7 @@ fn leader_is_replaced_within_three_seconds() {
 }
 
 #[test]
-fn leaving() {
+pub(super) fn leaving() {
     // Followers, leaders, and the sole voter of two.
     for (count, goes, left) in [(3, 2, vec![1, 2]), (3, 0, vec![2, 3]), (5, 0, vec![2, 3, 4, 5]), (2, 0, vec![2])] {
         let mut net = Net::cluster(count, 7);
@@ -130,7 +130,7 @@ fn leaving() {
 }
 
 #[test]
-fn only_member_cannot_leave() {
+pub(super) fn only_member_cannot_leave() {
     let mut net = Net::cluster(1, 1);
     let request = net.request();
     net.input(0, Input::Leave { request });
@@ -138,7 +138,7 @@ fn only_member_cannot_leave() {
 }
 
 #[test]
-fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
+pub(super) fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
     let mut net = Net::new(3, 8);
     for index in 0..3 {
         net.start(index);
@@ -184,7 +184,7 @@ fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
 }
 
 #[test]
-fn wiped_disk_needs_another_id() {
+pub(super) fn wiped_disk_needs_another_id() {
     let mut net = Net::cluster(3, 9);
     net.crash(2);
     // The id is kept, the data directory is not.
@@ -208,7 +208,7 @@ fn wiped_disk_needs_another_id() {
 }
 
 #[test]
-fn new_address_is_known_after_a_restart() {
+pub(super) fn new_address_is_known_after_a_restart() {
     let mut net = Net::cluster(3, 10);
     for index in 0..3 {
         net.crash(index);
@@ -223,7 +223,7 @@ fn new_address_is_known_after_a_restart() {
 }
 
 #[test]
-fn writes_from_any_node() {
+pub(super) fn writes_from_any_node() {
     let mut net = Net::cluster(3, 11);
     let before = net.meta(0).view().state.acl_version();
     let put = |value: Option<&[u8]>, expected| Command::PutBlob {
@@ -271,7 +271,7 @@ fn writes_from_any_node() {
 }
 
 #[test]
-fn who_was_away_for_long_gets_a_snapshot() {
+pub(super) fn who_was_away_for_long_gets_a_snapshot() {
     let mut net = Net::new(3, 12);
     net.config.snapshot_every = 8;
     net.config.keep_entries = 2;
@@ -299,7 +299,7 @@ fn who_was_away_for_long_gets_a_snapshot() {
 }
 
 #[test]
-fn unknown_entry_stops_the_node() {
+pub(super) fn unknown_entry_stops_the_node() {
     let mut net = Net::cluster(1, 13);
     net.crash(0);
     let disk = &mut net.nodes[0].disk;
@@ -320,7 +320,7 @@ fn unknown_entry_stops_the_node() {
 }
 
 #[test]
-fn late_words_of_an_earlier_leader_do_not_stop_a_node() {
+pub(super) fn late_words_of_an_earlier_leader_do_not_stop_a_node() {
     let mut net = Net::cluster(3, 14);
     let leader = net.leader().unwrap();
     let other = (leader + 1) % 3;
@@ -341,7 +341,7 @@ fn late_words_of_an_earlier_leader_do_not_stop_a_node() {
 }
 
 #[test]
-fn same_seed_same_messages() {
+pub(super) fn same_seed_same_messages() {
     let traces = [21, 21, 22].map(|seed| {
         let mut net = Net::cluster(5, seed);
         let leader = net.leader().unwrap();
