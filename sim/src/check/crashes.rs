@@ -213,7 +213,8 @@ impl State {
             self.ids[id as usize].possible_until = Instant::NEVER;
         }
         let known = &self.ids[id as usize];
-        if known.ended > Instant::START && known.ended >= began {
+        let comes_back = known.ended > Instant::START && known.ended >= began;
+        if comes_back {
             // Nobody waits until it is stored that a session has ended.
             let ended = known.ended;
             self.maybe_ended(id);
@@ -235,7 +236,7 @@ impl State {
                     self.maybe_ended(id);
                     self.ids[id as usize].possible_until = Instant::NEVER;
                 }
-                (_, 0) if unanswered.is_empty() => {
+                (_, 0) if unanswered.is_empty() && !comes_back => {
                     self.end_session(id, cx.now);
                     self.ids[id as usize].possible_until = Instant::START;
                     self.ids[id as usize].current = None;

@@ -293,6 +293,10 @@ impl State {
         // A copy keeps its Packet Identifier when it is sent again.
         let last_conn = known.map(|(_, last)| core::mem::replace(last, conn));
         let again = facts.dup && last_conn.is_some();
+        if last_conn != Some(conn) {
+            // What was acknowledged was another copy, or this one on another connection.
+            target.acked = None;
+        }
         if !again {
             target.came_with(pid, conn);
             target.acked = None;
