@@ -1,7 +1,7 @@
 //! Deliveries: what may come (S2), how many times (S3, S4), in which order (S5), and to which connection (S6).
 
 use newtmq_base::Instant;
-use newtmq_mqtt::QoS;
+use newtmq_mqtt::{QoS, RetainHandling};
 
 use super::publishes::Message;
 use super::state::{Position, State};
@@ -128,7 +128,7 @@ impl State {
         if self.topics[message.topic as usize].seen < self.subs.len() {
             self.match_topic(message.topic, cx);
         }
-        let explained = self.explain(&message, id, cx.now);
+        let explained = self.explain(&message, id, facts.sent_at);
         if stale {
             return self.receive_stale(conn, facts, &message, id, cx);
         }
@@ -167,7 +167,7 @@ impl State {
         }
     }
 
-    /// Which subscriptions explain a copy that comes at `now`.
+    /// Which subscriptions explain a copy that is written at `now`.
     pub(super) fn explain(&self, message: &Facts, id: u32, now: Instant) -> Explained {
         let mut explained = Explained { all_as_published: true, ..Explained::default() };
         let mut since_old = None;
@@ -182,6 +182,8 @@ impl State {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
             let mut shared = false;
+            // A SUBSCRIBE that need not read again does not end the reading of an earlier one.
+            let goes_on = sub.grants.last().is_some_and(|last| last.retain_handling != RetainHandling::SendAtSubscribe);
             for grant in sub.grants.iter().filter(|grant| grant.from <= now) {
                 let qos = if self.limits.upgrade_qos { grant.qos } else { grant.qos.min(message.qos) } as u8;
                 // Before SUBACK a lower QoS than asked for may be granted.
@@ -205,7 +207,8 @@ impl State {
                     // A reading that a stop interrupts begins anew.
                     explained.reads += 1 + lives.stops_since(grant.from);
                     explained.retained_qos |= mask;
-                    let earliest = if grant.to == Instant::NEVER { &mut explained.since } else { &mut since_old };
+                    let counts = grant.to == Instant::NEVER || goes_on;
+                    let earliest = if counts { &mut explained.since } else { &mut since_old };
                     *earliest = Some(earliest.map_or(grant.from, |since: Instant| since.min(grant.from)));
                 }
             }
