@@ -14,6 +14,7 @@ mod home;
 mod journal;
 mod lanes;
 mod mount;
+mod notes;
 mod overdue;
 mod pace;
 mod packets;
