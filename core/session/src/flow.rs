@@ -356,14 +356,16 @@ impl Flow {
         self.oldest_dseq = self.live().map(|delivery| delivery.dseq).min().unwrap_or(self.next_dseq);
     }
 
-    /// Gives up what is too much for the queue, the oldest first.
-    pub(crate) fn trim(&mut self, limits: &SessionLimits) {
+    /// Gives up what is too much for the queue, the oldest first; their places in the order.
+    pub(crate) fn trim(&mut self, limits: &SessionLimits) -> Vec<u64> {
+        let mut given_up = Vec::new();
         let bytes_max = if limits.max_mqueue_bytes == 0 { usize::MAX } else { limits.max_mqueue_bytes };
         while self.queue.len() > limits.max_mqueue_len.max(1)
             || (self.queue.len() > 1 && self.queue.bytes() > bytes_max)
         {
-            self.queue.pop_oldest();
+            given_up.extend(self.queue.pop_oldest().map(|delivery| delivery.dseq));
         }
+        given_up
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -66,6 +66,8 @@ pub struct Restored {
     pub detached: Option<Instant>,
     /// Subscriptions to which retained messages were on their way.
     pub readings: Vec<OwnedTopicFilter>,
+    /// Deliveries that the log has and the queue has no room for: they are to be recorded as dropped.
+    pub given_up: Vec<u64>,
     /// The first segment of the log that it needs.
     pub segment: u64,
 }
@@ -320,11 +322,12 @@ impl Restoring {
         let mut flow = Flow::starting_at(if planted!(DseqStartsOver) { 0 } else { self.next_dseq });
         flow.restore(in_flight, lanes, self.qos2_in.into_iter().filter_map(PacketId::new));
         // The log says what the queue gave up, unless it is damaged there.
-        flow.trim(limits);
+        let given_up = flow.trim(limits);
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        Restored { id: self.id, session, zone: self.zone, detached: self.detached, readings, segment: self.segment }
+        let Restoring { id, zone, detached, segment, .. } = self;
+        Restored { id, session, zone, detached, readings, given_up, segment }
     }
 }
 

@@ -3,6 +3,7 @@
 use newtmq_base::Instant;
 use newtmq_mqtt::QoS;
 
+use super::owed::overflows;
 use super::state::State;
 use super::witness::{Cx, Story};
 use crate::history::Uid;
@@ -204,7 +205,9 @@ impl State {
                     continue;
                 }
                 let known = &self.ids[id as usize];
-                let overflow = known.matched > self.limits.queue_len || known.matched_bytes > self.limits.queue_bytes;
+                // Wills of others take a place, too.
+                let behind = (known.matched + self.wills, known.matched_bytes);
+                let overflow = overflows(behind, self.limits.queue_len, self.limits.queue_bytes);
                 let healthy = certain.is_some_and(|certain| certain < sent) && self.is_drained(id, cx.now) && !overflow;
                 excused |= !healthy;
                 if let Some(conn) = known.current {

@@ -152,6 +152,8 @@ mutants! {
         "CONNACK is sent before the session is stored.";
     DropNotStored, "drop-not-stored", None, ["S5", "W"],
         "That a full queue has given a message up is not stored.";
+    TrimNotStored, "trim-not-stored", None, ["S5", "S4"],
+        "That a start gave up what was too much for a queue, because the log was damaged, is not stored.";
     AckNotStored, "ack-not-stored", None, ["S4", "S2"],
         "What a client acknowledges is not stored.";
     UnsubscribeNotStored, "unsubscribe-not-stored", None, ["S2"],

@@ -284,7 +284,8 @@ impl Shard {
             return false;
         }
         let key = self.live(conn).session;
-        if publishing.retain || self.slot(key).stored.is_some() {
+        // Of QoS 1 the publisher's session keeps nothing.
+        if publishing.retain || (publishing.qos == QoS::ExactlyOnce && self.slot(key).stored.is_some()) {
             return true;
         }
         if self.topics.recall(*memo, publishing.topic).is_none() {

@@ -87,13 +87,19 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) {
-        let Restored { id, session, zone, detached, readings, segment } = restored;
+        let Restored { id, session, zone, detached, readings, given_up, segment } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
         self.ledger.matched += waiting;
         let slot = self.slot(key);
         (slot.stored, slot.segment) = (Some(id), segment);
+        let durability = self.config.zones[usize::from(zone)].durability;
+        for dseq in given_up.into_iter().filter(|_| !planted!(TrimNotStored)) {
+            // Or they would be back after the next start, and come behind later ones.
+            self.journal.record(&Record::Drop { session: id, dseq }, durability);
+        }
+        let slot = self.slot(key);
         let subscriptions: Vec<_> = slot.session.subscriptions().iter().map(|(f, e)| (f.clone(), *e)).collect();
         for (filter, entry) in subscriptions {
             let options = entry.options;

@@ -292,7 +292,9 @@ fn a_log_that_lost_what_the_queue_gave_up_fills_no_more_than_the_queue() {
     }
     let kept = pair.dseqs();
     pair.log.retain(|bytes| !matches!(Record::decode(bytes), Ok(Record::Drop { .. })));
-    let restored = pair.restore().session;
+    let restored = pair.restore();
+    assert_eq!(restored.given_up.len() + LIMITS.max_mqueue_len, 10, "what is dropped at a start is told");
+    let restored = restored.session;
     assert_eq!(restored.queue_len(), LIMITS.max_mqueue_len);
     let dseqs = restored.snapshot(ID, "", None).deliveries.iter().map(|delivery| delivery.dseq).collect::<Vec<_>>();
     assert_eq!(dseqs, kept);
