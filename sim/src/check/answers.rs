@@ -218,7 +218,7 @@ impl State {
     }
 
     /// How long a packet may have to wait behind what its client sent before, and its answer behind what it gets.
-    fn behind(&self, c: &Conn) -> Duration {
+    pub(super) fn behind(&self, c: &Conn) -> Duration {
         let held = if c.sent_publishes > 0 { self.limits.hold } else { Duration::ZERO };
         let queued = self.limits.queueing(self.ids[c.id as usize].matched_bytes);
         self.lane_slack() + held + self.limits.pace(c.sent_publishes, c.sent_bytes) + queued

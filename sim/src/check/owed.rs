@@ -95,8 +95,8 @@ impl State {
         let Some(current) = known.current else { return false };
         let c = self.conn(current);
         let unknown = known.live.iter().any(|other| *other != current);
-        // Its acknowledgements are read behind what it publishes.
-        let quiet = QUIET + self.limits.pace(c.sent_publishes, c.sent_bytes);
+        // Its acknowledgements are read behind what it publishes, and a large message takes its time through a small socket.
+        let quiet = QUIET + self.behind(c);
         c.is_up()
             && !unknown
             && !c.wild

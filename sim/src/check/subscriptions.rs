@@ -159,10 +159,15 @@ impl State {
                 fresh: sub.certain.is_none(),
             };
             let new = sub.grants.last().is_none_or(|last| last.to < Instant::NEVER);
+            let less = sub.grants.iter().any(|other| other.to == Instant::NEVER && other.qos > facts.qos);
             prune(&mut sub.grants, cx.now);
             sub.grants.push(grant);
             if new {
                 self.count_on_their_way(subs[index], cx);
+            }
+            if less {
+                // What is on its way from another shard may be delivered with QoS 0.
+                self.ids[id as usize].unsubscribed.push(cx.now);
             }
         }
         let texts: usize = filters.iter().map(|facts| cx.text(facts.filter).len() + 3).sum();
