@@ -344,7 +344,7 @@ impl State {
         }
         if let Some(of) = message.will {
             self.will_received(of, message.uid, conn, facts.sent_at, cx);
-        } else if copies == 1 && explained.shared == 0 {
+        } else if copies == 1 && explained.shared == 0 && !(facts.dup && before.earlier) {
             self.judge_order(conn, facts, message, epoch, cx);
             if facts.qos > QoS::AtMostOnce && !facts.dup {
                 self.overtaken(id, message.sent);

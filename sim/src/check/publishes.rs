@@ -68,6 +68,8 @@ pub(super) struct Target {
     /// It must come.
     pub(super) owed: bool,
     pub(super) received: bool,
+    /// It had come before the session was in doubt.
+    pub(super) earlier: bool,
     /// PUBACK, PUBREC with an error or PUBCOMP was sent.
     pub(super) acked: Option<Instant>,
     /// New copies: live ones, retained ones, and those handed on with QoS 2.
@@ -95,6 +97,7 @@ impl Target {
             epoch,
             owed: false,
             received: false,
+            earlier: false,
             acked: None,
             copies: 0,
             retained: 0,
@@ -137,7 +140,8 @@ impl Message {
         };
         let target = &mut self.targets[at];
         if target.epoch != epoch {
-            *target = Target::new(id, epoch, counts);
+            let earlier = target.earlier || target.received;
+            *target = Target { earlier, ..Target::new(id, epoch, counts) };
         }
         target
     }

@@ -277,7 +277,8 @@ impl State {
         let Some(newer) = self.ids[c.id as usize].current else { return };
         let (Some(own), Some(other)) = (c.connack, self.conn(newer).connack) else { return };
         // What waited for its socket may leave after the takeover.
-        let slack = Duration::from_millis(50) + self.limits.lane + self.limits.drain;
+        let queued = self.limits.queueing(self.ids[c.id as usize].matched_bytes);
+        let slack = Duration::from_millis(50) + self.limits.lane + self.limits.drain + queued;
         if newer == conn || other.sent_at <= own.sent_at || sent_at <= other.sent_at + slack || !c.is_plain() {
             return;
         }
