@@ -44,6 +44,8 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy)]
 struct Before {
     received: bool,
+    /// It had come before its session was in doubt.
+    earlier: bool,
     copies: u32,
     acked: Option<Instant>,
     /// Connection of the last copy, and when it came.
@@ -282,6 +284,7 @@ impl State {
         let target = of.target(id, epoch, counts);
         let before = Before {
             received: target.received,
+            earlier: target.earlier,
             copies: target.copies,
             acked: target.acked,
             conn: target.conn,
