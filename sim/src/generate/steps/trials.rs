@@ -37,7 +37,7 @@ impl Steps<'_> {
 
     fn trial(&mut self, subscriber: usize, publisher: usize) {
         let topic = self.source.pick(&self.topics.names).clone();
-        match self.source.below(14) {
+        match self.source.below(15) {
             0 | 1 => self.try_publish(subscriber, publisher, &topic),
             2 => self.try_subscribe(subscriber, publisher, &topic),
             3 => self.try_retained(subscriber, publisher, &topic),
@@ -50,6 +50,7 @@ impl Steps<'_> {
             10 => self.try_full(subscriber, publisher, &topic),
             11 => self.try_batch(subscriber, publisher, &topic),
             12 => self.try_rot(subscriber, publisher, &topic),
+            13 => self.try_gaps(subscriber, publisher, &topic),
             _ => self.try_shared(subscriber, publisher, &topic),
         }
     }
@@ -209,6 +210,33 @@ impl Steps<'_> {
         self.rot_at(at_ppm);
         self.restart();
         self.settle();
+        self.here(publisher);
+        self.here(subscriber);
+    }
+
+    /// A log that has lost what a full queue gave up, and another start after that.
+    fn try_gaps(&mut self, subscriber: usize, publisher: usize, topic: &str) {
+        let len = self.source.between(1, 4);
+        self.scenario.broker.max_mqueue_len = Some(len as u16);
+        self.here(subscriber);
+        self.ask(subscriber, topic);
+        self.settle();
+        self.away(subscriber);
+        self.here(publisher);
+        let count = self.source.between(len, 4 * len) as u32 + 2;
+        let every_us = self.source.log(100, 5_000);
+        let publish = PublishSpec { count, every_us, ..PublishSpec::new(topic, QoS::AtLeastOnce) };
+        self.act(publisher, Act::Publish(publish));
+        self.at_ms += u64::from(count) * every_us / 1_000;
+        self.settle();
+        self.crash(true);
+        let at_ppm = self.source.between(200_000, 999_999);
+        self.rot_at(at_ppm);
+        self.restart();
+        self.settle();
+        self.here(subscriber);
+        self.settle();
+        self.goes();
         self.here(publisher);
         self.here(subscriber);
     }
