@@ -547,6 +547,7 @@ fn lanes_keep_their_promises_for_long() {
 #[cfg(newtmq_mutants)]
 #[test]
 fn planted_bugs_are_found() {
+    use crate::planted::{assert_found, fails};
     use newtmq_base::Mutant;
     let bugs = [
         Mutant::AckBeforeForwardAck,
@@ -562,20 +563,5 @@ fn planted_bugs_are_found() {
         Mutant::FanOutOvertaken,
         Mutant::LaneGroupNotRedispatched,
     ];
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let found: Vec<(Mutant, Option<u64>)> = bugs
-        .into_iter()
-        .map(|bug| {
-            let found = (0..2000).find(|seed| {
-                Mutant::activate(Some(bug));
-                std::panic::catch_unwind(|| run_numbered(*seed)).is_err()
-            });
-            (bug, found)
-        })
-        .collect();
-    Mutant::activate(None);
-    std::panic::set_hook(hook);
-    println!("{found:?}");
-    assert!(found.iter().all(|(_, seed)| seed.is_some()), "{found:?}");
+    assert_found(&bugs, |bug| (0..2000).any(|seed| fails(bug, || run_numbered(seed))));
 }

@@ -207,9 +207,7 @@ impl Journal {
         if !self.on || self.state == StoreState::Failed {
             return 0;
         }
-        self.promise().elsewhere += 1;
-        self.lanes[usize::from(to)].awaited.push_back(self.newest);
-        self.joint_name()
+        self.wait_for_shard(to)
     }
 
     /// The same for a message to be retained, also if nothing is stored: who is told that it was accepted may rely on it, and
@@ -218,9 +216,13 @@ impl Journal {
         if self.on || planted!(RetainedUnconfirmed) {
             return self.promise_elsewhere(to);
         }
+        self.wait_for_shard(to)
+    }
+
+    fn wait_for_shard(&mut self, to: u16) -> u64 {
         self.promise().elsewhere += 1;
         self.lanes[usize::from(to)].awaited.push_back(self.newest);
-        self.newest
+        self.joint_name()
     }
 
     /// The same for a message that may go from shard to shard.
