@@ -119,8 +119,14 @@ impl Shard {
     fn read_again(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
         let Some(entry) = self.slot(key).session.subscriptions().get(filter.as_str()).copied() else { return };
         let identifier = entry.identifier.map_or(0, core::num::NonZeroU32::get);
-        if !planted!(ReadingNotRestored) && self.prepare_pour(key, &filter, entry.options.qos, identifier) {
+        if planted!(ReadingNotRestored) {
+            return;
+        }
+        if self.prepare_pour(key, &filter, entry.options.qos, identifier) {
             self.pour(key, filter, out);
+        } else {
+            // Nothing is retained any more: a later start must not read what will have come live by then.
+            self.note(key, |session| Record::Reading { session, filter, done: true });
         }
     }
 
