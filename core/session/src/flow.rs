@@ -11,7 +11,7 @@ use crate::queue::{Delivery, Identifiers, Queue};
 use crate::record::DeliveryRecord;
 use crate::restore::packet_id_of;
 use crate::session::SessionLimits;
-use crate::{Dropped, Message};
+use crate::{Dropped, Message, MessageId};
 
 /// Packet Identifiers are 1..=65,535.
 pub(crate) const PACKET_IDS: u64 = 65_535;
@@ -382,7 +382,7 @@ impl Flow {
 
     /// Messages of the deliveries that a log holds.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.live().map(|delivery| &delivery.message)
+        self.live().filter(|delivery| is_stored(delivery)).map(|delivery| &delivery.message)
     }
 
     /// What is in flight, then what waits, as a log holds it.
@@ -398,8 +398,9 @@ impl Flow {
             released,
         };
         // What is in flight goes first whatever its priority was.
-        let inflight = self.inflight.iter().map(|entry| record(&entry.delivery, u8::MAX, true, entry.released));
-        let waiting = self.queue.by_priority().filter(|(_, delivery)| delivery.packet_id.is_some());
+        let inflight = self.inflight.iter().filter(|entry| is_stored(&entry.delivery));
+        let inflight = inflight.map(|entry| record(&entry.delivery, u8::MAX, true, entry.released));
+        let waiting = self.queue.by_priority().filter(|(_, delivery)| is_stored(delivery));
         inflight.chain(waiting.map(|(priority, delivery)| record(delivery, priority, delivery.again, false))).collect()
     }
 
@@ -419,4 +420,9 @@ impl Flow {
         }
         self.qos0 = None;
     }
+}
+
+/// Whether a log holds a delivery: no QoS 0, and nothing that the server says of itself, whose messages have no name.
+fn is_stored(delivery: &Delivery) -> bool {
+    delivery.packet_id.is_some() && delivery.message.id() != MessageId::NONE
 }

@@ -1,10 +1,12 @@
 //! Records of what a shard changes, for its journal.
 
-use newtmq_base::planted;
+use newtmq_base::{Instant, planted};
 use newtmq_mqtt::PacketId;
 use newtmq_session::{AckKind, Message, Op, Record, SessionId, WillRecord};
 
+use super::journal::Journal;
 use super::{SessionSlot, Shard};
+use crate::config::ZoneConfig;
 use crate::store::Durability;
 
 impl Shard {
@@ -93,12 +95,7 @@ impl Shard {
         let session = journal.session_id();
         slot.stored = Some(session);
         slot.segment = journal.segment;
-        let snapshot = slot.session.snapshot(session, &zone.name, None);
-        let (durability, record) = (zone.durability, Record::Snapshot(Box::new(snapshot)));
-        for message in slot.session.messages() {
-            journal.name(message);
-        }
-        journal.record(&record, durability);
+        journal.record_whole(slot, session, zone, None);
     }
 
     /// A retained message is another one, or gone. What the server says of itself is not stored.
@@ -111,6 +108,26 @@ impl Shard {
         match message {
             Some(message) => self.journal.record_with(&record, message, durability),
             None => self.journal.record(&record, durability),
+        }
+    }
+}
+
+impl Journal {
+    /// Everything about a session; what came before counts no more. `detached` is when its client went, if it did.
+    pub(super) fn record_whole(
+        &mut self,
+        slot: &SessionSlot,
+        session: SessionId,
+        zone: &ZoneConfig,
+        detached: Option<Instant>,
+    ) {
+        for message in slot.session.messages() {
+            self.name(message);
+        }
+        let snapshot = slot.session.snapshot(session, &zone.name, detached);
+        self.record(&Record::Snapshot(Box::new(snapshot)), zone.durability);
+        for filter in slot.pouring.iter().flat_map(|pourings| pourings.filters()) {
+            self.record(&Record::Reading { session, filter: filter.clone(), done: false }, zone.durability);
         }
     }
 }

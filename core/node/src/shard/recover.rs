@@ -179,14 +179,8 @@ impl Shard {
             let Some(slot) = sessions.get_mut(key) else { continue };
             let Some(session) = slot.stored.filter(|_| slot.segment < renewal.before) else { continue };
             let zone = &config.zones[usize::from(slot.zone)];
-            let snapshot = slot.session.snapshot(session, &zone.name, detached_at(slot, journal.time()));
-            for message in slot.session.messages() {
-                journal.name(message);
-            }
-            journal.record(&Record::Snapshot(Box::new(snapshot)), zone.durability);
-            for filter in slot.pouring.iter().flat_map(|pourings| pourings.filters()) {
-                journal.record(&Record::Reading { session, filter: filter.clone(), done: false }, zone.durability);
-            }
+            let detached = detached_at(slot, journal.time());
+            journal.record_whole(slot, session, zone, detached);
             slot.segment = journal.segment;
         }
         if renewal.session < end {

@@ -299,3 +299,30 @@ fn a_log_that_lost_what_the_queue_gave_up_fills_no_more_than_the_queue() {
     let dseqs = restored.snapshot(ID, "", None).deliveries.iter().map(|delivery| delivery.dseq).collect::<Vec<_>>();
     assert_eq!(dseqs, kept);
 }
+
+#[test]
+fn what_the_server_says_of_itself_is_in_no_snapshot() {
+    let mut pair = Pair::new();
+    pair.enqueue(QoS::AtLeastOnce, 0);
+    let parts = MessageParts {
+        id: MessageId::NONE,
+        topic: b"$SYS/a",
+        forwardable: &[],
+        payload: b"1",
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires: Instant::NEVER,
+    };
+    let message = Message::new(&parts, &mut Vec::new());
+    let op = Op::Enqueue { message, qos: QoS::AtLeastOnce, retain: false, identifiers: Identifiers::None, priority: 0 };
+    pair.session.apply(op, &LIMITS);
+    for sent in [false, true] {
+        if sent {
+            while pair.session.next_send(Instant::START, 10, &mut Vec::new()).is_some() {}
+        }
+        let snapshot = pair.session.snapshot(ID, "", None);
+        assert_eq!(snapshot.deliveries.len(), 1, "sent: {sent}");
+        assert_eq!(snapshot.next_dseq, 2, "its place in the order is taken");
+        assert!(pair.session.messages().all(|message| message.id() != MessageId::NONE));
+    }
+}
