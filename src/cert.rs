@@ -104,7 +104,8 @@ fn broker_certificate(request: &Request) -> Result<String, CertError> {
     let mut params = self::params(hosts.clone(), "localhost")?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    // A node shows it to others in both directions.
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let certificate = params.signed_by(&key, &issuer)?;
 
     write(&paths[0], &authority.pem(), Secret::No)?;

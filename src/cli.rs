@@ -10,12 +10,13 @@ use clap::{Args, Parser, Subcommand};
 use newtmq_node::SHARDS_MAX;
 
 use crate::access::{self, Passwd};
+use crate::cluster::watched::Watched;
 use crate::config::{self, Loaded, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
 use crate::run::RunOptions;
 use crate::store::{self, Done, Task};
-use crate::{cert, check, limits, logging};
+use crate::{cert, check, cluster, ctl, demo, limits, logging};
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -34,13 +35,17 @@ pub fn main() -> ExitCode {
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::Data(command) => data(command),
+        Command::Ctl { data, socket, json, command } => ctl(&data, socket, json, command),
+        Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
         Command::ConfigDocs { file } => config_docs(file.as_deref()),
     };
     match result {
         Ok(()) => Exit::Success.into(),
         Err(Failed { exit, error }) => {
-            // Nobody may be reading it; the code tells it, too.
-            let _ = writeln!(std::io::stderr(), "newtmq: {error:#}");
+            if let Some(error) = error {
+                // Nobody may be reading it; the code tells it, too.
+                let _ = writeln!(std::io::stderr(), "newtmq: {error:#}");
+            }
             exit.into()
         }
     }
@@ -90,12 +95,55 @@ enum Command {
     /// Look at what a data directory stores, save it, or repair it.
     #[command(subcommand, after_help = DATA_HELP)]
     Data(DataCommand),
+    /// Ask a broker that runs on this machine.
+    #[command(after_help = CTL_HELP)]
+    Ctl {
+        /// The broker's data directory.
+        #[arg(short, long, value_name = "DIR", default_value = "data", global = true)]
+        data: PathBuf,
+        /// The broker's socket, if that is not in its data directory.
+        #[arg(long, value_name = "FILE", global = true)]
+        socket: Option<PathBuf>,
+        /// Print one line of JSON.
+        #[arg(long, global = true)]
+        json: bool,
+        #[command(subcommand)]
+        command: CtlCommand,
+    },
+    /// Show what the broker can do.
+    #[command(subcommand)]
+    Demo(DemoCommand),
     /// Write the documentation of the configuration.
     #[command(hide = true)]
     ConfigDocs {
         /// Where to; standard output if absent.
         file: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum CtlCommand {
+    /// Tell who is in the cluster, and change it.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ClusterCommand {
+    /// Join the cluster of another node. A cluster that is more than this node has to be left before.
+    Join {
+        /// `NAME@HOST`, `HOST` or `HOST:PORT`; the port is 4370 if it is not said.
+        node: String,
+    },
+    /// Leave the cluster. Clients are sent to other nodes.
+    Leave,
+    /// Remove a member that is down. Only an operator brings it back.
+    ForceLeave {
+        /// Its name, or its id in hexadecimal digits.
+        node: String,
+    },
+    /// Tell who is a member, and who of them runs.
+    Status,
 }
 
 #[derive(Debug, Args)]
@@ -109,6 +157,9 @@ struct RunArguments {
     /// Keep sessions, retained messages and the node's identity in this directory. Nothing is written without it.
     #[arg(short, long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Let `newtmq ctl` ask here, and not in the data directory.
+    #[arg(long, value_name = "FILE")]
+    socket: Option<PathBuf>,
     /// Threads that serve clients; without it, one for each processor.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
@@ -118,6 +169,39 @@ struct RunArguments {
     /// Print the start message as one line of JSON, and log as JSON.
     #[arg(long)]
     json: bool,
+    /// End at once when the process that started this one is gone.
+    #[arg(long, hide = true)]
+    ends_with_parent: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum DemoCommand {
+    /// Run a cluster on this machine, with clients that send messages through all its nodes; cut, pause and kill nodes, and
+    /// watch how it heals.
+    #[command(after_help = DEMO_HELP)]
+    Cluster(DemoArguments),
+}
+
+#[derive(Debug, Args)]
+struct DemoArguments {
+    /// Nodes.
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
+    /// Publishers, and as many subscribers, at each node.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = clap::value_parser!(u8).range(1..=50))]
+    clients: u8,
+    /// Messages a second of each publisher.
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+    /// Do this, and end; without it keys say what is done.
+    #[arg(long, value_name = "STEPS")]
+    script: Option<String>,
+    /// Print a line of JSON for each change.
+    #[arg(long)]
+    json: bool,
+    /// Write everything into this directory and keep it, instead of one for temporary files.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -204,7 +288,36 @@ Exit codes:
      used or made
   2  wrong arguments, configuration, users or rules; nothing was started
   3  an address is in use or cannot be listened on
-  4  `newtmq data`: what is stored is damaged, or something is missing";
+  4  `newtmq data`: what is stored is damaged, or something is missing
+  5  `newtmq ctl`: no broker answers";
+
+const CTL_HELP: &str = "\
+Examples:
+  newtmq ctl --data data cluster status
+  newtmq ctl cluster join newtmq@10.0.0.2
+
+Exit codes:
+  0  done
+  1  the broker could not do it; why is told
+  2  wrong arguments
+  5  no broker answers";
+
+const DEMO_HELP: &str = "\
+Examples:
+  newtmq demo cluster
+  newtmq demo cluster --script 'cut 3; wait 10; heal; wait healed; kill 2; restart 2; wait healed'
+
+Steps of a script, one after the other, with `;` between them; it begins when the cluster is there:
+  cut 3         node 3 from all others     pause 2, continue 2   SIGSTOP, SIGCONT
+  cut 3>        only what node 3 sends     kill 2, stop 2        SIGKILL, SIGTERM
+  cut 1-3       between two nodes          restart 2             start again, stopped before
+  cut 1>3       from one to another        move 2                start again at another address
+  heal          everything of this         wait SECONDS, wait healed, quit
+
+Exit codes:
+  0  nothing that was owed to a subscriber was lost, and what the script waited for came
+  1  something was lost, or did not come within 2 minutes
+  2  wrong arguments";
 
 const DATA_HELP: &str = "\
 Exit codes:
@@ -217,25 +330,31 @@ Exit codes:
 #[derive(Debug)]
 struct Failed {
     exit: Exit,
-    error: anyhow::Error,
+    /// None if it was told already.
+    error: Option<anyhow::Error>,
 }
 
 impl Failed {
     fn usage(error: impl Into<anyhow::Error>) -> Failed {
-        Failed { exit: Exit::Usage, error: error.into() }
+        Failed { exit: Exit::Usage, error: Some(error.into()) }
     }
 
     fn runtime(error: impl Into<anyhow::Error>) -> Failed {
-        Failed { exit: Exit::Failure, error: error.into() }
+        Failed { exit: Exit::Failure, error: Some(error.into()) }
     }
 
     fn ended(error: impl Into<anyhow::Error>) -> Failed {
         let error = error.into();
-        Failed { exit: Exit::of(&error), error }
+        Failed { exit: Exit::of(&error), error: Some(error) }
     }
 }
 
 fn run(arguments: &RunArguments) -> Result<(), Failed> {
+    #[cfg(target_os = "linux")]
+    if arguments.ends_with_parent {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill).map_err(Failed::runtime)?;
+    }
     let certificates = arguments.data.as_ref().map(|data| data.join(config::CERTIFICATE_FOLDER));
     let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
     let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
@@ -255,7 +374,8 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         None => (None, NodeIdentity::ephemeral().map_err(Failed::runtime)?),
     };
     let (shards, data) = (arguments.shards.unwrap_or_else(one_each), arguments.data.clone());
-    let options = RunOptions { config, node, shards, json: arguments.json, data };
+    let socket = arguments.socket.clone();
+    let options = RunOptions { config, node, shards, json: arguments.json, data, socket, watched: Watched::default() };
     crate::run::run(options).map_err(Failed::ended)
 }
 
@@ -294,7 +414,7 @@ fn check_config(file: &Path, json: bool) -> Result<(), Failed> {
 fn passwd(wanted: Passwd) -> Result<(), Failed> {
     let told = access::passwd(&wanted).map_err(|error| {
         let exit = if error.is_usage() { Exit::Usage } else { Exit::Failure };
-        Failed { exit, error: error.into() }
+        Failed { exit, error: Some(error.into()) }
     })?;
     print(&format!("{told}\n")).map_err(Failed::runtime)
 }
@@ -326,7 +446,32 @@ fn data(command: DataCommand) -> Result<(), Failed> {
         return Ok(());
     }
     let error = anyhow::anyhow!("{}: something is damaged or missing", dir.display());
-    Err(Failed { exit: Exit::Damaged, error })
+    Err(Failed { exit: Exit::Damaged, error: Some(error) })
+}
+
+fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
+    let CtlCommand::Cluster(command) = command;
+    let command = match command {
+        ClusterCommand::Join { node } => ctl::Command::Join(node),
+        ClusterCommand::Leave => ctl::Command::Leave,
+        ClusterCommand::ForceLeave { node } => ctl::Command::ForceLeave(node),
+        ClusterCommand::Status => ctl::Command::Status,
+    };
+    let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
+    let told = ctl::ask(&socket, &command, json)
+        .map_err(|error| Failed { exit: Exit::NoBroker, error: Some(error.into()) })?;
+    print(&told.text).map_err(Failed::runtime)?;
+    if told.ok { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
+}
+
+fn demo_cluster(arguments: DemoArguments) -> Result<(), Failed> {
+    let DemoArguments { nodes, clients, rate, script, json, dir } = arguments;
+    let nodes = usize::from(nodes);
+    let script = script.map(|text| demo::script::parse(&text, nodes)).transpose();
+    let script = script.map_err(|why| Failed::usage(anyhow::anyhow!("--script: {why}")))?;
+    let options = demo::Options { nodes, clients: usize::from(clients), rate, script, json, folder: dir };
+    let good = demo::run(&options).map_err(Failed::runtime)?;
+    if good { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
 }
 
 fn config_docs(file: Option<&Path>) -> Result<(), Failed> {

@@ -7,7 +7,7 @@
 mod decide;
 mod mail;
 mod poller;
-mod ready;
+pub(crate) mod ready;
 mod slot;
 #[cfg(all(test, not(madsim)))]
 mod tests;
@@ -21,7 +21,7 @@ use newtmq_base::{ConnId, Instant, ListenerId, RequestId, ShardId};
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{
     AdminCommand, CloseCause, Fill, Moved, Outbox, Output, Peer, PlaceMessage, RecoveredChunk, Shard, ShardInput,
-    Verdict, WriteBatch,
+    ToControl, Verdict, WriteBatch,
 };
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::mpsc;
@@ -29,11 +29,11 @@ use tokio::sync::mpsc;
 use crate::rt::Clock;
 use crate::store::{Desk, News};
 pub use decide::{Answer, Asked, Decider};
-pub use mail::{Dealer, Letter, Mailbox, Office, Reports, control, office};
+pub use mail::{Dealer, Letter, Mailbox, Office, Reports, office};
 #[cfg(madsim)]
 pub use poller::Alarms;
 pub use poller::{Poller, Readiness, Wakers};
-use ready::ReadyList;
+pub(crate) use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};
 
 /// Largest read, and what a connection may read in a row; then the others have their turn.
@@ -79,6 +79,8 @@ pub struct Driver<P: Poller> {
     mail: Mailbox<P::Stream>,
     /// By shard: what it is to be told at the end of the round.
     told: Vec<Vec<PlaceMessage>>,
+    /// What the control plane is to be told at the end of the round.
+    reports: Vec<ToControl>,
     slots: Slots<P::Stream>,
     ready: ReadyList,
     /// Slots that have something to do in this round.
@@ -108,6 +110,7 @@ impl<P: Poller> Driver<P> {
         let (answers, verdicts) = mpsc::unbounded_channel();
         Driver {
             told: mail.shards.iter().map(|_| Vec::new()).collect(),
+            reports: Vec::new(),
             mail,
             shard,
             poller,
@@ -239,8 +242,7 @@ impl<P: Poller> Driver<P> {
                     }
                     Output::Move { conn, to, moved } => self.move_to(conn, to, moved),
                     Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
-                    // The control plane ends after the shards.
-                    Output::Control(message) => drop(self.mail.control.send((self.mail.own, message))),
+                    Output::Control(message) => self.reports.push(message),
                     Output::Decide { request, question } => {
                         if let Some(decider) = &self.decider {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
@@ -422,8 +424,10 @@ impl<P: Poller> Driver<P> {
                         self.shard.handle(self.now, ShardInput::Place { from, message }, &mut self.out);
                     }
                 }
-                Letter::Control(message) => {
-                    self.shard.handle(self.now, ShardInput::Control(message), &mut self.out);
+                Letter::Control(messages) => {
+                    for message in messages {
+                        self.shard.handle(self.now, ShardInput::Control(message), &mut self.out);
+                    }
                 }
                 Letter::Moved { .. } if self.stopping => {}
                 Letter::Moved { stream, moved, kept } => self.moved_in(stream, moved, kept),
@@ -460,8 +464,12 @@ impl<P: Poller> Driver<P> {
         }
     }
 
-    /// Tells the other shards what was said to them in this round.
+    /// Tells the other shards and the control plane what was said to them in this round.
     fn send_letters(&mut self) {
+        if !self.reports.is_empty() {
+            // The control plane ends after the shards.
+            let _ = self.mail.control.send((self.mail.own, std::mem::take(&mut self.reports)));
+        }
         for (told, letters) in self.told.iter_mut().zip(&self.mail.shards) {
             if !told.is_empty() {
                 let messages = std::mem::take(told);

@@ -20,6 +20,8 @@ pub enum Exit {
     Listen = 3,
     /// `newtmq data` found that something is damaged or missing.
     Damaged = 4,
+    /// `newtmq ctl` found no broker that answers.
+    NoBroker = 5,
 }
 
 impl From<Exit> for ExitCode {

@@ -6,8 +6,11 @@ pub mod banner;
 pub mod cert;
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod ctl;
 pub mod data;
+pub mod demo;
 pub mod driver;
 #[cfg(all(target_os = "linux", not(madsim)))]
 pub mod epoll;

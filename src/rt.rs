@@ -1,6 +1,9 @@
 //! The only place that names what differs between production (tokio) and the simulator's madsim tier: the runtime,
 //! listening, signals, random bytes. Everything else uses what both have.
 
+mod files;
+mod peers;
+
 use std::future::Future;
 use std::io;
 
@@ -17,6 +20,12 @@ pub type Stream = Link<Socket>;
 /// A listening TCP socket.
 pub type Listener = tcp::Listener;
 pub use tcp::{drive, from_async, into_async, streams};
+/// What wakes the driver of the control plane.
+#[cfg(not(madsim))]
+pub type Alarm = crate::driver::Wakers<Stream>;
+/// What wakes the driver of the control plane.
+#[cfg(madsim)]
+pub type Alarm = crate::driver::Alarms<Stream>;
 
 /// Connections on an epoll instance of our own.
 #[cfg(all(target_os = "linux", not(madsim)))]
@@ -171,7 +180,7 @@ mod imp {
     use std::thread;
 
     use socket2::{Domain, Protocol, Socket, Type};
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::{Future, SEED_BYTES, io};
     use crate::config::Listener as Facts;
@@ -216,6 +225,25 @@ mod imp {
         return super::Listener::new(socket.into());
         #[cfg(not(target_os = "linux"))]
         super::Listener::from_std(socket.into())
+    }
+
+    /// Runs a future on a thread of its own, with a runtime for nothing else; the outcome comes by the channel.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn on_own_thread<F: Future>(
+        name: &str,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<oneshot::Receiver<F::Output>>
+    where
+        F::Output: Send + 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ended, end) = oneshot::channel();
+        // Nobody may be left to hear it.
+        let body = move || drop(ended.send(runtime.block_on(async { make().await })));
+        thread::Builder::new().name(name.to_owned()).spawn(body)?;
+        Ok(end)
     }
 
     /// Random bytes from the operating system.
@@ -310,7 +338,7 @@ mod imp {
 
 #[cfg(madsim)]
 mod imp {
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::{Future, Listener, SEED_BYTES, io};
     use crate::config::Listener as Facts;
@@ -332,6 +360,23 @@ mod imp {
     /// The simulator's.
     pub async fn listen(facts: &Facts) -> io::Result<Listener> {
         Listener::bind(facts.bind).await
+    }
+
+    /// Runs a future in a task: the simulator has one thread.
+    ///
+    /// # Errors
+    /// None.
+    pub fn on_own_thread<F: Future + Send + 'static>(
+        _: &str,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> io::Result<oneshot::Receiver<F::Output>>
+    where
+        F::Output: Send + 'static,
+    {
+        let (ended, end) = oneshot::channel();
+        let running = make();
+        tokio::spawn(async move { drop(ended.send(running.await)) });
+        Ok(end)
     }
 
     /// From the simulation's seed.
@@ -404,4 +449,6 @@ mod imp {
     }
 }
 
+pub use files::LogFile;
 pub use imp::*;
+pub use peers::*;

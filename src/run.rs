@@ -1,6 +1,7 @@
 //! Running the broker until it is told to stop.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process;
 use std::sync::Arc;
 
@@ -9,10 +10,13 @@ use newtmq_base::{Instant, ListenerId, SEED_BYTES, ShardId};
 use newtmq_node::{
     AdminCommand, Boot, Control, ControlBoot, Durability, Hook, HookSet, Keeper, Replay, Shard, ShardConfig,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::access::Access;
 use crate::banner::{self, BannerFacts, Listening, Storage};
+use crate::cluster;
+use crate::cluster::driver::{ControlDriver, Event};
+use crate::cluster::watched::Watched;
 use crate::config::{self, Config};
 use crate::data::{DataDir, NodeIdentity};
 use crate::driver::{self, Driver, Office};
@@ -37,6 +41,10 @@ pub struct RunOptions {
     pub json: bool,
     /// The data directory, whose lock is held. Without one nothing may be stored.
     pub data: Option<PathBuf>,
+    /// Where `newtmq ctl` asks, if that is not in the data directory.
+    pub socket: Option<PathBuf>,
+    /// Who looks into the control plane.
+    pub watched: Watched,
 }
 
 /// Runs the broker until a signal stops it. The first one lets clients go in order, a second one ends the process.
@@ -46,7 +54,8 @@ pub struct RunOptions {
 pub fn run(options: RunOptions) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, reloadable, stored } = start(&options, commanded).await?;
+        let Started { drivers, listening, intakes, reloadable, stored, mut control } =
+            start(&options, commanded).await?;
         // Without a file it stays what ends a process whose terminal is closed.
         if !reloadable.is_empty() {
             let signals = ReloadSignals::new().context("listen for signals")?;
@@ -60,7 +69,25 @@ pub fn run(options: RunOptions) -> anyhow::Result<()> {
         let facts =
             BannerFacts { node: options.node, listeners: listening, authentication, storage, json: options.json };
         banner::print(&facts);
-        drive_all(drivers).await?;
+        let mut driving = pin!(drive_all(drivers));
+        let early = tokio::select! {
+            biased;
+            ended = &mut driving => {
+                ended?;
+                None
+            }
+            ended = &mut control => Some(ended),
+        };
+        // It ends after the shards, unless it cannot go on; but the news of their end may take longer.
+        let of_control = match early {
+            Some(ended @ Ok(Ok(()))) => {
+                driving.await?;
+                ended
+            }
+            Some(ended) => ended,
+            None => control.await,
+        };
+        of_control.context("the control plane has panicked")??;
         if let Some(writer) = writer {
             writer.end().await;
         }
@@ -106,6 +133,8 @@ pub struct Started {
     pub reloadable: Vec<Arc<dyn Reload>>,
     /// The thread that writes the store, which ends after the drivers, and what was stored before.
     pub stored: Option<(Writer, Storage)>,
+    /// Tells when the control plane has ended, which it does after the drivers.
+    pub control: oneshot::Receiver<anyhow::Result<()>>,
 }
 
 impl std::fmt::Debug for Started {
@@ -120,18 +149,24 @@ impl std::fmt::Debug for Started {
 /// [`CannotListen`]; [`store::StoreError`]; a file of users, rules or certificates; no random bytes.
 pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>) -> anyhow::Result<Started> {
     let contexts = contexts(&options.config)?;
-    let listeners = listen(&options.config).await?;
+    // A witness has no clients.
+    let served: &[config::Listener] = if options.config.cluster.witness { &[] } else { &options.config.listeners };
+    let listeners = listen(served).await?;
     let opened = open_store(options)?;
     let node = match &opened {
         Some(opened) => unused(options, &opened.replay)?,
         None => options.node,
     };
+    let prepared = cluster::prepare(&options.config, node, options.data.as_deref()).await?;
     // It goes on where the log ends, so that no deadline in it comes early.
     let clock = Clock::start_at(opened.as_ref().map_or(Instant::START, |opened| opened.replay.now()));
     let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
     let (mailboxes, office, reports) = driver::office(options.shards);
     let hooks = logged_hooks().union(access.hooks());
-    let config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
+    let mut config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
+    if let Some(prepared) = &prepared {
+        config.node_name = prepared.boot.name.as_str().into();
+    }
     let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
     let mut shards = Vec::new();
     for shard in (0..options.shards).map(ShardId) {
@@ -144,6 +179,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             shard,
             shards: options.shards,
             node_seed,
+            clustered: prepared.is_some(),
         };
         shards.push(Shard::new(config.clone(), boot));
     }
@@ -169,12 +205,17 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         wall: rt::wall_time(),
         shards: options.shards,
         version: env!("CARGO_PKG_VERSION"),
+        node: node.node_id,
+        incarnation: node.incarnation,
+        cluster: prepared.as_ref().map(|prepared| Box::new(prepared.boot.clone())),
     };
-    tokio::spawn(driver::control(Control::new(&config, boot), clock, reports, office.clone()));
+    let asked = ask_at(options)?;
+    let control = Control::new(&config, boot);
+    let control = start_control(control, clock, (reports, office.clone()), prepared, (asked, options.watched.clone()))?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     let mut intakes = Vec::new();
-    for (id, (socket, facts)) in listeners.into_iter().zip(&options.config.listeners).enumerate() {
+    for (id, (socket, facts)) in listeners.into_iter().zip(served).enumerate() {
         listening.push(Listening::new(facts, socket.local_addr()?));
         let context = contexts[id].clone();
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
@@ -185,8 +226,63 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let files = access.has_files().then_some(access as Arc<dyn Reload>);
     let reloadable = files.into_iter().chain(contexts).collect();
-    Ok(Started { drivers, listening, intakes, reloadable, stored })
+    Ok(Started { drivers, listening, intakes, reloadable, stored, control })
 }
+
+/// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.
+fn start_control(
+    control: Control,
+    clock: Clock,
+    (reports, office): (driver::Reports, Office<Stream>),
+    prepared: Option<cluster::Prepared>,
+    (asked, watched): (Asked, Watched),
+) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
+    let body = move || async move {
+        let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
+        let ways =
+            prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
+        serve(asked, to_events.clone());
+        let driver = ControlDriver::new(control, clock, reports, office, events, ways, watched.hearer());
+        watched.run(driver, to_events).await.context("the log of the cluster")
+    };
+    rt::on_own_thread("control", body).context("start the control plane's thread")
+}
+
+#[cfg(not(madsim))]
+type Asked = Option<cluster::admin::AdminSocket>;
+
+/// Simulated nodes are asked by nobody.
+#[cfg(madsim)]
+type Asked = ();
+
+#[cfg(not(madsim))]
+fn ask_at(options: &RunOptions) -> anyhow::Result<Asked> {
+    let Some(path) = cluster::socket_path(options.socket.as_deref(), options.data.as_deref()) else { return Ok(None) };
+    match cluster::admin::AdminSocket::bind(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        // A broker serves its clients without it; a path may be too long for a socket.
+        Err(error) if options.socket.is_none() => {
+            tracing::warn!(path = %path.display(), %error, "newtmq ctl cannot ask this broker; --socket names another path");
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("the socket for newtmq ctl, {}", path.display())),
+    }
+}
+
+#[cfg(madsim)]
+fn ask_at(_: &RunOptions) -> anyhow::Result<Asked> {
+    Ok(())
+}
+
+#[cfg(not(madsim))]
+fn serve(asked: Asked, events: mpsc::Sender<Event>) {
+    if let Some(socket) = asked {
+        tokio::spawn(socket.serve(events));
+    }
+}
+
+#[cfg(madsim)]
+fn serve((): Asked, _: mpsc::Sender<Event>) {}
 
 /// Opens the store, if a zone wants something stored and there is a data directory.
 fn open_store(options: &RunOptions) -> anyhow::Result<Option<Opened>> {
@@ -269,9 +365,9 @@ async fn pass_on(mut commanded: mpsc::Receiver<AdminCommand>, office: Office<Str
 }
 
 /// Opens every listener before anything is promised to anybody.
-async fn listen(config: &Config) -> Result<Vec<Listener>, CannotListen> {
+async fn listen(listeners: &[config::Listener]) -> Result<Vec<Listener>, CannotListen> {
     let mut open = Vec::new();
-    for listener in &config.listeners {
+    for listener in listeners {
         let socket = rt::listen(listener).await.map_err(|source| CannotListen {
             listener: listener.path(),
             address: listener.bind,

@@ -57,6 +57,7 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
             SharedStrategy::Sticky => PickStrategy::Sticky,
             SharedStrategy::Hash => PickStrategy::Hash,
         },
+        lanes: newtmq_cluster::lane::Config::default(),
         hooks,
         hook_timeout: config.broker.hook_timeout,
         access: access(&config.access),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use madsim::runtime::{NodeHandle, Runtime};
+use newtmq::cluster::watched::Watched;
 use newtmq::config::{self, Sources};
 use newtmq::data::NodeIdentity;
 use newtmq::run::{RunOptions, Started, drive_all, start};
@@ -197,6 +198,8 @@ fn broker_with(
         shards: 4,
         json: true,
         data: None,
+        socket: None,
+        watched: Watched::default(),
     };
     let running = node.spawn(async move {
         let Started { drivers, listening, .. } = start(&options, commanded).await.unwrap();

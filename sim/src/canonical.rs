@@ -1,4 +1,4 @@
-//! The canonical form of events: what the trace hash is made of. Numbers only, no text and no order of a hash map, so
+//! The canonical form of events: what the trace hash is made of. Numbers only, and no order of a hash map, so
 //! that it is the same wherever the run is the same.
 
 use newtmq_base::Instant;
@@ -73,6 +73,13 @@ pub(crate) fn write(at: Instant, event: &Event, hash: &mut TraceHash) {
         Event::Wild { conn, what } => put(hash, 18, &[u64::from(conn.0), crate::draw::of_name(what)]),
         Event::Unexpected { conn, what } => put(hash, 19, &[u64::from(conn.0), crate::draw::of_name(what)]),
         Event::Fault(of) => fault(hash, of),
+        Event::NodeUp { node, id, incarnation, address } => {
+            put(hash, 24, &[u64::from(node.0), id.0, incarnation.0, text(address)]);
+        }
+        Event::NodeDown { node } => put(hash, 25, &[u64::from(node.0)]),
+        Event::Cluster { node, event } => put(hash, 26, &[u64::from(node.0), text(event)]),
+        Event::Command { node, request, command } => put(hash, 27, &[u64::from(node.0), request.0, text(command)]),
+        Event::Answer { node, request, answer } => put(hash, 28, &[u64::from(node.0), request.0, text(answer)]),
         Event::Calm => hash.add(21),
         Event::Quiesce => hash.add(22),
     }
@@ -83,6 +90,11 @@ fn put(hash: &mut TraceHash, tag: u64, fields: &[u64]) {
     for field in fields {
         hash.add(*field);
     }
+}
+
+/// What has too many forms to name its fields; there are few of these in a run.
+fn text(of: &impl core::fmt::Debug) -> u64 {
+    crate::draw::of_name(&format!("{of:?}"))
 }
 
 fn option(value: Option<u32>) -> u64 {
@@ -150,6 +162,12 @@ fn fault(hash: &mut TraceHash, fault: &Fault) {
         Fault::Restart { node } => (40, [u64::from(node.0), 0, 0]),
         Fault::Shutdown { node } => (41, [u64::from(node.0), 0, 0]),
         Fault::MemoryPressure { node, level } => (42, [u64::from(node.0), u64::from(*level), 0]),
+        Fault::LinkCut { from, to } => (47, [u64::from(from.0), u64::from(to.0), 0]),
+        Fault::LinkHealed { from, to } => (48, [u64::from(from.0), u64::from(to.0), 0]),
+        Fault::LinkSlow { from, to, by_us, bytes_per_s } => {
+            (49, [u64::from(from.0) << 16 | u64::from(to.0), *by_us, *bytes_per_s])
+        }
+        Fault::Wipe { node } => (50, [u64::from(node.0), 0, 0]),
     };
     put(hash, tag, &fields);
 }

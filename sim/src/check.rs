@@ -17,6 +17,7 @@ mod state;
 mod subscriptions;
 #[cfg(test)]
 mod tests;
+mod ways;
 mod will;
 mod witness;
 
@@ -82,6 +83,11 @@ impl Invariant for HistoryChecker {
             Event::Wild { conn, .. } => self.state.wild(*conn),
             Event::Unexpected { conn, what } => self.state.unexpected(*conn, what, cx),
             Event::Fault(fault) => self.state.fault(fault, cx),
+            Event::NodeUp { node, id, .. } => self.state.node_up(*node, *id, cx),
+            Event::NodeDown { node } => self.state.node_gone(*node, cx),
+            Event::Cluster { node, event } => self.state.said_of_cluster(*node, event, cx),
+            Event::Command { node, request, command } => self.state.commanded(*node, *request, command, cx),
+            Event::Answer { request, .. } => self.state.answered(*request),
             Event::Calm => {}
             Event::Quiesce => {
                 self.state.quiesce(cx);

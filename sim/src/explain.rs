@@ -214,6 +214,27 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         }
         Check::Routes => "the routes of all shards are the sum of the subscriptions of all sessions.",
         Check::Leak => "when nothing goes on nothing is left: no timer, connection, share or wait without an owner.",
+        Check::Refused => {
+            "a publish is refused with 0x97 only when somebody that it is for cannot take it: a node was out of reach, or \
+             a limit is hit."
+        }
+        Check::CommandAnswered => "what an operator asks of a cluster is answered, done or refused, within 15 s.",
+        Check::Degraded => "a node without a quorum serves its clients as before.",
+        Check::Leaders => "a term has one leader, and what is committed stays as it is.",
+        Check::Owners => "a node is the only writer of its own routes.",
+        Check::Replicas => {
+            "all copies of a node's routes are the same at the same version, and versions never go back."
+        }
+        Check::Incarnations => "each start of a node has a number of its own, higher than those before.",
+        Check::Removals => {
+            "a member is removed by a leader alone whose quorum is a majority of the members, and not before the set time."
+        }
+        Check::DownJustified => "a node counts another one as down only when something is wrong with it or on the way.",
+        Check::LanesEmpty => "when nothing goes on nothing waits between nodes, and all credit is back.",
+        Check::Members => "when nothing goes on the members are those who are alive, and all of them have links.",
+        Check::Led => "3 s after the last fault there is a leader.",
+        Check::Healed => "15 s after the last fault all members know each other, are alive and linked.",
+        Check::RoutesHealed => "17 s after the last fault every node has the routes of all.",
         Check::Crash => "whatever a client sends, the broker goes on.",
     }
 }
@@ -369,6 +390,8 @@ fn is_over(fault: &Fault, by: Instant) -> bool {
         | Fault::MemoryPressure { level: 0, .. }
         | Fault::DiskFull { on: false, .. }
         | Fault::DiskSlow { by_us: 0, .. }
+        | Fault::LinkHealed { .. }
+        | Fault::LinkSlow { by_us: 0, bytes_per_s: 0, .. }
         | Fault::ClockJump { .. } => true,
         Fault::Pause { until, .. } => *until <= by,
         Fault::Cut { .. }
@@ -383,6 +406,9 @@ fn is_over(fault: &Fault, by: Instant) -> bool {
         | Fault::DiskSlow { .. }
         | Fault::DiskFails { .. }
         | Fault::DiskRot { .. }
+        | Fault::LinkCut { .. }
+        | Fault::LinkSlow { .. }
+        | Fault::Wipe { .. }
         | Fault::MemoryPressure { .. } => false,
     }
 }
@@ -404,6 +430,9 @@ fn subject(fault: &Fault) -> (u8, u32, u16) {
         Fault::DiskFails { node } => (12, u32::from(node.0), 0),
         Fault::DiskRot { node } => (13, u32::from(node.0), 0),
         Fault::MemoryPressure { node, .. } => (9, u32::from(node.0), 0),
+        Fault::LinkCut { from, to } | Fault::LinkHealed { from, to } => (14, u32::from(from.0), to.0),
+        Fault::LinkSlow { from, to, .. } => (15, u32::from(from.0), to.0),
+        Fault::Wipe { node } => (16, u32::from(node.0), 0),
     }
 }
 
@@ -426,6 +455,10 @@ fn concerns(fault: &Fault, client: ClientIx) -> bool {
         | Fault::DiskSlow { .. }
         | Fault::DiskFails { .. }
         | Fault::DiskRot { .. }
+        | Fault::LinkCut { .. }
+        | Fault::LinkHealed { .. }
+        | Fault::LinkSlow { .. }
+        | Fault::Wipe { .. }
         | Fault::MemoryPressure { .. } => true,
     }
 }

@@ -2,6 +2,7 @@
 //! swarm finds what an average never does), then gets a rate. Only what is possible is chosen, so nothing is thrown away.
 
 mod clients;
+mod cluster;
 mod source;
 mod steps;
 mod strategy;
@@ -56,9 +57,19 @@ families! {
     Durable "durable" "A node with a store that crashes, and a disk that is full, slow, fails or rots.",
     Misbehaving "misbehaving" "Clients that do wrong within the protocol and outside of it.",
     Corners "corners" "Situations that chance seldom makes: back-pressure, full windows, late shards, silence.",
+    ClusterPartition "cluster_partition" "Several nodes whose links are cut in every way, flap and heal.",
+    ClusterCrash "cluster_crash" "Several nodes that crash, pause, start again, or lose their disk.",
+    ClusterMember "cluster_member" "Nodes that join, leave, are removed and come back, with other addresses.",
+    ClusterLoad "cluster_load" "Several nodes with busy publishers, narrow lanes and slow links.",
 }
 
 impl Family {
+    /// Whether its scenarios have several nodes.
+    #[must_use]
+    pub const fn is_cluster(self) -> bool {
+        matches!(self, Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad)
+    }
+
     /// The family with this name.
     #[must_use]
     pub fn by_name(name: &str) -> Option<Family> {
@@ -77,6 +88,8 @@ pub enum Size {
 
 /// Most steps of a micro scenario.
 pub const STEPS_MAX_MICRO: usize = 40;
+/// The same of several nodes, in 20 s to 60 s.
+pub const STEPS_MAX_CLUSTER: usize = 80;
 
 /// What kind of scenario to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,10 +3,12 @@
 //! what it does to connections and nodes.
 
 use core::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use newtmq_base::Instant;
+use newtmq_base::{Incarnation, Instant, NodeId, RequestId};
 use newtmq_mqtt::{ProtocolVersion, QoS, ReasonCode, RetainHandling};
+use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent};
 
 /// A client of the scenario, by its index there. Two of them may use one Client Identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -297,6 +299,37 @@ pub enum Fault {
         /// The level.
         level: u8,
     },
+    /// Nothing that one node sends to another arrives any more: bytes of connections wait for [`Fault::LinkHealed`],
+    /// datagrams are lost. What goes the other way arrives.
+    LinkCut {
+        /// Who sends.
+        from: NodeIx,
+        /// Who hears nothing.
+        to: NodeIx,
+    },
+    /// The end of it.
+    LinkHealed {
+        /// Who sends.
+        from: NodeIx,
+        /// Who hears it again.
+        to: NodeIx,
+    },
+    /// What one node sends to another takes longer, and so many bytes a second go; 0 and 0 for the end of it.
+    LinkSlow {
+        /// Who sends.
+        from: NodeIx,
+        /// Who hears it late.
+        to: NodeIx,
+        /// Microseconds more.
+        by_us: u64,
+        /// Bytes a second, each connection; 0 for what `[net]` says.
+        bytes_per_s: u64,
+    },
+    /// A node that is down has lost its disk: it starts as another node.
+    Wipe {
+        /// The node.
+        node: NodeIx,
+    },
 }
 
 /// One thing that happened.
@@ -476,6 +509,47 @@ pub enum Event {
     },
     /// A fault begins or ends.
     Fault(Fault),
+    /// A node of a cluster starts. A scenario without a cluster has none of these and of those below.
+    NodeUp {
+        /// The node.
+        node: NodeIx,
+        /// Who it is for others: another one after each loss of its disk.
+        id: NodeId,
+        /// Counts its starts since then.
+        incarnation: Incarnation,
+        /// Where others reach it.
+        address: SocketAddr,
+    },
+    /// A node of a cluster is there no more: it crashed, or has stopped in order.
+    NodeDown {
+        /// The node.
+        node: NodeIx,
+    },
+    /// What a node says of its cluster, when it says it.
+    Cluster {
+        /// The node.
+        node: NodeIx,
+        /// What.
+        event: Box<ClusterEvent>,
+    },
+    /// An operator wants something of a node, as with `newtmq ctl cluster`.
+    Command {
+        /// The node.
+        node: NodeIx,
+        /// For the answer: counts the commands of the run, from 1.
+        request: RequestId,
+        /// What.
+        command: ClusterCommand,
+    },
+    /// A node has answered an operator.
+    Answer {
+        /// The node.
+        node: NodeIx,
+        /// What it answers.
+        request: RequestId,
+        /// What became of it.
+        answer: Box<ClusterAnswer>,
+    },
     /// No step is left and all faults are over; the broker has time to settle.
     Calm,
     /// It had that time. What is owed by now is lost.

@@ -9,8 +9,8 @@ use crate::timeline::class_name;
 use crate::words::Words;
 
 /// The report as one JSON object: `why`, `driver`, `seed`, `verdict`, `class` (null if nothing was violated), `clients`,
-/// `nodes`, `shards`, `simulated_s`, `events`, `trace_hash` (hexadecimal), `violations`, `more_violations` and
-/// `obligations` (times by check).
+/// `nodes`, `shards`, `simulated_s`, `events`, `node_traffic` (of all nodes together), `trace_hash` (hexadecimal),
+/// `violations`, `more_violations` and `obligations` (times by check).
 #[must_use]
 pub fn report(scenario: &Scenario, report: &Report) -> Value {
     let words = Words::new(scenario, report);
@@ -32,6 +32,12 @@ pub fn report(scenario: &Scenario, report: &Report) -> Value {
         "shards": scenario.shards,
         "simulated_s": report.simulated.as_secs_f64(),
         "events": report.events,
+        "node_traffic": {
+            "stream_bytes": report.traffic.stream_bytes,
+            "datagrams": report.traffic.datagrams,
+            "datagram_bytes": report.traffic.datagram_bytes,
+            "dials": report.traffic.dials,
+        },
         "trace_hash": format!("{:016x}", report.trace_hash),
         "violations": violations,
         "more_violations": report.more,

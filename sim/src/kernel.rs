@@ -3,33 +3,42 @@
 //! modules below.
 
 mod clock;
+mod cluster;
 mod disk;
 mod driver;
 mod end;
 mod ends;
 mod faults;
 mod link;
+pub(crate) mod links;
+mod mesh;
 mod node;
 mod pipe;
 mod queue;
+mod records;
 pub(crate) mod settings;
 mod store;
+pub(crate) mod watch;
+mod wire;
 
 use core::time::Duration;
 use std::collections::BTreeSet;
 
 use newtmq_base::Instant;
-use newtmq_node::{ControlOutput, Outbox, SHARDS_MAX, ShardConfig, WriteBatch};
+use newtmq_node::{ClusterCommand, ControlOutput, Outbox, SHARDS_MAX, ShardConfig, WriteBatch};
 
 use crate::client::ClientOutput;
-use crate::history::Event;
+use crate::history::{Event, Fault, NodeIx};
 use crate::observer::Observer;
 use crate::report::{Check, Violation, Witness};
 use crate::run::Options;
-use crate::scenario::{Act, Action, Scenario};
+use crate::scenario::{Act, Action, Scenario, WorldAction};
+use crate::whitebox::cluster::ClusterWatch;
 use crate::whitebox::{self, Bounds};
 use ends::End;
 use link::Link;
+use links::Flap;
+use mesh::Mesh;
 use node::{Node, Part};
 use queue::{Happening, Queue};
 
@@ -43,6 +52,13 @@ mod purpose {
     pub(super) const TO_CLIENT: u64 = 105;
     pub(super) const LINK: u64 = 106;
     pub(super) const DISK: u64 = 107;
+    pub(super) const CLUSTER: u64 = 108;
+    pub(super) const BIRTH: u64 = 109;
+    pub(super) const WIRE: u64 = 110;
+    pub(super) const WIRE_END: u64 = 111;
+    pub(super) const PACKET: u64 = 112;
+    pub(super) const RECORDS: u64 = 113;
+    pub(super) const DISCOVERY: u64 = 114;
 }
 
 /// Events that any run may have, and those for each simulated millisecond and for each message that steps publish to each
@@ -78,6 +94,11 @@ struct World<'o, 'a> {
     /// Nodes that are paused.
     paused: u16,
     clients: Vec<End>,
+    /// The network between nodes.
+    mesh: Mesh,
+    flaps: Vec<Flap>,
+    /// What operators wanted, in order.
+    commands: Vec<ClusterCommand>,
     /// Connections, in the order in which they were asked for.
     links: Vec<Option<Box<Link>>>,
     next_conn: u32,
@@ -88,6 +109,7 @@ struct World<'o, 'a> {
     over: bool,
     quiesced: Option<Instant>,
     bounds: Bounds,
+    cluster_watch: ClusterWatch,
     /// What was found already: it is found again by each look.
     known: BTreeSet<(Check, u16, u16)>,
     happened: u64,
@@ -100,13 +122,16 @@ struct World<'o, 'a> {
     control_outputs: Vec<ControlOutput>,
     events: Vec<Event>,
     client_outputs: Vec<ClientOutput>,
+    wire_bytes: Vec<u8>,
 }
 
 impl<'o, 'a> World<'o, 'a> {
     fn new(scenario: &'o Scenario, options: Options, observer: &'o mut Observer<'a>) -> World<'o, 'a> {
-        let config = settings::shard_config(&scenario.broker);
+        let mut config = settings::shard_config(&scenario.broker);
+        config.lanes = settings::lanes(&scenario.cluster);
         let shards = scenario.shards.clamp(1, SHARDS_MAX);
-        let nodes: Vec<Node> = (0..scenario.nodes).map(Node::new).collect();
+        let node = |ix| Node::new(ix, scenario.seed, scenario.node_spec(ix).witness);
+        let nodes: Vec<Node> = (0..scenario.nodes).map(node).collect();
         let clients = scenario.clients.iter().enumerate();
         World {
             options,
@@ -118,12 +143,16 @@ impl<'o, 'a> World<'o, 'a> {
             nodes,
             paused: 0,
             clients: clients.map(|(ix, spec)| End::new(ix as u32, spec, scenario.seed)).collect(),
+            mesh: Mesh::new(scenario.seed, &scenario.net, scenario.nodes),
+            flaps: Vec::new(),
+            commands: Vec::new(),
             links: Vec::new(),
             next_conn: 0,
             next_step: 0,
-            steps_end: scenario.steps.iter().map(step_end).max().unwrap_or(Instant::START),
+            steps_end: steps_end(scenario),
             over: false,
             quiesced: None,
+            cluster_watch: ClusterWatch::new(scenario.is_cluster() && options.white_box),
             known: BTreeSet::new(),
             happened: 0,
             happen_max: events_max(scenario),
@@ -133,13 +162,20 @@ impl<'o, 'a> World<'o, 'a> {
             control_outputs: Vec::new(),
             events: Vec::new(),
             client_outputs: Vec::new(),
+            wire_bytes: Vec::new(),
             scenario,
         }
     }
 
     fn run(&mut self) {
         for node in 0..self.nodes.len() as u16 {
-            self.start(node);
+            match self.scenario.node_spec(node).start_ms {
+                0 => self.start(node),
+                start_ms => {
+                    self.fault(Fault::Shutdown { node: NodeIx(node) });
+                    self.queue.push(Instant::from_millis(start_ms), Happening::Begin(node));
+                }
+            }
         }
         self.await_step();
         while self.quiesced.is_none() {
@@ -167,6 +203,9 @@ impl<'o, 'a> World<'o, 'a> {
         if self.paused > 0 && self.waits(happening) {
             return;
         }
+        if self.cluster_watch.is_due(self.queue.now()) {
+            self.look_at_cluster();
+        }
         match happening {
             Happening::ToServer(link) => self.on_to_server(link),
             Happening::ToClient(link) => self.on_to_client(link),
@@ -184,10 +223,23 @@ impl<'o, 'a> World<'o, 'a> {
             }
             Happening::Resume { node, start } if self.lives(node, start) => self.resume(node),
             Happening::Stopped { node, start } if self.lives(node, start) => self.on_stopped(node),
+            Happening::Wire { wire, end } => self.on_wire(wire, end),
+            Happening::WirePump { wire, end } => self.on_wire_pump(wire, end),
+            Happening::DialTimeout(wire) => self.on_dial_timeout(wire),
+            Happening::Packet(place) => self.on_packet(place),
+            Happening::Records { node, start } if self.lives(node, start) => self.on_records(node),
+            Happening::Discover { node, start } if self.lives(node, start) => self.discover(node),
+            Happening::Command { node, start, number } if self.lives(node, start) => self.on_command(node, number),
+            Happening::Flap(number) => self.on_flap(number),
+            Happening::Begin(node) if self.nodes[usize::from(node)].start == 0 => self.boot(node),
             Happening::Said { .. }
             | Happening::Tick { .. }
             | Happening::ControlTick { .. }
             | Happening::Disk { .. }
+            | Happening::Records { .. }
+            | Happening::Discover { .. }
+            | Happening::Command { .. }
+            | Happening::Begin(_)
             | Happening::Admin { .. }
             | Happening::Resume { .. }
             | Happening::Stopped { .. }
@@ -197,6 +249,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Quiesce => {
                 let now = self.queue.now();
                 self.observer.event(now, &Event::Quiesce);
+                self.observer.traffic = self.mesh.traffic;
                 self.quiesced = Some(now);
             }
         }
@@ -220,7 +273,24 @@ impl<'o, 'a> World<'o, 'a> {
                 Some(link) => link.node,
                 None => return false,
             },
+            Happening::Wire { wire, end } | Happening::WirePump { wire, end } => {
+                match self.mesh.node_of(wire, usize::from(end)) {
+                    Some(node) => node,
+                    None => return false,
+                }
+            }
+            Happening::DialTimeout(wire) => match self.mesh.node_of(wire, wire::DIALER) {
+                Some(node) => node,
+                None => return false,
+            },
+            Happening::Packet(place) => match self.mesh.receiver(place) {
+                Some(node) => node,
+                None => return false,
+            },
             Happening::Said { node, .. }
+            | Happening::Records { node, .. }
+            | Happening::Discover { node, .. }
+            | Happening::Command { node, .. }
             | Happening::Tick { node, .. }
             | Happening::ControlTick { node, .. }
             | Happening::Disk { node, .. }
@@ -229,6 +299,8 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::ToClient(_)
             | Happening::Client(_)
             | Happening::Resume { .. }
+            | Happening::Flap(_)
+            | Happening::Begin(_)
             | Happening::Step
             | Happening::Calm
             | Happening::Quiesce
@@ -259,6 +331,7 @@ impl<'o, 'a> World<'o, 'a> {
         }
         self.calm_down();
         self.observer.event(now, &Event::Calm);
+        self.watch_calm(now);
         self.queue.push(now + Duration::from_millis(self.scenario.settle_ms), Happening::Quiesce);
     }
 
@@ -331,8 +404,18 @@ pub(crate) fn step_end(step: &crate::scenario::Step) -> Instant {
             let rest = u64::from(publish.count.saturating_sub(1));
             begin + Duration::from_micros(rest.saturating_mul(publish.every_us))
         }
+        Action::World(WorldAction::Flap { down_ms, up_ms, count, .. }) => {
+            let once = down_ms.saturating_add(*up_ms);
+            begin + Duration::from_millis(once.saturating_mul(u64::from(*count)))
+        }
         Action::Client { .. } | Action::World(_) => begin,
     }
+}
+
+/// When no step goes on any more, and every node has had its first start.
+pub(crate) fn steps_end(scenario: &Scenario) -> Instant {
+    let starts = (0..scenario.nodes).map(|node| Instant::from_millis(scenario.node_spec(node).start_ms));
+    scenario.steps.iter().map(step_end).chain(starts).max().unwrap_or(Instant::START)
 }
 
 fn events_max(scenario: &Scenario) -> u64 {

@@ -6,16 +6,22 @@
 //! `clock_jump`, `drift` and `lag`, and of `[net]` `shard_delay_us` and `work_delay_us`: how long something within a
 //! node takes, and in which order its tasks run, is decided by madsim from the seed.
 //!
+//! Of several nodes a file that wants more than madsim can do is refused. Their logs of the cluster are on simulated disks,
+//! which outlive them. Their control planes are looked into all the time; what holds at rest has to hold at some time.
+//!
 //! The white box is looked into at the end alone: account, queues and Packet Identifiers when all has settled, leaks when
 //! all clients have gone. Routes and shares are not compared: when shards have nothing more to tell each other only the
 //! kernel tier knows.
 
 mod actor;
+mod cluster;
 mod journal;
+mod mesh;
 mod nodes;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod world;
 
 use core::cell::RefCell;
@@ -67,6 +73,7 @@ pub(crate) fn run(scenario: &Scenario, options: Options, observer: &mut Observer
         Err(message) => (last, Inside { found: vec![(Check::Crash, message)], ..Inside::default() }),
     };
     observer.findings.obligations.add(&inside.obligations);
+    inside.cluster.into_iter().for_each(|violation| observer.violated(violation));
     for (check, message) in inside.found {
         observer.violated(Violation { check, at: end, message, witness: Witness::default() });
     }
@@ -85,7 +92,7 @@ fn simulate(
     runtime.block_on(async {
         let journal = Journal::new(send);
         *kept.borrow_mut() = Some(journal.clone());
-        let mut world = World::start(Arc::clone(scenario), journal.clone()).await;
+        let mut world = World::start(Arc::clone(scenario), journal.clone(), options.white_box).await;
         world.live().await;
         let (end, mut inside) = (journal.now(), Inside::default());
         if options.white_box {

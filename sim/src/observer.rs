@@ -3,7 +3,7 @@
 use newtmq_base::Instant;
 
 use crate::history::{Event, History, Names, Stamped};
-use crate::report::{Findings, Invariant, Violation};
+use crate::report::{Findings, Invariant, NodeTraffic, Violation};
 
 /// Takes the events of a run.
 pub struct Observer<'a> {
@@ -11,6 +11,8 @@ pub struct Observer<'a> {
     pub names: Names,
     /// What was found so far.
     pub findings: Findings,
+    /// What nodes sent to each other.
+    pub traffic: NodeTraffic,
     invariants: Vec<Box<dyn Invariant + 'a>>,
     history: Option<Vec<Stamped>>,
     hash: TraceHash,
@@ -25,6 +27,7 @@ impl<'a> Observer<'a> {
         Observer {
             names: Names::default(),
             findings: Findings::default(),
+            traffic: NodeTraffic::default(),
             invariants,
             history: record.then(Vec::new),
             hash: TraceHash::default(),

@@ -63,9 +63,12 @@ checks! {
     Durable "S13" Safety black "a message was acknowledged before it was safe",
     Protocol "S14" Safety black "the broker sent what no broker may send",
     Window "S15" Safety black "more messages were unacknowledged than the Receive Maximum allows",
+    Refused "S16" Safety black "a publish was refused though all its targets were within reach",
     ConnectAnswered "L5" Liveness black "a CONNECT was not answered in time",
     PublishAnswered "L6" Liveness black "a publish with QoS 1 or 2 was neither acknowledged nor refused in time",
     RequestAnswered "L12" Liveness black "a SUBSCRIBE, UNSUBSCRIBE or PINGREQ was not answered in time",
+    CommandAnswered "L9" Liveness black "a node did not answer what an operator asked of its cluster",
+    Degraded "L11" Liveness black "a node without a quorum did not answer a CONNECT in time",
     WillFired "L8" Liveness black "a Will Message that was due never came",
     Kept "L13" Liveness black "a client that did nothing wrong lost its connection",
     Ledger "Q9" Safety white "messages in the account that were neither delivered, queued nor dropped",
@@ -74,6 +77,17 @@ checks! {
     Routes "Q1" Safety white "the routes of the shards differ from the subscriptions of the sessions",
     Stored "W8" Safety white "something was reported stored before its sync was over",
     Leak "Q8" Safety white "a timer, connection, share or wait is left when nothing goes on",
+    Leaders "W1" Safety white "two leaders in one term, or what was committed has changed",
+    Owners "W5" Safety white "a copy of a node's routes has what that node has not written",
+    Replicas "W6" Safety white "two copies of a node's routes differ at one version, or a version went back",
+    Incarnations "W11" Safety white "a start of a node has the number of an earlier one",
+    Removals "W12" Safety white "a member was removed without a majority, or before its time",
+    DownJustified "W14" Safety white "a node counted another one as down though nothing was wrong",
+    LanesEmpty "Q5" Safety white "something is left between nodes when nothing goes on",
+    Members "Q7" Safety white "members, who is alive and who is linked are not the same when nothing goes on",
+    Led "L1" Liveness white "no leader 3 s after the last fault",
+    Healed "L2" Liveness white "members, who is alive and who is linked are not the same 15 s after the last fault",
+    RoutesHealed "L3" Liveness white "the nodes' routes are not those of their subscriptions 17 s after the last fault",
     Crash "crash" Crash white "the broker panicked",
 }
 
@@ -207,6 +221,19 @@ pub trait Invariant {
     fn end(&mut self, at: Instant, names: &crate::history::Names, findings: &mut Findings);
 }
 
+/// What nodes have sent to each other until the run was over, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeTraffic {
+    /// Bytes of connections.
+    pub stream_bytes: u64,
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Bytes of those.
+    pub datagram_bytes: u64,
+    /// Connections that were asked for.
+    pub dials: u64,
+}
+
 /// What came of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -224,6 +251,8 @@ pub struct Report {
     pub events: u64,
     /// Simulated time.
     pub simulated: core::time::Duration,
+    /// What nodes sent to each other.
+    pub traffic: NodeTraffic,
     /// All events, if they were asked for.
     pub history: Option<Box<History>>,
 }

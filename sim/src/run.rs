@@ -65,6 +65,7 @@ pub fn run_with<'a>(scenario: &'a Scenario, options: Options, mut more: Vec<Box<
         trace_hash: observed.hash,
         events: observed.events,
         simulated: core::time::Duration::from_nanos(end.as_nanos()),
+        traffic: observer.traffic,
         history: observed.history,
     }
 }

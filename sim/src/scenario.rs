@@ -2,6 +2,7 @@
 //! modules below. Every step is total: one that is not possible when its time comes does nothing, so that any subset of
 //! the steps is a scenario, too.
 
+mod cluster;
 mod docs;
 mod fields;
 mod kind;
@@ -10,14 +11,18 @@ mod read;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod tier;
+mod world;
 mod write;
 
 use core::ops::RangeInclusive;
 
 use newtmq_mqtt::{ProtocolVersion, QoS, RetainHandling};
 
+pub use self::cluster::{Barrier, ClusterSpec, Discovery, NODES_MAX, NodeNetSpec, NodeSpec};
 pub use self::docs::markdown;
 pub use self::problem::{Fault, Problem, Problems};
+pub use self::world::WorldAction;
 use crate::history::ClientIx;
 
 /// One run's plan. [`crate::run()`] carries it out.
@@ -37,10 +42,14 @@ pub struct Scenario {
     pub settle_ms: u64,
     /// Limits of the broker that differ from its defaults.
     pub broker: BrokerSpec,
+    /// What the nodes have in common as a cluster.
+    pub cluster: ClusterSpec,
     /// The network and the queues in a node.
     pub net: NetSpec,
     /// The disk of each node.
     pub disk: DiskSpec,
+    /// The nodes, in order; those that are left out at the end are as any.
+    pub node_specs: Vec<NodeSpec>,
     /// The clients. None does anything before a step says so.
     pub clients: Vec<ClientSpec>,
     /// What happens. Sorted by time; of two at one time the first one is first.
@@ -59,12 +68,28 @@ impl Default for Scenario {
             shards: 1,
             settle_ms: 30_000,
             broker: BrokerSpec::default(),
+            cluster: ClusterSpec::default(),
             net: NetSpec::default(),
             disk: DiskSpec::default(),
+            node_specs: Vec::new(),
             clients: Vec::new(),
             steps: Vec::new(),
             expect: Expect::default(),
         }
+    }
+}
+
+impl Scenario {
+    /// Whether nodes may have others beside them.
+    #[must_use]
+    pub fn is_cluster(&self) -> bool {
+        self.nodes > 1 || self.cluster != ClusterSpec::default()
+    }
+
+    /// What is special about a node.
+    #[must_use]
+    pub fn node_spec(&self, node: u16) -> NodeSpec {
+        self.node_specs.get(usize::from(node)).copied().unwrap_or_default()
     }
 }
 
@@ -177,7 +202,7 @@ pub enum SharedStrategy {
     Hash,
 }
 
-/// `[net]`: between clients and nodes, and between the shards of a node.
+/// `[net]`: between clients and nodes, between nodes, and between the shards of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetSpec {
     /// Microseconds that bytes are under way, one way.
@@ -194,6 +219,8 @@ pub struct NetSpec {
     pub shard_delay_us: RangeInclusive<u64>,
     /// Most microseconds until a shard goes on with work that it left over.
     pub work_delay_us: u64,
+    /// Between nodes.
+    pub nodes: NodeNetSpec,
 }
 
 impl Default for NetSpec {
@@ -206,6 +233,7 @@ impl Default for NetSpec {
             socket_bytes: 64 << 10,
             shard_delay_us: 0..=20,
             work_delay_us: 20,
+            nodes: NodeNetSpec::default(),
         }
     }
 }
@@ -450,112 +478,6 @@ impl PublishSpec {
     pub fn new(topic: impl Into<String>, qos: QoS) -> PublishSpec {
         PublishSpec { topic: topic.into(), qos, retain: false, size: 32, expiry_s: 0, alias: 0, count: 1, every_us: 0 }
     }
-}
-
-/// What is done to the world.
-#[derive(Debug, Clone, PartialEq)]
-pub enum WorldAction {
-    /// Bytes between a client and its node no longer arrive; they do after [`WorldAction::Heal`].
-    Cut {
-        /// The client.
-        client: ClientIx,
-        /// Toward the broker.
-        to_server: bool,
-        /// Toward the client.
-        to_client: bool,
-    },
-    /// The end of a cut.
-    Heal {
-        /// The client.
-        client: ClientIx,
-    },
-    /// So many bytes a second each way; 0 for no limit.
-    Bandwidth {
-        /// The client.
-        client: ClientIx,
-        /// Bytes a second.
-        bytes_per_s: u64,
-    },
-    /// A node does nothing for so many milliseconds.
-    Pause {
-        /// The node.
-        node: u16,
-        /// Milliseconds.
-        ms: u64,
-    },
-    /// A node's wall clock jumps.
-    ClockJump {
-        /// The node.
-        node: u16,
-        /// Milliseconds; negative for back.
-        by_ms: i64,
-    },
-    /// A node's monotonic clock runs faster or slower.
-    Drift {
-        /// The node.
-        node: u16,
-        /// Parts in a million, from -500000 to 500000.
-        ppm: i32,
-    },
-    /// What is said to a shard takes longer; 0 ends it.
-    Lag {
-        /// The node.
-        node: u16,
-        /// The shard.
-        shard: u16,
-        /// Microseconds more.
-        by_us: u64,
-    },
-    /// The node is gone, with everything in its memory.
-    Crash {
-        /// The node.
-        node: u16,
-        /// The machine's power fails: of what was written and not synced a part is lost, too.
-        power_loss: bool,
-    },
-    /// No space is left on a node's disk, or there is some again.
-    DiskFull {
-        /// The node.
-        node: u16,
-        /// Whether it is full.
-        on: bool,
-    },
-    /// Syncs take so much longer; 0 ends it.
-    DiskSlow {
-        /// The node.
-        node: u16,
-        /// Microseconds more.
-        by_us: u64,
-    },
-    /// Syncs fail from here on.
-    DiskFails {
-        /// The node.
-        node: u16,
-    },
-    /// A bit turns of what a node's disk holds.
-    DiskRot {
-        /// The node.
-        node: u16,
-        /// Where, in parts in a million of all bytes.
-        at_ppm: u64,
-    },
-    /// A node that crashed or was stopped starts again.
-    Restart {
-        /// The node.
-        node: u16,
-    },
-    /// The node stops in order.
-    Shutdown {
-        /// The node.
-        node: u16,
-    },
-    /// `memory.high_watermark`: 0 none, 1 shed, 2 hold.
-    MemoryPressure {
-        /// The node.
-        node: u16,
-        /// The level.
-        level: u8,
-    },
 }
 
 /// `[expect]`

@@ -339,6 +339,19 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::DiskFull { .. }
             | WorldAction::DiskSlow { .. }
             | WorldAction::DiskFails { .. }
+            | WorldAction::Wipe { .. }
+            | WorldAction::NewAddress { .. }
+            | WorldAction::CutLink { .. }
+            | WorldAction::HealLink { .. }
+            | WorldAction::Partition { .. }
+            | WorldAction::Isolate { .. }
+            | WorldAction::HealLinks
+            | WorldAction::Flap { .. }
+            | WorldAction::SlowLink { .. }
+            | WorldAction::Join { .. }
+            | WorldAction::Leave { .. }
+            | WorldAction::ForceLeave { .. }
+            | WorldAction::Status { .. }
             | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
         ) => None,
@@ -348,6 +361,12 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
 /// Whether a step is something going wrong, and not what clients want.
 fn is_fault(action: &Action) -> bool {
     match action {
+        Action::World(
+            WorldAction::Join { .. }
+            | WorldAction::Leave { .. }
+            | WorldAction::ForceLeave { .. }
+            | WorldAction::Status { .. },
+        ) => false,
         Action::World(_) => true,
         Action::Client { act, .. } => match act {
             Act::HangUp

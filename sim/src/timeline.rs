@@ -80,6 +80,9 @@ fn header(words: &Words<'_>, scenario: &Scenario, report: &Report, paint: &Paint
         report.trace_hash,
     );
     let _ = write!(out, "\n{} · {}\n", paint.ink(ink, &verdict), facts);
+    if scenario.nodes > 1 {
+        let _ = writeln!(out, "{}", between_nodes(scenario, report));
+    }
     for violation in &report.violations {
         let line = format!("  ✗ {} {} {}", violation.check, violation.at, words.told(&violation.message));
         let _ = writeln!(out, "{}", paint.ink(RED, &line));
@@ -88,6 +91,20 @@ fn header(words: &Words<'_>, scenario: &Scenario, report: &Report, paint: &Paint
         let _ = writeln!(out, "  and {} more", grouped(report.more));
     }
     out
+}
+
+/// What a node sent to others, on the average.
+fn between_nodes(scenario: &Scenario, report: &Report) -> String {
+    let per = report.simulated.as_secs_f64().max(f64::MIN_POSITIVE) * f64::from(scenario.nodes);
+    let of = &report.traffic;
+    let rate = |count: u64| count as f64 / per;
+    format!(
+        "between nodes, each a second: {:.0} B on connections, {:.1} datagrams with {:.0} B; {} in all",
+        rate(of.stream_bytes),
+        rate(of.datagrams),
+        rate(of.datagram_bytes),
+        counted(of.dials, "dial", "dials"),
+    )
 }
 
 fn obligations(report: &Report, paint: &Paint) -> String {
@@ -208,6 +225,8 @@ fn row(words: &Words<'_>, stamped: &Stamped, journey: bool) -> Row {
     let (who, what, fault) = if let Event::Fault(fault) = &stamped.event {
         let (who, what) = words.fault(fault);
         (who, what, true)
+    } else if let Some((node, what)) = words.of_node(&stamped.event) {
+        (node, what, false)
     } else if stamped.event == Event::Calm {
         (String::new(), "calm: no step and no fault is left".into(), false)
     } else {

@@ -1,11 +1,16 @@
 //! What must hold inside the broker: the account of messages, limits of queues, Packet Identifiers, routes, and that
 //! nothing is left when nothing goes on. Looks into shards by their views alone, and changes nothing.
 
-use std::collections::BTreeSet;
+pub(crate) mod cluster;
 
-use newtmq_base::ShardId;
-use newtmq_node::{Control, Inconsistency, LANE_HIGH_BYTES, OUTPUT_MAX_BYTES, QuotaKind, Rule, ShardConfig, ShardView};
-use newtmq_topic::{Holder, PlaceId, SubscriberId};
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::{NodeId, ShardId};
+use newtmq_cluster::lane::LanesIn;
+use newtmq_node::{
+    Control, Inconsistency, LANE_HIGH_BYTES, OUTPUT_MAX_BYTES, QuotaKind, Rule, SHARDS_MAX, ShardConfig, ShardView,
+};
+use newtmq_topic::{Holder, SubscriberId};
 
 use crate::report::{Check, Obligations};
 use crate::scenario::{Act, Action, Scenario};
@@ -47,6 +52,8 @@ pub(crate) struct Bounds {
     message: usize,
     /// Bytes to another shard.
     lane: usize,
+    /// Messages, and bytes of them, that are held of a lane from another node.
+    window: (u32, u32),
     /// There are shared subscriptions.
     shared: bool,
     /// Messages that a publisher may send before it has to wait for acknowledgements, which a full lane withholds.
@@ -72,7 +79,8 @@ impl Bounds {
         };
         let unacknowledged = config.zones.iter().map(|zone| usize::from(zone.max_awaiting_rel)).max().unwrap_or(0);
         let shared = scenario.steps.iter().any(subscribes);
-        Bounds { message, lane: LANE_HIGH_BYTES, shared, unacknowledged }
+        let window = (config.lanes.window_messages, config.lanes.window_bytes);
+        Bounds { message, lane: LANE_HIGH_BYTES, window, shared, unacknowledged }
     }
 
     /// A lane that is full takes the messages of each connection that it need not have acknowledged, and some more,
@@ -105,6 +113,17 @@ pub(crate) fn look(shard: ShardView<'_>, bounds: Bounds, obligations: &mut Oblig
         cost += 1;
         if bytes > bounds.lane {
             found.push((Check::Queues, format!("{bytes} bytes are on their way to shard {to}")));
+        }
+    }
+    for lane in shard.lanes_in().into_iter().flat_map(LanesIn::view) {
+        cost += 1;
+        let bytes = lane.held_messages > 1 && lane.held_bytes > u64::from(bounds.window.1);
+        if lane.held_messages > bounds.window.0 as usize || bytes {
+            let what = format!("{} messages of {} bytes", lane.held_messages, lane.held_bytes);
+            found.push((
+                Check::Queues,
+                format!("it holds {what} of a lane of node {:x}, more than its window", lane.node.0),
+            ));
         }
     }
     let output_max = OUTPUT_MAX_BYTES + bounds.message + OUTPUT_EXTRA_BYTES;
@@ -142,43 +161,106 @@ pub(crate) fn shares(shards: &[ShardView<'_>], control: &Control, config: &Shard
     found
 }
 
-/// The tables of all shards against the subscriptions of all sessions. Only while the shards have told each other all.
-pub(crate) fn routes(shards: &[ShardView<'_>]) -> Vec<(Check, String)> {
+/// A node that runs, and its shards.
+pub(crate) struct NodeShards<'a> {
+    pub(crate) ix: u16,
+    pub(crate) id: NodeId,
+    pub(crate) shards: Vec<ShardView<'a>>,
+}
+
+/// Where subscribers are, as a table of subscriptions should name it: the node, the shard there.
+type Held<'a> = (&'a str, NodeId, u16);
+
+/// The tables of all shards of these nodes against the subscriptions of all their sessions. Only while they have told each
+/// other all. `gone` are members that do not run: what their stored sessions subscribe to stays. `clustered`: nodes tell each
+/// other.
+pub(crate) fn routes(nodes: &[NodeShards<'_>], gone: &BTreeSet<NodeId>, clustered: bool) -> Vec<(Check, u16, String)> {
+    let shared = |filter: &str| filter.starts_with("$share/") || filter.starts_with("$queue/");
     // What each shard has subscribers of: for a shared subscription all members count, for others the first.
-    let members: Vec<std::collections::BTreeMap<&str, u32>> = shards
-        .iter()
-        .map(|shard| {
-            let mut members = std::collections::BTreeMap::new();
+    let mut members: BTreeMap<Held<'_>, u32> = BTreeMap::new();
+    for node in nodes {
+        for (at, shard) in node.shards.iter().enumerate() {
             for (_, filter) in shard.subscriptions() {
-                let count = members.entry(filter.as_str()).or_insert(0_u32);
-                *count = if filter.as_filter().share_group().is_some() { *count + 1 } else { 1 };
+                let count = members.entry((filter.as_str(), node.id, at as u16)).or_insert(0);
+                *count = if shared(filter.as_str()) { *count + 1 } else { 1 };
             }
-            members
-        })
-        .collect();
+        }
+    }
     let mut found = Vec::new();
-    for (own, shard) in shards.iter().enumerate() {
-        let mut expected: BTreeSet<(&str, Holder)> = BTreeSet::new();
-        expected.extend(shard.subscriptions().map(|(key, f)| (f.as_str(), Holder::Session(SubscriberId(key)))));
-        for (of, filters) in members.iter().enumerate().filter(|_| shards.len() > 1) {
-            let shared = |filter: &str| filter.starts_with("$share/") || filter.starts_with("$queue/");
-            let told = filters.iter().filter(|(filter, _)| of != own || shared(filter));
-            expected.extend(told.map(|(filter, count)| (*filter, Holder::Place(PlaceId(of as u16), *count))));
-        }
-        let table = shard.table();
-        let actual: BTreeSet<(&str, Holder)> =
-            table.iter().map(|entry| (entry.filter.as_str(), entry.holder)).collect();
-        if table.len() != actual.len() {
-            found.push((Check::Routes, format!("the table of {:?} has an entry twice", ShardId(own as u16))));
-        }
-        let missing = expected.difference(&actual).map(|entry| ("lacks", entry));
-        let surplus = actual.difference(&expected).map(|entry| ("should not have", entry));
-        for (verb, (filter, holder)) in missing.chain(surplus) {
-            found
-                .push((Check::Routes, format!("the table of {:?} {verb} {filter} of {holder:?}", ShardId(own as u16))));
+    for node in nodes {
+        let told = clustered || node.shards.len() > 1;
+        for (own, shard) in node.shards.iter().enumerate() {
+            let is_own = |held: &Held<'_>| held.1 == node.id && usize::from(held.2) == own;
+            let expected = members.iter().filter(|(held, _)| told && (!is_own(held) || shared(held.0)));
+            let expected: BTreeMap<Held<'_>, u32> = expected.map(|(held, count)| (*held, *count)).collect();
+            let mut wrong = |what: String| {
+                found.push((Check::Routes, node.ix, format!("the table of {:?} {what}", ShardId(own as u16))));
+            };
+            compare(*shard, node.id, &expected, gone, &mut wrong);
         }
     }
     found
+}
+
+/// A shard's table against what it should have of others, and its own sessions.
+fn compare(
+    shard: ShardView<'_>,
+    own: NodeId,
+    expected: &BTreeMap<Held<'_>, u32>,
+    gone: &BTreeSet<NodeId>,
+    wrong: &mut dyn FnMut(String),
+) {
+    let table = shard.table();
+    let mut places: BTreeMap<Held<'_>, u32> = BTreeMap::new();
+    let mut sessions = BTreeSet::new();
+    let nodes = shard.lanes_out().map(|out| out.node());
+    let slots: BTreeMap<u8, NodeId> = nodes.filter_map(|node| Some((shard.slot_of(node)?, node))).collect();
+    for entry in &table {
+        let filter = entry.filter.as_str();
+        match entry.holder {
+            Holder::Session(key) => {
+                if !sessions.insert((filter, key)) {
+                    wrong(format!("has {filter} of {key:?} twice"));
+                }
+            }
+            Holder::Place(place, count) => {
+                let slot = (place.0 >> 8) as u8;
+                let node = if slot == 0 { Some(own) } else { slots.get(&slot).copied() };
+                let Some(node) = node else {
+                    wrong(format!("has {filter} of slot {slot}, which is nobody's"));
+                    continue;
+                };
+                if gone.contains(&node) && place.0 & 1 == 1 {
+                    continue;
+                }
+                // Sessions that are stored and others are apart there.
+                let held = places.entry((filter, node, place.0 >> 1 & (SHARDS_MAX - 1))).or_insert(0);
+                let shared = filter.starts_with("$share/") || filter.starts_with("$queue/");
+                *held = if shared { *held + count } else { 1 };
+            }
+        }
+    }
+    let own_sessions: BTreeSet<_> = shard.subscriptions().map(|(key, f)| (f.as_str(), SubscriberId(key))).collect();
+    for (filter, key) in own_sessions.symmetric_difference(&sessions) {
+        wrong(format!("and the sessions differ in {filter} of {key:?}"));
+    }
+    for (held, count) in expected {
+        match places.get(held) {
+            None => wrong(format!("lacks {} of {:?} of node {:x}", held.0, ShardId(held.2), held.1.0)),
+            Some(other) if other != count => {
+                wrong(format!(
+                    "has {other} members of {} of {:?} of node {:x}, there are {count}",
+                    held.0,
+                    ShardId(held.2),
+                    held.1.0
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    for held in places.keys().filter(|held| !expected.contains_key(*held)) {
+        wrong(format!("should not have {} of {:?} of node {:x}", held.0, ShardId(held.2), held.1.0));
+    }
 }
 
 /// What is left of connections when all have gone.

@@ -1,9 +1,11 @@
 //! Events in words, for every form in which people see a run: who sent what, which events belong to a violation's
 //! message. Reads a report, never runs anything.
 
+mod cluster;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, NodeId};
 use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
 use crate::history::{
@@ -12,11 +14,14 @@ use crate::history::{
 use crate::report::{Report, Violation};
 use crate::scenario::Scenario;
 
+pub(crate) use cluster::command;
+
 /// Names of what a run's events name by number.
 pub(crate) struct Words<'a> {
     scenario: &'a Scenario,
     report: &'a Report,
     owners: BTreeMap<ConnIx, (ClientIx, NodeIx)>,
+    nodes: BTreeMap<NodeId, NodeIx>,
 }
 
 /// Which way an event goes between a client and the broker.
@@ -45,13 +50,15 @@ pub(crate) struct Said {
 
 impl<'a> Words<'a> {
     pub(crate) fn new(scenario: &'a Scenario, report: &'a Report) -> Words<'a> {
-        let mut owners = BTreeMap::new();
+        let (mut owners, mut nodes) = (BTreeMap::new(), BTreeMap::new());
         for stamped in report.history.iter().flat_map(|history| &history.events) {
             if let Event::Connect { conn, client, facts } = &stamped.event {
                 owners.insert(*conn, (*client, facts.node));
+            } else if let Event::NodeUp { node, id, .. } = &stamped.event {
+                nodes.insert(*id, *node);
             }
         }
-        Words { scenario, report, owners }
+        Words { scenario, report, owners, nodes }
     }
 
     /// A client's name in the scenario.
@@ -180,7 +187,14 @@ impl<'a> Words<'a> {
             Event::Unexpected { conn, what } => {
                 (conn, Way::ToClient, format!("what no broker may send: {}", printable(what)), String::new())
             }
-            Event::Fault(_) | Event::Calm | Event::Quiesce => return None,
+            Event::Fault(_)
+            | Event::NodeUp { .. }
+            | Event::NodeDown { .. }
+            | Event::Cluster { .. }
+            | Event::Command { .. }
+            | Event::Answer { .. }
+            | Event::Calm
+            | Event::Quiesce => return None,
         };
         Some(Said { conn: *conn, way, what, note })
     }
@@ -251,6 +265,17 @@ impl<'a> Words<'a> {
             Fault::Shutdown { node } => (node_name(*node), "is stopped in order".into()),
             Fault::MemoryPressure { node, level: 0 } => (node_name(*node), "has memory again".into()),
             Fault::MemoryPressure { node, level } => (node_name(*node), format!("is short of memory, level {level}")),
+            Fault::LinkCut { from, to } => (node_name(*from), format!("nothing of it reaches {}", node_name(*to))),
+            Fault::LinkHealed { from, to } => (node_name(*from), format!("{} hears it again", node_name(*to))),
+            Fault::LinkSlow { from, to, by_us: 0, bytes_per_s: 0 } => {
+                (node_name(*from), format!("its link to {} is as fast as before", node_name(*to)))
+            }
+            Fault::LinkSlow { from, to, by_us, bytes_per_s } => {
+                let (to, late) = (node_name(*to), millis(by_us.saturating_mul(1_000)));
+                let line = if *bytes_per_s > 0 { format!(", {bytes_per_s} bytes a second") } else { String::new() };
+                (node_name(*from), format!("its link to {to} is slow: {late} more{line}"))
+            }
+            Fault::Wipe { node } => (node_name(*node), "has lost its disk".into()),
         }
     }
 
@@ -287,6 +312,11 @@ impl<'a> Words<'a> {
                 | Event::Wild { .. }
                 | Event::Unexpected { .. }
                 | Event::Fault(_)
+                | Event::NodeUp { .. }
+                | Event::NodeDown { .. }
+                | Event::Cluster { .. }
+                | Event::Command { .. }
+                | Event::Answer { .. }
                 | Event::Calm
                 | Event::Quiesce => false,
             })

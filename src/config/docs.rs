@@ -11,7 +11,7 @@ pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
     let once = |section: &str| {
         let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
-        table::ROOT.iter().filter(mine).collect::<Vec<_>>()
+        table::once().filter(mine).collect::<Vec<_>>()
     };
     part(&mut out, "Listeners", LISTENERS, "listener.TRANSPORT.NAME.", listener_table::LISTENER);
     part(&mut out, "Listeners with TLS", TLS, "listener.ssl|wss.NAME.", listener_table::TLS);
@@ -20,6 +20,8 @@ pub fn markdown() -> String {
     part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
     part(&mut out, "Routing", "", "", once("broker"));
+    part(&mut out, "Node", NODE, "", once("node"));
+    part(&mut out, "Cluster", CLUSTER, "", once("cluster"));
     part(&mut out, "Store", STORE, "", once("store"));
     part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", ACCESS, "", once(""));
@@ -55,7 +57,7 @@ fn part<'a, T: 'static>(
 const HEAD: &str = "\
 # Configuration
 
-<!-- Written by `newtmq config-docs docs/configuration.md` from the table in src/config/table.rs. Change it there. -->
+<!-- Written by `newtmq config-docs docs/configuration.md` from the tables in src/config. Change it there. -->
 
 Everything has a default: `newtmq run` without a file is a working broker on 127.0.0.1:1883. The key names are those of
 EMQ X 3; the file is [TOML](https://toml.io), so that keys may be written dotted or in sections:
@@ -119,6 +121,12 @@ A zone is what the clients of some listeners have in common. A listener may alwa
 const RETAINED: &str = "\
 They are stored where sessions are: as the most durable zone says, and in memory alone if no zone is durable.";
 
+const NODE: &str = "\
+Who the node is to other nodes, see [Cluster](cluster.md).";
+
+const CLUSTER: &str = "\
+How nodes find each other and what they have in common.";
+
 const STORE: &str = "\
 The log in the data directory, see [Durability](durability.md).";
 
@@ -140,4 +148,6 @@ const FOOT: &str = "
   identifier for each message that a session holds.
 - Two listeners cannot have the same address, unless the port is 0.
 - A listener's zone must exist.
+- A `node.listen` that other machines can reach, and every `cluster.discovery` but `manual`, need `node.cookie` or
+  `cluster.tls`.
 ";

@@ -27,7 +27,7 @@ pub(super) fn find(path: &str) -> Option<Found<'_>> {
             let key = table::ZONE.iter().find(|key| key.name == leaf)?;
             Some(Found::Zone(value::name(name)?, key))
         }
-        _ => table::ROOT.iter().find(|key| key.name == path).map(Found::Root),
+        _ => table::once().find(|key| key.name == path).map(Found::Root),
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) fn is_section(path: &str) -> bool {
             listener_table::numbered(path).is_some()
         }
         ["zone", name] => value::name(name).is_some(),
-        _ => table::ROOT.iter().any(|key| key.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))),
+        _ => table::once().any(|key| key.name.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))),
     }
 }
 
@@ -113,7 +113,7 @@ fn candidates(path: &str) -> Vec<String> {
         .into_iter()
         .flat_map(|transport| listener_table::of(transport).map(move |key| listener_key(transport, key)));
     let zones = table::ZONE.iter().map(|key| format!("{}.{zone}.{}", table::ZONE_SECTION, key.name));
-    listeners.chain(zones).chain(table::ROOT.iter().map(|key| key.name.to_owned())).collect()
+    listeners.chain(zones).chain(table::once().map(|key| key.name.to_owned())).collect()
 }
 
 fn leaf_of(path: &str) -> &str {
@@ -218,7 +218,6 @@ const EMQX_ONCE: &[&str] = &[
 ];
 
 const EMQX_SECTIONS: &[&str] = &[
-    "node.cookie",
     "node.data_dir",
     "node.process_limit",
     "node.max_ports",
@@ -228,7 +227,10 @@ const EMQX_SECTIONS: &[&str] = &[
     "node.fullsweep_after",
     "node.crash_dump",
     "node.heartbeat",
-    "cluster.",
+    "cluster.autoheal",
+    "cluster.etcd.",
+    "cluster.k8s.",
+    "cluster.proto_dist",
     "rpc.",
     "plugins.",
     "sysmon.",

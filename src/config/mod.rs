@@ -6,6 +6,8 @@
 #[macro_use]
 mod words;
 
+mod cluster;
+mod cluster_table;
 mod docs;
 mod known;
 mod listener;
@@ -15,13 +17,16 @@ mod source;
 mod table;
 mod types;
 mod value;
+mod zone_table;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use docs::markdown;
 pub use listener::{
     AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,
@@ -34,6 +39,10 @@ pub use types::{
     LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
 };
 
+use cluster_table::{
+    ADVERTISE, COOKIE, DISCOVERY, DNS_NAME, LISTEN, MCAST_ADDR, NODE_NAME, SEEDS, TLS_CACERTFILE, TLS_CERTFILE,
+    TLS_KEYFILE,
+};
 use known::Found;
 use listener_table::LISTENER_SECTION;
 use source::Read;
@@ -145,6 +154,11 @@ fn finish(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
     let mut build = Build::new(std::mem::take(&mut read.problems));
     for setting in &read.settings {
         build.apply(setting);
+    }
+    for setting in &mut read.settings {
+        if is_secret(&setting.key) {
+            setting.value = Given::Text(HIDDEN.to_owned());
+        }
     }
     let config = if read.partial { None } else { build.check() };
     match config {
@@ -259,6 +273,65 @@ impl Build {
         keys.iter().find_map(|key| self.origins.get(key)).cloned()
     }
 
+    /// What the keys of the cluster need of each other.
+    fn check_cluster(&mut self, config: &Config) {
+        let Config { node, cluster, .. } = config;
+        let tls = &cluster.tls;
+        let secured = node.cookie.is_some() || tls.is_on();
+        let of = cluster.discovery;
+        let mut needs = |key: &str, others: &[&str], wrong: bool, needs: &'static str| {
+            let judged = !self.refused.contains(key) && !others.iter().any(|other| self.refused.contains(*other));
+            if wrong && judged {
+                let key = key.to_owned();
+                let origin = self.origin(std::slice::from_ref(&key));
+                self.problem(origin, Fault::Needs { key, needs });
+            }
+        };
+        let reachable = node.listen.filter(|listen| !listen.ip().to_canonical().is_loopback());
+        let who = [COOKIE, TLS_CERTFILE];
+        needs(
+            LISTEN,
+            &who,
+            reachable.is_some() && !secured,
+            "other machines can reach this address, which needs `node.cookie` or `cluster.tls.certfile`",
+        );
+        needs(
+            LISTEN,
+            &[ADVERTISE, NODE_NAME],
+            reachable.is_some_and(|listen| node.advertised(listen).is_none()),
+            "every interface needs `node.advertise`, or an IP address in `node.name`, to say where others reach it",
+        );
+        let unusable = |address: SocketAddr| address.ip().is_unspecified() || address.port() == 0;
+        needs(ADVERTISE, &[], node.advertise.is_some_and(unusable), "other nodes can reach no such address");
+        needs(ADVERTISE, &[LISTEN], node.advertise.is_some() && node.listen.is_none(), "it needs `node.listen`");
+        let finds = of != Discovery::Manual;
+        needs(DISCOVERY, &who, finds && !secured, "it needs `node.cookie` or `cluster.tls.certfile`");
+        needs(DISCOVERY, &[LISTEN], finds && node.listen.is_none(), "it needs `node.listen`");
+        needs(
+            DISCOVERY,
+            &[SEEDS],
+            of == Discovery::Static && cluster.seeds.is_empty(),
+            "static needs `cluster.static.seeds`",
+        );
+        needs(
+            DISCOVERY,
+            &[DNS_NAME],
+            of == Discovery::Dns && cluster.dns.name.is_none(),
+            "dns needs `cluster.dns.name`",
+        );
+        needs(MCAST_ADDR, &[], !cluster.mcast.addr.is_multicast(), "it must be from 224.0.0.0 to 239.255.255.255");
+        let files = [(TLS_CERTFILE, &tls.certfile), (TLS_KEYFILE, &tls.keyfile), (TLS_CACERTFILE, &tls.cacertfile)];
+        let whole = files.iter().all(|(_, file)| file.is_some());
+        for (key, file) in files {
+            needs(
+                key,
+                &files.map(|(key, _)| key),
+                file.is_some() && !whole,
+                "certfile, keyfile and cacertfile belong together",
+            );
+        }
+    }
+
     /// Checks what holds between keys, and fills in what exists without being named.
     fn check(&mut self) -> Option<Config> {
         if self.config.listeners.is_empty() {
@@ -272,6 +345,7 @@ impl Build {
         }
         let config = self.config.clone();
         self.check_listeners(&config);
+        self.check_cluster(&config);
         for (name, zone) in &config.zones {
             let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
             let readable = keys.iter().all(|key| !self.refused.contains(key));
@@ -375,12 +449,20 @@ fn set<T>(known: &Key<T>, target: &mut T, number: u16, key: &str, value: &Given)
                 return None;
             }
             let near = known::nearest(&text.to_ascii_lowercase(), known.field.words().iter().copied());
-            (format!("`{text}`"), near.map(str::to_owned))
+            if known.field.is_secret() {
+                ("what is given".to_owned(), None)
+            } else {
+                (format!("`{text}`"), near.map(str::to_owned))
+            }
         }
         Given::Other(what) => ((*what).to_owned(), None),
         Given::EmptySection => ("a section".to_owned(), None),
     };
     Some(Fault::BadValue { key: key.to_owned(), found, expected: known.field.expected(), suggestion })
+}
+
+fn is_secret(key: &str) -> bool {
+    matches!(known::find(key), Some(Found::Root(known)) if known.field.is_secret())
 }
 
 fn unknown(key: &str) -> Fault {
@@ -396,6 +478,9 @@ fn unknown(key: &str) -> Fault {
         Fault::UnknownKey { key, suggestion }
     }
 }
+
+/// What is shown of a secret.
+const HIDDEN: &str = "(not shown)";
 
 /// Packet identifiers are 1 to 65535; a session needs one for each message that waits or is in flight.
 const PACKET_IDENTIFIERS: u32 = 65_535;

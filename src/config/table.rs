@@ -1,16 +1,18 @@
-//! The table of keys: each key once, with its kind, range, default and meaning. Reading, errors and
+//! The tables of keys: each key once, with its kind, range, default and meaning. Reading, errors and
 //! `docs/configuration.md` all come from here.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster::{Secret, Seed};
+use super::cluster_table::CLUSTER;
 use super::listener::AccessRule;
 use super::types::{
-    AclDenyAction, AclNomatch, Bandwidth, Config, DefaultPriority, Durability, LogFormat, LogLevel, PerTime,
-    SharedStrategy, Watermark, Zone,
+    AclDenyAction, AclNomatch, Bandwidth, Config, LogFormat, LogLevel, PerTime, SharedStrategy, Watermark,
 };
 use super::value;
+pub(super) use super::zone_table::ZONE;
 
 /// One key. `T` is what it is a key of: a listener, a zone or the whole configuration.
 pub(super) struct Key<T: 'static> {
@@ -70,6 +72,20 @@ pub(super) enum Field<T: 'static> {
     Path(fn(&mut T, u16, PathBuf)),
     /// The path of a URL.
     UrlPath(fn(&mut T, &str)),
+    /// `none`, or what is not shown.
+    Secret(fn(&mut T, Option<Secret>)),
+    /// `none`, or `ADDRESS:PORT`.
+    AddressOrNone(fn(&mut T, Option<SocketAddr>)),
+    /// `none`, or a list of `NAME@HOST:PORT`.
+    Seeds(fn(&mut T, Vec<Seed>)),
+    /// An IPv4 address.
+    Ip(fn(&mut T, Ipv4Addr)),
+    /// A list of ports.
+    Ports(fn(&mut T, Vec<u16>)),
+    /// `none`, or a host name.
+    HostOrNone(fn(&mut T, Option<String>)),
+    /// `off`, or a duration; the range is in milliseconds.
+    TimeOrOff(u64, u64, fn(&mut T, Option<Duration>)),
 }
 
 impl<T> Field<T> {
@@ -104,6 +120,20 @@ impl<T> Field<T> {
             Field::Host(set) => set(target, number, value::host(text)?),
             Field::Path(set) => set(target, number, value::path(text)?),
             Field::UrlPath(set) => set(target, value::url_path(text)?),
+            Field::Secret(set) => set(target, value::or_none(text, value::secret)?),
+            Field::AddressOrNone(set) => set(target, value::or_none(text, value::address)?),
+            Field::Seeds(set) => set(target, value::seeds(text)?),
+            Field::Ip(set) => set(target, text.parse().ok()?),
+            Field::Ports(set) => set(target, value::ports(text)?),
+            Field::HostOrNone(set) => {
+                let host = |text: &str| value::host(text).filter(|host| !host.contains('*')).map(str::to_owned);
+                set(target, value::or_none(text, host)?);
+            }
+            Field::TimeOrOff(min, max, set) => {
+                let range = Duration::from_millis(*min)..=Duration::from_millis(*max);
+                let time = |text: &str| value::duration(text).filter(|time| range.contains(time));
+                set(target, if text == "off" { None } else { Some(time(text)?) });
+            }
         }
         Some(())
     }
@@ -152,6 +182,20 @@ impl<T> Field<T> {
             Field::Host(_) => "a host name, such as \"mqtt.example.org\" or \"*.example.org\"".to_owned(),
             Field::Path(_) => "the path of a file".to_owned(),
             Field::UrlPath(_) => "the path of a URL without a query, such as \"/mqtt\"".to_owned(),
+            Field::Secret(_) => "none, or a text of 1 to 255 bytes".to_owned(),
+            Field::AddressOrNone(_) => {
+                "none, or an IP address and a port, such as \"127.0.0.1:4370\" or \"[::1]:4370\", or a port".to_owned()
+            }
+            Field::Seeds(_) => {
+                "none, or nodes with commas between, such as \"newtmq@10.0.0.1,newtmq@10.0.0.2:4371\"".to_owned()
+            }
+            Field::Ip(_) => "an IPv4 address".to_owned(),
+            Field::Ports(_) => "ports with commas between, such as \"4369,4370\"".to_owned(),
+            Field::HostOrNone(_) => "none, or a host name".to_owned(),
+            Field::TimeOrOff(min, max, _) => {
+                let show = |millis| value::show_duration(Duration::from_millis(millis));
+                format!("off, or a duration with its unit from {} to {}, such as 5m", show(*min), show(*max))
+            }
         }
     }
 
@@ -162,6 +206,11 @@ impl<T> Field<T> {
             Field::Flag(_) => &["true", "false"],
             _ => &[],
         }
+    }
+
+    /// Whether its values are not shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Field::Secret(_))
     }
 
     /// Whether a default is written with quotes in a file.
@@ -180,7 +229,7 @@ fn keep_alive(text: &str) -> Option<Option<Duration>> {
 }
 
 /// Fills `target` with the defaults of its keys.
-pub(super) fn with_defaults<T>(keys: &[Key<T>], mut target: T) -> T {
+pub(super) fn with_defaults<T: 'static>(keys: impl IntoIterator<Item = &'static Key<T>>, mut target: T) -> T {
     for key in keys {
         // Some have none: nothing is set then.
         if !key.default.is_empty() {
@@ -199,175 +248,12 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
     Key { name, field, default, doc }
 }
 
-/// `zone.NAME.`
-pub(super) const ZONE: &[Key<Zone>] = &[
-    key(
-        "idle_timeout",
-        Field::Time(10, DAY, |z, v| z.idle_timeout = v),
-        "15s",
-        "From the connection to its CONNECT; then it is closed.",
-    ),
-    key(
-        "keepalive_backoff",
-        Field::Ratio(0.5, 10.0, |z, v| z.keepalive_backoff = v),
-        "0.75",
-        "A client that is silent for Keep Alive × this × 2 is disconnected. MQTT asks for 0.75.",
-    ),
-    key(
-        "server_keepalive",
-        Field::KeepAlive(|z, v| z.server_keepalive = v),
-        "none",
-        "Replaces the Keep Alive that clients ask for. A bare number is seconds.",
-    ),
-    key(
-        "max_inflight",
-        Field::Count(1, 65_533, |z, v| z.max_inflight = fit(v)),
-        "256",
-        "QoS 1 and 2 messages sent to a client and not yet acknowledged; further ones wait in its queue. EMQ X: 32.",
-    ),
-    key(
-        "max_awaiting_rel",
-        Field::Count(1, 65_535, |z, v| z.max_awaiting_rel = fit(v)),
-        "100",
-        "QoS 2 messages received from a client and not yet released.",
-    ),
-    key(
-        "retry_interval",
-        Field::Seconds(0, HOUR / 1000, |z, v| z.retry_interval = v),
-        "0s",
-        "An MQTT 3.1 or 3.1.1 client gets a QoS 1 or 2 message, or its PUBREL, again if it does not acknowledge it for \
-         this time, or for half of it longer; 0s is never. TCP loses nothing, so only a client that loses something \
-         itself needs it. MQTT 5 forbids it. EMQ X: 20s.",
-    ),
-    key(
-        "await_rel_timeout",
-        Field::Seconds(0, DAY / 1000, |z, v| z.await_rel_timeout = v),
-        "300s",
-        "The packet identifier of a QoS 2 message is free again if a connected client does not release it for this \
-         time, or for half of it longer; 0s is never.",
-    ),
-    key(
-        "session_expiry_interval",
-        Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.session_expiry_interval = v),
-        "2h",
-        "How long the session of an MQTT 3.1 or 3.1.1 client with Clean Session 0 is kept while it is away. An MQTT 5 \
-         client says so itself.",
-    ),
-    key(
-        "max_session_expiry_interval",
-        Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.max_session_expiry_interval = v),
-        "0s",
-        "The longest Session Expiry Interval that an MQTT 5 client gets; CONNACK tells it. 0s is no limit.",
-    ),
-    key(
-        "max_mqueue_len",
-        Field::Count(1, 65_533, |z, v| z.max_mqueue_len = fit(v)),
-        "1000",
-        "Messages that wait for a client; at the limit the oldest is dropped. Together with max_inflight below 65535.",
-    ),
-    key(
-        "max_mqueue_bytes",
-        Field::Size(0, 1 << 40, |z, v| z.max_mqueue_bytes = v),
-        "64MB",
-        "Bytes of these messages; at the limit the oldest is dropped. One message may always wait. 0 is no limit.",
-    ),
-    key(
-        "mqueue_priorities",
-        Field::Priorities(|z, v| z.mqueue_priorities = v),
-        "none",
-        "Priorities of topics in a client's queue, as in `t=10,u=8`; the higher is sent first.",
-    ),
-    key(
-        "mqueue_default_priority",
-        Field::Word(DefaultPriority::WORDS, |z, v| z.mqueue_default_priority = DefaultPriority::ALL[v]),
-        "highest",
-        "Where topics without a priority go if some have one.",
-    ),
-    key(
-        "mqueue_store_qos0",
-        Field::Flag(|z, v| z.mqueue_store_qos0 = v),
-        "true",
-        "QoS 0 messages are queued for a client that is away.",
-    ),
-    key(
-        "max_subscriptions",
-        Field::Count(0, 10_000_000, |z, v| z.max_subscriptions = fit(v)),
-        "0",
-        "Subscriptions of a client; 0 is no limit.",
-    ),
-    key(
-        "upgrade_qos",
-        Field::Flag(|z, v| z.upgrade_qos = v),
-        "off",
-        "A message goes out with the subscription's QoS even where it was published with less.",
-    ),
-    key(
-        "mountpoint",
-        Field::Mountpoint(|z, v| z.mountpoint = v),
-        "none",
-        "Goes in front of every topic and filter that a client writes, and is taken off what it gets. `%c` is the Client \
-         Identifier, `%u` the User Name; without one `%u` stays. Access control sees the client's topics, limits count \
-         them. A name with `+` or `#` is refused; a `/` in a name begins another level, so `a/b` is \
-         within `a`. `$SYS/` topics are mounted like \
-         others, so such a client sees none.",
-    ),
-    key(
-        "use_username_as_clientid",
-        Field::Flag(|z, v| z.use_username_as_clientid = v),
-        "false",
-        "A client that has a User Name goes by it instead of its Client Identifier.",
-    ),
-    key(
-        "publish_limit",
-        Field::PerTime(|z, v| z.publish_limit = v),
-        "none",
-        "Messages that a client may publish in a time, as in `100,10s`; so many may also come at once. Above it the \
-         client is not read for a while; its Keep Alive is suspended meanwhile.",
-    ),
-    key(
-        "slow_consumer_timeout",
-        Field::Time(10, HOUR, |z, v| z.slow_consumer_timeout = v),
-        "1s",
-        "A connected client whose full socket takes nothing for this long holds no publisher any more; QoS 0 messages \
-         to it are dropped.",
-    ),
-    key(
-        "max_publisher_hold",
-        Field::Time(10, HOUR, |z, v| z.max_publisher_hold = v),
-        "10s",
-        "How long a publisher is held for slow clients at most.",
-    ),
-    key(
-        DURABILITY,
-        Field::Word(Durability::WORDS, |z, v| z.durability = Durability::ALL[v]),
-        "auto",
-        "When a client is told that a message, a subscription or its session is there to stay. `memory`: at once, and a \
-         restart forgets it. `none`: when it is written, which survives the end of the process and not of the machine. \
-         `group`: when it is on the disk, together with what others wait for. `always`: the same without waiting for \
-         others. `auto`: `group` with `--data DIR`, `memory` without. See [Durability](durability.md).",
-    ),
-    key(
-        "enable_acl",
-        Field::Flag(|z, v| z.enable_acl = v),
-        "on",
-        "The rules of `acl_file` and `acl_nomatch` count for clients of this zone. Off by default in the zone `internal`.",
-    ),
-    key(
-        "enable_auth",
-        Field::Flag(|z, v| z.enable_auth = v),
-        "on",
-        "Clients of this zone log in as `allow_anonymous` and `password_file` want it. Off by default in the zone `internal`.",
-    ),
-];
-
 /// Keys that exist once.
-pub(super) const ROOT: &[Key<Config>] = &[
-    key(
-        "node.name",
-        Field::NodeName(|c, v| v.clone_into(&mut c.node.name)),
-        "newtmq@127.0.0.1",
-        "The node's name for people, in `$SYS` topics and logs.",
-    ),
+pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
+    CLUSTER.iter().chain(ROOT)
+}
+
+const ROOT: &[Key<Config>] = &[
     key(
         "mqtt.max_packet_size",
         Field::Size(64, 256 * MB, |c, v| c.mqtt.max_packet_size = fit(v)),

@@ -2,9 +2,11 @@
 //! here but in the table, so that the documentation cannot differ from them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node};
 use super::listener::Listener;
 use super::table;
 
@@ -31,6 +33,8 @@ pub struct Config {
     pub access: Access,
     /// What outlives the process.
     pub store: Store,
+    /// What nodes have in common.
+    pub cluster: Cluster,
 }
 
 /// `store.*`
@@ -78,13 +82,6 @@ pub struct LoginThrottle {
     pub window: Duration,
     /// The longest wait.
     pub delay_max: Duration,
-}
-
-/// `node.*`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// Name for people, as in `newtmq@127.0.0.1`.
-    pub name: String,
 }
 
 /// So many bytes a second.
@@ -322,7 +319,7 @@ impl Default for Config {
         Config {
             listeners: Listener::standard(),
             zones: STANDARD_ZONES.iter().map(|name| ((*name).to_owned(), Zone::named(name))).collect(),
-            ..table::with_defaults(table::ROOT, Config::BLANK)
+            ..table::with_defaults(table::once(), Config::BLANK)
         }
     }
 }
@@ -346,7 +343,7 @@ impl Default for Zone {
 // The blanks only give the table something to fill; a test checks that it fills every field that matters.
 impl Config {
     const BLANK: Config = Config {
-        node: Node { name: String::new() },
+        node: Node { name: String::new(), cookie: None, listen: None, advertise: None },
         listeners: Vec::new(),
         mqtt: Mqtt {
             max_packet_size: 0,
@@ -385,6 +382,24 @@ impl Config {
             },
         },
         store: Store { group_wait: Duration::ZERO, segment_size: 0, log_size_min: 0 },
+        cluster: Cluster {
+            name: String::new(),
+            discovery: Discovery::Manual,
+            expected_size: 0,
+            seeds: Vec::new(),
+            mcast: Mcast {
+                addr: Ipv4Addr::UNSPECIFIED,
+                ports: Vec::new(),
+                iface: Ipv4Addr::UNSPECIFIED,
+                ttl: 0,
+                is_looped: false,
+            },
+            dns: Dns { name: None, app: String::new(), kind: DnsKind::A },
+            autoclean: None,
+            barrier: Barrier::Fast,
+            witness: false,
+            tls: ClusterTls { certfile: None, keyfile: None, cacertfile: None },
+        },
     };
 }
 

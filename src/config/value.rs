@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::cluster::{Secret, Seed};
 use super::listener::AccessRule;
 use super::types::{Bandwidth, PerTime, Watermark};
 
@@ -166,6 +167,27 @@ pub(super) fn watermark(text: &str) -> Option<Watermark> {
     }
 }
 
+/// A text that is not shown.
+pub(super) fn secret(text: &str) -> Option<Secret> {
+    (1..=SECRET_LENGTH_MAX).contains(&text.len()).then(|| Secret::new(text))
+}
+
+/// `none`, or `newtmq@10.0.0.1,10.0.0.2:4371`.
+pub(super) fn seeds(text: &str) -> Option<Vec<Seed>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let seeds: Vec<Seed> = text.split(',').map(|seed| Seed::parse(seed.trim())).collect::<Option<_>>()?;
+    (seeds.len() <= SEEDS_MAX).then_some(seeds)
+}
+
+/// `4369,4370`.
+pub(super) fn ports(text: &str) -> Option<Vec<u16>> {
+    let port = |text: &str| count(text.trim()).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
+    let ports: Vec<u16> = text.split(',').map(port).collect::<Option<_>>()?;
+    (ports.len() <= PORTS_MAX).then_some(ports)
+}
+
 /// Positions of some words, in the order written; at least one and none twice.
 pub(super) fn words(known: &[&str], text: &str) -> Option<Vec<usize>> {
     let mut found = Vec::new();
@@ -251,6 +273,9 @@ pub(super) fn show_duration(time: Duration) -> String {
 }
 
 const NAME_LENGTH_MAX: usize = 64;
+const SECRET_LENGTH_MAX: usize = 255;
+const SEEDS_MAX: usize = 255;
+const PORTS_MAX: usize = 16;
 const MOUNTPOINT_LENGTH_MAX: usize = 1024;
 const PER_TIME_MIN: Duration = Duration::from_millis(1);
 const PER_TIME_MAX: Duration = Duration::from_secs(86_400);

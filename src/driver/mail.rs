@@ -4,11 +4,10 @@
 //! moves once, and each connection waits for the control plane with at most one packet.
 
 use newtmq_base::ShardId;
-use newtmq_node::{AdminCommand, Control, ControlInput, ControlOutput, FromControl, Moved, PlaceMessage, ToControl};
+use newtmq_node::{AdminCommand, FromControl, Moved, PlaceMessage, ToControl};
 use tokio::sync::mpsc;
 
 use super::Accepted;
-use crate::rt::Clock;
 use crate::store::News;
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
@@ -25,8 +24,8 @@ pub enum Letter<S> {
         /// What.
         messages: Vec<PlaceMessage>,
     },
-    /// The control plane.
-    Control(FromControl),
+    /// What the control plane said in one round, in order.
+    Control(Vec<FromControl>),
     /// A connection of a client of this shard.
     Moved {
         /// Its stream.
@@ -49,7 +48,7 @@ pub struct Mailbox<S> {
     pub(super) accepted: mpsc::Receiver<Accepted<S>>,
     pub(super) letters: mpsc::UnboundedReceiver<Letter<S>>,
     pub(super) shards: Vec<mpsc::UnboundedSender<Letter<S>>>,
-    pub(super) control: mpsc::UnboundedSender<(ShardId, ToControl)>,
+    pub(super) control: mpsc::UnboundedSender<(ShardId, Vec<ToControl>)>,
 }
 
 /// The way to all shards of a node.
@@ -71,6 +70,17 @@ impl<S> Office<S> {
         for letters in &self.letters {
             let _ = letters.send(Letter::Admin(command.clone()));
         }
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.letters.len()
+    }
+
+    /// Tells a shard what the control plane says. One that has ended has nobody left who could wait.
+    pub fn control(&self, shard: usize, messages: Vec<FromControl>) {
+        let _ = self.letters[shard].send(Letter::Control(messages));
     }
 
     /// Tells a shard what the store says. Who has ended already has told everybody what there was to tell.
@@ -113,8 +123,8 @@ impl<S> Dealer<S> {
     }
 }
 
-/// What the control plane hears.
-pub type Reports = mpsc::UnboundedReceiver<(ShardId, ToControl)>;
+/// What the control plane hears: what a shard said in one round, in order.
+pub type Reports = mpsc::UnboundedReceiver<(ShardId, Vec<ToControl>)>;
 
 /// A mailbox for each shard, the way to them, and what they tell the control plane.
 #[must_use]
@@ -130,31 +140,4 @@ pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
         control: control.clone(),
     });
     (mailboxes.collect(), Office { accepted: to_accepted, letters: to_letters.clone() }, reports)
-}
-
-/// Runs the control plane until every shard has ended.
-pub async fn control<S>(mut control: Control, clock: Clock, mut reports: Reports, office: Office<S>) {
-    let mut outputs = Vec::new();
-    loop {
-        let deadline = control.next_deadline();
-        let alarm = async {
-            match deadline {
-                Some(at) => tokio::time::sleep_until(clock.at(at)).await,
-                None => std::future::pending().await,
-            }
-        };
-        let input = tokio::select! {
-            biased;
-            report = reports.recv() => match report {
-                Some((from, message)) => ControlInput::Shard { from, message },
-                None => return,
-            },
-            () = alarm => ControlInput::Tick,
-        };
-        control.handle(clock.now(), input, &mut outputs);
-        for ControlOutput::Shard { to, message } in outputs.drain(..) {
-            // A shard that has ended has nobody left who could wait.
-            let _ = office.letters[usize::from(to.0)].send(Letter::Control(message));
-        }
-    }
 }

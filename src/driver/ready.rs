@@ -5,7 +5,7 @@ use std::task::{Wake, Waker};
 
 /// A list of woken slots. Wakers of connections push to it; the driver takes it once a round.
 #[derive(Debug, Default)]
-pub(super) struct ReadyList {
+pub(crate) struct ReadyList {
     shared: Arc<Shared>,
 }
 
@@ -51,17 +51,17 @@ impl Shared {
 
 impl ReadyList {
     /// A waker that puts this slot on the list.
-    pub(super) fn waker(&self, slot: u32) -> Waker {
+    pub(crate) fn waker(&self, slot: u32) -> Waker {
         Waker::from(Arc::new(ConnWaker { shared: Arc::clone(&self.shared), slot }))
     }
 
     /// Puts a slot on the list.
-    pub(super) fn push(&self, slot: u32) {
+    pub(crate) fn push(&self, slot: u32) {
         self.shared.push(slot);
     }
 
     /// Wakes the driver without a slot.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let list = self.shared.list.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parent) = &list.parent {
             parent.wake_by_ref();
@@ -69,7 +69,7 @@ impl ReadyList {
     }
 
     /// Who is woken when the list is no longer empty.
-    pub(super) fn set_parent(&self, waker: &Waker) {
+    pub(crate) fn set_parent(&self, waker: &Waker) {
         let mut list = self.shared.list.lock().unwrap_or_else(PoisonError::into_inner);
         if !list.parent.as_ref().is_some_and(|parent| parent.will_wake(waker)) {
             list.parent = Some(waker.clone());
@@ -77,7 +77,7 @@ impl ReadyList {
     }
 
     /// Moves the list to the end of `slots`.
-    pub(super) fn take(&self, slots: &mut Vec<u32>) {
+    pub(crate) fn take(&self, slots: &mut Vec<u32>) {
         let mut list = self.shared.list.lock().unwrap_or_else(PoisonError::into_inner);
         slots.append(&mut list.slots);
     }

@@ -96,6 +96,7 @@ fn a_timer_that_is_armed_while_writing_counts() {
         shard: ShardId(0),
         shards: 1,
         node_seed: 7,
+        clustered: false,
     };
     let clock = Clock::start();
     let (mut mailboxes, office, _reports) = office(1);

@@ -160,7 +160,7 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn certified(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
+pub(crate) fn certified(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError> {
     let (Some(certfile), Some(keyfile)) = (&files.certfile, &files.keyfile) else {
         return Err(CertificateError::Configuration("a certificate and its key are needed".to_owned()));
     };
@@ -179,7 +179,7 @@ fn certified(files: &CertificateFiles) -> Result<CertifiedKey, CertificateError>
     }
 }
 
-fn roots(path: &Path) -> Result<RootCertStore, CertificateError> {
+pub(crate) fn roots(path: &Path) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| wrong_file(path, error))?;

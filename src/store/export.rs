@@ -98,6 +98,7 @@ fn session(of: &SnapshotRecord, messages: &BTreeMap<MessageId, &Message>) -> Val
                 "dseq": delivery.dseq,
                 "qos": delivery.qos as u8,
                 "retain": delivery.retain,
+                "shared": delivery.shared,
                 "identifiers": delivery.identifiers.as_slice(),
                 "priority": delivery.priority,
                 "sent": delivery.sent,
@@ -239,6 +240,7 @@ impl Import {
                     qos: qos(&of["qos"])?,
                     retain: of["retain"].as_bool()?,
                     expires: of["expires_ms"].as_u64().map_or(Instant::NEVER, at),
+                    stretched: false,
                 };
                 let made = (id, Message::new(&parts, &mut Vec::new()));
                 self.messages.insert(name.to_owned(), made.clone());
@@ -258,6 +260,8 @@ impl Import {
                 dseq: of["dseq"].as_u64()?,
                 qos: qos(&of["qos"])?,
                 retain: of["retain"].as_bool()?,
+                // Not there in what earlier versions wrote.
+                shared: of["shared"].as_bool().unwrap_or(false),
                 identifiers: Identifiers::from_slice(&identifiers),
                 priority: number(&of["priority"])?,
                 sent: of["sent"].as_bool()?,

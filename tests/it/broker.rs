@@ -35,11 +35,17 @@ pub fn newtmq() -> Command {
     clean(Command::new(NEWTMQ))
 }
 
+/// Has other nodes come in on a free port.
+fn any_peer_port(command: &mut Command) {
+    command.env("NEWTMQ_NODE__LISTEN", "127.0.0.1:0");
+}
+
 /// Gives the listeners that exist without a configuration free ports.
 pub fn any_port(command: &mut Command) {
     for listener in ["TCP__EXTERNAL", "TCP__INTERNAL", "WS__EXTERNAL"] {
         command.env(format!("NEWTMQ_LISTENER__{listener}__BIND"), "127.0.0.1:0");
     }
+    any_peer_port(command);
 }
 
 /// A command without the caller's environment.
@@ -67,6 +73,11 @@ impl Process {
         let stdout = child.stdout.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
         let stderr = child.stderr.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
         Process { child, stdout, stderr }
+    }
+
+    /// What comes from anything else.
+    pub fn lines_of(stream: impl Read + Send + 'static) -> Lines {
+        Lines::of(stream)
     }
 
     /// Waits until it has a handler for a signal, and would not just die of it.
@@ -181,6 +192,7 @@ impl Broker {
 
     /// With more arguments, and perhaps through another program.
     pub fn of(mut command: Command, sets: &[&str], arguments: &[&str]) -> Broker {
+        any_peer_port(&mut command);
         command.args(["run", "--json", "--set", "listener.tcp.external.bind=127.0.0.1:0"]).args(arguments);
         command.args(sets.iter().flat_map(|set| ["--set", set]));
         Broker::from(Process::start(command))

@@ -86,7 +86,7 @@ fn run(scratch: &Scratch, example: &Example) {
     // The shell becomes the last command, so that a signal reaches it.
     let (before, last) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
     let mut process = shell(scratch, &format!("{before}\nexec {last}"));
-    let starts_a_broker = !["check-config", "newtmq passwd"].iter().any(|other| last.contains(other));
+    let starts_a_broker = !["check-config", "newtmq passwd", "newtmq demo"].iter().any(|other| last.contains(other));
     if starts_a_broker {
         process.stdout.wait_for("the start message", |line| line.contains("stop      Ctrl-C"));
         process.signal(Signal::TERM);
@@ -207,4 +207,19 @@ fn every_page_is_in_the_table_of_contents() {
         let listed = contents.contains(&format!("({})", page.display()));
         assert!(listed || page == Path::new("SUMMARY.md"), "{} is not in SUMMARY.md", page.display());
     }
+}
+
+#[test]
+fn scenarios_that_pages_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut named = 0;
+    for document in documents() {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for command in text.split("cargo sim replay scenarios/").skip(1) {
+            let file = command.split_whitespace().next().unwrap().trim_end_matches('`');
+            assert!(root.join("scenarios").join(file).exists(), "{}: {file} is not there", document.display());
+            named += 1;
+        }
+    }
+    assert!(named >= 20, "guarantees.md names some for each promise");
 }

@@ -170,7 +170,7 @@ fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             all.extend(content(&path));
-        } else {
+        } else if path.is_file() {
             all.push((path.display().to_string(), fs::read(&path).unwrap()));
         }
     }

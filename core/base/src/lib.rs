@@ -19,5 +19,5 @@ pub use lookup::{HashSeed, LookupMap, LookupTable};
 pub use mutant::Mutant;
 pub use rng::{Rng, SEED_BYTES};
 pub use slab::Slab;
-pub use time::{Instant, WallTime};
+pub use time::{EXPIRY_STRETCH_PPM, Instant, WallTime};
 pub use timer::TimerQueue;

@@ -4,6 +4,11 @@ use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
 
+/// By how much the time until a message expires is stretched on its way to another node, in millionths, so that no clock
+/// lets it end early. Two clocks that are 1 % wrong in opposite directions make 1.01 / 0.99. Clients are told the time
+/// without it.
+pub const EXPIRY_STRETCH_PPM: u32 = 20_203;
+
 /// Monotonic time in nanoseconds since the start of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);

@@ -23,6 +23,8 @@ mod trial;
 
 use core::time::Duration;
 
+use newtmq_base::EXPIRY_STRETCH_PPM;
+
 pub use gate::{AckGates, Busy, GateId, Outcome, Settled};
 pub use guids::SeenGuids;
 pub use inward::{Delivery, InCounts, LaneInView, LanesIn};
@@ -52,8 +54,7 @@ pub struct Config {
     pub ticket_max: Duration,
     /// How long a lane waits for progress before it asks the receiver what has come.
     pub probe_after: Duration,
-    /// By how much a remaining expiry is stretched on its way, in millionths. Two clocks that are 1 % wrong in opposite
-    /// directions make 1.01 / 0.99.
+    /// By how much a remaining expiry is stretched on its way, in millionths.
     pub expiry_stretch_ppm: u32,
     /// QoS 2 messages that a shard remembers until their publisher has released them; the oldest are forgotten.
     pub guids: usize,
@@ -82,7 +83,7 @@ impl Default for Config {
             qos0: Qos0::Drop,
             ticket_max: Duration::from_secs(10),
             probe_after: Duration::from_secs(1),
-            expiry_stretch_ppm: 20_203,
+            expiry_stretch_ppm: EXPIRY_STRETCH_PPM,
             guids: 65_536,
             releases: 65_536,
         }

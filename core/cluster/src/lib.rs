@@ -1,7 +1,7 @@
 //! What nodes say to each other, and what each of them makes of it: links, membership, replicated logs, lanes.
 //!
 //! Every part is a value without clock, sockets or chance of its own: it takes inputs with the time, and says what to send.
-//! `core/node` is to join them to the shards and to control.
+//! `core/node` joins them to the shards and to control.
 
 pub mod lane;
 pub mod link;

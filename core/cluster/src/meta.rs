@@ -148,7 +148,7 @@ pub struct Meta {
     // Whether the log says that it is no member.
     doubts: bool,
     // It was let go of, and may join whom it likes.
-    freed: bool,
+    freed: Option<Gone>,
     leader_heard: Instant,
     next_tick: Instant,
     next_ask: Instant,
@@ -184,7 +184,7 @@ impl Meta {
             told_leader: (0, None),
             is_told_stopped: false,
             gone: None,
-            freed: false,
+            freed: None,
             doubts: false,
             leader_heard: now,
             counters: Counters::default(),
@@ -219,6 +219,7 @@ impl Meta {
             Input::Seeds { name, total, here, reached } => self.seeds(now, name, total, here, reached),
             Input::Join { request } => self.join(now, request, out),
             Input::Leave { request } => self.leave(now, request, out),
+            Input::GiveUp { request } => self.give_up_wish(request, out),
             Input::ForceLeave { request, node } => self.ask(now, request, Asked::ForceLeave(node), out),
             Input::Write { request, command } => self.ask(now, request, Asked::Write(command), out),
         }
@@ -332,6 +333,13 @@ impl Meta {
             self.counters.foreign += 1;
             return;
         };
+        // It was let in when it wanted it no more, or went into another cluster: nobody else tells them.
+        let is_theirs = self.cluster.is_some_and(|own| own != cluster) && self.wish.is_none();
+        if is_theirs && body.from == from.0 && birth == self.me.birth && !planted!(StaysInTwo) {
+            self.counters.foreign += 1;
+            self.send(from, &Message::Leave, out);
+            return;
+        }
         let is_ours = self.cluster == Some(cluster) && body.from == from.0;
         // Said to a node that had another disk: what that one knew and promised is not here.
         let is_for_us = birth == self.me.birth || planted!(WipedDiskKeepsId);
@@ -424,6 +432,7 @@ impl Meta {
             self.replaced(&before, out);
         }
         self.applied(effects.applied, out);
+        self.look_for_leave(out);
     }
 
     fn send(&self, to: NodeId, message: &Message, out: &mut Vec<Output>) {

@@ -35,6 +35,8 @@ pub struct ShardConfig {
     pub hook_timeout: Duration,
     /// Who may do what with a topic.
     pub access: AccessConfig,
+    /// Lanes to and from other nodes.
+    pub lanes: newtmq_cluster::lane::Config,
 }
 
 impl Default for ShardConfig {
@@ -50,6 +52,7 @@ impl Default for ShardConfig {
             hooks: HookSet::default(),
             hook_timeout: Duration::from_secs(5),
             access: AccessConfig::default(),
+            lanes: newtmq_cluster::lane::Config::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use newtmq_topic::Memo;
 use crate::io::Peer;
 use crate::outbuf::OutBuf;
 use crate::place::Obstacle;
-use crate::shard::Meter;
+use crate::shard::{Asides, Gates, Meter};
 
 /// No session, no connection.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -123,11 +123,17 @@ pub(crate) struct Rare {
     pub(crate) unread: bool,
     /// Acknowledgements withheld meanwhile, in order [MQTT-4.6.0-2].
     pub(crate) withheld: VecDeque<(PacketType, PacketId, ReasonCode)>,
+    /// Those that wait for other nodes, or behind one that does.
+    pub(crate) gates: Option<Box<Gates>>,
+    /// It is not read, for too many of those wait.
+    pub(crate) gated: bool,
     /// When the wait began.
     pub(crate) wait_since: Instant,
     /// A packet that waits for a verdict.
     pub(crate) pending: Option<Pending>,
-    /// If it is a SUBSCRIBE: what an earlier hook said of its filters; empty if nothing was refused.
+    /// Publishes that wait until the node knows for whom they are, and what has come behind them.
+    pub(crate) asides: Option<Box<Asides>>,
+    /// If `pending` is a SUBSCRIBE: what an earlier hook said of its filters; empty if nothing was refused.
     pub(crate) refused: Vec<ReasonCode>,
     /// Its fan-out is not finished.
     pub(crate) fan_out: bool,
@@ -184,6 +190,8 @@ pub(crate) enum Target {
     There(u16, Obstacle),
     /// Another shard, to work off what was sent to it.
     Lane(u16),
+    /// Another node, to have room for more; by its slot.
+    Peer(u8),
 }
 
 /// Subscriptions that were made here, and that some shard may not know yet.
@@ -280,6 +288,12 @@ impl Conn {
 
     pub(crate) fn withholds(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.withheld.is_empty())
+    }
+
+    /// Acknowledgements that wait for other nodes.
+    pub(crate) fn gates(&self) -> usize {
+        let gates = self.rare.as_ref().and_then(|rare| rare.gates.as_ref());
+        gates.map_or(0, |gates| gates.len())
     }
 
     pub(crate) fn alias_maximum(&self) -> u16 {

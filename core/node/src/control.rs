@@ -8,35 +8,19 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use newtmq_base::{Instant, ShardId, WallTime};
-use newtmq_mqtt::OwnedTopicFilter;
+use newtmq_base::{Incarnation, Instant, NodeId, ShardId, WallTime, planted};
+use newtmq_cluster::lane;
+use newtmq_cluster::link::{ConnectionId, Fill};
+use newtmq_cluster::owned::{self, BarrierId, Batch, Change, Mode, Owned};
 use newtmq_session::Message;
 
+use crate::cluster::{Cluster, ClusterBoot, ClusterEvent, ClusterInput, ClusterOutput, Cx, owned_config};
 use crate::config::ShardConfig;
+use crate::store::Durability;
 use quota::Quotas;
 pub(crate) use quota::share;
 pub use sys::Report;
 use sys::Sys;
-
-/// A shard's subscriptions of one filter have changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteChange {
-    /// The filter; the whole text of a shared subscription.
-    pub filter: OwnedTopicFilter,
-    /// 1 or 0, or for a shared subscription its members at the shard.
-    pub members: u32,
-}
-
-/// An entry of the node's log: what has changed at one shard.
-#[derive(Debug, PartialEq, Eq)]
-pub struct RouteDelta {
-    /// Position in the log, without gaps, from 1.
-    pub version: u64,
-    /// Whose subscriptions.
-    pub shard: ShardId,
-    /// The changes, in order.
-    pub changes: Vec<RouteChange>,
-}
 
 /// By source, then by owner: how many retained messages the one had sent to the other.
 pub type RetainedCounts = Arc<[Box<[u64]>]>;
@@ -53,17 +37,18 @@ pub enum QuotaKind {
 /// From a shard to the control plane.
 #[derive(Debug)]
 pub enum ToControl {
-    /// Subscriptions have changed; answered by [`FromControl::Committed`].
+    /// Subscriptions have changed, or it is to be made sure that everybody knows of all; answered by
+    /// [`FromControl::Committed`].
     Routes {
-        /// Counts the shard's changes, from 1.
+        /// Counts these messages of the shard, from 1.
         seq: u64,
         /// The changes, in order.
-        changes: Vec<RouteChange>,
+        changes: Vec<Change>,
     },
-    /// The shard matches by this version of the log.
+    /// The shard matches by all batches up to this one.
     Installed {
-        /// Position in the log.
-        version: u64,
+        /// Number of the batch.
+        seq: u64,
         /// By owner: how many retained messages it had sent before; none if as before.
         retained: Option<Box<[u64]>>,
     },
@@ -75,17 +60,24 @@ pub enum ToControl {
     Report(Box<Report>),
     /// The shard has all that was stored for it, and has told its routes.
     Recovered,
+    /// Frames for other nodes, in order. One that cannot be sent now is lost.
+    Lanes(Vec<(NodeId, lane::Frame)>),
+    /// Answers [`FromControl::Drain`]: the shard has no clients any more.
+    Drained,
 }
 
 /// From the control plane to a shard.
 #[derive(Debug, Clone)]
 pub enum FromControl {
-    /// Install this entry of the log, and say so.
-    Routes(Arc<RouteDelta>),
-    /// Every shard has installed the shard's changes up to this one.
+    /// Install these changes of a node's routes, and say so. Of the own shard's there are only those of shared groups to
+    /// install.
+    Routes(Arc<Batch>),
+    /// Everybody for whom a SUBACK has to wait has installed the shard's changes up to this one.
     Committed {
         /// The shard's number of its changes.
         seq: u64,
+        /// Nobody was left out: every node that can be reached, and every shard of it.
+        complete: bool,
         /// What had been retained before.
         retained: RetainedCounts,
     },
@@ -101,11 +93,46 @@ pub enum FromControl {
     Publish(Arc<[Message]>),
     /// All shards have what was stored, and know of each other's routes.
     Recovered,
+    /// How another node is reached.
+    Peer {
+        /// Which.
+        node: NodeId,
+        /// How.
+        news: PeerNews,
+    },
+    /// A frame of another node's shards. It may be for other shards of this node, too.
+    Lane {
+        /// The node that made it.
+        from: NodeId,
+        /// The frame.
+        frame: Arc<lane::Frame>,
+    },
+    /// From when on no PUBLISH of QoS 1 or 2 may be acknowledged: this node does not know for whom it is.
+    /// [`Instant::NEVER`] for never, [`Instant::START`] for at once, until another one comes.
+    Acknowledge {
+        /// From then on.
+        until: Instant,
+    },
+    /// Whether clients are sent to other nodes (0x9C in MQTT 5), and no others let in.
+    Drain(bool),
+}
+
+/// How another node is reached, for the lanes to and from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerNews {
+    /// It is, and runs with this incarnation; or it is again, or by another way, and what was under way may be lost.
+    Connected(Incarnation),
+    /// It is not, at the moment.
+    Disconnected,
+    /// It counts as down: its sessions in memory do not get what is sent now.
+    Down,
+    /// It is no member of the cluster any more.
+    Forgotten,
 }
 
 /// Something that happens to the control plane.
 #[derive(Debug)]
-pub enum ControlInput {
+pub enum ControlInput<'a> {
     /// Time has passed.
     Tick,
     /// A shard says something.
@@ -115,6 +142,8 @@ pub enum ControlInput {
         /// What.
         message: ToControl,
     },
+    /// Something of the cluster. Nothing happens without [`ControlBoot::cluster`].
+    Cluster(ClusterInput<'a>),
 }
 
 /// What the control plane asks of its driver.
@@ -127,14 +156,20 @@ pub enum ControlOutput {
         /// What.
         message: FromControl,
     },
+    /// Something of the cluster.
+    Cluster(ClusterOutput),
 }
 
-/// A change that some shard has not installed yet.
+/// A shard that waits for others to know of its subscriptions.
 #[derive(Debug)]
 struct Pending {
-    version: u64,
+    barrier: BarrierId,
+    /// The newest batch at that time. The own shards are waited for as long as it takes.
+    batch: u64,
     shard: ShardId,
     seq: u64,
+    /// How the barrier has ended.
+    complete: Option<bool>,
 }
 
 /// What the control plane starts from.
@@ -148,14 +183,22 @@ pub struct ControlBoot {
     pub shards: u16,
     /// Version of the program.
     pub version: &'static str,
+    /// The node.
+    pub node: NodeId,
+    /// The start of the node.
+    pub incarnation: Incarnation,
+    /// If it may have others beside it.
+    pub cluster: Option<Box<ClusterBoot>>,
 }
 
 /// The control plane of one node. Sans-IO, like [`crate::Shard`].
 #[derive(Debug)]
 pub struct Control {
-    /// Version of the newest entry of the log.
-    version: u64,
-    /// By shard: what it matches by.
+    /// The log of the node's routes, and those of the other nodes.
+    owned: Owned,
+    /// Number of the newest batch of them.
+    batch: u64,
+    /// By shard: the batch up to which it matches.
     installed: Vec<u64>,
     /// Oldest first.
     pending: VecDeque<Pending>,
@@ -171,17 +214,44 @@ pub struct Control {
     /// Shards that have not got what was stored for them.
     unrecovered: usize,
     recovered: bool,
+    /// Other nodes may see the log: what was stored is in it.
+    is_served: bool,
+    /// What the logs gave and is not worked off.
+    given: Vec<owned::Output>,
+    cluster: Option<Box<Cluster>>,
+    /// From when on nothing may be acknowledged, as the shards were told.
+    acknowledge: Option<Instant>,
 }
 
 impl Control {
     /// For a node whose shards have this configuration.
+    ///
+    /// # Panics
+    /// If what is stored of the cluster cannot be: ask [`ClusterBoot::verify`] before.
     #[must_use]
     pub fn new(config: &ShardConfig, boot: ControlBoot) -> Control {
-        let ControlBoot { now, wall, shards, version } = boot;
+        let ControlBoot { now, wall, shards, version, node, incarnation, cluster } = boot;
         let (name, sys_interval) = (config.node_name.clone(), config.sys_interval);
         let counts = || vec![0; usize::from(shards)].into_boxed_slice();
+        let of_logs = cluster.as_ref().map(|boot| owned_config(&boot.config));
+        let of_logs = of_logs.unwrap_or(owned::Config { stored: false, ..owned::Config::default() });
+        let mut owned = Owned::new(of_logs, now, node, incarnation, shards);
+        let mut given = Vec::new();
+        let cluster = cluster.map(|boot| {
+            let read = Cluster::new(*boot, now, shards);
+            let (mut cluster, tables) = read.expect("what is stored was verified");
+            for (node, entries) in tables {
+                owned.restore(now, node, &entries, &mut given);
+            }
+            let batches = given.iter().filter(|output| matches!(output, owned::Output::Batch(_))).count();
+            cluster.restored(batches as u64);
+            Box::new(cluster)
+        });
+        // Shards that store nothing have nothing to wait for.
+        let recovers = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
         Control {
-            version: 0,
+            owned,
+            batch: 0,
             installed: vec![0; usize::from(shards)],
             pending: VecDeque::new(),
             retained: (0..shards).map(|_| counts()).collect(),
@@ -191,30 +261,73 @@ impl Control {
             sys_due: if sys_interval.is_zero() { Instant::NEVER } else { now },
             report: Report::default(),
             unreported: 0,
-            unrecovered: usize::from(shards),
-            recovered: false,
+            unrecovered: if recovers { usize::from(shards) } else { 0 },
+            recovered: !recovers,
+            is_served: false,
+            given,
+            cluster,
+            acknowledge: None,
         }
     }
 
     /// When the control plane wants a Tick.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        (self.sys_due != Instant::NEVER).then_some(self.sys_due)
+        let mut due = self.sys_due.min(self.owned.next_deadline());
+        due = self.cluster.as_ref().map_or(due, |cluster| due.min(cluster.next_deadline()));
+        if !self.given.is_empty() || (self.unrecovered == 0 && !self.is_served) {
+            due = Instant::START;
+        }
+        Some(due).filter(|due| *due != Instant::NEVER)
     }
 
     /// Takes one input in; what is to be done about it is pushed to `out`.
-    pub fn handle(&mut self, now: Instant, input: ControlInput, out: &mut Vec<ControlOutput>) {
+    pub fn handle(&mut self, now: Instant, input: ControlInput<'_>, out: &mut Vec<ControlOutput>) {
+        let start = out.len();
         match input {
             ControlInput::Tick => self.on_tick(now, out),
             ControlInput::Shard { from, message } => self.on_shard(now, from, message, out),
+            ControlInput::Cluster(input) => {
+                self.with_cluster(now, out, |cluster, cx| cluster.handle(cx, input));
+            }
+        }
+        let all_told = self.unrecovered == 0 || planted!(ServedWithoutShards);
+        if all_told && !core::mem::replace(&mut self.is_served, true) {
+            self.owned.recovered(now, &mut self.given);
+        }
+        self.settle(now, out);
+        self.tell_acknowledge(now, start, out);
+    }
+
+    /// Appends what is to be written to a connection with another node: `room` bytes of it or at most one frame more.
+    pub fn fill_link(&mut self, now: Instant, conn: ConnectionId, buffer: &mut Vec<u8>, room: usize) -> Fill {
+        self.cluster.as_mut().map_or(Fill::Drained, |cluster| cluster.fill(now, conn, buffer, room))
+    }
+
+    /// The node's part in its cluster, if it may have others beside it.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_deref()
+    }
+
+    /// The log of the node's routes, and those of the other nodes.
+    #[must_use]
+    pub fn owned(&self) -> &Owned {
+        &self.owned
+    }
+
+    fn on_tick(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
+        if self.owned.next_deadline() <= now {
+            self.owned.tick(now, &mut self.given);
+        }
+        self.with_cluster(now, out, Cluster::tick);
+        if self.sys_due <= now {
+            self.ask_for_figures(now, out);
         }
     }
 
-    /// Asks all shards for their figures. A shard that has not told the last ones is slow enough without new questions.
-    fn on_tick(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
-        if now < self.sys_due {
-            return;
-        }
+    /// A shard that has not told the last ones is slow enough without new questions.
+    fn ask_for_figures(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
         self.sys_due = now + self.sys_interval;
         if self.unreported == 0 {
             self.unreported = self.installed.len();
@@ -229,18 +342,22 @@ impl Control {
                 self.report.add(&report);
                 self.unreported -= 1;
                 if self.unreported == 0 {
-                    let messages = self.sys.messages(now, &self.report);
+                    let running = self.cluster.as_ref().map(|cluster| cluster.running());
+                    let messages = self.sys.messages(now, &self.report, running.as_deref());
                     out.push(to_shard(0, FromControl::Publish(messages.into())));
                 }
             }
-            ToControl::Routes { seq, changes } => self.on_routes(from, seq, changes, out),
-            ToControl::Installed { version, retained } => self.on_installed(from, version, retained, out),
-            ToControl::Recovered => {
-                self.unrecovered -= 1;
-                self.tell_recovered(out);
-            }
+            ToControl::Routes { seq, changes } => self.on_routes(now, from, seq, &changes),
+            ToControl::Installed { seq, retained } => self.on_installed(now, from, seq, retained),
+            ToControl::Recovered => self.unrecovered = self.unrecovered.saturating_sub(1),
             ToControl::Want(kind) => self.quotas.on_want(from, kind, out),
             ToControl::Returned(kind, count) => self.quotas.on_returned(from, kind, count, out),
+            ToControl::Lanes(frames) => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.lanes(now, frames);
+                }
+            }
+            ToControl::Drained => self.with_cluster(now, out, |cluster, cx| cluster.drained(cx, from)),
         }
     }
 
@@ -256,33 +373,86 @@ impl Control {
         self.quotas.free(kind)
     }
 
-    fn on_routes(&mut self, shard: ShardId, seq: u64, changes: Vec<RouteChange>, out: &mut Vec<ControlOutput>) {
-        self.version += 1;
-        self.pending.push_back(Pending { version: self.version, shard, seq });
-        let delta = Arc::new(RouteDelta { version: self.version, shard, changes });
-        for to in 0..self.installed.len() {
-            out.push(to_shard(to, FromControl::Routes(Arc::clone(&delta))));
-        }
+    fn on_routes(&mut self, now: Instant, shard: ShardId, seq: u64, changes: &[Change]) {
+        self.owned.change(now, shard, changes, &mut self.given);
+        let newest = self.given.iter().rev().find_map(|output| match output {
+            owned::Output::Batch(batch) => Some(batch.seq),
+            owned::Output::Send { .. } | owned::Output::Done(_) => None,
+        });
+        let batch = newest.unwrap_or(self.batch);
+        let mode = self.cluster.as_ref().map_or(Mode::Fast, |cluster| cluster.mode());
+        let barrier = self.owned.require(now, mode, &mut self.given);
+        self.pending.push_back(Pending { barrier, batch, shard, seq, complete: None });
     }
 
-    fn on_installed(
-        &mut self,
-        from: ShardId,
-        version: u64,
-        retained: Option<Box<[u64]>>,
-        out: &mut Vec<ControlOutput>,
-    ) {
+    fn on_installed(&mut self, now: Instant, from: ShardId, seq: u64, retained: Option<Box<[u64]>>) {
         let at = usize::from(from.0);
-        self.installed[at] = version;
+        self.installed[at] = seq;
         if let Some(counts) = retained {
             let mut all: Vec<Box<[u64]>> = self.retained.to_vec();
             all[at] = counts;
             self.retained = all.into();
         }
-        let everywhere = self.installed.iter().copied().min().unwrap_or(self.version);
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.version <= everywhere) {
-            let message = FromControl::Committed { seq: pending.seq, retained: Arc::clone(&self.retained) };
-            out.push(ControlOutput::Shard { to: pending.shard, message });
+        self.owned.installed(now, from, seq, &mut self.given);
+    }
+
+    fn with_cluster(
+        &mut self,
+        now: Instant,
+        out: &mut Vec<ControlOutput>,
+        call: impl FnOnce(&mut Cluster, &mut Cx<'_>),
+    ) {
+        if let Some(cluster) = &mut self.cluster {
+            call(cluster, &mut Cx { now, owned: &mut self.owned, given: &mut self.given, out });
+        }
+    }
+
+    /// Does what the logs and the cluster ask for, until they ask for nothing.
+    fn settle(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
+        loop {
+            for output in core::mem::take(&mut self.given) {
+                self.take_owned(now, output, out);
+            }
+            self.with_cluster(now, out, Cluster::work);
+            if self.given.is_empty() {
+                break;
+            }
+        }
+        self.tell_committed(out);
+    }
+
+    fn take_owned(&mut self, now: Instant, output: owned::Output, out: &mut Vec<ControlOutput>) {
+        match output {
+            owned::Output::Send { to, message } => {
+                if let Some(cluster) = &mut self.cluster {
+                    cluster.say_owned(now, &to, &message);
+                }
+            }
+            owned::Output::Batch(batch) => {
+                self.batch = batch.seq;
+                out.extend((0..self.installed.len()).map(|to| to_shard(to, FromControl::Routes(Arc::clone(&batch)))));
+                self.with_cluster(now, out, |cluster, cx| cluster.batch(cx, &batch));
+            }
+            owned::Output::Done(done) => {
+                let of = self.pending.iter_mut().find(|pending| pending.barrier == done.barrier);
+                if let Some(pending) = of {
+                    pending.complete = Some(done.complete);
+                }
+                if !done.complete && self.cluster.is_some() {
+                    out.push(ControlOutput::Cluster(ClusterOutput::Event(ClusterEvent::BarrierIncomplete)));
+                }
+            }
+        }
+    }
+
+    /// Tells shards whose changes everybody has installed who has to.
+    fn tell_committed(&mut self, out: &mut Vec<ControlOutput>) {
+        let everywhere = self.installed.iter().copied().min().unwrap_or(self.batch);
+        let is_over = |pending: &mut Pending| pending.batch <= everywhere && pending.complete.is_some();
+        while let Some(Pending { shard, seq, complete, .. }) = self.pending.pop_front_if(is_over) {
+            let retained = Arc::clone(&self.retained);
+            let message = FromControl::Committed { seq, complete: complete == Some(true), retained };
+            out.push(ControlOutput::Shard { to: shard, message });
         }
         self.tell_recovered(out);
     }
@@ -292,6 +462,27 @@ impl Control {
         if self.unrecovered == 0 && self.pending.is_empty() && !core::mem::replace(&mut self.recovered, true) {
             out.extend((0..self.installed.len()).map(|to| to_shard(to, FromControl::Recovered)));
         }
+    }
+
+    /// Tells the shards from when on they must not acknowledge, if that has changed. An earlier time comes before anything
+    /// else that this input has brought; `start` is where that begins.
+    fn tell_acknowledge(&mut self, now: Instant, start: usize, out: &mut Vec<ControlOutput>) {
+        let Some(cluster) = &self.cluster else { return };
+        let until = if self.owned.without_table().next().is_some() && !planted!(AcknowledgedWithoutTable) {
+            Instant::START
+        } else if cluster.is_strict() {
+            self.owned.fresh_until(now)
+        } else {
+            Instant::NEVER
+        };
+        if self.acknowledge == Some(until) {
+            return;
+        }
+        let is_earlier = self.acknowledge.is_none_or(|told| until < told);
+        self.acknowledge = Some(until);
+        let at = if is_earlier { start } else { out.len() };
+        let messages = (0..self.installed.len()).map(|to| to_shard(to, FromControl::Acknowledge { until }));
+        out.splice(at..at, messages);
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Boot {
     pub shards: u16,
     /// Divides clients and topics among the shards; the same for all of them.
     pub node_seed: u64,
+    /// Other nodes may have to know of subscriptions.
+    pub clustered: bool,
 }
 
 /// Who is at the other end of a connection. 18 bytes instead of the 32 of a `SocketAddr`: every idle connection has one.

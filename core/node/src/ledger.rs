@@ -80,6 +80,22 @@ pub struct Ledger {
     pub unmatched: u64,
     /// Times that a message was sent to another shard of the node.
     pub forwarded: u64,
+    /// Times that a message was given to the lane of another node's shard; not part of the balance, like all that is of nodes.
+    pub sent_to_nodes: u64,
+    /// Messages that came from other nodes.
+    pub received_from_nodes: u64,
+    /// Those that nobody here could take, or was there for.
+    pub refused_to_nodes: u64,
+    /// QoS 0 that was dropped because another node's shard had no room for it.
+    pub dropped_for_credit: u64,
+    /// QoS 1 and 2 whose publishers were told so.
+    pub refused_for_credit: u64,
+    /// What was under way to sessions in another node's memory when it counted as down.
+    pub lost_down: u64,
+    /// What was not sent because only such sessions would have got it.
+    pub missed_down: u64,
+    /// What would have to be kept for a node that is away, and was not.
+    pub not_hinted: u64,
     /// Deliveries owed: one per accepted message and matching session or shared group.
     pub matched: u64,
     /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.
@@ -109,6 +125,14 @@ impl Ledger {
         self.accepted += other.accepted;
         self.unmatched += other.unmatched;
         self.forwarded += other.forwarded;
+        self.sent_to_nodes += other.sent_to_nodes;
+        self.received_from_nodes += other.received_from_nodes;
+        self.refused_to_nodes += other.refused_to_nodes;
+        self.dropped_for_credit += other.dropped_for_credit;
+        self.refused_for_credit += other.refused_for_credit;
+        self.lost_down += other.lost_down;
+        self.missed_down += other.missed_down;
+        self.not_hinted += other.not_hinted;
         self.matched += other.matched;
         self.delivered += other.delivered;
         self.denied += other.denied;

@@ -2,6 +2,7 @@
 //! it never touches a socket, a clock or a file (docs/adr/0001).
 
 mod batch;
+mod cluster;
 mod config;
 mod conn;
 mod control;
@@ -20,10 +21,14 @@ mod traffic;
 mod view;
 
 pub use batch::WriteBatch;
+pub use cluster::{
+    Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent, ClusterInput,
+    ClusterOutput, ClusterStatus, NodeStatus,
+};
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
-    Control, ControlBoot, ControlInput, ControlOutput, FromControl, QuotaKind, Report, RetainedCounts, RouteChange,
-    RouteDelta, ToControl,
+    Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts,
+    ToControl,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
 pub use io::{AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, Outbox, Output, Peer, ShardInput, Taken};
@@ -31,7 +36,9 @@ pub use keeper::{Keeper, KeeperConfig, KeeperOutput, Next as KeeperNext, SESSION
 pub use ledger::{DropReason, Ledger};
 pub use memory::{MemoryGauge, MemoryMarks};
 pub use outbuf::{OUTPUT_HIGH_BYTES, OUTPUT_MAX_BYTES};
-pub use place::{GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp};
+pub use place::{
+    GroupPublish, Obstacle, PlaceMessage, Reader, RetainedChunk, RetainedRead, SHARDS_MAX, Stamp, place_id,
+};
 pub use rate::Rate;
 pub use replay::{Dividing, Lost, Replay, TIME_BEHIND_MAX};
 pub use shard::{LANE_HIGH_BYTES, Shard, TimerKind};

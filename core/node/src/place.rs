@@ -1,12 +1,35 @@
 //! What the shards of a node say to each other. Between two shards messages arrive once, in the order they were sent.
 
 use newtmq_base::{ConnId, ShardId};
+use newtmq_cluster::owned::Class;
 use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::Message;
-use newtmq_topic::{Fit, RetainedCursor};
+use newtmq_topic::{Fit, PlaceId, RetainedCursor};
 
 /// Most shards of a node.
 pub const SHARDS_MAX: u16 = 128;
+
+/// The subscribers of a class at a shard, as a shard's table of subscriptions names them. `slot` is the shard's name of the
+/// node; 0 is its own.
+#[must_use]
+pub fn place_id(slot: u8, shard: ShardId, class: Class) -> PlaceId {
+    PlaceId(u16::from(slot) << 8 | shard.0 << 1 | u16::from(class == Class::Durable))
+}
+
+/// Which node a place is at, as the shard names it; 0 for its own.
+pub(crate) fn slot_of(place: PlaceId) -> u8 {
+    (place.0 >> 8) as u8
+}
+
+/// The class of the subscribers of a place.
+pub(crate) fn class_of(place: PlaceId) -> Class {
+    if place.0 & 1 == 0 { Class::Transient } else { Class::Durable }
+}
+
+/// The shard that a place is at.
+pub(crate) fn shard_of(place: PlaceId) -> u16 {
+    place.0 >> 1 & (SHARDS_MAX - 1)
+}
 
 /// Where a retained message, or the deletion of one, comes from: its publisher's shard, and a number that counts those
 /// from there to the shard that owns the topic. The owner gets them in this order.

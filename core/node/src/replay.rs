@@ -6,8 +6,9 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::Arc;
 
-use newtmq_base::{HashSeed, Instant, LookupMap, ShardId, planted};
-use newtmq_session::{Message, MessageId, Missing, Record, Restoring, SessionId, SessionLimits};
+use newtmq_base::{HashSeed, Incarnation, Instant, LookupMap, NodeId, ShardId, planted};
+use newtmq_cluster::lane::Mark;
+use newtmq_session::{Message, MessageId, Missing, Receivers, Record, Restoring, SessionId, SessionLimits};
 
 use crate::store::{RecoveredChunk, RecoveredRetained};
 
@@ -17,12 +18,47 @@ pub struct Replay {
     sessions: Sessions,
     zones: BTreeSet<Arc<str>>,
     retained: BTreeMap<String, RecoveredRetained>,
+    /// By shard: what had come from other nodes.
+    arrived: BTreeMap<u16, Arrived>,
     /// Blocks of the segment that is being read.
     messages: BTreeMap<MessageId, Message>,
     now: Instant,
     lost: Lost,
     /// What the numbers of sessions and messages begin with.
     starts: BTreeSet<u16>,
+}
+
+/// What had come to a shard from other nodes.
+#[derive(Debug, Default)]
+struct Arrived {
+    marks: BTreeMap<(NodeId, ShardId), Mark>,
+    /// With their places in the order in which they came.
+    guids: BTreeMap<[u8; 16], (u64, Vec<Receivers>)>,
+    next: u64,
+}
+
+impl Arrived {
+    fn mark(&mut self, node: NodeId, shard: ShardId, mark: Mark) {
+        let known = self.marks.entry((node, shard)).or_insert(mark);
+        *known = mark.max(*known);
+    }
+
+    fn guid(&mut self, guid: [u8; 16], receivers: Receivers) {
+        if receivers == Receivers::Released {
+            self.guids.remove(&guid);
+            return;
+        }
+        self.next += 1;
+        self.guids.entry(guid).or_insert((self.next, Vec::new())).1.push(receivers);
+    }
+
+    fn into_chunk(self) -> RecoveredChunk {
+        let marks = self.marks.into_iter().map(|((node, shard), mark)| (node, shard, mark)).collect();
+        let mut guids: Vec<_> = self.guids.into_iter().collect();
+        guids.sort_unstable_by_key(|(_, (place, _))| *place);
+        let each = |(guid, (_, all)): ([u8; 16], (u64, Vec<Receivers>))| all.into_iter().map(move |of| (guid, of));
+        RecoveredChunk { marks, guids: guids.into_iter().flat_map(each).collect(), ..RecoveredChunk::default() }
+    }
 }
 
 /// What damage has taken: records that could not be used.
@@ -60,7 +96,7 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record, segment: u64) {
-        let Replay { sessions, zones, retained, messages, now, lost, starts } = self;
+        let Replay { sessions, zones, retained, arrived, messages, now, lost, starts } = self;
         let find = |id: MessageId| messages.get(&id).cloned();
         match record {
             Record::Time { now: stored } => *now = stored.max(*now),
@@ -83,6 +119,11 @@ impl Replay {
                 }
             }
             Record::End { session } => sessions.remove(session),
+            Record::Mark { own, node, shard, inc, upto } => {
+                let mark = Mark { inc: Incarnation(inc), upto };
+                arrived.entry(own).or_default().mark(NodeId(node), ShardId(shard), mark);
+            }
+            Record::Guid { own, guid, receivers } => arrived.entry(own).or_default().guid(guid, receivers),
             Record::Retain { topic, message: None } => drop(retained.remove(&topic)),
             Record::Retain { topic, message: Some((id, expires)) } => match find(id) {
                 Some(message) => {
@@ -106,6 +147,8 @@ impl Replay {
             | Record::PubrecOut { session, .. }
             | Record::Qos2In { session, .. }
             | Record::Qos2Rel { session, .. }
+            | Record::Forwarding { session, .. }
+            | Record::Forwarded { session, .. }
             | Record::Will { session, .. }) => {
                 if let Record::Detach { at, .. } = &record {
                     *now = (*at).max(*now);
@@ -147,6 +190,7 @@ impl Replay {
     /// was lost.
     #[must_use]
     pub fn divide(self, shards: u16) -> Dividing {
+        let mut arrived = self.arrived;
         let mut sessions = self.sessions.list;
         let mut clients: Vec<(&str, SessionId)> = sessions.iter().map(|of| (of.client(), of.id())).collect();
         clients.sort_unstable();
@@ -157,7 +201,8 @@ impl Replay {
             earlier,
             sessions,
             retained: self.retained.into_iter(),
-            ready: (0..shards).map(|_| RecoveredChunk::default()).collect(),
+            // What came to shards that the node does not have any more is forgotten.
+            ready: (0..shards).map(|shard| arrived.remove(&shard).unwrap_or_default().into_chunk()).collect(),
             ended: 0,
         }
     }

@@ -8,9 +8,12 @@ mod auth;
 mod connect;
 mod deliver;
 mod disconnect;
+mod drain;
 mod fan;
+mod gates;
 mod groups;
 mod home;
+mod inward;
 mod journal;
 mod lanes;
 mod mount;
@@ -18,6 +21,7 @@ mod notes;
 mod overdue;
 mod pace;
 mod packets;
+mod peers;
 mod pour;
 mod pressure;
 mod publish;
@@ -27,11 +31,12 @@ mod retain;
 mod routes;
 mod subscribe;
 mod sys;
+mod tickets;
 mod timers;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, RequestId, Rng, Slab, TimerQueue, WallTime};
+use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, NodeId, RequestId, Rng, Slab, TimerQueue, WallTime};
 use newtmq_session::{Session, SessionId};
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
 
@@ -43,10 +48,13 @@ use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
 use deliver::FanOut;
+pub(crate) use drain::Asides;
+pub(crate) use gates::Gates;
 use journal::Journal;
 pub use lanes::LANE_HIGH_BYTES;
 use lanes::Lane;
 pub(crate) use pace::Meter;
+use peers::Peers;
 use pour::{ParkedChunk, Pourings};
 pub(crate) use quota::Shares;
 use retain::Retained;
@@ -87,6 +95,9 @@ pub struct Shard {
     /// Deliveries made in this call.
     pub(crate) spent: usize,
     pub(crate) requests: BTreeMap<RequestId, ConnId>,
+    pub(crate) node: NodeId,
+    /// Other nodes may have to know of subscriptions.
+    pub(crate) clustered: bool,
     /// This shard's number, of so many.
     pub(crate) own: u16,
     shards: u16,
@@ -96,6 +107,10 @@ pub struct Shard {
     /// Whose turn it is to be worked off.
     pub(crate) next_lane: u16,
     pub(crate) routes: Routes,
+    /// Lanes to and from other nodes, if there may be any.
+    pub(crate) peers: Option<Box<Peers>>,
+    /// What it does not do at times.
+    pub(crate) reluctance: drain::Reluctance,
     /// Subscriptions about the server itself at this shard.
     pub(crate) sys_filters: u64,
     pub(crate) shared_subscriptions: u64,
@@ -152,6 +167,8 @@ pub(crate) struct SessionSlot {
     pub(crate) away: Option<Box<Away>>,
     /// Retained messages on their way to new subscriptions.
     pub(crate) pouring: Option<Box<Pourings>>,
+    /// QoS 2 messages of its client that went to other nodes and are not released.
+    pub(crate) forwards: Option<Box<gates::Forwards>>,
 }
 
 /// Deadlines of a session without a connection.
@@ -188,6 +205,10 @@ pub enum TimerKind {
     Retry(u32),
     /// PUBRELs may be overdue; by connection slot.
     AwaitRel(u32),
+    /// Other nodes have not answered about what a client published; by connection slot.
+    Gate(u32),
+    /// Lanes to other nodes want to be looked at.
+    Peers,
     /// A client above `publish_limit` or `rate_limit` may go on; by connection slot.
     Pace(u32),
     /// A hook has not answered.
@@ -224,6 +245,7 @@ impl Shard {
         let seed = HashSeed::new(rng.next_u64());
         let counts = || vec![0; usize::from(boot.shards)].into_boxed_slice();
         let journal = Journal::new(&config, &boot);
+        let peers = boot.clustered.then(|| Box::new(Peers::new(&config.lanes, &boot)));
         Shard {
             recovering: journal.is_on(),
             restored: Vec::new(),
@@ -249,12 +271,16 @@ impl Shard {
             turns: Vec::new(),
             spent: 0,
             requests: BTreeMap::new(),
+            node: boot.node,
+            clustered: boot.clustered,
             own: boot.shard.0,
             shards: boot.shards,
             node_seed: HashSeed::new(boot.node_seed),
             lanes: (0..boot.shards).map(|_| Lane::new(boot.shards)).collect(),
             next_lane: 0,
             routes: Routes::default(),
+            peers,
+            reluctance: drain::Reluctance::default(),
             sys_filters: 0,
             shared_subscriptions: 0,
             started: boot.now,
@@ -300,6 +326,9 @@ impl Shard {
         if self.watched_requests < self.next_request {
             self.watch_questions(now);
         }
+        if self.peers.is_some() {
+            self.finish_peers(now, out);
+        }
         self.send_changes(out);
         self.send_batch(now, out);
         taken
@@ -308,7 +337,12 @@ impl Shard {
     /// When the shard wants a Tick, and what for. A late one or one too many does no harm.
     #[must_use]
     pub fn next_deadline(&self) -> Option<(Instant, TimerKind)> {
-        if !self.jobs.is_empty() || !self.turns.is_empty() || self.lanes_have_work() || self.renewal.is_some() {
+        if !self.jobs.is_empty()
+            || !self.turns.is_empty()
+            || self.lanes_have_work()
+            || self.renewal.is_some()
+            || self.inward_has_work()
+        {
             return Some((Instant::START, TimerKind::Work));
         }
         let mut next = self.timers.next();
@@ -320,6 +354,11 @@ impl Shard {
         if let Some((deadline, _)) = self.questions.front() {
             let question = (*deadline, TimerKind::Question);
             next = Some(next.map_or(question, |next| next.min(question)));
+        }
+        if let Some(peers) = &self.peers {
+            let due = peers.next_deadline().min(self.reluctance.next_deadline());
+            let peers = (due, TimerKind::Peers);
+            next = Some(next.map_or(peers, |next| next.min(peers))).filter(|(due, _)| *due != Instant::NEVER);
         }
         if let Some(due) = self.time_due() {
             let time = (due, TimerKind::Time);
@@ -346,6 +385,7 @@ impl Shard {
             segment: 0,
             away: None,
             pouring: None,
+            forwards: None,
         });
         let sessions = &self.sessions;
         self.clients.insert_unique(client_of(sessions, key), key, |key| client_of(sessions, key));

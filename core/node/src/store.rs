@@ -1,8 +1,9 @@
 //! What a shard and the store say to each other: batches of records to be kept, the word that they are, and what was kept
 //! before.
 
-use newtmq_base::ShardId;
-use newtmq_session::{Message, Record, Restored};
+use newtmq_base::{NodeId, ShardId};
+use newtmq_cluster::lane::Mark;
+use newtmq_session::{Message, Receivers, Record, Restored};
 
 /// `zone.NAME.durability`: when somebody is told that a message, a session or a retained message survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -69,6 +70,11 @@ impl Batch {
         self.ends.is_empty() && self.needs_from.is_none() && self.joint.is_none() && self.parts.is_empty()
     }
 
+    /// How many records it has.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
     pub(crate) fn push(&mut self, record: &Record, durability: Durability) {
         record.encode(&mut self.bytes);
         self.ends.push(u32::try_from(self.bytes.len()).expect("a batch is below 4 GiB"));
@@ -111,6 +117,10 @@ pub struct RecoveredChunk {
     pub sessions: Vec<Restored>,
     /// Retained messages of its topics.
     pub retained: Vec<RecoveredRetained>,
+    /// What had come of each lane of other nodes: sending node and shard.
+    pub marks: Vec<(NodeId, ShardId, Mark)>,
+    /// QoS 2 messages of other nodes that had come and were not released, in the order in which they came.
+    pub guids: Vec<([u8; 16], Receivers)>,
     /// Nothing comes after this.
     pub last: bool,
 }

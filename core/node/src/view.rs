@@ -1,6 +1,7 @@
 //! A read-only look into a shard, for checkers and administration.
 
-use newtmq_base::{ConnId, Instant};
+use newtmq_base::{ConnId, Instant, NodeId};
+use newtmq_cluster::lane::{LanesIn, PeerOut};
 use newtmq_mqtt::{OwnedTopicFilter, PacketId, ProtocolVersion};
 use newtmq_topic::TableEntry;
 
@@ -143,11 +144,41 @@ impl<'a> ShardView<'a> {
         self.shard.lanes.iter().map(|lane| lane.outstanding)
     }
 
+    /// The sending ends of its lanes to other nodes.
+    pub fn lanes_out(&self) -> impl Iterator<Item = &'a PeerOut> + use<'a> {
+        self.shard.peers.iter().flat_map(|peers| peers.outs())
+    }
+
+    /// The receiving ends of the lanes from other nodes, if there may be any.
+    #[must_use]
+    pub fn lanes_in(&self) -> Option<&'a LanesIn> {
+        self.shard.peers.as_ref().map(|peers| peers.inward().lanes())
+    }
+
+    /// A node's slot in the places of [`ShardView::table`]; none if the shard has not heard of it. 0 is its own.
+    #[must_use]
+    pub fn slot_of(&self, node: NodeId) -> Option<u8> {
+        if node == self.shard.node { Some(0) } else { self.shard.peers.as_ref()?.known_slot(node) }
+    }
+
+    /// Acknowledgements of publishers that wait for other nodes, or behind such.
+    #[must_use]
+    pub fn open_gates(&self) -> usize {
+        self.shard.conns.iter().flatten().map(Conn::gates).sum()
+    }
+
+    /// QoS 2 messages of its clients that went to other nodes and are not released.
+    #[must_use]
+    pub fn unreleased(&self) -> usize {
+        self.shard.sessions.iter().filter_map(|(_, slot)| slot.forwards.as_ref()).map(|forwards| forwards.len()).sum()
+    }
+
     /// Publishers that wait for an output or another shard; and how many are known to those that they wait for.
     #[must_use]
     pub fn waits(&self) -> (usize, usize) {
         let rare = || self.shard.conns.iter().flatten().filter_map(|c| c.rare.as_ref());
-        let known = self.shard.lanes.iter().map(|lane| lane.waiters.len()).sum::<usize>();
+        let nodes = self.shard.peers.as_ref().map_or(0, |peers| peers.waiters());
+        let known = nodes + self.shard.lanes.iter().map(|lane| lane.waiters.len()).sum::<usize>();
         (rare().map(|rare| rare.waiting_on.len()).sum(), known + rare().map(|rare| rare.waiters.len()).sum::<usize>())
     }
 
@@ -220,12 +251,17 @@ impl<'a> ShardView<'a> {
             ("unfinished deliveries", shard.jobs.len()),
             ("connections whose turn has ended", shard.turns.len()),
             ("open questions", shard.requests.len()),
+            ("acknowledgements that wait for other nodes", self.open_gates()),
+            ("publishes put aside", shard.reluctance.waiting()),
             ("readings of retained messages that wait", shard.parked_reads.len() + shard.parked_chunks.len()),
         ];
         for (name, count) in counts {
             checked.violated(Rule::Leftover, || format!("{count} {name}"), count == 0);
         }
         checked.violated(Rule::Leftover, || "something that waits for the store".into(), shard.journal.is_idle());
+        for (name, count) in shard.peers.iter().flat_map(|peers| peers.under_way()) {
+            checked.violated(Rule::Leftover, || format!("{count} {name}"), count == 0);
+        }
         for (at, leftover) in shard.lanes.iter().enumerate().filter_map(|(at, lane)| Some((at, lane.leftover()?))) {
             checked.violated(Rule::Leftover, || format!("the lane of shard {at}: {leftover}"), false);
         }

@@ -18,6 +18,7 @@ fn message(scratch: &mut Vec<u8>) -> Message {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires: Instant::NEVER,
+        stretched: false,
     };
     Message::new(&parts, scratch)
 }
@@ -25,8 +26,14 @@ fn message(scratch: &mut Vec<u8>) -> Message {
 fn window(session: &mut Session, qos: QoS, scratch: &mut Vec<u8>) {
     let mut ids: [Option<PacketId>; WINDOW] = [None; WINDOW];
     for id in &mut ids {
-        let op =
-            Op::Enqueue { message: message(scratch), qos, retain: false, identifiers: Identifiers::None, priority: 0 };
+        let op = Op::Enqueue {
+            message: message(scratch),
+            qos,
+            retain: false,
+            identifiers: Identifiers::None,
+            priority: 0,
+            shared: false,
+        };
         session.apply(op, &LIMITS);
         let sent = session.next_send(Instant::START, LIMITS.max_inflight, &mut Vec::new()).expect("the window is open");
         *id = sent.delivery.packet_id;

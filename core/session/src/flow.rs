@@ -125,6 +125,7 @@ impl Flow {
         retain: bool,
         identifiers: Identifiers,
         priority: u8,
+        shared: bool,
         limits: &SessionLimits,
         given_up: &mut Vec<u64>,
     ) -> Dropped {
@@ -142,7 +143,8 @@ impl Flow {
             }
         }
         let (dseq, packet_id) = if qos == QoS::AtMostOnce { (0, None) } else { self.assign() };
-        self.queue.push(priority, Delivery { message, identifiers, dseq, packet_id, qos, retain, again: false });
+        let delivery = Delivery { message, identifiers, dseq, packet_id, qos, retain, shared, again: false };
+        self.queue.push(priority, delivery);
         dropped
     }
 
@@ -380,6 +382,11 @@ impl Flow {
         self.qos2_in.iter().filter_map(|(id, _)| PacketId::new(*id)).collect()
     }
 
+    pub(crate) fn unacknowledged_shared(&self) -> impl Iterator<Item = &Message> {
+        let is_shared = |delivery: &&Delivery| delivery.shared && delivery.qos == QoS::AtLeastOnce;
+        self.live().filter(is_shared).map(|delivery| &delivery.message)
+    }
+
     /// Messages of the deliveries that a log holds.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.live().filter(|delivery| is_stored(delivery)).map(|delivery| &delivery.message)
@@ -392,6 +399,7 @@ impl Flow {
             dseq: delivery.dseq,
             qos: delivery.qos,
             retain: delivery.retain,
+            shared: delivery.shared,
             identifiers: delivery.identifiers.clone(),
             priority,
             sent,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use newtmq_base::Instant;
+use newtmq_base::{EXPIRY_STRETCH_PPM, Instant, planted};
 use newtmq_mqtt::{QoS, TopicName};
 
 /// A published message as one reference-counted block, so that a publish costs one allocation however many sessions
@@ -39,6 +39,8 @@ pub struct MessageParts<'a> {
     pub retain: bool,
     /// When the Message Expiry Interval has passed; [`Instant::NEVER`] without one.
     pub expires: Instant,
+    /// It came from another node, and the time until `expires` was stretched on the way ([`EXPIRY_STRETCH_PPM`]).
+    pub stretched: bool,
 }
 
 // Layout of the head, little endian.
@@ -49,6 +51,8 @@ const TOPIC_LEN: usize = 20;
 const FLAGS: usize = 22;
 const HEAD_LEN: usize = 23;
 const FLAG_RETAIN: u8 = 0x80;
+const FLAG_STRETCHED: u8 = 0x40;
+const QOS: u8 = 0x03;
 
 impl Message {
     /// Makes the block. `scratch` is any buffer to build it in; its content is replaced.
@@ -62,7 +66,8 @@ impl Message {
         scratch.extend_from_slice(&forwardable_len.to_le_bytes());
         let topic_len = u16::try_from(parts.topic.len()).expect("a Topic Name is at most 65,535 bytes");
         scratch.extend_from_slice(&topic_len.to_le_bytes());
-        scratch.push(parts.qos as u8 | if parts.retain { FLAG_RETAIN } else { 0 });
+        let flag = |flag: u8, on: bool| if on { flag } else { 0 };
+        scratch.push(parts.qos as u8 | flag(FLAG_RETAIN, parts.retain) | flag(FLAG_STRETCHED, parts.stretched));
         scratch.extend_from_slice(parts.topic);
         scratch.extend_from_slice(parts.forwardable);
         scratch.extend_from_slice(parts.payload);
@@ -80,7 +85,7 @@ impl Message {
     pub fn from_block(block: &[u8]) -> Option<Message> {
         let message = Message(Arc::from(block));
         let head = block.len().checked_sub(HEAD_LEN)?;
-        QoS::from_bits(block[FLAGS] & !FLAG_RETAIN)?;
+        QoS::from_bits(block[FLAGS] & !(FLAG_RETAIN | FLAG_STRETCHED))?;
         (message.topic_len() + message.forwardable_len() <= head).then_some(())?;
         TopicName::from_bytes(message.topic()).ok()?;
         Some(message)
@@ -139,13 +144,19 @@ impl Message {
     /// QoS of the publish.
     #[must_use]
     pub fn qos(&self) -> QoS {
-        QoS::from_bits(self.0[FLAGS] & !FLAG_RETAIN).expect("made from a QoS")
+        QoS::from_bits(self.0[FLAGS] & QOS).expect("made from a QoS")
     }
 
     /// RETAIN flag of the publish.
     #[must_use]
     pub fn retain(&self) -> bool {
         self.0[FLAGS] & FLAG_RETAIN != 0
+    }
+
+    /// Whether the time until it expires was stretched.
+    #[must_use]
+    pub fn is_stretched(&self) -> bool {
+        self.0[FLAGS] & FLAG_STRETCHED != 0
     }
 
     /// When the message expires.
@@ -163,7 +174,7 @@ impl Message {
     /// The received interval minus the time the message waited, in seconds, rounded up [MQTT-3.3.2-6].
     #[must_use]
     pub fn remaining_expiry(&self, now: Instant) -> Option<u32> {
-        remaining_expiry(self.expires(), now)
+        remaining_expiry(self.expires(), self.is_stretched(), now)
     }
 
     /// Bytes of the block, for accounts of memory.
@@ -173,14 +184,19 @@ impl Message {
     }
 }
 
-/// Time left until `expires` as a Message Expiry Interval: seconds, rounded up; none for [`Instant::NEVER`]
-/// [MQTT-3.3.2-6].
+/// Time left until `expires` as a Message Expiry Interval: seconds, rounded up; none for [`Instant::NEVER`]. One that was
+/// stretched is never more than what was published [MQTT-3.3.2-6].
 #[must_use]
-pub fn remaining_expiry(expires: Instant, now: Instant) -> Option<u32> {
+pub fn remaining_expiry(expires: Instant, stretched: bool, now: Instant) -> Option<u32> {
+    const PPM: u128 = 1_000_000;
     if expires == Instant::NEVER {
         return None;
     }
-    Some(u32::try_from((expires - now).as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
+    let mut left = (expires - now).as_nanos();
+    if stretched && !planted!(StretchedExpiryTold) {
+        left = left * PPM / (PPM + u128::from(EXPIRY_STRETCH_PPM));
+    }
+    Some(u32::try_from(left.div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
 }
 
 impl core::fmt::Debug for Message {
@@ -203,6 +219,7 @@ mod tests {
             qos: QoS::ExactlyOnce,
             retain: true,
             expires: Instant::from_millis(2500),
+            stretched: false,
         };
         let message = Message::new(&parts, &mut Vec::new());
         assert_eq!(
@@ -213,6 +230,11 @@ mod tests {
         assert_eq!((message.id(), Message::from_block(message.block())), (MessageId(77), Some(message.clone())));
         assert!((0..message.len()).all(|len| len >= 27 || Message::from_block(&message.block()[..len]).is_none()));
         assert_eq!(message.remaining_expiry(Instant::from_millis(1000)), Some(2));
+        let stretched = Message::new(&MessageParts { stretched: true, ..parts }, &mut Vec::new());
+        assert_eq!((stretched.qos(), stretched.retain()), (QoS::ExactlyOnce, true));
+        assert_eq!(Message::from_block(stretched.block()), Some(stretched.clone()));
+        assert_eq!([465, 475].map(|at| stretched.remaining_expiry(Instant::from_millis(at))), [Some(2), Some(2)]);
+        assert_eq!([459, 460].map(|at| message.remaining_expiry(Instant::from_millis(at))), [Some(3), Some(3)]);
         assert!(!message.is_expired(Instant::from_millis(2499)));
         assert!(message.is_expired(Instant::from_millis(2500)));
     }

@@ -46,6 +46,8 @@ pub enum Op<'a> {
         identifiers: Identifiers,
         /// Higher goes first; equal ones keep their order.
         priority: u8,
+        /// The session got it as a member of a shared group (section 4.8.2).
+        shared: bool,
     },
     /// PUBACK, PUBCOMP, or a PUBREC with an error: the delivery is over.
     Ack {

@@ -56,6 +56,8 @@ pub struct Delivery {
     pub qos: QoS,
     /// RETAIN flag of this delivery.
     pub retain: bool,
+    /// The session got it as a member of a shared group.
+    pub shared: bool,
     /// It may have been sent before the node last started.
     pub again: bool,
 }

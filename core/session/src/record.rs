@@ -4,6 +4,8 @@
 //! A record is a tag, then its fields: numbers in groups of seven bits, texts with their length in front. What a later
 //! version adds gets a new tag; a tag that is not known is an error that the reader counts.
 
+mod parts;
+
 use core::num::NonZeroU32;
 
 use newtmq_base::{Instant, InvalidField, Put, Take};
@@ -12,6 +14,7 @@ use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, RetainHandling, SubscribeOpti
 use crate::message::MessageId;
 use crate::op::AckKind;
 use crate::queue::Identifiers;
+pub use parts::{DeliveryRecord, Receivers, SnapshotRecord, WillRecord};
 
 /// Names a session in the log of its node; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +138,45 @@ pub enum Record {
         /// The message and when it expires; none for a deletion.
         message: Option<(MessageId, Instant)>,
     },
+    /// A QoS 2 message of the client went to other nodes, and not all of them are known to have it: when the client repeats it,
+    /// it goes there again under this name.
+    Forwarding {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier that the client chose.
+        packet_id: PacketId,
+        /// The message's name among all nodes.
+        guid: [u8; 16],
+    },
+    /// They all have it.
+    Forwarded {
+        /// Whose.
+        session: SessionId,
+        /// Packet Identifier that the client chose.
+        packet_id: PacketId,
+    },
+    /// What a shard of another node has sent to a shard of this one is stored up to here, and not taken again.
+    Mark {
+        /// The shard of this node.
+        own: u16,
+        /// The other node.
+        node: u64,
+        /// Its shard.
+        shard: u16,
+        /// Its start.
+        inc: u64,
+        /// Number of the last message.
+        upto: u64,
+    },
+    /// A QoS 2 message of another node has come to a shard, and is not taken again.
+    Guid {
+        /// The shard of this node.
+        own: u16,
+        /// The message's name among all nodes.
+        guid: [u8; 16],
+        /// For whom it came.
+        receivers: Receivers,
+    },
     /// The node's time has come to this.
     Time {
         /// Since the node's first start, counting only while it ran.
@@ -142,63 +184,6 @@ pub enum Record {
     },
     /// Everything about a session; what came before counts no more.
     Snapshot(Box<SnapshotRecord>),
-}
-
-/// A delivery of [`Record::Enqueue`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliveryRecord {
-    /// The message.
-    pub message: MessageId,
-    /// Its place in the order of deliveries of the session, from which its Packet Identifier follows. Of QoS 0: 0.
-    pub dseq: u64,
-    /// QoS of this delivery.
-    pub qos: QoS,
-    /// RETAIN flag of this delivery.
-    pub retain: bool,
-    /// Subscription Identifiers.
-    pub identifiers: Identifiers,
-    /// Priority of its queue.
-    pub priority: u8,
-    /// It may have been sent: the client was connected since.
-    pub sent: bool,
-    /// PUBREC has come.
-    pub released: bool,
-}
-
-/// A will of [`Record::Will`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WillRecord {
-    /// The message.
-    pub message: MessageId,
-    /// Message Expiry Interval in seconds.
-    pub message_expiry_interval: Option<u32>,
-    /// Will Delay Interval in seconds.
-    pub delay_interval: u32,
-}
-
-/// A whole session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotRecord {
-    /// Which.
-    pub session: SessionId,
-    /// Client Identifier.
-    pub client: String,
-    /// Name of its zone.
-    pub zone: String,
-    /// Session Expiry Interval in seconds.
-    pub expiry_interval: u32,
-    /// When its client went; none while it is connected.
-    pub detached: Option<Instant>,
-    /// The next delivery's place in the order.
-    pub next_dseq: u64,
-    /// Subscriptions.
-    pub subscriptions: Vec<(OwnedTopicFilter, SubscribeOptions, Option<NonZeroU32>)>,
-    /// What is in flight, then what waits, each in its order.
-    pub deliveries: Vec<DeliveryRecord>,
-    /// QoS 2 identifiers of the client.
-    pub qos2_in: Vec<PacketId>,
-    /// The will.
-    pub will: Option<WillRecord>,
 }
 
 /// A record that cannot be read. Its session is as if the record were missing.
@@ -229,6 +214,14 @@ const RETAIN: u8 = 14;
 const TIME: u8 = 15;
 const SNAPSHOT: u8 = 16;
 const READING: u8 = 17;
+const FORWARDING: u8 = 18;
+const FORWARDED: u8 = 19;
+const MARK: u8 = 20;
+const GUID: u8 = 21;
+
+const PLAIN: u8 = 0;
+const GROUP: u8 = 1;
+const RELEASED: u8 = 2;
 
 impl Record {
     /// Appends the record.
@@ -266,6 +259,25 @@ impl Record {
                     Some((message, expires)) => put.byte(1).number(message.0).number(expires.as_nanos()),
                 }
             }
+            Record::Forwarding { session, packet_id, guid } => {
+                put.tag(FORWARDING, *session).number(u64::from(packet_id.get())).guid(guid)
+            }
+            Record::Forwarded { session, packet_id } => put.tag(FORWARDED, *session).number(u64::from(packet_id.get())),
+            Record::Mark { own, node, shard, inc, upto } => put
+                .byte(MARK)
+                .number(u64::from(*own))
+                .number(*node)
+                .number(u64::from(*shard))
+                .number(*inc)
+                .number(*upto),
+            Record::Guid { own, guid, receivers } => {
+                put.byte(GUID).number(u64::from(*own)).guid(guid);
+                match receivers {
+                    Receivers::Plain => put.byte(PLAIN),
+                    Receivers::Group(name) => put.byte(GROUP).text(name),
+                    Receivers::Released => put.byte(RELEASED),
+                }
+            }
             Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
             Record::Snapshot(snapshot) => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
         };
@@ -286,6 +298,7 @@ impl Record {
 /// Writes fields of records.
 trait PutRecord {
     fn tag(&mut self, tag: u8, session: SessionId) -> &mut Self;
+    fn guid(&mut self, guid: &[u8; 16]) -> &mut Self;
     fn subscription(
         &mut self,
         filter: &OwnedTopicFilter,
@@ -300,6 +313,11 @@ trait PutRecord {
 impl PutRecord for Put<'_> {
     fn tag(&mut self, tag: u8, session: SessionId) -> &mut Self {
         self.byte(tag).number(session.0)
+    }
+
+    fn guid(&mut self, guid: &[u8; 16]) -> &mut Self {
+        self.0.extend_from_slice(guid);
+        self
     }
 
     fn subscription(
@@ -319,7 +337,8 @@ impl PutRecord for Put<'_> {
         let flags = delivery.qos as u8
             | u8::from(delivery.retain) << 2
             | u8::from(delivery.sent) << 3
-            | u8::from(delivery.released) << 4;
+            | u8::from(delivery.released) << 4
+            | u8::from(delivery.shared) << 5;
         self.number(delivery.message.0).number(delivery.dseq).byte(flags).byte(delivery.priority);
         let identifiers = delivery.identifiers.as_slice();
         self.number(identifiers.len() as u64);
@@ -360,6 +379,8 @@ impl PutRecord for Put<'_> {
 /// Reads fields of records.
 trait TakeRecord {
     fn record(&mut self) -> Result<Record, InvalidRecord>;
+    fn of_lanes(&mut self, tag: u8) -> Result<Record, InvalidRecord>;
+    fn guid(&mut self) -> Result<[u8; 16], InvalidRecord>;
     fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord>;
     fn packet_id(&mut self) -> Result<PacketId, InvalidRecord>;
     fn ack_kind(&mut self) -> Result<AckKind, InvalidRecord>;
@@ -383,6 +404,9 @@ impl TakeRecord for Take<'_> {
         if tag == TIME {
             return Ok(Record::Time { now: Instant::from_nanos(self.number()?) });
         }
+        if tag == MARK || tag == GUID {
+            return self.of_lanes(tag);
+        }
         let session = SessionId(self.number()?);
         Ok(match tag {
             CREATE => Record::Create { session, client: self.text()?.into(), zone: self.text()?.into() },
@@ -405,8 +429,32 @@ impl TakeRecord for Take<'_> {
             QOS2_REL => Record::Qos2Rel { session, packet_id: self.packet_id()? },
             WILL => Record::Will { session, will: self.will()? },
             SNAPSHOT => Record::Snapshot(Box::new(self.snapshot(session)?)),
+            FORWARDING => Record::Forwarding { session, packet_id: self.packet_id()?, guid: self.guid()? },
+            FORWARDED => Record::Forwarded { session, packet_id: self.packet_id()? },
             _ => return Err(InvalidRecord("an unknown kind")),
         })
+    }
+
+    fn of_lanes(&mut self, tag: u8) -> Result<Record, InvalidRecord> {
+        let own = self.number16()?;
+        if tag == MARK {
+            let (node, shard) = (self.number()?, self.number16()?);
+            return Ok(Record::Mark { own, node, shard, inc: self.number()?, upto: self.number()? });
+        }
+        let guid = self.guid()?;
+        let receivers = match self.byte()? {
+            PLAIN => Receivers::Plain,
+            GROUP => Receivers::Group(self.text()?.into()),
+            RELEASED => Receivers::Released,
+            _ => return Err(InvalidRecord("receivers of no known kind")),
+        };
+        Ok(Record::Guid { own, guid, receivers })
+    }
+
+    fn guid(&mut self) -> Result<[u8; 16], InvalidRecord> {
+        let (guid, rest) = self.0.split_first_chunk().ok_or(InvalidRecord("its end is missing"))?;
+        self.0 = rest;
+        Ok(*guid)
     }
 
     fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord> {
@@ -456,6 +504,7 @@ impl TakeRecord for Take<'_> {
             priority,
             sent: flags & 8 != 0,
             released: flags & 16 != 0,
+            shared: flags & 32 != 0,
         })
     }
 

@@ -36,6 +36,8 @@ pub struct Restoring {
     sent_before: u64,
     /// Sorted.
     qos2_in: Vec<u16>,
+    /// Those of them that went to other nodes.
+    forwards: Vec<RestoredForward>,
     will: Option<Box<Will>>,
     /// Segment of the log that it begins in.
     segment: u64,
@@ -66,10 +68,23 @@ pub struct Restored {
     pub detached: Option<Instant>,
     /// Subscriptions to which retained messages were on their way.
     pub readings: Vec<OwnedTopicFilter>,
+    /// What went to other nodes, by Packet Identifier.
+    pub forwards: Vec<RestoredForward>,
     /// Deliveries that the log has and the queue has no room for: they are to be recorded as dropped.
     pub given_up: Vec<u64>,
     /// The first segment of the log that it needs.
     pub segment: u64,
+}
+
+/// A QoS 2 message of the client that went to other nodes and is not released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoredForward {
+    /// Packet Identifier that the client chose.
+    pub packet_id: PacketId,
+    /// The message's name among all nodes.
+    pub guid: [u8; 16],
+    /// All of them have it.
+    pub confirmed: bool,
 }
 
 /// What a record refers to and is not there, because the log was damaged.
@@ -98,6 +113,7 @@ impl Restoring {
             next_dseq: 0,
             sent_before: 0,
             qos2_in: Vec::new(),
+            forwards: Vec::new(),
             will: None,
             segment,
         })
@@ -190,12 +206,24 @@ impl Restoring {
                 if let Ok(at) = self.qos2_in.binary_search(&packet_id.get()) {
                     self.qos2_in.remove(at);
                 }
+                self.forwards.retain(|forward| forward.packet_id != packet_id);
+            }
+            Record::Forwarding { packet_id, guid, .. } => {
+                self.forwards.retain(|forward| forward.packet_id != packet_id);
+                self.forwards.push(RestoredForward { packet_id, guid, confirmed: planted!(ForwardingNotRestored) });
+            }
+            Record::Forwarded { packet_id, .. } => {
+                let mut forwards = self.forwards.iter_mut();
+                let forward = forwards.find(|forward| forward.packet_id == packet_id).ok_or(Missing::Nothing)?;
+                forward.confirmed = true;
             }
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Create { .. }
             | Record::End { .. }
             | Record::Retain { .. }
             | Record::Time { .. }
+            | Record::Mark { .. }
+            | Record::Guid { .. }
             | Record::Snapshot(_) => unreachable!("these are not changes of a session that is there"),
         }
         Ok(())
@@ -217,6 +245,7 @@ impl Restoring {
             packet_id: Some(packet_id_of(record.dseq)),
             qos: record.qos,
             retain: record.retain,
+            shared: record.shared,
             again: false,
         };
         match self.position(record.dseq) {
@@ -326,8 +355,8 @@ impl Restoring {
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        let Restoring { id, zone, detached, segment, .. } = self;
-        Restored { id, session, zone, detached, readings, given_up, segment }
+        let Restoring { id, zone, detached, forwards, segment, .. } = self;
+        Restored { id, session, zone, detached, readings, forwards, given_up, segment }
     }
 }
 

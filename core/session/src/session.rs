@@ -116,6 +116,12 @@ impl Session {
         self.flow.as_ref().map_or(0, |flow| flow.inflight_len())
     }
 
+    /// QoS 1 messages that it got as a member of a shared group and that are not acknowledged, in order. When the session
+    /// ends, they are for other members (section 4.8.2).
+    pub fn unacknowledged_shared(&self) -> impl Iterator<Item = &Message> {
+        self.flow.iter().flat_map(|flow| flow.unacknowledged_shared())
+    }
+
     /// Those of them that were sent on this connection.
     #[must_use]
     pub fn outstanding(&self) -> usize {
@@ -173,9 +179,9 @@ impl Session {
                 }
             }
             Op::Unsubscribe { filter } => done(self.subscriptions.remove(filter.as_str()).is_some()),
-            Op::Enqueue { message, qos, retain, identifiers, priority } => {
+            Op::Enqueue { message, qos, retain, identifiers, priority, shared } => {
                 let flow = self.flow.get_or_insert_default();
-                let dropped = flow.enqueue(message, qos, retain, identifiers, priority, limits, given_up);
+                let dropped = flow.enqueue(message, qos, retain, identifiers, priority, shared, limits, given_up);
                 if dropped == Dropped::default() { Applied::Done } else { Applied::Dropped(dropped) }
             }
             Op::Ack { packet_id, kind } => match &mut self.flow {

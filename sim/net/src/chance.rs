@@ -24,6 +24,13 @@ impl Chance {
         low + ((u128::from(draw) * (u128::from(high - low) + 1)) >> 64) as u64
     }
 
+    /// Nanoseconds up to `tail_us`: seldom many, mostly few.
+    #[inline]
+    pub(crate) fn tail_nanos(&mut self, tail_us: u64) -> u64 {
+        // Half of them next to nothing, one of a thousand a thousandth of the most.
+        if tail_us == 0 { 0 } else { tail_us * 1_000 / self.between((1, 100_000)) }
+    }
+
     /// Whether something happens that does so `ppm` times in a million.
     #[inline]
     pub(crate) fn ppm(&mut self, ppm: u32) -> bool {

@@ -253,8 +253,13 @@ impl Conn {
 
     /// The end of every cut.
     pub(crate) fn heal(&self) {
+        self.heal_some([true; 2]);
+    }
+
+    /// The end of cuts of these directions.
+    pub(crate) fn heal_some(&self, directions: [bool; 2]) {
         let (mut state, time, now) = self.lock();
-        for direction in 0..2 {
+        for direction in (0..2).filter(|direction| directions[*direction]) {
             let [pipe, back] = state.pipes.get_disjoint_mut([direction, 1 - direction]).expect("two pipes");
             if !pipe.cut {
                 continue;
@@ -270,13 +275,12 @@ impl Conn {
         }
     }
 
-    /// Bytes a second each way; 0 for no limit.
-    pub(crate) fn set_bandwidth(&self, bytes_per_s: u64) {
+    /// Microseconds more, and bytes a second, of one direction; 0 for no limit.
+    pub(crate) fn set_speed(&self, direction: usize, slow_us: u64, bytes_per_s: u64) {
         let (mut state, time, now) = self.lock();
-        for pipe in &mut state.pipes {
-            let first = pipe.set_bandwidth(now, bytes_per_s);
-            pipe.reading.set(time, now, first);
-        }
+        let pipe = &mut state.pipes[direction];
+        let first = pipe.set_speed(now, slow_us, bytes_per_s);
+        pipe.reading.set(time, now, first);
     }
 
     /// Whether an end is still in use.

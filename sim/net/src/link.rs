@@ -26,6 +26,12 @@ pub struct LinkSpec {
     pub socket_bytes: usize,
     /// Milliseconds until a connection that nobody answers is given up.
     pub syn_timeout_ms: u64,
+    /// Some of it is under way up to so many microseconds more: little of it long, much of it a little.
+    pub tail_us: u64,
+    /// Of a million datagrams so many come twice.
+    pub dup_ppm: u32,
+    /// Bytes a second of each connection, each way, unless something else is set; 0 for no limit.
+    pub bytes_per_s: u64,
 }
 
 impl Default for LinkSpec {
@@ -37,6 +43,9 @@ impl Default for LinkSpec {
             chunk_bytes: (1_400, 1_400),
             socket_bytes: 64 << 10,
             syn_timeout_ms: 10_000,
+            tail_us: 0,
+            dup_ppm: 0,
+            bytes_per_s: 0,
         }
     }
 }
@@ -60,9 +69,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     cut: [bool; 2],
-    bandwidth: u64,
+    /// Microseconds more.
+    slow_us: [u64; 2],
+    /// Bytes a second; 0 for that of the link.
+    bandwidth: [u64; 2],
     /// Connections so far.
     count: u64,
+    /// Datagrams so far.
+    datagrams: u64,
     conns: Vec<Weak<Conn>>,
 }
 
@@ -100,7 +114,11 @@ impl Link {
         loop {
             let again = nanos(time) + wait;
             // Draws before anything that depends on the world: each attempt takes as many.
-            let [up, down, third] = [0, 1, 0].map(|direction| chance.between(spec.latency_us[direction]) * 1_000);
+            let slow_us = self.lock().slow_us;
+            let [up, down, third] = [0, 1, 0].map(|direction: usize| {
+                let tail = chance.tail_nanos(spec.tail_us);
+                (chance.between(spec.latency_us[direction]) + slow_us[direction]) * 1_000 + tail
+            });
             let lost = chance.ppm(spec.loss_ppm) || chance.ppm(spec.loss_ppm);
             until(time, (nanos(time) + up).min(end)).await;
             let listener = net.listener(to);
@@ -139,7 +157,9 @@ impl Link {
         let mut state = self.lock();
         state.conns.retain(|conn| conn.upgrade().is_some_and(|conn| conn.is_alive()));
         state.conns.push(Arc::downgrade(conn));
-        conn.set_bandwidth(state.bandwidth);
+        for direction in 0..2 {
+            conn.set_speed(direction, state.slow_us[direction], self.bandwidth(state.bandwidth[direction]));
+        }
         conn.cut(state.cut);
         self.net().enter(conn);
     }
@@ -166,7 +186,47 @@ impl Link {
 
     /// So many bytes a second each way; 0 for no limit.
     pub fn set_bandwidth(&self, bytes_per_s: u64) {
-        self.each(|state| state.bandwidth = bytes_per_s, |conn| conn.set_bandwidth(bytes_per_s));
+        for direction in 0..2 {
+            self.set_speed(direction, 0, bytes_per_s);
+        }
+    }
+
+    /// Cuts one direction off or heals it: 0 is away from who connects, 1 toward it.
+    pub fn set_cut(&self, direction: usize, cut: bool) {
+        let directions = [direction == 0, direction == 1];
+        let apply = |conn: &Conn| if cut { conn.cut(directions) } else { conn.heal_some(directions) };
+        self.each(|state| state.cut[direction] = cut, apply);
+    }
+
+    /// In one direction everything is under way for so much longer, with so many bytes a second; 0 for no limit.
+    pub fn set_speed(&self, direction: usize, slow_us: u64, bytes_per_s: u64) {
+        let bandwidth = self.bandwidth(bytes_per_s);
+        let change = |state: &mut State| {
+            (state.slow_us[direction], state.bandwidth[direction]) = (slow_us, bytes_per_s);
+        };
+        self.each(change, |conn| conn.set_speed(direction, slow_us, bandwidth));
+    }
+
+    fn bandwidth(&self, bytes_per_s: u64) -> u64 {
+        if bytes_per_s == 0 { self.shared.spec.bytes_per_s } else { bytes_per_s }
+    }
+
+    /// When each copy of a datagram arrives that is sent away now; none if it is lost.
+    pub(crate) fn datagram(&self, now: u64) -> impl Iterator<Item = u64> + use<> {
+        let Shared { spec, seed, .. } = &*self.shared;
+        let (number, cut, slow_us) = {
+            let mut state = self.lock();
+            state.datagrams += 1;
+            (state.datagrams, state.cut[0], state.slow_us[0])
+        };
+        let mut chance = Chance::new(seed.rotate_left(32), number, 0);
+        let (lost, twice) = (chance.ppm(spec.loss_ppm), chance.ppm(spec.dup_ppm));
+        let copies = if cut || lost { 0 } else { 1 + usize::from(twice) };
+        let spec = *spec;
+        (0..copies).map(move |_| {
+            let tail = chance.tail_nanos(spec.tail_us);
+            now + (chance.between(spec.latency_us[0]) + slow_us) * 1_000 + tail
+        })
     }
 }
 

@@ -13,8 +13,10 @@ use madsim::time::TimeHandle;
 
 use crate::chance::mix;
 use crate::conn::{Conn, Time};
+use crate::disk::Disk;
 use crate::link::{Link, LinkSpec};
 use crate::listener::Listening;
+use crate::udp::Port;
 
 /// What becomes of the connections of a node that is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -41,6 +43,8 @@ pub struct Net {
 struct State {
     on_kill: OnKill,
     listeners: BTreeMap<SocketAddr, Arc<Listening>>,
+    /// Where datagrams are waited for.
+    ports: BTreeMap<SocketAddr, Arc<Port>>,
     /// Where each address was bound last.
     homes: BTreeMap<IpAddr, NodeId>,
     /// Nodes that were killed and answer nothing.
@@ -51,9 +55,10 @@ struct State {
     conns_max: usize,
 }
 
-/// Adds the network to a runtime. Once, before anybody listens or connects.
+/// Adds the network, and the disks of nodes, to a runtime. Once, before anybody listens or connects.
 pub fn install(runtime: &Runtime) {
     runtime.add_simulator::<Net>();
+    runtime.add_simulator::<Disk>();
 }
 
 impl Simulator for Net {
@@ -72,6 +77,7 @@ impl Simulator for Net {
                 }
                 stays
             });
+            state.ports.retain(|_, port| port.node != id);
             if state.on_kill == OnKill::Silent {
                 state.dark.insert(id);
             }
@@ -124,10 +130,18 @@ impl Net {
         }
     }
 
-    /// Every connection breaks: all ends that are left get RST.
-    pub fn reset_all(&self) {
+    /// The same for those of a node that starts again.
+    pub fn end_silence_of(&self, node: NodeId) {
         let conns: Vec<_> = self.lock().conns.iter().filter_map(Weak::upgrade).collect();
-        for conn in conns {
+        for conn in conns.iter().filter(|conn| conn.nodes.contains(&node)) {
+            conn.end_silence();
+        }
+    }
+
+    /// Every connection breaks that a node has opened: all ends that are left get RST.
+    pub fn reset_from(&self, node: NodeId) {
+        let conns: Vec<_> = self.lock().conns.iter().filter_map(Weak::upgrade).collect();
+        for conn in conns.iter().filter(|conn| conn.nodes[0] == node) {
             conn.break_off();
         }
     }
@@ -149,9 +163,37 @@ impl Net {
         link
     }
 
-    /// Has the current node use this link to an address.
-    pub fn set_link_to(&self, to: IpAddr, link: Link) {
-        self.lock().links.insert((madsim::plugin::node(), to), link);
+    /// Has a node use this link to an address.
+    pub fn set_link(&self, from: NodeId, to: IpAddr, link: Link) {
+        self.lock().links.insert((from, to), link);
+    }
+
+    pub(crate) fn open_port(&self, mut address: SocketAddr, node: NodeId) -> io::Result<Arc<Port>> {
+        let mut state = self.lock();
+        if address.port() == 0 {
+            let is_free = |port: &u16| !state.ports.contains_key(&SocketAddr::new(address.ip(), *port));
+            let free = (FIRST_PORT..u16::MAX).find(is_free);
+            address.set_port(free.ok_or(io::ErrorKind::AddrInUse)?);
+        }
+        if state.ports.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let port = Arc::new(Port::new(address, node));
+        state.ports.insert(address, Arc::clone(&port));
+        state.homes.insert(address.ip(), node);
+        Ok(port)
+    }
+
+    pub(crate) fn close_port(&self, port: &Arc<Port>) {
+        let mut state = self.lock();
+        // After a kill somebody else may wait there.
+        if state.ports.get(&port.address).is_some_and(|other| Arc::ptr_eq(other, port)) {
+            state.ports.remove(&port.address);
+        }
+    }
+
+    pub(crate) fn port(&self, address: SocketAddr) -> Option<Arc<Port>> {
+        self.lock().ports.get(&address).cloned()
     }
 
     pub(crate) fn listen(&self, mut address: SocketAddr, node: NodeId) -> io::Result<Arc<Listening>> {

@@ -44,6 +44,8 @@ struct Piece {
 pub(crate) struct Pipe {
     spec: LinkSpec,
     latency_us: (u64, u64),
+    /// Microseconds more.
+    slow_us: u64,
     chance: Chance,
     bytes: VecDeque<u8>,
     /// Their lengths add up to `bytes`.
@@ -71,6 +73,7 @@ impl Pipe {
         Pipe {
             spec,
             latency_us: spec.latency_us[direction],
+            slow_us: 0,
             chance,
             bytes: VecDeque::new(),
             pieces: VecDeque::new(),
@@ -90,7 +93,8 @@ impl Pipe {
 
     /// How long a packet is under way, with what it takes to send it again if it is lost.
     fn delay(&mut self) -> u64 {
-        let mut delay = self.chance.between(self.latency_us) * 1_000;
+        let mut delay = (self.chance.between(self.latency_us) + self.slow_us) * 1_000;
+        delay += self.chance.tail_nanos(self.spec.tail_us);
         let mut losses = 0;
         while losses < LOSSES_MAX && self.chance.ppm(self.spec.loss_ppm) {
             delay += (self.spec.retransmit_ms * 1_000_000) << losses;
@@ -258,8 +262,8 @@ impl Pipe {
     }
 
     /// Another speed, also for what is under way; when the first of that arrives.
-    pub(crate) fn set_bandwidth(&mut self, now: u64, bytes_per_s: u64) -> u64 {
-        self.bandwidth = bytes_per_s;
+    pub(crate) fn set_speed(&mut self, now: u64, slow_us: u64, bytes_per_s: u64) -> u64 {
+        (self.slow_us, self.bandwidth) = (slow_us, bytes_per_s);
         (self.line_free, self.last) = (now, now);
         let late = |at: u64| at > now && at != NEVER;
         let mut first = NEVER;

@@ -2,17 +2,18 @@
 
 use core::time::Duration;
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, RequestId};
 use newtmq_mqtt::ReasonCode;
 
 use super::limits::CONTROL_BYTES;
+use super::publishes::OutPublish;
 use super::state::{Conn, State, TIMER_SLACK};
 use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx};
 use crate::report::Check;
 
-/// An answer is due after so long.
-const ANSWER: Duration = Duration::from_secs(15);
+/// An operator has an answer by then. What a command waits for follows no pace.
+const COMMAND: Duration = Duration::from_secs(15);
 
 impl State {
     pub(super) fn unexpected(&mut self, conn: ConnIx, what: &str, cx: &mut Cx<'_>) {
@@ -119,9 +120,73 @@ impl State {
         let small = c.max_packet_size.is_some_and(|size| size < 1024);
         // Clients that share a session do not know of each other's exchanges, which count toward its limit.
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
-        (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
+        let cluster = self.ways.exist() && self.is_sent_away(c);
+        cluster
+            || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
+    }
+
+    /// Reasons that have to do with other nodes: this one leaves, or a publisher before MQTT 5.0 cannot be told otherwise that
+    /// a target of its message was out of reach.
+    fn is_sent_away(&self, c: &Conn) -> bool {
+        let old = c.publishes.iter().filter(|publish| !publish.received).map(|publish| publish.at).min();
+        self.ways.is_leaving(c.node) || (!c.v5 && old.is_some_and(|sent| self.may_refuse(c.node, sent, self.now)))
+    }
+
+    /// Whether a publish that was sent then may be refused because of another node.
+    fn may_refuse(&self, node: u16, sent: Instant, now: Instant) -> bool {
+        // A member that nobody is any more gives no lease, and may be behind a partition for all that others know.
+        let no_lease = self.limits.strict && self.ways.had_lost_members(sent, now);
+        self.limits.lanes_narrow || no_lease || self.ways.was_alone(node, sent, now)
+    }
+
+    /// A publish was refused: a target was out of reach, or a limit was hit.
+    pub(super) fn judge_refused(&mut self, conn: u32, publish: &OutPublish, code: ReasonCode, cx: &mut Cx<'_>) {
+        if !self.ways.exist() || code != ReasonCode::QuotaExceeded {
+            return;
+        }
+        cx.owe(Check::Refused);
+        let c = self.conn(conn);
+        let of = &self.nodes[usize::from(c.node)];
+        if c.wild || of.pressed || of.lives.was_troubled(publish.at) || self.may_refuse(c.node, publish.at, cx.now) {
+            return;
+        }
+        let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
+        let message = format!(
+            "{}: its publish {name} was refused with {:#04x}, though every node was within reach",
+            self.who(conn),
+            code.code()
+        );
+        let story = Story::default()
+            .uid(publish.uid)
+            .client(c.client)
+            .conn(conn)
+            .when(publish.at, "PUBLISH was sent")
+            .when(cx.now, "it was refused");
+        cx.violated(Check::Refused, message, story);
+    }
+
+    /// An operator asks a node for something.
+    pub(super) fn asked(&mut self, node: u16, request: RequestId, cx: &mut Cx<'_>) {
+        cx.owe(Check::CommandAnswered);
+        self.commands.push((node, request, cx.now));
+    }
+
+    /// It has answered.
+    pub(super) fn answered(&mut self, request: RequestId) {
+        self.commands.retain(|(_, other, _)| *other != request);
+    }
+
+    /// At quiescence: commands without an answer.
+    pub(super) fn judge_commands(&mut self, cx: &mut Cx<'_>) {
+        for (node, request, at) in core::mem::take(&mut self.commands) {
+            if at + COMMAND + self.limits.late >= cx.now {
+                continue;
+            }
+            let message = format!("node {node} never answered the operator's request {}", request.0);
+            cx.violated(Check::CommandAnswered, message, Story::default().when(at, "it was asked"));
+        }
     }
 
     /// Whether the CONNECT may have come after `idle_timeout`, or to a node that had stopped.
@@ -136,19 +201,22 @@ impl State {
     }
 
     fn is_late(&self, since: Instant, now: Instant) -> bool {
-        since + ANSWER + self.limits.late < now
+        since + self.limits.answer + self.limits.late < now
     }
 
     #[cold]
     fn unanswered_connect(&mut self, conn: u32, what: &str, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
+        // A node without a leader serves its clients all the same.
+        let alone = self.ways.is_leaderless(c.node, Duration::ZERO, cx.now);
+        let check = if alone { Check::Degraded } else { Check::ConnectAnswered };
         let message = format!("{}: its connection {what} without CONNACK", self.who(conn));
         let story = Story::default()
             .client(c.client)
             .conn(conn)
             .when(c.connect_at, "CONNECT was sent")
             .when(cx.now, "there is no CONNACK");
-        cx.violated(Check::ConnectAnswered, message, story);
+        cx.violated(check, message, story);
     }
 
     /// At quiescence: open connections and what they wait for.
@@ -224,10 +292,19 @@ impl State {
         self.lane_slack() + held + self.limits.pace(c.sent_publishes, c.sent_bytes) + queued
     }
 
+    /// Since when an answer to what was sent at `at` is due. While another node is out of reach a publish may wait for it, and
+    /// what its client sent behind it.
+    fn due_since(&self, c: &Conn, at: Instant) -> Instant {
+        if c.sent_publishes > 0 && self.ways.exist() { at.max(self.ways.alone_until(c.node)) } else { at }
+    }
+
     fn judge_pings(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
         let slack = self.behind(c);
-        let Some(at) = c.pings.front().copied().filter(|at| self.is_late(*at + slack, cx.now)) else { return };
+        let Some(at) = c.pings.front().copied().filter(|at| self.is_late(self.due_since(c, *at) + slack, cx.now))
+        else {
+            return;
+        };
         let message = format!("{}: PINGREQ was never answered", self.who(conn));
         let story = Story::default().client(c.client).conn(conn).when(at, "PINGREQ was sent");
         cx.violated(Check::RequestAnswered, message, story.when(cx.now, "quiescence, no answer"));
@@ -239,7 +316,11 @@ impl State {
             return;
         }
         let slack = self.behind(c);
-        let Some(request) = c.requests.iter().find(|request| self.is_late(request.at + slack, cx.now)) else { return };
+        let Some(request) =
+            c.requests.iter().find(|request| self.is_late(self.due_since(c, request.at) + slack, cx.now))
+        else {
+            return;
+        };
         let what = if request.subscribe { "SUBSCRIBE" } else { "UNSUBSCRIBE" };
         let message = format!("{}: {what} with Packet Identifier {} was never answered", self.who(conn), request.pid);
         let filter = request.subs.first().map(|sub| self.subs[*sub as usize].filter);
@@ -259,7 +340,11 @@ impl State {
             return;
         }
         let slack = self.behind(c);
-        let Some(publish) = c.publishes.iter().find(|publish| self.is_late(publish.at + slack, cx.now)) else { return };
+        let Some(publish) =
+            c.publishes.iter().find(|publish| self.is_late(self.due_since(c, publish.at) + slack, cx.now))
+        else {
+            return;
+        };
         let what = if publish.received { "PUBREL" } else { "PUBLISH" };
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
         let message = format!("{}: {what} {name} with QoS {} was never answered", self.who(conn), publish.qos as u8);

@@ -174,12 +174,14 @@ impl State {
         let mut explained = Explained { all_as_published: true, ..Explained::default() };
         let mut since_old = None;
         // Once it is accepted, who gets it is decided, but for what is under way between shards.
-        let late = self.lane_slack() + self.nodes[usize::from(self.conn(message.conn).node)].paused;
+        let from = self.node_of_topic(message.topic);
         let until = match message.accepted.filter(|_| message.logical == 1) {
-            Some(accepted) => now.min(accepted + late),
+            Some(accepted) if self.ways.exist() => now.min(self.lanes(from).by(accepted)),
+            Some(accepted) => now.min(accepted + self.lane_slack() + self.nodes[usize::from(from)].paused),
             None => now,
         };
-        let lives = &self.nodes[usize::from(self.ids[id as usize].node)].lives;
+        let node = self.ids[id as usize].node;
+        let lives = &self.nodes[usize::from(node)].lives;
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -205,7 +207,8 @@ impl State {
                         least = least.min(if grant.acked.is_some() { qos } else { 0 });
                     }
                 }
-                if message.retain && sub.group.is_none() && grant.may_read() {
+                // What is retained stays at its publisher's node.
+                if message.retain && sub.group.is_none() && grant.may_read() && node == from {
                     // A reading that a stop interrupts begins anew.
                     explained.reads += 1 + lives.stops_since(grant.from);
                     explained.retained_qos |= mask;
@@ -330,7 +333,7 @@ impl State {
         };
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
-        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce {
+        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.were_parted(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -356,6 +359,12 @@ impl State {
         if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, facts.dup, (id, conn), cx);
         }
+    }
+
+    /// Whether the nodes of a message's publisher and of a session may have been apart since it was published.
+    pub(super) fn were_parted(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
+        self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
     }
 
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
@@ -411,17 +420,17 @@ impl State {
         let id = self.conn(conn).id;
         let key = (id, message.uid.publisher.0, message.topic, message.qos as u8 * 4 + facts.qos as u8);
         let new = Position { epoch, first: message.first, uid: message.uid };
-        match self.order.get_mut(&key) {
-            Some(last) if last.epoch == epoch => {
-                let known = *last;
-                if message.last < known.first {
+        match self.order.get(&key).copied() {
+            Some(known) if known.epoch == epoch => {
+                // A first copy that was lost when a node counted as down comes at the end of its exchange.
+                let late = || message.qos == QoS::ExactlyOnce && self.were_parted(message, id, cx.now);
+                if message.last < known.first && !late() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
-                    *last = new;
+                    self.order.insert(key, new);
                 }
             }
-            Some(last) => *last = new,
-            None => {
+            Some(_) | None => {
                 self.order.insert(key, new);
             }
         }

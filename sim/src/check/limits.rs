@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::scenario::{DurabilitySpec, Scenario};
+use crate::scenario::{Barrier, DurabilitySpec, Scenario};
 
 /// A piece is lost six times at most, each time for twice as long.
 const LOSSES_WORTH: u64 = (1 << 6) - 1;
@@ -46,6 +46,18 @@ pub(super) struct Limits {
     rate_limit: Option<u64>,
     /// How long a message may be under way between shards after its PUBACK; lags are added.
     pub(super) lane: Duration,
+    /// How long what one node says to another is on its way, there and back and a few times.
+    pub(super) links: Duration,
+    /// So long that a node may count as down for it.
+    pub(super) links_late: bool,
+    /// Everything is answered by then.
+    pub(super) answer: Duration,
+    /// A fault may be why a node counts as down for so long after it.
+    pub(super) reason: Duration,
+    /// Windows between nodes are so small that a publish may be refused for them.
+    pub(super) lanes_narrow: bool,
+    /// The strict barrier: without a lease of every member nothing is acknowledged.
+    pub(super) strict: bool,
     /// How long what is written may wait for a socket that is small. The broker closes then.
     pub(super) drain: Duration,
     /// `idle_timeout` is so short that a CONNECT may come too late.
@@ -70,8 +82,9 @@ impl Limits {
         let losses = if net.loss_ppm > 0 { 20 } else { 0 };
         let late_us = net.latency_us.end() * 2 + net.retransmit_ms * 1000 * losses;
         let hop_us = net.shard_delay_us.end() + net.work_delay_us;
-        let lane = if scenario.shards > 1 {
-            Duration::from_millis(50) + Duration::from_micros(hop_us * 8)
+        let links = if scenario.is_cluster() { links(scenario) } else { Duration::ZERO };
+        let lane = if scenario.shards > 1 || scenario.is_cluster() {
+            Duration::from_millis(50) + Duration::from_micros(hop_us * 8) + links
         } else {
             Duration::ZERO
         };
@@ -102,6 +115,12 @@ impl Limits {
             publish_limit: broker.publish_limit_per_s.map(u64::from).filter(|limit| *limit > 0),
             rate_limit: broker.rate_limit_bytes_per_s.filter(|limit| *limit > 0),
             lane,
+            links,
+            links_late: links > scenario.cluster.paced(LINKS_LATE),
+            answer: scenario.cluster.bound(ANSWER_FIXED, ANSWER),
+            reason: scenario.cluster.bound(REASON_FIXED, REASON),
+            lanes_narrow: lanes_narrow(scenario),
+            strict: scenario.cluster.barrier == Barrier::Strict,
             socket_bytes: net.socket_bytes.max(1),
             trip: Duration::from_micros(net.latency_us.end() + net.retransmit_ms * 1000 * losses.min(1) * LOSSES_WORTH),
             drain: if net.socket_bytes < 64 << 10 { CLOSE_TIMEOUT } else { Duration::ZERO },
@@ -128,6 +147,37 @@ impl Limits {
         wait(publishes, self.publish_limit).max(wait(bytes, self.rate_limit))
     }
 }
+
+/// How long what nodes say to each other is on its way, a few times there and back.
+fn links(scenario: &Scenario) -> Duration {
+    let net = &scenario.net.nodes;
+    let lost_us = if net.loss_ppm > 0 { scenario.net.retransmit_ms * 1_000 * LOSSES_WORTH } else { 0 };
+    Duration::from_micros((net.latency_us.end() + net.tail_us + lost_us) * 4)
+}
+
+/// Whether lanes are so narrow that a publish may be refused for that.
+fn lanes_narrow(scenario: &Scenario) -> bool {
+    let cluster = &scenario.cluster;
+    let few = |limit: Option<u32>| limit.is_some();
+    few(cluster.lane_window_messages)
+        || few(cluster.lane_window_bytes)
+        || few(cluster.lane_waiting_messages)
+        || few(cluster.lane_unstored_messages)
+        || cluster.ticket_max_ms.is_some()
+        || scenario.net.nodes.bytes_per_s > 0
+}
+
+/// Links so slow may count as down.
+const LINKS_LATE: Duration = Duration::from_secs(2);
+
+/// Everything is answered by then; of that an election takes as long at any pace.
+const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER_FIXED: Duration = Duration::from_secs(3);
+
+/// A peer that is silent counts as down after 8 s, and is held down for as long after failures in a row; and what was on its
+/// way when a fault ended takes its time.
+const REASON: Duration = Duration::from_secs(20);
+const REASON_FIXED: Duration = Duration::from_secs(4);
 
 /// Bytes of a packet beside topic, filters and payload, roughly.
 pub(super) const CONTROL_BYTES: u64 = 64;

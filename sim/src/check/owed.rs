@@ -13,7 +13,7 @@ use crate::report::Check;
 impl State {
     /// A message was accepted: certain subscribers are owed it.
     pub(super) fn owe_message(&mut self, uid: Uid, code: ReasonCode, cx: &mut Cx<'_>) {
-        let State { clients, topics, subs, ids, limits, conns, .. } = self;
+        let State { clients, topics, subs, ids, limits, conns, ways, .. } = self;
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
         if conns[message.conn as usize].as_deref().is_none_or(|c| c.wild) {
             return;
@@ -33,7 +33,16 @@ impl State {
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
-            if sub.group.is_some() || !sub.counts_for(conn, first, sent) || known.packet_max <= room {
+            if sub.group.is_some() || known.packet_max <= room {
+                continue;
+            }
+            let certain = if known.node == topic.node {
+                sub.counts_for(conn, first, sent)
+            } else {
+                let of_sub = |at| ways.is_certain((known.node, at), topic.node, (sent, accepted));
+                sub.certain.is_some_and(of_sub)
+            };
+            if !certain {
                 continue;
             }
             let own = message.id == *id;
@@ -112,6 +121,7 @@ impl State {
     /// The run is calm and had time to settle: what is owed by now is lost.
     pub(super) fn quiesce(&mut self, cx: &mut Cx<'_>) {
         self.judge_open(cx);
+        self.judge_commands(cx);
         self.judge_wills(cx);
         self.judge_retained(cx);
         for id in 0..self.ids.len() as u32 {

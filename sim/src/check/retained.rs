@@ -181,7 +181,8 @@ impl State {
         let Some(last) = register.last(&lanes).cloned() else { return };
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
-            if wanted(self, &self.subs[sub as usize]) {
+            let here = self.ids[id as usize].node == self.node_of_topic(topic);
+            if here && wanted(self, &self.subs[sub as usize]) {
                 self.judge_reader(topic, &last, id, sub, cx);
             }
         }

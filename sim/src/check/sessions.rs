@@ -12,6 +12,9 @@ use super::witness::{Cx, Story};
 use crate::history::{ClientIx, Closer, ConnIx, ConnectFacts, NameIx};
 use crate::report::Check;
 
+/// A node that has heard of no leader for so long is without a quorum, or near it.
+const ALONE: Duration = Duration::from_secs(3);
+
 impl State {
     pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
         if let Some(id) = self.id_numbers.get(&(node, name)) {
@@ -48,6 +51,9 @@ impl State {
     pub(super) fn connect(&mut self, conn: ConnIx, client: ClientIx, facts: &ConnectFacts, cx: &mut Cx<'_>) {
         cx.owe(Check::ConnectAnswered);
         let node = facts.node.0;
+        if self.ways.is_leaderless(node, ALONE, cx.now) {
+            cx.owe(Check::Degraded);
+        }
         let id = self.id_of(node, facts.client_id);
         let v5 = facts.version == ProtocolVersion::V5;
         let expiry = match (v5, facts.clean) {

@@ -35,6 +35,8 @@ impl State {
         for group in groups {
             let Some(message) = self.clients[uid.publisher.0 as usize].message(uid.number) else { return };
             let (sent, qos, expires, size) = (message.sent, message.qos, message.expiry_s.is_some(), message.size);
+            let accepted = message.accepted.unwrap_or(cx.now);
+            let from = self.node_of_topic(topic);
             let upgrade = self.limits.upgrade_qos;
             let mut sure = false;
             let mut all = true;
@@ -60,7 +62,9 @@ impl State {
                 let good = (connected || kept)
                     && fits
                     && effective > Some(QoS::AtMostOnce)
-                    && member.certain.is_some_and(|certain| certain < sent);
+                    && member
+                        .certain
+                        .is_some_and(|certain| self.ways.is_certain((id.node, certain), from, (sent, accepted)));
                 sure |= good;
                 all &= good;
             }
@@ -141,16 +145,35 @@ impl State {
                 debt.first = (id, conn, cx.now);
                 continue;
             }
-            if debt.count > logical && !self.may_redispatch(uid, first, id) {
+            if debt.count > logical && !self.may_redispatch(uid, first, (id, conn), cx.now) {
                 self.too_many(uid, group, first, (id, conn), cx);
             }
         }
     }
 
     /// Whether the first member may have lost the message before it acknowledged it.
-    fn may_redispatch(&mut self, uid: Uid, (id, conn, _): (u32, u32, Instant), other: u32) -> bool {
+    fn may_redispatch(
+        &mut self,
+        uid: Uid,
+        (id, conn, _): (u32, u32, Instant),
+        (other, later): (u32, u32),
+        now: Instant,
+    ) -> bool {
         if id == other {
             // Its own copies are another rule's.
+            return true;
+        }
+        let Some(message) = self.message(uid) else { return true };
+        let (topic, sent) = (message.topic, message.sent);
+        let (from, one, two) = (self.node_of_topic(topic), self.ids[id as usize].node, self.ids[other as usize].node);
+        if self.ways.exist()
+            && (self.ways.were_apart(from, one, sent, now) || self.ways.were_apart(from, two, sent, now))
+        {
+            // Whether the first one had it was not known.
+            return true;
+        }
+        // It was sent to the second one, whose connection the broker had given up before that one read it.
+        if self.conn(later).gone.is_some() {
             return true;
         }
         let epoch = self.ids[id as usize].epoch;
@@ -208,6 +231,8 @@ impl State {
                 // Wills of others take a place, too.
                 let behind = (known.matched + self.wills, known.matched_bytes);
                 let overflow = overflows(behind, self.limits.queue_len, self.limits.queue_bytes);
+                let until = accepted.unwrap_or(sent) + self.lane_slack();
+                excused |= self.ways.exist() && self.ways.was_split(sent, until);
                 let healthy = certain.is_some_and(|certain| certain < sent) && self.is_drained(id, cx.now) && !overflow;
                 excused |= !healthy;
                 if let Some(conn) = known.current {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use core::time::Duration;
-use newtmq_base::{HashSeed, Instant, LookupMap};
+use newtmq_base::{HashSeed, Instant, LookupMap, RequestId};
 use newtmq_mqtt::ReasonCode;
 
 use super::crashes::Lives;
@@ -13,6 +13,7 @@ use super::limits::Limits;
 use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
 use super::subscriptions::{Group, Request, Sub};
+use super::ways::Ways;
 use super::will::WillState;
 use super::witness::Cx;
 use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
@@ -41,6 +42,12 @@ pub(super) struct State {
     pub(super) ids: Vec<Id>,
     pub(super) id_numbers: LookupMap<(u16, NameIx), u32>,
     pub(super) nodes: Vec<Node>,
+    /// Between the nodes.
+    pub(super) ways: Ways,
+    /// What operators asked of nodes that have not answered, and when.
+    pub(super) commands: Vec<(u16, RequestId, Instant)>,
+    /// Time of the present event.
+    pub(super) now: Instant,
     pub(super) topics: Vec<Topic>,
     pub(super) subs: Vec<Sub>,
     pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
@@ -297,8 +304,12 @@ impl State {
             base: 1,
         };
         let seed = HashSeed::new(scenario.seed);
+        let limits = Limits::new(scenario);
         State {
-            limits: Limits::new(scenario),
+            ways: Ways::new(if scenario.is_cluster() { scenario.nodes } else { 0 }, limits.links),
+            limits,
+            commands: Vec::new(),
+            now: Instant::START,
             clients: scenario.clients.iter().map(client).collect(),
             conns: Vec::new(),
             open: BTreeSet::new(),
@@ -327,6 +338,7 @@ impl State {
     #[inline]
     pub(super) fn begin(&mut self, cx: &Cx<'_>) {
         self.sequence += 1;
+        self.now = cx.now;
         // Many at once: what they need from memory comes together.
         let due = self.aging.front().is_some_and(|(at, _)| *at + FORGET_AFTER + FORGET_EVERY < cx.now);
         if due || self.patient.front().is_some_and(|(at, _)| *at + PATIENCE + FORGET_EVERY < cx.now) {
@@ -384,6 +396,7 @@ impl State {
     }
 
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
+        self.fault_of_nodes(fault, cx.now);
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),
             Fault::Heal { client } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (false, None)),
@@ -423,7 +436,9 @@ impl State {
                 // What is not read is not heard either.
                 self.clients.iter_mut().for_each(|client| client.silent = None);
             }
-            Fault::ClockJump { .. } => {}
+            Fault::ClockJump { .. } | Fault::LinkCut { .. } | Fault::LinkHealed { .. } | Fault::LinkSlow { .. } => {}
+            // Nothing of what it had comes back.
+            Fault::Wipe { node } => self.rotten(node.0),
             Fault::DiskFull { node, on } => self.disk_trouble(node.0, cx.now, |lives| lives.full = on),
             Fault::DiskSlow { node, by_us } => self.disk_trouble(node.0, cx.now, |lives| lives.slow = by_us > 0),
             Fault::DiskFails { node } => self.disk_trouble(node.0, cx.now, |lives| lives.failed = true),
@@ -479,8 +494,18 @@ impl State {
     /// The way between the shards of a node.
     pub(super) fn lanes(&self, node: u16) -> Lanes {
         let slack = self.lane_slack();
-        let pauses = if slack.is_zero() { Vec::new() } else { self.nodes[usize::from(node)].pauses.clone() };
+        let mut pauses = if slack.is_zero() { Vec::new() } else { self.nodes[usize::from(node)].pauses.clone() };
+        if self.ways.exist() {
+            // What is between two nodes ends, or makes one count as down.
+            pauses.extend(self.ways.stalls().map(|(from, to)| (from, to.min(from + STALL_MAX))));
+            pauses.sort_unstable();
+        }
         Lanes { slack, pauses }
+    }
+
+    /// The node of a topic's publishers.
+    pub(super) fn node_of_topic(&self, topic: u32) -> u16 {
+        self.topics[topic as usize].node
     }
 
     /// How long a message may be on its way between shards after it was acknowledged, if nothing is paused.
@@ -509,6 +534,9 @@ impl Lanes {
         until
     }
 }
+
+/// What waits for another node is there, or given up, after so long.
+const STALL_MAX: Duration = Duration::from_secs(20);
 
 /// A message that everybody has is remembered for so long.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(10);

@@ -101,7 +101,8 @@ impl State {
             return *sub;
         }
         let sub = self.subs.len() as u32;
-        let node = self.ids[id as usize].node;
+        // A group has its members at any node of a cluster.
+        let node = if self.ways.exist() { 0 } else { self.ids[id as usize].node };
         let shared = TopicFilter::new(cx.text(filter)).is_ok_and(|parsed| parsed.share_group().is_some());
         let group = shared.then(|| {
             if let Some(group) = self.group_numbers.get(&(node, filter)) {
@@ -353,7 +354,7 @@ impl State {
     }
 
     pub(super) fn match_topic(&mut self, topic: u32, cx: &Cx<'_>) {
-        let State { topics, subs, ids, .. } = self;
+        let State { topics, subs, ids, ways, .. } = self;
         let topic = &mut topics[topic as usize];
         let new = topic.seen..subs.len();
         topic.seen = subs.len();
@@ -361,7 +362,7 @@ impl State {
         let before = topic.subs.len();
         for number in new {
             let sub = &subs[number];
-            if ids[sub.id as usize].node != topic.node {
+            if ids[sub.id as usize].node != topic.node && !ways.exist() {
                 continue;
             }
             if TopicFilter::new(cx.text(sub.filter)).is_ok_and(|filter| filter.matches(name)) {

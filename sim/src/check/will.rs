@@ -189,7 +189,11 @@ impl State {
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             let entry = &self.subs[sub as usize];
-            let Some(certain) = entry.certain.filter(|certain| *certain < end && entry.group.is_none()) else {
+            let (from, to) = (self.conn(conn).node, self.ids[id as usize].node);
+            let counts = |certain: &Instant| {
+                self.ways.is_certain((to, *certain), from, (end, latest)) || from == to && *certain < end
+            };
+            let Some(certain) = entry.certain.filter(|certain| counts(certain) && entry.group.is_none()) else {
                 continue;
             };
             // Of one that had to wait for its node every option of that time may count.

@@ -191,7 +191,15 @@ fn show(event: &Event, names: &Names) -> String {
         Event::Close { by, .. } => format!("close {by:?}"),
         Event::Wild { what, .. } => format!("wild {what}"),
         Event::Unexpected { what, .. } => format!("unexpected {what}"),
-        Event::Gone { .. } | Event::Fault(_) | Event::Calm | Event::Quiesce => format!("{event:?}"),
+        Event::Gone { .. }
+        | Event::Fault(_)
+        | Event::NodeUp { .. }
+        | Event::NodeDown { .. }
+        | Event::Cluster { .. }
+        | Event::Command { .. }
+        | Event::Answer { .. }
+        | Event::Calm
+        | Event::Quiesce => format!("{event:?}"),
     }
 }
 

@@ -24,6 +24,10 @@ pub(super) fn draw(
         client.name = format!("c{number}");
         client.id = format!("c{}", number % ids);
         client.node = source.below(scenario.nodes.into()) as u16;
+        if scenario.node_spec(client.node).witness {
+            // It takes no clients.
+            client.node = 0;
+        }
         // Two that both insist on one Client Identifier never come to rest.
         if ids < count {
             client.reconnect = None;
@@ -65,7 +69,11 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
         | Family::Hoppers
         | Family::Collisions
         | Family::Takeover
-        | Family::Durable => 2,
+        | Family::Durable
+        | Family::ClusterPartition
+        | Family::ClusterCrash
+        | Family::ClusterMember
+        | Family::ClusterLoad => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
     };
     match profile.size {
@@ -96,7 +104,11 @@ fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
         | Family::Limits
         | Family::Durable
         | Family::Misbehaving
-        | Family::Corners => count,
+        | Family::Corners
+        | Family::ClusterPartition
+        | Family::ClusterCrash
+        | Family::ClusterMember
+        | Family::ClusterLoad => count,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The steps of a scenario: who comes first, what happens then, and how everything is made well again. It follows what
 //! each step does to whom, so that the next one is possible.
 
+mod cluster;
 mod kind;
 mod plots;
 mod trials;
@@ -29,15 +30,18 @@ pub(super) fn draw(
         topics,
         source,
         clients: scenario.clients.iter().map(|spec| Tracked::new(&spec.id, spec.version)).collect(),
+        nodes: vec![Node::default(); usize::from(scenario.nodes)],
         scenario,
-        node: Node::default(),
+        at_node: 0,
         weights: [0; Kind::ALL.len()],
         at_ms: 0,
         busy_until_ms: 0,
         faults_end_ms: 0,
     };
     steps.weights = kind::weights(profile.family, steps.source);
-    if profile.family == Family::Corners {
+    if profile.family.is_cluster() {
+        steps.cluster();
+    } else if profile.family == Family::Corners {
         steps.plot();
         // Half of them are left as they are.
         if !steps.is_micro() || steps.source.coin() {
@@ -91,8 +95,8 @@ impl Tracked {
     }
 }
 
-/// What the steps so far did to the node.
-#[derive(Debug, Default)]
+/// What the steps so far did to a node.
+#[derive(Debug, Clone, Default)]
 struct Node {
     down: bool,
     lagging: Option<u16>,
@@ -110,7 +114,9 @@ struct Steps<'a> {
     source: &'a mut Source,
     scenario: &'a mut Scenario,
     clients: Vec<Tracked>,
-    node: Node,
+    nodes: Vec<Node>,
+    /// What is done to a node is done to this one.
+    at_node: u16,
     /// By [`Kind`].
     weights: [u32; Kind::ALL.len()],
     at_ms: u64,
@@ -126,6 +132,14 @@ impl Steps<'_> {
 
     fn act(&mut self, client: usize, act: Act) {
         self.push(Action::Client { client: ClientIx(client as u32), act });
+    }
+
+    fn node(&self) -> &Node {
+        &self.nodes[usize::from(self.at_node)]
+    }
+
+    fn node_mut(&mut self) -> &mut Node {
+        &mut self.nodes[usize::from(self.at_node)]
     }
 
     fn is_micro(&self) -> bool {
@@ -156,7 +170,11 @@ impl Steps<'_> {
                 | Family::Takeover
                 | Family::Durable
                 | Family::Misbehaving
-                | Family::Corners => self.source.percent(70),
+                | Family::Corners
+                | Family::ClusterPartition
+                | Family::ClusterCrash
+                | Family::ClusterMember
+                | Family::ClusterLoad => self.source.percent(70),
             };
             if receives {
                 self.carry_out(Kind::Subscribe, client);
@@ -206,16 +224,17 @@ impl Steps<'_> {
         self.carry_out(kind, client);
     }
 
-    /// Whether something can be done to this client, or to the node, whatever the client.
+    /// Whether something can be done to this client, or to its node.
     fn is_possible(&self, kind: Kind, client: usize) -> bool {
         let of = &self.clients[client];
+        let node = &self.nodes[usize::from(self.scenario.clients[client].node)];
         let works = of.up && !of.asleep;
         let stores = self.scenario.broker.durability.is_some();
         let fan_out = self.profile.family == Family::FanOut;
         let fan_in = self.profile.family == Family::FanIn;
         let publishes = if fan_out { client < 2 } else { client > 0 || !fan_in };
         match kind {
-            Kind::Connect => !of.up && !of.asleep && !self.node.down,
+            Kind::Connect => !of.up && !of.asleep && !node.down,
             Kind::Publish | Kind::Row | Kind::Burst => works && publishes,
             Kind::Unsubscribe => works && !of.filters.is_empty(),
             Kind::Disconnect | Kind::HangUp | Kind::Subscribe | Kind::Torn | Kind::Ping | Kind::Stray | Kind::Raw => {
@@ -233,26 +252,31 @@ impl Steps<'_> {
             Kind::Heal => of.cut,
             Kind::Bandwidth => !of.slow,
             Kind::Faster => of.slow,
-            Kind::Pause | Kind::Jump => !self.node.down,
-            Kind::Drift => !self.node.drifting && !self.node.down,
-            Kind::Lag => self.node.lagging.is_none() && self.scenario.shards > 1,
-            Kind::LagEnd => self.node.lagging.is_some(),
-            Kind::Crash | Kind::Shutdown => !self.node.down,
-            Kind::Restart => self.node.down,
-            Kind::Pressure => !self.node.short && !self.node.down,
-            Kind::PressureEnd => self.node.short,
-            Kind::PowerLoss => stores && !self.node.down,
-            Kind::Probe => stores && !self.node.down && works && publishes,
-            Kind::DiskFull => stores && !self.node.full && !self.node.down,
-            Kind::DiskRoom => self.node.full,
-            Kind::DiskSlow => stores && !self.node.slow,
-            Kind::DiskFast => self.node.slow,
-            Kind::DiskFails => stores && !self.node.failed && !self.node.down,
+            Kind::Pause | Kind::Jump => !node.down,
+            Kind::Drift => !node.drifting && !node.down,
+            Kind::Lag => node.lagging.is_none() && self.scenario.shards > 1,
+            Kind::LagEnd => node.lagging.is_some(),
+            Kind::Crash | Kind::Shutdown => !node.down,
+            Kind::Restart => node.down,
+            Kind::Pressure => !node.short && !node.down,
+            Kind::PressureEnd => node.short,
+            Kind::PowerLoss => stores && !node.down,
+            Kind::Probe => stores && !node.down && works && publishes,
+            Kind::DiskFull => stores && !node.full && !node.down,
+            Kind::DiskRoom => node.full,
+            Kind::DiskSlow => stores && !node.slow,
+            Kind::DiskFast => node.slow,
+            Kind::DiskFails => stores && !node.failed && !node.down,
             Kind::DiskRot => stores,
         }
     }
 
     fn carry_out(&mut self, kind: Kind, client: usize) {
+        self.at_node = self.scenario.clients[client].node;
+        self.carry_out_here(kind, client);
+    }
+
+    fn carry_out_here(&mut self, kind: Kind, client: usize) {
         let act = match kind {
             Kind::Connect => return self.connect(client),
             Kind::Disconnect => self.disconnect(client),
@@ -425,16 +449,12 @@ impl Steps<'_> {
 
     /// How many steps it takes at most.
     fn cost_of_making_well(&self) -> usize {
-        let node = [
-            self.node.down,
-            self.node.drifting,
-            self.node.lagging.is_some(),
-            self.node.short,
-            self.node.full,
-            self.node.slow,
-            self.node.failed,
-        ];
-        let node = node.into_iter().filter(|ill| *ill).count();
+        let of_node = |node: &Node| {
+            let ills =
+                [node.down, node.drifting, node.lagging.is_some(), node.short, node.full, node.slow, node.failed];
+            ills.into_iter().filter(|ill| *ill).count()
+        };
+        let node: usize = self.nodes.iter().map(of_node).sum();
         let clients: usize = self.clients.iter().map(Tracked::ills).sum();
         node + clients + self.clients.len()
     }
@@ -442,21 +462,9 @@ impl Steps<'_> {
     /// All faults end, and everybody that has a session comes back to read what it missed.
     fn make_well(&mut self) {
         self.at_ms = self.at_ms.max(self.busy_until_ms).max(self.faults_end_ms) + 10;
-        if self.node.failed && !self.node.down {
-            self.carry_out(Kind::Crash, 0);
-        }
-        let node = [
-            (self.node.full, Kind::DiskRoom),
-            (self.node.slow, Kind::DiskFast),
-            (self.node.down, Kind::Restart),
-            (self.node.lagging.is_some(), Kind::LagEnd),
-            (self.node.short, Kind::PressureEnd),
-        ];
-        for (_, kind) in node.into_iter().filter(|(ill, _)| *ill) {
-            self.carry_out(kind, 0);
-        }
-        if self.node.drifting {
-            self.drift(false);
+        for node in 0..self.scenario.nodes {
+            self.at_node = node;
+            self.make_node_well();
         }
         for client in 0..self.clients.len() {
             let of = &self.clients[client];
@@ -472,6 +480,26 @@ impl Steps<'_> {
             }
         }
         self.come_back();
+    }
+
+    fn make_node_well(&mut self) {
+        if self.node().failed && !self.node().down {
+            self.carry_out_here(Kind::Crash, 0);
+        }
+        let node = self.node();
+        let ills = [
+            (node.full, Kind::DiskRoom),
+            (node.slow, Kind::DiskFast),
+            (node.down, Kind::Restart),
+            (node.lagging.is_some(), Kind::LagEnd),
+            (node.short, Kind::PressureEnd),
+        ];
+        for (_, kind) in ills.into_iter().filter(|(ill, _)| *ill) {
+            self.carry_out_here(kind, 0);
+        }
+        if self.node().drifting {
+            self.drift(false);
+        }
     }
 
     /// Of those with one Client Identifier the one that is there, else the last.

@@ -9,8 +9,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::{
-    ArbOptions, Family, Profile, STEPS_MAX_MICRO, Size, Source, StepOptions, arb_scenario, arb_steps, scenario,
-    scenario_from,
+    ArbOptions, Family, Profile, STEPS_MAX_CLUSTER, STEPS_MAX_MICRO, Size, Source, StepOptions, arb_scenario,
+    arb_steps, scenario, scenario_from,
 };
 use crate::scenario::{Act, Action, Scenario, WorldAction};
 
@@ -33,8 +33,9 @@ fn every_scenario_is_valid() {
 fn assert_valid(profile: Profile, scenario: &Scenario) {
     let what = || format!("{profile:?} {scenario:#?}");
     assert!(scenario.steps.is_sorted_by_key(|step| step.at_ms), "{}", what());
+    let most = if profile.family.is_cluster() { STEPS_MAX_CLUSTER } else { STEPS_MAX_MICRO };
     if profile.size == Size::Micro {
-        assert!(scenario.steps.len() <= STEPS_MAX_MICRO && scenario.clients.len() <= 6, "{}", what());
+        assert!(scenario.steps.len() <= most && scenario.clients.len() <= 6, "{}", what());
     } else {
         let end_ms = scenario.steps.last().unwrap().at_ms;
         assert!((60_000..400_000).contains(&end_ms) && scenario.clients.len() <= 100, "{}", what());
@@ -134,8 +135,22 @@ fn faults_are_over_at_the_end() {
                     Action::Client { client, act: Act::SetReading(on) } => (format!("{client:?} reads"), !on),
                     Action::World(WorldAction::Cut { client, .. }) => (format!("{client:?} cut"), true),
                     Action::World(WorldAction::Heal { client }) => (format!("{client:?} cut"), false),
-                    Action::World(WorldAction::Crash { .. } | WorldAction::Shutdown { .. }) => ("down".into(), true),
-                    Action::World(WorldAction::Restart { .. }) => ("down".into(), false),
+                    Action::World(WorldAction::Crash { node, .. } | WorldAction::Shutdown { node }) => {
+                        (format!("{node} down"), true)
+                    }
+                    Action::World(WorldAction::Restart { node }) => (format!("{node} down"), false),
+                    Action::World(WorldAction::CutLink { from, to }) => (format!("cut {from} {to}"), true),
+                    Action::World(WorldAction::HealLink { from, to }) => (format!("cut {from} {to}"), false),
+                    Action::World(
+                        WorldAction::Partition { .. } | WorldAction::Isolate { .. } | WorldAction::Flap { .. },
+                    ) => ("cut".into(), true),
+                    Action::World(WorldAction::HealLinks) => {
+                        ills.retain(|what: &String, _| !what.starts_with("cut"));
+                        continue;
+                    }
+                    Action::World(WorldAction::SlowLink { from, to, by_us, bytes_per_s }) => {
+                        (format!("{from} to {to} slow"), *by_us + *bytes_per_s > 0)
+                    }
                     _ => continue,
                 };
                 ills.insert(what, ill);

@@ -27,7 +27,11 @@ impl Topics {
             | Family::Takeover
             | Family::Durable
             | Family::Misbehaving
-            | Family::Corners => source.between(1, 6),
+            | Family::Corners
+            | Family::ClusterPartition
+            | Family::ClusterCrash
+            | Family::ClusterMember
+            | Family::ClusterLoad => source.between(1, 6),
         };
         let mut names: Vec<String> = Vec::new();
         for _ in 0..count {

@@ -29,19 +29,29 @@ pub(super) struct Features {
 /// Chooses them, and all of the scenario that is no client and no step.
 pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenario) -> Features {
     let is = |family| profile.family == family;
-    scenario.shards = source.between(1, 4) as u16;
+    scenario.shards = source.between(1, if profile.family.is_cluster() { 3 } else { 4 }) as u16;
+    if profile.family.is_cluster() {
+        super::cluster::draw(profile, source, scenario);
+    }
     scenario.settle_ms = if profile.size == Size::Full { 120_000 } else { 30_000 };
+    if scenario.cluster.pace_percent.is_some() {
+        scenario.settle_ms = QUICK_SETTLE_MS;
+        scenario.broker.max_publisher_hold_ms = Some(QUICK_HOLD_MS);
+    }
     // What is to happen in the corners has its times, so that mostly nothing else is slow.
     scenario.net = if is(Family::Corners) && source.percent(70) { between_shards(source) } else { net(source) };
-    if is(Family::Limits) || (!is(Family::Corners) && source.percent(25)) {
-        scenario.broker = limits(is(Family::Limits), 3 * worst_delay_us(&scenario.net) / 1_000, source);
+    let limited = if profile.family.is_cluster() { 10 } else { 25 };
+    if is(Family::Limits) || (!is(Family::Corners) && source.percent(limited)) {
+        let limits = limits(is(Family::Limits), 3 * worst_delay_us(&scenario.net) / 1_000, source);
+        let held = scenario.broker.max_publisher_hold_ms;
+        scenario.broker = BrokerSpec { max_publisher_hold_ms: limits.max_publisher_hold_ms.or(held), ..limits };
     }
     if source.coin() {
         let strategies =
             [SharedStrategy::Random, SharedStrategy::RoundRobin, SharedStrategy::Sticky, SharedStrategy::Hash];
         scenario.broker.shared_subscription_strategy = Some(*source.pick(&strategies));
     }
-    if is(Family::Durable) || is(Family::Mixed) && source.percent(20) {
+    if is(Family::Durable) || is(Family::Mixed) && source.percent(20) || profile.family.is_cluster() && source.coin() {
         store(source, scenario);
     }
     let percent = |likely: bool, often: u64, source: &mut Source| {
@@ -68,7 +78,8 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
         receive_maximum: is(Family::Limits) || source.coin(),
         packet_size: source.percent(if is(Family::Limits) { 50 } else { 20 }),
         ack_delay: source.coin(),
-        wills_percent: percent(is(Family::Wills), 50, source),
+        // Wills of a cluster's nodes come with its sessions.
+        wills_percent: if profile.family.is_cluster() { 0 } else { percent(is(Family::Wills), 50, source) },
         reconnect: source.percent(30),
         options: source.coin(),
         shared_percent: percent(is(Family::Shared), 50, source),
@@ -82,6 +93,11 @@ fn qos(source: &mut Source) -> [u32; 3] {
     let weights = [weight(8), weight(32), weight(32)];
     if weights == [0; 3] { [1, 2, 2] } else { weights }
 }
+
+/// Routes have healed by then, and a little more has passed.
+const QUICK_SETTLE_MS: u64 = 8_000;
+/// As much shorter than usual as all else.
+const QUICK_HOLD_MS: u64 = 2_500;
 
 /// Long enough for every scenario with a store.
 pub(super) const LONG_SESSION_S: u32 = 600;

@@ -27,7 +27,7 @@ pub(crate) fn write(scenario: &Scenario, report: &Report) -> String {
         if i > 0 {
             out.push_str(",\n");
         }
-        row(&mut out, stamped, last);
+        row(&mut out, &words, stamped, last);
         last = stamped.at.as_nanos();
     }
     out.push_str("\n]}");
@@ -133,7 +133,7 @@ fn codes(report: &Report) -> BTreeMap<String, &'static str> {
 }
 
 /// One event: its kind, nanoseconds since the one before, then its fields. -1 stands for none.
-fn row(out: &mut String, stamped: &Stamped, last: u64) {
+fn row(out: &mut String, words: &Words<'_>, stamped: &Stamped, last: u64) {
     let step = stamped.at.as_nanos() - last;
     let back = |sent: newtmq_base::Instant| stamped.at.as_nanos().saturating_sub(sent.as_nanos());
     let put = match &stamped.event {
@@ -189,6 +189,17 @@ fn row(out: &mut String, stamped: &Stamped, last: u64) {
         Event::Wild { conn, what } => write!(out, "[17,{step},{},{}]", conn.0, quoted(what)),
         Event::Unexpected { conn, what } => write!(out, "[18,{step},{},{}]", conn.0, quoted(what)),
         Event::Fault(of) => write!(out, "[19,{step},{}]", fault(of)),
+        Event::NodeUp { node, id, incarnation, address } => {
+            write!(out, "[23,{step},{},{},{},\"{address}\"]", node.0, id.0, incarnation.0)
+        }
+        Event::NodeDown { node } => write!(out, "[24,{step},{}]", node.0),
+        Event::Cluster { node, event } => write!(out, "[25,{step},{},{}]", node.0, quoted(&words.cluster(event))),
+        Event::Command { node, request, command } => {
+            write!(out, "[26,{step},{},{},{}]", node.0, request.0, quoted(&crate::words::command(command)))
+        }
+        Event::Answer { node, request, answer } => {
+            write!(out, "[27,{step},{},{},{}]", node.0, request.0, quoted(&words.answer(answer)))
+        }
         Event::Calm => write!(out, "[20,{step}]"),
         Event::Quiesce => write!(out, "[21,{step}]"),
     };
@@ -242,6 +253,12 @@ fn fault(fault: &Fault) -> String {
         Fault::DiskFails { node } => format!("\"disk_fails\",1,{}", node.0),
         Fault::DiskRot { node } => format!("\"disk_rot\",1,{}", node.0),
         Fault::MemoryPressure { node, level } => format!("\"memory\",1,{},{level}", node.0),
+        Fault::LinkCut { from, to } => format!("\"link_cut\",1,{},{}", from.0, to.0),
+        Fault::LinkHealed { from, to } => format!("\"link_healed\",1,{},{}", from.0, to.0),
+        Fault::LinkSlow { from, to, by_us, bytes_per_s } => {
+            format!("\"link_slow\",1,{},{},{by_us},{bytes_per_s}", from.0, to.0)
+        }
+        Fault::Wipe { node } => format!("\"wipe\",1,{}", node.0),
     }
 }
 

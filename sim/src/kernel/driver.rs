@@ -205,15 +205,20 @@ impl World<'_, '_> {
         }
     }
 
-    fn control_input(&mut self, node: u16, input: ControlInput) {
+    pub(super) fn control_input(&mut self, node: u16, input: ControlInput<'_>) {
         let now = self.queue.now();
         let of = &mut self.nodes[usize::from(node)];
         let (shown, side) = (of.clock.at(now), of.control_side());
         let control = of.control.as_mut().expect("a node that is up has a control plane");
         let mut outputs = core::mem::take(&mut self.control_outputs);
         control.handle(shown, input, &mut outputs);
-        for ControlOutput::Shard { to, message } in outputs.drain(..) {
-            self.say(node, side, usize::from(to.0), Letter::FromControl(message));
+        for output in outputs.drain(..) {
+            match output {
+                ControlOutput::Shard { to, message } => {
+                    self.say(node, side, usize::from(to.0), Letter::FromControl(message));
+                }
+                ControlOutput::Cluster(output) => self.obey_cluster(node, output),
+            }
         }
         self.control_outputs = outputs;
         self.arm_control(node);

@@ -22,6 +22,8 @@ const SILENCE_STEP: Duration = Duration::from_micros(9_973);
 const LEAVE_S_MAX: u64 = 24 * 3600;
 /// Longer than any hold, stall or close takes.
 const LEAVE_S: u64 = 60;
+/// Where nodes talk all the time it is looked for so often.
+const LEAVE_STEP: Duration = Duration::from_millis(500);
 
 impl World<'_, '_> {
     /// Looks at everything once more, and lets everybody go.
@@ -37,7 +39,15 @@ impl World<'_, '_> {
         self.look_at_all();
         self.look_at_quiet_nodes();
         self.everybody_leaves();
-        self.advance(Duration::from_secs(LEAVE_S));
+        if self.scenario.is_cluster() {
+            // Nodes talk all the time: no longer than something is left.
+            let until = self.queue.now() + Duration::from_secs(LEAVE_S);
+            while self.is_something_left() && self.queue.now() < until {
+                self.advance(LEAVE_STEP);
+            }
+        } else {
+            self.advance(Duration::from_secs(LEAVE_S));
+        }
         for _ in 0..LEAVE_S_MAX / LEAVE_S {
             if self.nodes.iter().all(|node| node.connections == 0) {
                 break;
@@ -50,8 +60,8 @@ impl World<'_, '_> {
         if self.nodes.iter().any(|node| node.connections > 0) {
             return;
         }
-        if !self.config.sys_interval.is_zero() {
-            // It would tell about itself for ever.
+        if !self.config.sys_interval.is_zero() || self.scenario.is_cluster() {
+            // It would tell about itself for ever; nodes talk to each other for ever.
             return;
         }
         // Longer than any Session Expiry Interval but "never".
@@ -108,11 +118,18 @@ impl World<'_, '_> {
             let shards: Vec<_> = of.shards.iter().map(|part| part.shard.view()).collect();
             let control = of.control.as_ref().expect("just asked");
             let mut found: Vec<_> = whitebox::shares(&shards, control, &self.config);
-            found.extend(whitebox::routes(&shards));
-            self.observer.findings.obligations.count(Check::Routes, shards.len() as u64);
+            if !self.scenario.is_cluster() {
+                let alone = whitebox::NodeShards { ix: node, id: of.id(), shards };
+                let routes = whitebox::routes(&[alone], &std::collections::BTreeSet::new(), false);
+                found.extend(routes.into_iter().map(|(check, _, what)| (check, what)));
+                self.observer.findings.obligations.count(Check::Routes, of.shards.len() as u64);
+            }
             for (check, what) in found {
                 self.found(check, node, 0, what);
             }
+        }
+        if quiet && self.scenario.is_cluster() {
+            self.look_at_quiet_cluster();
         }
     }
 
@@ -138,6 +155,14 @@ impl World<'_, '_> {
                 self.links[at as usize] = None;
             }
         }
+    }
+
+    /// Connections, or what they leave for a while.
+    fn is_something_left(&self) -> bool {
+        let up = self.nodes.iter().filter(|node| node.state == State::Up);
+        let mut shards = up.flat_map(|node| node.shards.iter());
+        self.nodes.iter().any(|node| node.connections > 0)
+            || shards.any(|part| !whitebox::leaks(part.shard.view()).is_empty())
     }
 
     fn look_for_leaks(&mut self) {

@@ -12,7 +12,7 @@ use super::pipe::What;
 use super::queue::{Command, Happening};
 use super::{World, purpose};
 use crate::draw::Stream;
-use crate::history::{ClientIx, Fault, NodeIx};
+use crate::history::{ClientIx, Event, Fault, NodeIx};
 use crate::report::Check;
 use crate::scenario::{Acks, Act, WorldAction};
 
@@ -21,6 +21,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl World<'_, '_> {
     pub(super) fn do_to_world(&mut self, action: &WorldAction) {
+        #[allow(clippy::wildcard_enum_match_arm)] // the last ones are those of clusters
         match *action {
             WorldAction::Cut { client, to_server, to_client } => self.cut(client, to_server, to_client),
             WorldAction::Heal { client } => self.heal(client),
@@ -50,6 +51,7 @@ impl World<'_, '_> {
             WorldAction::Restart { node } => self.restart(node),
             WorldAction::Shutdown { node } => self.shut_down(node),
             WorldAction::MemoryPressure { node, level } => self.set_pressure(node, level.min(2)),
+            _ => self.do_to_cluster(action),
         }
     }
 
@@ -57,7 +59,7 @@ impl World<'_, '_> {
     pub(super) fn fault(&mut self, fault: Fault) {
         let now = self.queue.now();
         if !self.over {
-            self.observer.event(now, &crate::history::Event::Fault(fault));
+            self.observer.event(now, &Event::Fault(fault));
         }
     }
 
@@ -175,18 +177,23 @@ impl World<'_, '_> {
         if of.state != State::Down {
             let name = u64::from(node) << 48 | u64::from(of.start);
             self.fault(Fault::Crash { node: NodeIx(node), power_loss });
-            self.take_down(node, true);
+            self.take_down(node, Some(power_loss));
             // A disk that has failed to sync need not have what was written.
-            let lost = power_loss || self.nodes[usize::from(node)].disk.borrow().sync_fails;
+            let of = &mut self.nodes[usize::from(node)];
+            let lost = power_loss || of.disk.borrow().sync_fails;
             if lost {
                 let mut chance = Stream::new(self.scenario.seed, purpose::DISK, name | 1 << 40);
-                self.nodes[usize::from(node)].disk.borrow_mut().lose_power(&mut chance);
+                of.disk.borrow_mut().lose_power(&mut chance);
+                of.records.stop(Some(&mut chance));
+            } else {
+                of.records.stop(None);
             }
         }
     }
 
-    /// The node is gone. Its connections break, or nobody is told, by chance if it crashes.
-    fn take_down(&mut self, node: u16, crash: bool) {
+    /// The node is gone. Its connections break, or nobody is told, by chance if it crashes. A crash is one of its power, or
+    /// not.
+    fn take_down(&mut self, node: u16, crash: Option<bool>) {
         for at in 0..self.links.len() as u32 {
             let Some(link) = self.links[at as usize].as_deref_mut() else { continue };
             if link.node != node || link.server != ServerEnd::Open {
@@ -194,7 +201,7 @@ impl World<'_, '_> {
             }
             link.server = ServerEnd::Lost;
             link.moving = None;
-            if (!crash || link.chance.chance_ppm(500_000)) && link.client_end != ClientEnd::Gone {
+            if (crash.is_none() || link.chance.chance_ppm(500_000)) && link.client_end != ClientEnd::Gone {
                 link.server = ServerEnd::Closed;
                 self.send_to_client(at, What::Rst);
             }
@@ -203,6 +210,10 @@ impl World<'_, '_> {
         // What waited for the end of a pause finds nobody.
         self.resume(node);
         self.nodes[usize::from(node)].forget();
+        self.mesh.stopped(&mut self.queue, node, crash);
+        if self.scenario.is_cluster() {
+            self.tell(&Event::NodeDown { node: NodeIx(node) });
+        }
     }
 
     fn restart(&mut self, node: u16) {
@@ -214,7 +225,7 @@ impl World<'_, '_> {
         }
     }
 
-    fn boot(&mut self, node: u16) {
+    pub(super) fn boot(&mut self, node: u16) {
         self.start(node);
         self.fault(Fault::Restart { node: NodeIx(node) });
     }
@@ -222,7 +233,10 @@ impl World<'_, '_> {
     /// A node starts with what its store holds.
     pub(super) fn start(&mut self, node: u16) {
         let now = self.queue.now();
-        let replay = self.nodes[usize::from(node)].boot(now, self.scenario.seed, self.shards, &self.config);
+        self.nodes[usize::from(node)].begin();
+        let moved = self.mesh.started(node);
+        let (seed, cluster) = (self.scenario.seed, self.cluster_boot(node));
+        let replay = self.nodes[usize::from(node)].boot(now, seed, self.shards, &self.config, cluster);
         if core::mem::take(&mut self.nodes[usize::from(node)].disk.borrow_mut().cut_short) {
             let what = "what was stored for good was cut off as if its write had not come to an end".to_owned();
             self.found(Check::Stored, node, 0, what);
@@ -230,6 +244,9 @@ impl World<'_, '_> {
         self.arm_control(node);
         if let Some(replay) = replay {
             self.hand_out(node, replay);
+        }
+        if self.scenario.is_cluster() {
+            self.cluster_started(node, moved);
         }
     }
 
@@ -266,7 +283,8 @@ impl World<'_, '_> {
 
     pub(super) fn on_stopped(&mut self, node: u16) {
         let State::Stopping { restart } = self.nodes[usize::from(node)].state else { return };
-        self.take_down(node, false);
+        self.take_down(node, None);
+        self.nodes[usize::from(node)].records.stop(None);
         if restart {
             self.boot(node);
         }
@@ -311,6 +329,7 @@ impl World<'_, '_> {
                 self.act(client, &act);
             }
         }
+        self.calm_links();
         for node in 0..self.nodes.len() as u16 {
             for shard in 0..self.nodes[usize::from(node)].shards.len() as u16 {
                 self.set_lag(node, shard, 0);

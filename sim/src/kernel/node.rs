@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 
 use newtmq_base::{Incarnation, Instant, NodeId, SEED_BYTES, ShardId};
 use newtmq_node::{
-    Boot, Control, ControlBoot, Durability, FromControl, PlaceMessage, Replay, Shard, ShardConfig, ToControl,
+    Boot, ClusterBoot, Control, ControlBoot, Durability, FromControl, PlaceMessage, Replay, Shard, ShardConfig,
+    ToControl,
 };
 
 use super::clock::Clock;
 use super::disk::SharedDisk;
 use super::purpose;
+use super::records::Records;
 use super::store::Store;
 use crate::draw::Stream;
 use crate::scenario::NetSpec;
@@ -39,10 +41,24 @@ pub(super) struct Node {
     pub(super) waiting: Vec<super::queue::Happening>,
     /// Counts its starts, from 1.
     pub(super) start: u32,
+    /// Counts those since its disk was empty.
+    pub(super) incarnation: u32,
+    /// How often it has lost its disk.
+    pub(super) wiped: u32,
+    /// What it was when it ran last.
+    pub(super) last_id: NodeId,
+    /// It has no clients.
+    pub(super) witness: bool,
     pub(super) clock: Clock,
     /// Survives it.
     pub(super) disk: SharedDisk,
     pub(super) store: Option<Store>,
+    /// What it has stored of its cluster. Survives it, too.
+    pub(super) records: Records,
+    /// A sync of those is not waited for by anybody.
+    pub(super) lazy: bool,
+    /// How long those syncs take.
+    pub(super) chance: Stream,
     pub(super) shards: Vec<Part>,
     pub(super) control: Option<Control>,
     pub(super) control_armed: Instant,
@@ -95,16 +111,23 @@ pub(super) enum Letter {
 
 impl Node {
     /// A node that has not started.
-    pub(super) fn new(ix: u16) -> Node {
+    pub(super) fn new(ix: u16, seed: u64, witness: bool) -> Node {
         Node {
             ix,
             state: State::Down,
             paused_until: None,
             waiting: Vec::new(),
             start: 0,
+            incarnation: 0,
+            wiped: 0,
+            last_id: id_of(ix, 0),
+            witness,
             clock: Clock::new(),
             disk: SharedDisk::default(),
             store: None,
+            records: Records::default(),
+            lazy: false,
+            chance: Stream::new(seed, purpose::RECORDS, u64::from(ix)),
             shards: Vec::new(),
             control: None,
             control_armed: Instant::NEVER,
@@ -116,10 +139,30 @@ impl Node {
         }
     }
 
-    /// Starts it, with nothing in its memory; what its store holds, if it has one.
-    pub(super) fn boot(&mut self, now: Instant, seed: u64, shards: u16, config: &ShardConfig) -> Option<Replay> {
+    /// It is about to start.
+    pub(super) fn begin(&mut self) {
         self.start += 1;
+        self.incarnation += 1;
+        self.last_id = self.id();
         self.state = State::Up;
+    }
+
+    /// Who it is for others.
+    pub(super) fn id(&self) -> NodeId {
+        id_of(self.ix, self.wiped)
+    }
+
+    /// Starts it, with nothing in its memory; what its store holds, if it has one.
+    pub(super) fn boot(
+        &mut self,
+        now: Instant,
+        seed: u64,
+        shards: u16,
+        config: &ShardConfig,
+        cluster: Option<Box<ClusterBoot>>,
+    ) -> Option<Replay> {
+        let (node, incarnation) = (self.id(), Incarnation(u64::from(self.incarnation)));
+        let clustered = cluster.is_some();
         let name = |of: u16| u64::from(self.ix) << 48 | u64::from(of) << 32 | u64::from(self.start);
         // Whoever starts it has seen to its disk.
         self.disk.borrow_mut().sync_fails = false;
@@ -141,11 +184,12 @@ impl Node {
                 now: shown,
                 wall,
                 seed: bytes,
-                node: NodeId(u64::from(self.ix) + 1),
-                incarnation: Incarnation(u64::from(self.start)),
+                node,
+                incarnation,
                 shard: ShardId(shard),
                 shards,
                 node_seed,
+                clustered,
             };
             Part {
                 shard: Shard::new(config.clone(), boot),
@@ -160,7 +204,8 @@ impl Node {
             }
         };
         self.shards = (0..shards).map(part).collect();
-        let boot = ControlBoot { now: shown, wall, shards, version: env!("CARGO_PKG_VERSION") };
+        let version = env!("CARGO_PKG_VERSION");
+        let boot = ControlBoot { now: shown, wall, shards, version, node, incarnation, cluster };
         self.control = Some(Control::new(config, boot));
         let sides = usize::from(shards) + 1;
         let pair = |at: usize| Pair::new(Stream::new(seed, purpose::PAIR, name(0) << 16 ^ at as u64));
@@ -181,7 +226,7 @@ impl Node {
     }
 
     pub(super) fn takes_connections(&self) -> bool {
-        self.state == State::Up
+        self.state == State::Up && !self.witness
     }
 
     /// The control plane's number among those who talk to each other.
@@ -235,6 +280,11 @@ impl Part {
         assert_eq!(generation, conn.generation, "an output for an earlier user of the slot");
         link.unwrap_or_else(|| panic!("an output for connection {conn}, which is gone"))
     }
+}
+
+/// Who a node is for others after it has lost its disk so many times.
+pub(super) fn id_of(ix: u16, wiped: u32) -> NodeId {
+    NodeId(u64::from(wiped) << 16 | (u64::from(ix) + 1))
 }
 
 /// Where shards may talk slowly at all, most of what they say comes fast: only then one letter overtakes what goes a longer
@@ -298,14 +348,14 @@ mod tests {
     use super::*;
 
     fn number(letter: &Letter) -> u64 {
-        let Letter::ToControl(ToControl::Installed { version, .. }) = letter else { unreachable!() };
+        let Letter::ToControl(ToControl::Installed { seq: version, .. }) = letter else { unreachable!() };
         *version
     }
 
     /// When each letter of a pair arrives, by its number.
     fn arrivals(pair: &mut Pair, net: &NetSpec) -> Vec<(u64, u64)> {
         for version in 0..50 {
-            let letter = Letter::ToControl(ToControl::Installed { version, retained: None });
+            let letter = Letter::ToControl(ToControl::Installed { seq: version, retained: None });
             pair.say(Instant::from_nanos(version * 1_000), letter, Duration::ZERO, net);
         }
         (0..1_000)
@@ -332,7 +382,7 @@ mod tests {
     fn lag_makes_late_and_its_end_hurries() {
         let net = NetSpec { shard_delay_us: 0..=0, ..NetSpec::default() };
         let mut pair = Pair::new(Stream::new(7, purpose::PAIR, 1));
-        let letter = |version| Letter::ToControl(ToControl::Installed { version, retained: None });
+        let letter = |version| Letter::ToControl(ToControl::Installed { seq: version, retained: None });
         assert_eq!(
             pair.say(Instant::START, letter(1), Duration::from_secs(60), &net),
             Some(Instant::from_millis(60_000))

@@ -51,6 +51,10 @@ pub(super) struct Pipe {
     line_free: Instant,
     /// Bytes a second; 0 for no limit.
     bandwidth: u64,
+    /// Everything takes so much longer.
+    slow: Duration,
+    /// Some of it takes longer, up to so many microseconds.
+    tail_us: u64,
     cut: bool,
     /// Nothing arrives ever: there is nobody.
     dead: bool,
@@ -68,10 +72,18 @@ impl Pipe {
             last: Instant::START,
             line_free: Instant::START,
             bandwidth,
+            slow: Duration::ZERO,
+            tail_us: 0,
             cut,
             dead: false,
             armed: Instant::NEVER,
         }
+    }
+
+    /// A way that may be slow, and on which few things take up to `tail_us` microseconds longer.
+    pub(super) fn with_tail(mut self, slow: Duration, tail_us: u64) -> Pipe {
+        (self.slow, self.tail_us) = (slow, tail_us);
+        self
     }
 
     /// Bytes that the sender wrote and the receiver has not read.
@@ -134,7 +146,10 @@ impl Pipe {
             delay += (net.retransmit_ms * 1_000_000) << losses;
             losses += 1;
         }
-        self.last = self.last.max(begins + Duration::from_nanos(delay));
+        if self.tail_us > 0 {
+            delay += tail_nanos(&mut self.chance, self.tail_us);
+        }
+        self.last = self.last.max(begins + Duration::from_nanos(delay) + self.slow);
         self.items.push_back(Item { what, arrives: self.last, sent_at: now });
     }
 
@@ -149,12 +164,19 @@ impl Pipe {
         self.line_free
     }
 
+    /// Everything takes so much longer from here on, and what has not arrived does.
+    pub(super) fn set_slow(&mut self, now: Instant, slow: Duration, net: &NetSpec) {
+        self.slow = slow;
+        self.set_bandwidth(now, self.bandwidth, net);
+    }
+
     /// Another speed, also for what has not arrived.
     pub(super) fn set_bandwidth(&mut self, now: Instant, bytes_per_s: u64, net: &NetSpec) {
         self.bandwidth = bytes_per_s;
         self.line_free = now;
         self.last = now;
         let latency = Duration::from_micros(self.chance.between(*net.latency_us.start(), *net.latency_us.end()));
+        let latency = latency + self.slow;
         for at in 0..self.items.len() {
             let item = self.items[at];
             if item.arrives > now {
@@ -220,6 +242,15 @@ impl Pipe {
         due
     }
 }
+
+/// How much longer something takes, in nanoseconds: half of all things a very little, one of a thousand a thousandth of the
+/// most and more, few nearly the most.
+pub(super) fn tail_nanos(chance: &mut Stream, most_us: u64) -> u64 {
+    most_us * 1_000 / chance.between(1, TAIL)
+}
+
+/// One of so many things takes the longest.
+const TAIL: u64 = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -310,6 +341,24 @@ mod tests {
         write(&mut pipe, 3_000, &[4; 1_000], &net);
         pipe.set_bandwidth(Instant::from_millis(4_000), 0, &net);
         assert_eq!(read_all(&mut pipe, 4_000).0, 4_000_000);
+    }
+
+    #[test]
+    fn a_slow_way_is_one_for_what_is_under_way_too() {
+        let net = NetSpec { latency_us: 100..=100, chunk_bytes: 100..=100, ..NetSpec::default() };
+        let mut pipe = pipe(4).with_tail(Duration::from_millis(50), 0);
+        write(&mut pipe, 0, &[1; 10], &net);
+        assert_eq!(pipe.arm(), Some(Instant::from_nanos(50_100_000)));
+        pipe.set_slow(Instant::from_millis(10), Duration::ZERO, &net);
+        assert_eq!(read_all(&mut pipe, 10).0, 10_100);
+    }
+
+    #[test]
+    fn few_things_take_long() {
+        let mut chance = Stream::new(5, 0, 0);
+        let mut late: Vec<u64> = (0..10_000).map(|_| tail_nanos(&mut chance, 1_000_000) / 1_000).collect();
+        late.sort_unstable();
+        assert!(late[5_000] <= 40 && late[9_980] >= 300 && late[9_999] <= 1_000_000, "{late:?}");
     }
 
     #[test]

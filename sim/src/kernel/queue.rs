@@ -33,6 +33,24 @@ pub(super) enum Happening {
     ControlTick { node: u16, start: u32 },
     /// A shard hears from its driver or an operator.
     Admin { node: u16, shard: u16, start: u32, command: Command },
+    /// Something reaches the machine at an end of a connection between nodes.
+    Wire { wire: u32, end: u8 },
+    /// The driver looks after what a node has for a connection with another one.
+    WirePump { wire: u32, end: u8 },
+    /// A dial has taken as long as it may.
+    DialTimeout(u32),
+    /// A datagram arrives.
+    Packet(u32),
+    /// A node's log of its cluster is synced.
+    Records { node: u16, start: u32 },
+    /// Discovery tells a node where others are.
+    Discover { node: u16, start: u32 },
+    /// An operator wants something of a node.
+    Command { node: u16, start: u32, number: u32 },
+    /// Links that flap go down or up.
+    Flap(u32),
+    /// A node starts for the first time.
+    Begin(u16),
     /// A pause ends.
     Resume { node: u16, start: u32 },
     /// A node that stops has had its time.

@@ -2,14 +2,19 @@
 
 use core::time::Duration;
 
+use newtmq_cluster::lane::Qos0;
+use newtmq_cluster::link::Cookie;
+use newtmq_cluster::{lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
-use newtmq_node::{Durability, Rate, ShardConfig, ZoneConfig};
+use newtmq_node::{ClusterConfig, Durability, Rate, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
 
-use crate::scenario::{BrokerSpec, DurabilitySpec, SharedStrategy};
+use crate::scenario::{Barrier, BrokerSpec, ClusterSpec, Discovery, DurabilitySpec, SharedStrategy};
 
 /// What Packet Identifiers leave for `max_mqueue_len` and `max_inflight` together.
 const WAITING_MAX: usize = 65_534;
+/// A lease is not shorter at any pace.
+const LEASE_LEAST: Duration = Duration::from_millis(1_500);
 
 /// The configuration of each shard. Limits that the broker's configuration would refuse become the nearest that it takes.
 pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
@@ -39,6 +44,95 @@ pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
         };
     }
     config
+}
+
+/// The configuration of a node in its cluster.
+pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig {
+    let strict = spec.barrier == Barrier::Strict;
+    let mut meta = meta::Config::default();
+    for span in [&mut meta.detect, &mut meta.found_wait, &mut meta.request_timeout] {
+        *span = spec.paced(*span);
+    }
+    if let Some(seconds) = spec.autoclean_s {
+        meta.autoclean = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+    }
+    set(&mut meta.detect, spec.detect_ms.map(Duration::from_millis));
+    set(&mut meta.voters_max, spec.voters_max.map(usize::from));
+    set(&mut meta.snapshot_every, spec.snapshot_every);
+    set(&mut meta.keep_entries, spec.keep_entries);
+    let mut owned = owned::Config { stored: true, ..owned::Config::default() };
+    let damping = &mut owned.damping;
+    for span in [&mut damping.first, &mut damping.longest, &mut damping.calm] {
+        *span = spec.paced(*span);
+    }
+    // Leases are renewed often enough as they are.
+    owned.lease = owned.lease.min(spec.paced(owned.lease).max(LEASE_LEAST));
+    set(&mut owned.ring_ops, spec.ring_ops.map(|count| count as usize));
+    set(&mut owned.message_ops, spec.message_ops.map(|count| count as usize));
+    set(&mut owned.barrier, spec.barrier_ms.map(Duration::from_millis));
+    set(&mut owned.lease, spec.lease_ms.map(Duration::from_millis));
+    owned.lease_renew = owned.lease_renew.min(owned.lease / 3);
+    ClusterConfig {
+        name: "sim".into(),
+        cookie: Cookie::new(*b"one cookie for all").expect("it is long enough"),
+        discovers: spec.discovery != Discovery::None,
+        witness,
+        strict,
+        links: links(spec),
+        swim: swim(spec),
+        meta,
+        owned,
+    }
+}
+
+/// Of lanes between shards of different nodes.
+pub(crate) fn lanes(spec: &ClusterSpec) -> lane::Config {
+    let mut lanes = lane::Config::default();
+    lanes.ticket_max = spec.paced(lanes.ticket_max);
+    set(&mut lanes.window_messages, spec.lane_window_messages);
+    set(&mut lanes.window_bytes, spec.lane_window_bytes);
+    set(&mut lanes.waiting_messages, spec.lane_waiting_messages.map(|count| count as usize));
+    set(&mut lanes.unstored_messages, spec.lane_unstored_messages.map(|count| count as usize));
+    set(&mut lanes.qos0, spec.lane_pauses_qos0.map(|on| if on { Qos0::Pause } else { Qos0::Drop }));
+    set(&mut lanes.ticket_max, spec.ticket_max_ms.map(Duration::from_millis));
+    lanes
+}
+
+/// Of links.
+pub(crate) fn links(spec: &ClusterSpec) -> link::Config {
+    let mut links = link::Config::default();
+    let spans = [
+        &mut links.detect,
+        &mut links.relay_after,
+        &mut links.damp_step,
+        &mut links.damp_max,
+        &mut links.damp_window,
+        &mut links.handshake_timeout,
+        &mut links.dial_timeout,
+        &mut links.dial_backoff_max,
+        &mut links.refused_backoff,
+        &mut links.relay_resend_after,
+    ];
+    for span in spans {
+        *span = spec.paced(*span);
+    }
+    links.dial_backoff_min = links.dial_backoff_min.min(links.dial_backoff_max);
+    // Whoever speaks is heard in time.
+    links.heartbeat = links.heartbeat.min(links.relay_after / 2);
+    set(&mut links.heartbeat, spec.heartbeat_ms.map(Duration::from_millis));
+    set(&mut links.detect, spec.detect_ms.map(Duration::from_millis));
+    set(&mut links.relay_after, spec.relay_after_ms.map(Duration::from_millis));
+    links
+}
+
+/// Of who answers.
+fn swim(spec: &ClusterSpec) -> swim::Config {
+    let mut swim = swim::Config::default();
+    let spans = [&mut swim.suspect_to_down_after, &mut swim.announce_period, &mut swim.reannounce_period];
+    for span in spans {
+        *span = spec.paced(*span);
+    }
+    swim
 }
 
 fn zone(zone: &mut ZoneConfig, spec: &BrokerSpec) {

@@ -9,6 +9,8 @@ use crate::scenario::{
 };
 use crate::{Options, run_with};
 
+mod clusters;
+
 fn client(name: &str) -> ClientSpec {
     ClientSpec { name: name.into(), id: name.into(), ..ClientSpec::default() }
 }

@@ -1,9 +1,8 @@
 //! Where the events of a run are written, in order of simulated time, by whoever makes them.
 
-use core::cell::{RefCell, RefMut};
 use core::time::Duration;
-use std::rc::Rc;
 use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use madsim::time::TimeHandle;
 use newtmq_base::Instant;
@@ -24,7 +23,7 @@ pub(super) struct Batch {
 /// The journal of a run. Clones are the same one.
 #[derive(Clone)]
 pub(super) struct Journal {
-    shared: Rc<RefCell<Shared>>,
+    shared: Arc<Mutex<Shared>>,
     time: TimeHandle,
     /// The start of the world, in the time of the runtime.
     start: Duration,
@@ -53,7 +52,11 @@ impl Journal {
             batch: Vec::new(),
             send: Some(send),
         };
-        Journal { shared: Rc::new(RefCell::new(shared)), start: time.elapsed(), time }
+        Journal { shared: Arc::new(Mutex::new(shared)), start: time.elapsed(), time }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True time.
@@ -76,7 +79,7 @@ impl Journal {
     /// Writes down what the world does.
     pub(super) fn note(&self, event: Event) {
         let now = self.now();
-        let mut shared = self.shared.borrow_mut();
+        let mut shared = self.lock();
         shared.batch.push((now, event));
         shared.send_if_full();
     }
@@ -85,7 +88,7 @@ impl Journal {
     #[inline]
     pub(super) fn call(&self, out: &mut Vec<ClientOutput>, call: impl FnOnce(&mut Context<'_>)) {
         let now = self.now();
-        let mut shared: RefMut<'_, Shared> = self.shared.borrow_mut();
+        let mut shared = self.lock();
         let Shared { names, next_conn, events, .. } = &mut *shared;
         call(&mut Context { now, names, events, out, next_conn });
         let Shared { events, batch, .. } = &mut *shared;
@@ -95,7 +98,7 @@ impl Journal {
 
     /// Sends what is left; what comes later is not written down.
     pub(super) fn close(&self) {
-        let mut shared = self.shared.borrow_mut();
+        let mut shared = self.lock();
         shared.send();
         shared.send = None;
     }

@@ -4,57 +4,75 @@ use core::cell::RefCell;
 use core::future::{Future as _, poll_fn};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::pin::Pin;
+use core::task::Poll;
 use core::time::Duration;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
+use newtmq::cluster::watched::Watched;
 use newtmq::data::NodeIdentity;
 use newtmq::driver::Driver;
 use newtmq::rt::Streams;
 use newtmq::run::{RunOptions, Started, start};
 use newtmq_base::{Incarnation, Instant};
 use newtmq_node::{AdminCommand, MemoryPressure, SHARDS_MAX, ShardView};
+use newtmq_simnet::{Disk, Net, OnKill};
 use tokio::sync::{mpsc, oneshot};
 
 use super::journal::Journal;
 use super::settings;
+use super::watch::Watch;
 use crate::history::{Event, Fault, NodeIx};
-use crate::report::{Check, Obligations};
+use crate::report::{Check, Obligations, Violation};
 use crate::scenario::Scenario;
 use crate::whitebox::{self, Bounds};
 
 /// Commands that wait for a node: a scenario has few, and a paused node takes none.
 const COMMANDS_MAX: usize = 1 << 16;
 const PORT: u16 = 1883;
+/// The data directory of every node, on its simulated disk.
+const DATA: &str = "/simulated/newtmq";
 
 /// All nodes. Clones are the same ones.
 #[derive(Clone)]
 pub(super) struct Nodes {
-    all: Rc<RefCell<Vec<Node>>>,
-    scenario: Arc<Scenario>,
-    journal: Journal,
+    pub(super) all: Rc<RefCell<Vec<Node>>>,
+    pub(super) scenario: Arc<Scenario>,
+    pub(super) journal: Journal,
+    pub(super) watch: Watch,
 }
 
-struct Node {
-    id: NodeId,
+pub(super) struct Node {
+    pub(super) id: NodeId,
     state: State,
     /// Counts its starts, from 1.
     start: u32,
+    /// Counts those since its disk was empty.
+    incarnation: u32,
+    /// How often it has lost its disk.
+    pub(super) wiped: u32,
+    /// Who it was when it ran last.
+    pub(super) last: newtmq_base::NodeId,
+    /// Its control plane.
+    pub(super) watched: Watched,
     commands: Option<mpsc::Sender<AdminCommand>>,
     paused_until: Option<Instant>,
     pressure: u8,
     /// Once it listens, to look into.
-    drivers: Drivers,
+    pub(super) drivers: Drivers,
 }
 
-type Drivers = Vec<Arc<Mutex<Driver<Streams>>>>;
+/// By shard; none that has ended.
+pub(super) type Drivers = Vec<Arc<Mutex<Option<Driver<Streams>>>>>;
 
 /// What was seen inside.
 #[derive(Debug, Default)]
 pub(super) struct Inside {
     pub(super) found: Vec<(Check, String)>,
+    /// Of nodes as a cluster.
+    pub(super) cluster: Vec<Violation>,
     pub(super) obligations: Obligations,
 }
 
@@ -71,13 +89,18 @@ enum State {
 
 /// Where clients find a node.
 pub(super) fn address(node: u16) -> SocketAddr {
-    let [high, low] = node.to_be_bytes();
+    let [high, low] = (node + 1).to_be_bytes();
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, high, low)), PORT)
 }
 
+/// Who a node is for others, after so many losses of its disk.
+pub(super) fn id_of(node: u16, wiped: u32) -> newtmq_base::NodeId {
+    newtmq_base::NodeId(u64::from(wiped) << 16 | (u64::from(node) + 1))
+}
+
 impl Nodes {
-    /// Starts all nodes, and waits until they listen.
-    pub(super) async fn start(scenario: Arc<Scenario>, journal: Journal) -> Nodes {
+    /// All nodes, none of which runs.
+    pub(super) fn new(scenario: Arc<Scenario>, journal: Journal, watch: Watch) -> Nodes {
         let handle = Handle::current();
         let node = |ix: u16| {
             let built = handle.create_node().name(format!("node-{ix}")).ip(address(ix).ip()).build();
@@ -85,6 +108,10 @@ impl Nodes {
                 id: built.id(),
                 state: State::Down,
                 start: 0,
+                incarnation: 0,
+                wiped: 0,
+                last: id_of(ix, 0),
+                watched: Watched::default(),
                 commands: None,
                 paused_until: None,
                 pressure: 0,
@@ -92,53 +119,89 @@ impl Nodes {
             }
         };
         let all: Vec<Node> = (0..scenario.nodes).map(node).collect();
-        let count = all.len();
-        let nodes = Nodes { all: Rc::new(RefCell::new(all)), scenario, journal };
-        for at in 0..count {
-            // If it cannot start, the run has panicked.
-            let _ = nodes.boot(at).await;
+        let disk = &scenario.disk;
+        for node in &all {
+            Disk::current().set_sync_us(node.id, (*disk.sync_us.start(), *disk.sync_us.end()));
         }
-        nodes
+        Nodes { all: Rc::new(RefCell::new(all)), scenario, journal, watch }
+    }
+
+    /// In madsim.
+    pub(super) fn ids(&self) -> Vec<NodeId> {
+        self.all.borrow().iter().map(|node| node.id).collect()
+    }
+
+    /// Starts all nodes whose time that is, and waits until they listen.
+    pub(super) async fn start(&self) {
+        let count = self.all.borrow().len();
+        for at in 0..count {
+            let node = u16::try_from(at).expect("a scenario counts nodes in 16 bits");
+            let start_ms = self.scenario.node_spec(node).start_ms;
+            if start_ms == 0 {
+                // If it cannot start, the run has panicked.
+                let _ = self.boot(at).await;
+                continue;
+            }
+            self.journal.note(Event::Fault(Fault::Shutdown { node: NodeIx(node) }));
+            let nodes = self.clone();
+            madsim::task::spawn_local(async move {
+                madsim::time::sleep_until(nodes.journal.at(Instant::from_millis(start_ms))).await;
+                if nodes.all.borrow()[at].start == 0 {
+                    nodes.restarted(at);
+                }
+            });
+        }
     }
 
     /// Starts a node that is down; tells when it listens.
     fn boot(&self, at: usize) -> oneshot::Receiver<()> {
         let (commands, commanded) = mpsc::channel(COMMANDS_MAX);
         let (started, starting) = oneshot::channel();
-        let (id, start_number) = {
+        let ix = u16::try_from(at).expect("a scenario counts nodes in 16 bits");
+        let (id, start_number, node) = {
             let mut all = self.all.borrow_mut();
             let node = &mut all[at];
             node.start += 1;
+            node.incarnation += 1;
+            node.last = id_of(ix, node.wiped);
             node.state = State::Up;
             node.pressure = 0;
             node.commands = Some(commands);
-            (node.id, node.start)
+            let incarnation = Incarnation(u64::from(node.incarnation));
+            (node.id, node.start, NodeIdentity { node_id: node.last, incarnation })
         };
-        let number = u16::try_from(at).expect("a scenario counts nodes in 16 bits");
+        let watched = self.watched(ix, node);
         let options = RunOptions {
-            config: settings::config(&self.scenario.broker, address(number)),
-            node: NodeIdentity {
-                node_id: newtmq_base::NodeId(u64::from(number) + 1),
-                incarnation: Incarnation(u64::from(start_number)),
-            },
+            config: settings::config(&self.scenario, ix),
+            node,
             shards: self.scenario.shards.clamp(1, SHARDS_MAX),
             json: true,
-            data: None,
+            // There are no real files below it.
+            data: self.scenario.is_cluster().then(|| DATA.into()),
+            socket: None,
+            watched: watched.clone(),
         };
+        self.all.borrow_mut()[at].watched = watched;
         let handle = Handle::current();
         if start_number > 1 {
             handle.restart(id);
+            if self.scenario.is_cluster() {
+                // Who still speaks to the one before is told.
+                Net::current().end_silence_of(id);
+            }
         }
         let node = handle.get_node(id).expect("it was created");
         let running = node.spawn(async move {
-            let Started { drivers, .. } = start(&options, commanded).await.expect("nothing keeps a node from starting");
-            let drivers: Drivers = drivers.into_iter().map(|driver| Arc::new(Mutex::new(driver))).collect();
+            let Started { drivers, control, .. } =
+                start(&options, commanded).await.expect("nothing keeps a node from starting");
+            let drivers: Drivers = drivers.into_iter().map(|driver| Arc::new(Mutex::new(Some(driver)))).collect();
             // The world may be over.
             let _ = started.send(drivers.clone());
             let running: Vec<_> = drivers.into_iter().map(|driver| tokio::spawn(drive(driver))).collect();
             for driver in running {
                 driver.await.expect("a panic ends the run");
             }
+            control.await.expect("a panic ends the run").expect("nothing keeps the control plane from working");
         });
         let (nodes, (listens, listening)) = (self.clone(), oneshot::channel());
         madsim::task::spawn_local(async move {
@@ -152,6 +215,26 @@ impl Nodes {
             }
         });
         listening
+    }
+
+    /// Tells of the start of a node in its cluster, and of what it says there.
+    fn watched(&self, ix: u16, node: NodeIdentity) -> Watched {
+        if !self.scenario.is_cluster() {
+            return Watched::default();
+        }
+        let (id, incarnation) = (node.node_id, node.incarnation);
+        let address = settings::peer_address(ix);
+        self.journal.note(Event::NodeUp { node: NodeIx(ix), id, incarnation, address });
+        self.watch.started(ix, id, incarnation);
+        let watch = self.watch.clone();
+        Watched::by(move |control, event| watch.heard(ix, id, control, event))
+    }
+
+    /// A node is gone.
+    fn gone(&self, ix: u16) {
+        if self.scenario.is_cluster() {
+            self.journal.note(Event::NodeDown { node: NodeIx(ix) });
+        }
     }
 
     fn listens(&self, at: usize, start: u32, drivers: Drivers) {
@@ -174,6 +257,7 @@ impl Nodes {
             node.forget();
             core::mem::replace(&mut node.state, State::Down) == State::Stopping { restart: true }
         };
+        self.gone(u16::try_from(at).expect("a scenario counts nodes in 16 bits"));
         if restart {
             self.restarted(at);
         }
@@ -181,18 +265,48 @@ impl Nodes {
 
     fn restarted(&self, at: usize) {
         let ix = NodeIx(u16::try_from(at).expect("a scenario counts nodes in 16 bits"));
-        self.journal.note(Event::Fault(Fault::Restart { node: ix }));
         drop(self.boot(at));
+        self.journal.note(Event::Fault(Fault::Restart { node: ix }));
     }
 
     /// The node is gone, with everything in its memory.
-    pub(super) fn crash(&self, ix: u16) {
+    pub(super) fn crash(&self, ix: u16, power_loss: bool) {
         let mut all = self.all.borrow_mut();
         let Some(node) = all.get_mut(usize::from(ix)).filter(|node| node.state != State::Down) else { return };
+        self.journal.note(Event::Fault(Fault::Crash { node: NodeIx(ix), power_loss }));
+        let net = Net::current();
+        // Without power nobody says anything any more.
+        net.set_on_kill(if power_loss && self.scenario.is_cluster() { OnKill::Silent } else { OnKill::Either });
         Handle::current().kill(node.id);
+        net.set_on_kill(OnKill::Either);
+        if power_loss {
+            Disk::current().lose_power(node.id);
+        }
         node.state = State::Down;
         node.forget();
-        self.journal.note(Event::Fault(Fault::Crash { node: NodeIx(ix), power_loss: false }));
+        self.gone(ix);
+    }
+
+    /// The node loses what is on its disk, and itself if it runs.
+    pub(super) fn wipe(&self, ix: u16) {
+        if self.all.borrow().get(usize::from(ix)).is_none_or(|node| node.start == 0) {
+            return;
+        }
+        self.crash(ix, true);
+        let mut all = self.all.borrow_mut();
+        let node = &mut all[usize::from(ix)];
+        Disk::current().wipe(node.id);
+        node.wiped += 1;
+        node.incarnation = 0;
+        self.journal.note(Event::Fault(Fault::Wipe { node: NodeIx(ix) }));
+    }
+
+    /// Syncs of a node take so much longer.
+    pub(super) fn slow_disk(&self, ix: u16, by_us: u64) {
+        if let Some(node) = self.all.borrow().get(usize::from(ix)) {
+            Disk::current().set_slow_us(node.id, by_us);
+            self.journal.note(Event::Fault(Fault::DiskSlow { node: NodeIx(ix), by_us }));
+        }
     }
 
     /// A node that is down starts; one that stops does afterwards.
@@ -276,6 +390,9 @@ impl Nodes {
         let count = self.all.borrow().len();
         for ix in (0..).take(count) {
             self.pressure(ix, 0);
+            if let Some(node) = self.all.borrow().get(usize::from(ix)) {
+                Disk::current().set_slow_us(node.id, 0);
+            }
         }
     }
 
@@ -284,6 +401,7 @@ impl Nodes {
         for (ix, node) in self.all.borrow().iter().enumerate().filter(|(_, node)| node.state == State::Up) {
             for (shard, driver) in node.drivers.iter().enumerate() {
                 let driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(driver) = &*driver else { continue };
                 let found = look(driver.shard().view());
                 inside.found.extend(
                     found.into_iter().map(|(check, what)| (check, format!("shard {shard} of node {ix}: {what}"))),
@@ -305,10 +423,8 @@ impl Nodes {
 
     /// What must always hold in a shard.
     pub(super) fn look(&self, inside: &mut Inside) {
-        let config = newtmq::settings::shard_config(
-            &settings::config(&self.scenario.broker, address(0)),
-            newtmq_node::HookSet::default(),
-        );
+        let config =
+            newtmq::settings::shard_config(&settings::config(&self.scenario, 0), newtmq_node::HookSet::default());
         let bounds = Bounds::of(&self.scenario, &config).with_connections(self.scenario.clients.len() as u64);
         let mut obligations = core::mem::take(&mut inside.obligations);
         self.look_at_each(|view| whitebox::look(view, bounds, &mut obligations).found, inside);
@@ -336,9 +452,14 @@ impl Nodes {
     }
 }
 
-/// Drives a shard to its end.
-async fn drive(driver: Arc<Mutex<Driver<Streams>>>) {
-    poll_fn(|context| Pin::new(&mut *driver.lock().unwrap_or_else(PoisonError::into_inner)).poll(context)).await;
+/// Drives a shard to its end, and lets go of it: who has written to it learns that.
+async fn drive(driver: Arc<Mutex<Option<Driver<Streams>>>>) {
+    let ended = poll_fn(|context| {
+        let mut inside = driver.lock().unwrap_or_else(PoisonError::into_inner);
+        let pending = inside.as_mut().is_some_and(|driver| Pin::new(driver).poll(context).is_pending());
+        if pending { Poll::Pending } else { Poll::Ready(inside.take()) }
+    });
+    drop(ended.await);
 }
 
 impl Node {
@@ -347,6 +468,15 @@ impl Node {
         self.commands = None;
         self.paused_until = None;
         self.drivers.clear();
+        self.watched.forget();
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.state == State::Up
+    }
+
+    pub(super) fn is_down(&self) -> bool {
+        self.state == State::Down
     }
 
     fn command(&self, command: AdminCommand) {

@@ -6,14 +6,52 @@ use core::time::Duration;
 use newtmq::config::{self, Bandwidth, Config, PerTime, SharedStrategy, Sources, Zone};
 use newtmq_node::MqttConfig;
 
-use crate::scenario::{self, BrokerSpec};
+use super::nodes;
+use crate::scenario::{self, BrokerSpec, Scenario};
 
 /// What Packet Identifiers leave for `max_mqueue_len` and `max_inflight` together.
 const WAITING_MAX: u16 = 65_534;
 
-/// The configuration of a node that listens there. Values go past the ranges that a file has: scenarios count in
+/// Where other nodes reach a node.
+pub(super) fn peer_address(node: u16) -> SocketAddr {
+    SocketAddr::new(nodes::address(node).ip(), config::CLUSTER_PORT)
+}
+
+/// The configuration of a node.
+pub(super) fn config(scenario: &Scenario, node: u16) -> Config {
+    let mut config = alone(&scenario.broker, nodes::address(node));
+    if !scenario.is_cluster() {
+        return config;
+    }
+    let of = &scenario.cluster;
+    let seeds: Vec<String> = (0..scenario.nodes).map(|node| peer_address(node).to_string()).collect();
+    let (discovery, seeds) = match of.discovery {
+        scenario::Discovery::None => ("manual", String::new()),
+        // Nobody moves.
+        scenario::Discovery::Seeds | scenario::Discovery::Dns => {
+            ("static", format!("cluster.static.seeds = {:?}\n", seeds.join(",")))
+        }
+    };
+    let text = format!(
+        "node.name = \"n{node}@sim\"\nnode.listen = \"{}\"\nnode.cookie = \"one cookie for all\"\n\
+         cluster.name = \"sim\"\ncluster.discovery = \"{discovery}\"\n{seeds}",
+        peer_address(node)
+    );
+    let loaded = config::load_text("scenario", &text, &Sources::default()).expect("it is a configuration");
+    (config.node, config.cluster) = (loaded.config.node, loaded.config.cluster);
+    let autoclean_s = of.autoclean_s.unwrap_or(300);
+    config.cluster.autoclean = (autoclean_s > 0).then(|| Duration::from_secs(autoclean_s.into()));
+    config.cluster.barrier = match of.barrier {
+        scenario::Barrier::Fast => config::Barrier::Fast,
+        scenario::Barrier::Strict => config::Barrier::Strict,
+    };
+    config.cluster.witness = scenario.node_spec(node).witness;
+    config
+}
+
+/// The configuration of a node that listens there, without others. Values go past the ranges that a file has: scenarios count in
 /// milliseconds. Limits that would be refused become the nearest that are not.
-pub(super) fn config(spec: &BrokerSpec, address: SocketAddr) -> Config {
+fn alone(spec: &BrokerSpec, address: SocketAddr) -> Config {
     let text = format!("listener.tcp.external = \"{address}\"\n");
     let loaded = config::load_text("scenario", &text, &Sources::default()).expect("one listener is a configuration");
     let mut config = loaded.config;
@@ -123,7 +161,7 @@ mod tests {
         };
         for spec in [BrokerSpec::default(), few, limits(u16::MAX, u16::MAX), limits(60_000, 10_000)] {
             let kernel = crate::kernel::settings::shard_config(&spec);
-            let config = config(&spec, "10.0.0.1:1883".parse().unwrap());
+            let config = alone(&spec, "10.0.0.1:1883".parse().unwrap());
             let own = newtmq::settings::shard_config(&config, HookSet::default());
             // The name is only shown, and without rules nobody asks what is remembered of them.
             let own = ShardConfig { node_name: kernel.node_name.clone(), access: kernel.access.clone(), ..own };

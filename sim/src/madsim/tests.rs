@@ -180,8 +180,8 @@ fn a_client_that_nobody_hears_hears() {
 #[test]
 fn generated_cases() {
     for (family, seed) in Family::ALL.iter().flat_map(|family| (0..2).map(move |seed| (*family, seed))) {
-        let case = generate::scenario(Profile { family, size: Size::Micro }, seed);
-        let case = Scenario { driver: Driver::Madsim, ..case };
+        let mut case = generate::scenario(Profile { family, size: Size::Micro }, seed);
+        case.fit_madsim();
         let report = run_with(&case, Options::default(), Vec::new());
         let inside: Vec<_> = report.violations.iter().filter(|violation| !violation.check.is_black_box()).collect();
         assert!(inside.is_empty(), "{} {seed}: {inside:?}", family.name());

@@ -12,10 +12,12 @@ use newtmq_simnet::{Link, LinkSpec, Net, OnKill};
 
 use super::actor::{self, Actor};
 use super::journal::Journal;
+use super::mesh::Mesh;
 use super::nodes::{Inside, Nodes};
+use super::watch::Watch;
 use crate::draw;
 use crate::history::{ClientIx, Event, Fault};
-use crate::kernel::{step_end, time_of};
+use crate::kernel::{steps_end, time_of};
 use crate::scenario::{Action, NetSpec, Scenario, WorldAction};
 
 /// Everything that there is.
@@ -23,8 +25,13 @@ pub(super) struct World {
     scenario: Arc<Scenario>,
     journal: Journal,
     nodes: Nodes,
+    mesh: Mesh,
+    /// What operators have wanted so far.
+    commands: u64,
     actors: Vec<Rc<RefCell<Actor>>>,
     tasks: Vec<JoinHandle<()>>,
+    /// Looks into the nodes of a cluster.
+    watching: JoinHandle<()>,
     faults: Vec<Faults>,
 }
 
@@ -37,8 +44,12 @@ struct Faults {
 
 impl World {
     /// Nodes that listen, and clients that do nothing yet.
-    pub(super) async fn start(scenario: Arc<Scenario>, journal: Journal) -> World {
-        let nodes = Nodes::start(Arc::clone(&scenario), journal.clone()).await;
+    pub(super) async fn start(scenario: Arc<Scenario>, journal: Journal, white_box: bool) -> World {
+        let watch = Watch::new(Arc::clone(&scenario), journal.clone(), white_box);
+        let nodes = Nodes::new(Arc::clone(&scenario), journal.clone(), watch);
+        let mesh = Mesh::new(&scenario, &nodes.ids(), journal.clone());
+        nodes.start().await;
+        let watching = madsim::task::spawn_local(nodes.clone().look_on());
         let (net, spec) = (Net::current(), link_spec(&scenario.net));
         net.set_on_kill(OnKill::Either);
         let actor = |(at, of): (usize, &crate::scenario::ClientSpec)| {
@@ -51,7 +62,7 @@ impl World {
         let actors: Vec<_> = scenario.clients.iter().enumerate().map(actor).collect();
         let tasks = actors.iter().map(|actor| madsim::task::spawn_local(actor::drive(Rc::clone(actor)))).collect();
         let faults = vec![Faults::default(); actors.len()];
-        World { scenario, journal, nodes, actors, tasks, faults }
+        World { scenario, journal, nodes, mesh, commands: 0, actors, tasks, watching, faults }
     }
 
     /// The scenario from its first step to the final checks.
@@ -68,10 +79,11 @@ impl World {
                 Action::World(action) => self.carry_out(action),
             }
         }
-        let steps_end = scenario.steps.iter().map(step_end).max();
-        self.wait_until(steps_end.unwrap_or(Instant::START)).await;
+        self.wait_until(steps_end(&scenario)).await;
         self.calm_down().await;
         self.journal.note(Event::Calm);
+        let now = self.journal.now();
+        self.nodes.watch.expect(|watch| watch.calm(now));
         self.wait_until(self.journal.now() + Duration::from_millis(scenario.settle_ms)).await;
         self.journal.note(Event::Quiesce);
         self.journal.close();
@@ -80,8 +92,10 @@ impl World {
     /// Looks at everything from inside, lets everybody go, and looks at what is left.
     pub(super) async fn look(&mut self, inside: &mut Inside) {
         self.nodes.look(inside);
+        self.nodes.rest().await;
         self.let_go().await;
-        Net::current().reset_all();
+        // Clients are where this is.
+        Net::current().reset_from(madsim::plugin::node());
         self.wait_until(self.journal.now() + LEAVE).await;
         for _ in 0..LEAVES_MAX {
             if self.nodes.connections() == 0 {
@@ -90,6 +104,7 @@ impl World {
             self.wait_until(self.journal.now() + LEAVE).await;
         }
         self.nodes.look_for_leaks(inside);
+        self.nodes.watch.take(inside);
     }
 
     async fn let_go(&mut self) {
@@ -104,6 +119,7 @@ impl World {
     /// Lets go of everything, so that nothing of this run stays in memory.
     pub(super) async fn end(mut self) {
         self.let_go().await;
+        self.watching.abort();
         self.nodes.kill();
         // Futures of a killed node are dropped when they have their turn.
         madsim::time::sleep(Duration::from_millis(1)).await;
@@ -129,18 +145,38 @@ impl World {
             WorldAction::Heal { client } => self.heal(client),
             WorldAction::Bandwidth { client, bytes_per_s } => self.bandwidth(client, bytes_per_s),
             WorldAction::Pause { node, ms } => self.nodes.pause(node, Duration::from_millis(ms)),
-            WorldAction::Crash { node, .. } => self.nodes.crash(node),
+            WorldAction::Crash { node, power_loss } => self.nodes.crash(node, power_loss),
             WorldAction::Restart { node } => self.nodes.restart(node),
             WorldAction::Shutdown { node } => self.nodes.shut_down(node),
             WorldAction::MemoryPressure { node, level } => self.nodes.pressure(node, level),
-            // What madsim cannot do; and there is no store in this tier.
+            WorldAction::Wipe { node } if self.scenario.is_cluster() => self.nodes.wipe(node),
+            WorldAction::DiskSlow { node, by_us } if self.scenario.is_cluster() => self.nodes.slow_disk(node, by_us),
+            // What madsim cannot do; a node alone has no store.
             WorldAction::ClockJump { .. }
             | WorldAction::Drift { .. }
             | WorldAction::Lag { .. }
             | WorldAction::DiskFull { .. }
             | WorldAction::DiskSlow { .. }
             | WorldAction::DiskFails { .. }
+            | WorldAction::Wipe { .. }
+            | WorldAction::NewAddress { .. }
             | WorldAction::DiskRot { .. } => {}
+            WorldAction::CutLink { .. }
+            | WorldAction::HealLink { .. }
+            | WorldAction::Partition { .. }
+            | WorldAction::Isolate { .. }
+            | WorldAction::HealLinks
+            | WorldAction::Flap { .. }
+            | WorldAction::SlowLink { .. }
+            | WorldAction::Join { .. }
+            | WorldAction::Leave { .. }
+            | WorldAction::ForceLeave { .. }
+            | WorldAction::Status { .. } => {
+                if self.scenario.is_cluster() && !self.mesh.carry_out(action) {
+                    self.commands += 1;
+                    self.nodes.carry_out(action, self.commands);
+                }
+            }
         }
     }
 
@@ -183,6 +219,7 @@ impl World {
             self.bandwidth(client, 0);
             self.actors[client.0 as usize].borrow_mut().calm_down();
         }
+        self.mesh.calm_down();
         self.nodes.calm_down();
         Net::current().end_silence();
     }

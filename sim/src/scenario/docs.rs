@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use super::fields::{Section, Visitor};
 use super::kind::{Context, Kind, Micros};
 use super::steps::ACTIONS;
-use super::{BrokerSpec, ClientSpec, DiskSpec, Expect, FilterSpec, NetSpec, QoS, Scenario};
+use super::{BrokerSpec, ClientSpec, ClusterSpec, DiskSpec, Expect, FilterSpec, NetSpec, NodeSpec, QoS, Scenario};
 use crate::report::Check;
 
 /// The reference of scenario files, as Markdown.
@@ -17,8 +17,10 @@ pub fn markdown() -> String {
     Scenario::default().fields(&mut docs);
     docs.top = false;
     docs.part("`[broker]`", BROKER, &mut BrokerSpec::default());
+    docs.part("`[cluster]`", CLUSTER, &mut ClusterSpec::default());
     docs.part("`[net]`", NET, &mut NetSpec::default());
     docs.part("`[disk]`", DISK, &mut DiskSpec::default());
+    docs.part("`[[node]]`", NODE, &mut NodeSpec::default());
     docs.part("`[[client]]`", CLIENT, &mut ClientSpec::default());
     docs.out.push_str(STEP);
     for (name, about, prototype) in ACTIONS {
@@ -189,7 +191,13 @@ EXAMPLE```
 const BROKER: &str = "Limits of the broker by the names that they have in the [configuration](configuration.md). What is left out \
 has the broker's default.";
 
-const NET: &str = "Between clients and nodes, and between the shards of a node.";
+const CLUSTER: &str = "What all nodes have in common. Several nodes are a cluster also without it, and one alone is with it. What is left \
+out has the broker's default.";
+
+const NET: &str = "Between clients and nodes, between the shards of a node, and between nodes.";
+
+const NODE: &str =
+    "The first one is node 0, the next node 1, and so on. Nodes without one are as any: there at the beginning.";
 
 const DISK: &str = "The disk of each node. It is used if `broker.durability` says so.";
 

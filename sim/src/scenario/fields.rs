@@ -3,10 +3,10 @@
 
 use newtmq_mqtt::ProtocolVersion;
 
-use super::kind::{Bool, Int, Kind, Micros, Node, Nodes, Opt, Seed, Span, TOPIC, Text, Texts, Words};
+use super::kind::{Bool, Int, Kind, Micros, Node, Opt, Seed, Span, TOPIC, Text, Texts, Words};
 use super::{
-    Acks, BrokerSpec, ClientSpec, DiskSpec, Driver, DurabilitySpec, Expect, FilterSpec, NetSpec, QoS, ReconnectSpec,
-    Scenario, SharedStrategy, WillSpec,
+    Acks, BrokerSpec, ClientSpec, DiskSpec, Driver, DurabilitySpec, Expect, FilterSpec, NODES_MAX, NetSpec, QoS,
+    ReconnectSpec, Scenario, SharedStrategy, WillSpec,
 };
 use crate::report::Check;
 
@@ -86,7 +86,7 @@ impl Section for Scenario {
             &default.driver,
         );
         v.optional("seed", "Decides everything that the steps leave open.", Seed, &mut self.seed, &default.seed);
-        v.optional("nodes", "How many nodes there are.", Nodes, &mut self.nodes, &default.nodes);
+        v.optional("nodes", "How many nodes there are.", Int(1..=NODES_MAX), &mut self.nodes, &default.nodes);
         v.optional("shards", "Shards of each node.", Int(1..=SHARDS_MAX), &mut self.shards, &default.shards);
         v.nodes(self.nodes, self.shards);
         v.optional(
@@ -97,8 +97,10 @@ impl Section for Scenario {
             &default.settle_ms,
         );
         v.section("broker", &mut self.broker);
+        v.section("cluster", &mut self.cluster);
         v.section("net", &mut self.net);
         v.section("disk", &mut self.disk);
+        v.sections("node", &mut self.node_specs);
         v.sections("client", &mut self.clients);
         v.clients(&self.clients);
         v.sections("step", &mut self.steps);
@@ -177,6 +179,7 @@ impl Section for NetSpec {
         v.optional("socket_bytes", "Bytes under way to a client that does not read, before the broker's socket is full.", Int(1..=BYTES_MAX), &mut self.socket_bytes, &d.socket_bytes);
         v.micros(["shard_delay_ms", "shard_delay_us"], "How long it is under way what one shard says to another, or to the control plane.", Span(0..=US_MAX), &mut self.shard_delay_us, &d.shard_delay_us);
         v.micros(["work_delay_ms", "work_delay_us"], "The longest time until a shard goes on with work that it left over.", Int(0..=US_MAX), &mut self.work_delay_us, &d.work_delay_us);
+        self.nodes.fields(v);
     }
 }
 

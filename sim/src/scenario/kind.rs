@@ -80,25 +80,6 @@ impl Kind for Seed {
     }
 }
 
-/// How many nodes there are.
-pub(super) struct Nodes;
-
-impl Kind for Nodes {
-    type Value = u16;
-
-    fn expected(&self) -> String {
-        "1; several nodes come with the cluster".into()
-    }
-
-    fn read(&self, value: &DeValue<'_>, _: &Context) -> Option<u16> {
-        (integer(value)? == 1).then_some(1)
-    }
-
-    fn write(&self, value: &u16, _: &Context) -> String {
-        value.to_string()
-    }
-}
-
 /// The number of a node.
 pub(super) struct Node;
 
@@ -115,6 +96,30 @@ impl Kind for Node {
 
     fn write(&self, value: &u16, _: &Context) -> String {
         value.to_string()
+    }
+}
+
+/// Groups of nodes.
+pub(super) struct Groups;
+
+impl Kind for Groups {
+    type Value = Vec<Vec<u16>>;
+
+    fn expected(&self) -> String {
+        "an array of groups, each an array of numbers of nodes, such as [[0, 1], [2]]".into()
+    }
+
+    fn read(&self, value: &DeValue<'_>, context: &Context) -> Option<Self::Value> {
+        let group = |value: &DeValue<'_>| value.as_array()?.iter().map(|of| Node.read(of.get_ref(), context)).collect();
+        value.as_array()?.iter().map(|of| group(of.get_ref())).collect()
+    }
+
+    fn write(&self, value: &Self::Value, _: &Context) -> String {
+        let group = |group: &Vec<u16>| {
+            let nodes: Vec<String> = group.iter().map(u16::to_string).collect();
+            format!("[{}]", nodes.join(", "))
+        };
+        format!("[{}]", value.iter().map(group).collect::<Vec<_>>().join(", "))
     }
 }
 

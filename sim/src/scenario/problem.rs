@@ -57,6 +57,12 @@ pub enum Fault {
         /// The other key.
         other: &'static str,
     },
+    /// Something that nodes cannot do in the tier that the file is for.
+    #[error("driver = \"madsim\" cannot do this with several nodes: {what}")]
+    BeyondTier {
+        /// What.
+        what: String,
+    },
     /// Two clients of one name.
     #[error("{key}: `{name}` is the name of the client on line {first}, too; only `id` may be the same")]
     Twice {

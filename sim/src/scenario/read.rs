@@ -34,6 +34,16 @@ impl Scenario {
             reader.finish();
         }
         if shared.faults.is_empty() {
+            let at = table
+                .get_ref()
+                .iter()
+                .find(|(key, _)| key.get_ref() == "driver")
+                .map_or(0, |(key, _)| key.span().start);
+            for what in scenario.beyond_its_tier() {
+                shared.fault(at, Fault::BeyondTier { what });
+            }
+        }
+        if shared.faults.is_empty() {
             scenario.steps.sort_by_key(|step| step.at_ms);
             return Ok(scenario);
         }

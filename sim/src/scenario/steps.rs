@@ -3,7 +3,7 @@
 use newtmq_mqtt::RetainHandling;
 
 use super::fields::{ACKS, MS_MAX, QOS, Section, US_MAX, Visitor};
-use super::kind::{Bool, Client, FILTER, Hex, Int, Node, Opt, Shard, TOPIC, Texts, Words};
+use super::kind::{Bool, Client, FILTER, Hex, Int, Opt, TOPIC, Texts, Words};
 use super::{Acks, Act, Action, FilterSpec, PublishSpec, QoS, Step, WorldAction};
 use crate::history::{AckKind, ClientIx};
 
@@ -92,6 +92,19 @@ impl Action {
                 WorldAction::DiskSlow { .. } => "disk_slow",
                 WorldAction::DiskFails { .. } => "disk_fails",
                 WorldAction::DiskRot { .. } => "disk_rot",
+                WorldAction::Wipe { .. } => "wipe",
+                WorldAction::NewAddress { .. } => "new_address",
+                WorldAction::CutLink { .. } => "cut_link",
+                WorldAction::HealLink { .. } => "heal_link",
+                WorldAction::Partition { .. } => "partition",
+                WorldAction::Isolate { .. } => "isolate",
+                WorldAction::HealLinks => "heal_links",
+                WorldAction::Flap { .. } => "flap",
+                WorldAction::SlowLink { .. } => "slow_link",
+                WorldAction::Join { .. } => "join",
+                WorldAction::Leave { .. } => "leave",
+                WorldAction::ForceLeave { .. } => "force_leave",
+                WorldAction::Status { .. } => "status",
             },
         }
     }
@@ -189,69 +202,6 @@ impl FilterSpec {
     }
 }
 
-impl WorldAction {
-    #[rustfmt::skip]
-    fn fields(&mut self, v: &mut impl Visitor) {
-        match self {
-            WorldAction::Cut { client, to_server, to_client } => {
-                v.required("client", "Whose connections.", Client, client);
-                v.optional("to_server", "Toward the broker.", Bool, to_server, &true);
-                v.optional("to_client", "Toward the client.", Bool, to_client, &true);
-            }
-            WorldAction::Heal { client } => {
-                v.required("client", "Whose connections.", Client, client);
-            }
-            WorldAction::Bandwidth { client, bytes_per_s } => {
-                v.required("client", "Whose connections.", Client, client);
-                v.required("bytes_per_s", "Bytes a second each way; 0 for no limit.", Int(0..=super::fields::BYTES_MAX), bytes_per_s);
-            }
-            WorldAction::Pause { node, ms } => {
-                node_key(node, v);
-                v.required("ms", "Milliseconds.", Int(0..=MS_MAX), ms);
-            }
-            WorldAction::ClockJump { node, by_ms } => {
-                node_key(node, v);
-                v.required("by_ms", "Milliseconds; negative for back.", Int(-JUMP_MAX_MS..=JUMP_MAX_MS), by_ms);
-            }
-            WorldAction::Drift { node, ppm } => {
-                node_key(node, v);
-                v.required("ppm", "Parts in a million; negative for slower.", Int(-500_000..=500_000), ppm);
-            }
-            WorldAction::Lag { node, shard, by_us } => {
-                node_key(node, v);
-                v.optional("shard", "The shard that hears late.", Shard, shard, &0);
-                v.micros(["by_ms", "by_us"], "How much later; 0 ends it.", Int(0..=US_MAX), by_us, &0);
-            }
-            WorldAction::MemoryPressure { node, level } => {
-                node_key(node, v);
-                v.required("level", "0 none, 1 shed, 2 hold.", Int(0..=2), level);
-            }
-            WorldAction::Crash { node, power_loss } => {
-                node_key(node, v);
-                let kinds = Words(&[("process", false), ("power-loss", true)]);
-                v.optional("kind", "`process`: what was written survives; `power-loss`: what was synced does, and a part of the rest.", kinds, power_loss, &false);
-            }
-            WorldAction::DiskFull { node, on } => {
-                node_key(node, v);
-                v.optional("on", "Whether it is full.", Bool, on, &true);
-            }
-            WorldAction::DiskSlow { node, by_us } => {
-                node_key(node, v);
-                v.micros(["by_ms", "by_us"], "How much longer; 0 ends it.", Int(0..=US_MAX), by_us, &0);
-            }
-            WorldAction::DiskRot { node, at_ppm } => {
-                node_key(node, v);
-                v.required("at_ppm", "Where, in parts in a million of all that is on the disk.", Int(0..=999_999), at_ppm);
-            }
-            WorldAction::DiskFails { node } | WorldAction::Restart { node } | WorldAction::Shutdown { node } => node_key(node, v),
-        }
-    }
-}
-
-fn node_key(node: &mut u16, v: &mut impl Visitor) {
-    v.optional("node", "The node.", Node, node, &0);
-}
-
 fn of_client(act: Act) -> Action {
     Action::Client { client: ClientIx(0), act }
 }
@@ -292,11 +242,22 @@ pub(super) const ACTIONS: &[(&str, &str, Prototype)] = &[
     ("restart", "A node that crashed or was stopped starts again.", || Action::World(WorldAction::Restart { node: 0 })),
     ("shutdown", "The node stops in order.", || Action::World(WorldAction::Shutdown { node: 0 })),
     ("memory_pressure", "The node's memory is short, as `memory.high_watermark` finds it.", || Action::World(WorldAction::MemoryPressure { node: 0, level: 0 })),
+    ("wipe", "A node loses its disk; one that runs crashes first. `restart` starts it as another node.", || Action::World(WorldAction::Wipe { node: 0 })),
+    ("new_address", "From its next start on a node has another address.", || Action::World(WorldAction::NewAddress { node: 0 })),
+    ("cut_link", "Nothing that one node sends to another arrives any more: bytes of connections wait for `heal_link` or `heal_links`, datagrams are lost. The other way still works.", || Action::World(WorldAction::CutLink { from: 0, to: 0 })),
+    ("heal_link", "The end of `cut_link`, one way.", || Action::World(WorldAction::HealLink { from: 0, to: 0 })),
+    ("partition", "Nodes are cut off from each other, both ways, beside what was cut before.", || Action::World(WorldAction::Partition { groups: Vec::new() })),
+    ("isolate", "A node is cut off from all others, both ways.", || Action::World(WorldAction::Isolate { node: 0 })),
+    ("heal_links", "All links between nodes work again, and none flaps any more.", || Action::World(WorldAction::HealLinks)),
+    ("flap", "The links between two nodes are cut and heal again, over and over.", || Action::World(WorldAction::Flap { from: 0, to: 0, down_ms: 1_000, up_ms: 1_000, count: 1 })),
+    ("slow_link", "What one node sends to another takes longer, until another one of these.", || Action::World(WorldAction::SlowLink { from: 0, to: 0, by_us: 0, bytes_per_s: 0 })),
+    ("join", "An operator tells a node to join the cluster of another one, as with `newtmq ctl cluster join`. The answer is in the history.", || Action::World(WorldAction::Join { node: 0, to: 0 })),
+    ("leave", "An operator tells a node to leave its cluster.", || Action::World(WorldAction::Leave { node: 0 })),
+    ("force_leave", "An operator tells a node to remove another one that is down.", || Action::World(WorldAction::ForceLeave { node: 0, target: 0 })),
+    ("status", "An operator asks a node how its cluster is.", || Action::World(WorldAction::Status { node: 0 })),
 ];
 
 /// Bytes of a payload at most.
 pub(super) const SIZE_MAX: u32 = 16 << 20;
 /// Messages of one step at most.
 pub(super) const COUNT_MAX: u32 = 1_000_000;
-/// 100 years.
-const JUMP_MAX_MS: i64 = 100 * 366 * 86_400_000;

@@ -35,7 +35,7 @@ fn every_mistake_of_a_file_is_told_at_once() {
     let text = r#"
 why = 3
 seed = -1
-nodes = 3
+nodes = 32
 shards = 17
 settel_ms = 3
 
@@ -171,29 +171,39 @@ proptest! {
 }
 
 const CLIENTS: u32 = 3;
+const NODES: u16 = 3;
 
 fn scenario() -> impl Strategy<Value = Scenario> {
-    let head = (".{0,20}", any::<bool>(), any::<u64>(), 1..=16_u16, 0..100_000_u64);
+    let head = (".{0,20}", of(1..=NODES), any::<u64>(), 1..=16_u16, 0..100_000_u64);
     let expect = (select(vec!["ok", "S1", "S9b", "crash"]), of("[0-9a-f]{16}"), vec("[a-z0-9-]{1,9}", 0..3));
-    (head, broker(), net(), vec(client(), CLIENTS as usize), vec((0..5_000_u64, action()), 0..12), expect).prop_map(
-        |((why, kernel, seed, shards, settle_ms), broker, net, mut clients, steps, (verdict, trace_hash, kills))| {
+    let nodes = (cluster(), vec((0..5_000_u64, any::<bool>()), 0..3));
+    let steps = vec((0..5_000_u64, action()), 0..12);
+    (head, broker(), nodes, net(), vec(client(), CLIENTS as usize), steps, expect).prop_map(
+        |(head, broker, (cluster, node_specs), net, mut clients, steps, (verdict, trace_hash, kills))| {
+            let (why, nodes, seed, shards, settle_ms) = head;
             for (number, client) in clients.iter_mut().enumerate() {
                 client.name.push_str(&number.to_string());
             }
             let mut steps: Vec<Step> = steps.into_iter().map(|(at_ms, action)| Step { at_ms, action }).collect();
             steps.sort_by_key(|step| step.at_ms);
-            let driver = if kernel { Driver::Kernel } else { Driver::Madsim };
+            let nodes = if steps.iter().any(names_a_node) { Some(NODES) } else { nodes };
+            // What several nodes cannot do in the madsim tier is refused.
+            let alone = nodes.is_none() && cluster == ClusterSpec::default();
+            let driver = if alone { Driver::Madsim } else { Driver::Kernel };
+            let node_specs = node_specs.into_iter().map(|(start_ms, witness)| NodeSpec { start_ms, witness }).collect();
             let expect = Expect { verdict: verdict.into(), trace_hash, kills };
             Scenario {
                 why,
                 driver,
                 seed,
-                nodes: 1,
+                nodes: nodes.unwrap_or(1),
                 shards,
                 settle_ms,
                 broker,
+                cluster,
                 net,
                 disk: DiskSpec { write_us: 0..=shards.into(), ..DiskSpec::default() },
+                node_specs,
                 clients,
                 steps,
                 expect,
@@ -249,9 +259,56 @@ fn span(most: u64) -> impl Strategy<Value = core::ops::RangeInclusive<u64>> {
 fn net() -> impl Strategy<Value = NetSpec> {
     let random = (span(4_000), 0..=900_000_u32, 0..999_u64, span(3_000), 1..99_999_u64, span(9), 0..5_000_u64)
         .prop_map(|(latency_us, loss_ppm, retransmit_ms, chunk_bytes, socket_bytes, shard_delay_us, work_delay_us)| {
-            NetSpec { latency_us, loss_ppm, retransmit_ms, chunk_bytes, socket_bytes, shard_delay_us, work_delay_us }
+            let nodes = NodeNetSpec {
+                latency_us: shard_delay_us.clone(),
+                tail_us: work_delay_us,
+                loss_ppm,
+                dup_ppm: loss_ppm / 2,
+                bytes_per_s: retransmit_ms,
+                chunk_bytes: latency_us.clone(),
+                socket_bytes,
+            };
+            NetSpec {
+                latency_us,
+                loss_ppm,
+                retransmit_ms,
+                chunk_bytes,
+                socket_bytes,
+                shard_delay_us,
+                work_delay_us,
+                nodes,
+            }
         });
     prop_oneof![Just(NetSpec::default()), random]
+}
+
+fn cluster() -> impl Strategy<Value = ClusterSpec> {
+    let ways = select(vec![Discovery::Seeds, Discovery::Dns, Discovery::None]);
+    let numbers = (of(0..9_u32), of(1..999_u64), of(1..999_u32), of(select(vec![1, 3, 5])));
+    (ways, any::<bool>(), numbers, of(any::<bool>())).prop_map(
+        |(discovery, strict, (seconds, ms, count, voters), on)| ClusterSpec {
+            discovery,
+            barrier: if strict { Barrier::Strict } else { Barrier::Fast },
+            autoclean_s: seconds,
+            pace_percent: count,
+            heartbeat_ms: ms,
+            detect_ms: ms,
+            relay_after_ms: ms,
+            voters_max: voters,
+            snapshot_every: ms,
+            keep_entries: ms,
+            ring_ops: count,
+            message_ops: count,
+            barrier_ms: ms,
+            lease_ms: ms,
+            lane_window_messages: count,
+            lane_window_bytes: count,
+            lane_waiting_messages: count,
+            lane_unstored_messages: count,
+            lane_pauses_qos0: on,
+            ticket_max_ms: ms,
+        },
+    )
 }
 
 fn qos() -> impl Strategy<Value = QoS> {
@@ -374,5 +431,25 @@ fn action() -> impl Strategy<Value = Action> {
             10 => WorldAction::DiskRot { node, at_ppm: number },
             _ => WorldAction::MemoryPressure { node, level: 2 },
         })),
+        1 => (0..13, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
+            0 => WorldAction::Wipe { node: from },
+            1 => WorldAction::NewAddress { node: from },
+            2 => WorldAction::CutLink { from, to },
+            3 => WorldAction::HealLink { from, to },
+            4 => WorldAction::Partition { groups: vec![vec![from, 1], vec![], vec![to]] },
+            5 => WorldAction::Isolate { node: from },
+            6 => WorldAction::HealLinks,
+            7 => WorldAction::Flap { from, to, down_ms: number, up_ms: 1_000, count: 3 },
+            8 => WorldAction::SlowLink { from, to, by_us: number, bytes_per_s: number / 2 },
+            9 => WorldAction::Join { node: from, to },
+            10 => WorldAction::Leave { node: from },
+            11 => WorldAction::ForceLeave { node: from, target: to },
+            _ => WorldAction::Status { node: from },
+        })),
     ]
+}
+
+/// Whether all nodes have to be there for it.
+fn names_a_node(step: &Step) -> bool {
+    matches!(step.action, Action::World(_))
 }

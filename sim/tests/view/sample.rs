@@ -276,6 +276,7 @@ fn report(
         trace_hash: 0x0123_4567_89ab_cdef,
         events: events.len() as u64,
         simulated: Duration::from_secs(size.seconds),
+        traffic: newtmq_sim::report::NodeTraffic::default(),
         history: Some(Box::new(History { events, names })),
     }
 }

@@ -78,6 +78,18 @@ impl SeenGuids {
         self.next += 1;
     }
 
+    /// All of them, the oldest first: which message, and whom it came for.
+    pub fn iter(&self) -> impl Iterator<Item = (Guid, What)> {
+        self.order.values().map(|(guid, receivers)| {
+            let what = match receivers {
+                Receivers::Transient => What::Plain { transient: true, durable: false },
+                Receivers::Durable => What::Plain { transient: false, durable: true },
+                Receivers::Group(name) => What::Group { name: name.clone(), durable: true },
+            };
+            (*guid, what)
+        })
+    }
+
     /// Its publisher has released it, so it never comes again.
     pub fn remove(&mut self, guid: Guid) {
         let from = (guid, Receivers::Transient);

@@ -103,6 +103,12 @@ impl LanesIn {
         &mut self.guids
     }
 
+    /// Number of those, for checks: 0 at rest (Q6).
+    #[must_use]
+    pub fn seen(&self) -> usize {
+        self.guids.len()
+    }
+
     /// A frame from `node` (the one that made it, not one that relays it). Pushes what is to be decided to `out`. Items for
     /// other shards, and receipts, are ignored.
     pub fn frame(&mut self, now: Instant, node: NodeId, frame: &Frame, out: &mut Vec<Delivery>) {

@@ -388,13 +388,14 @@ fn same(one: &Option<Arc<Publication>>, other: &Option<Arc<Publication>>) -> boo
     }
 }
 
-/// Time until `expires`, stretched so that no clock of the cluster lets it end early, in whole milliseconds.
+/// Time until `expires`, stretched so that no clock of the cluster lets it end early. In whole milliseconds, rounded down:
+/// without the stretch it is never more than it was.
 fn remaining(now: Instant, expires: Instant, config: &Config) -> Option<Duration> {
     if expires == Instant::NEVER {
         return None;
     }
     let left = (expires - now).as_nanos();
     let stretched = left + left * u128::from(config.expiry_stretch_ppm) / 1_000_000;
-    let millis = u64::try_from(stretched.div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    let millis = u64::try_from(stretched / 1_000_000).unwrap_or(u64::MAX);
     Some(Duration::from_millis(millis))
 }

@@ -95,6 +95,11 @@ impl Dials {
         }
     }
 
+    /// Who was there last.
+    pub(crate) fn reached_nodes(&self) -> impl Iterator<Item = (&Address, NodeId)> {
+        self.dials.values().filter_map(|dial| Some((&dial.address, dial.node?)))
+    }
+
     /// The attempt, or the connection, has ended.
     pub(crate) fn ended(&mut self, now: Instant, id: DialId, how: Ended, config: &Config, rng: &mut Rng) {
         let Some(dial) = self.dials.get_mut(&id) else { return };

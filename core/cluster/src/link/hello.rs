@@ -20,6 +20,14 @@ impl Cookie {
         let bytes = bytes.into();
         if bytes.is_empty() { None } else { Some(Cookie(bytes)) }
     }
+
+    /// Another secret that who has the cookie has too, and that does not tell the cookie.
+    #[must_use]
+    pub fn derived(&self, purpose: &str) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(purpose.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
 }
 
 impl fmt::Debug for Cookie {

@@ -3,8 +3,9 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 
-use newtmq_base::NodeId;
+use newtmq_base::{Instant, NodeId};
 
+use super::dial::Address;
 use super::frame::{Acks, End};
 use super::hello::Hello;
 use super::links::{ConnectionId, Links};
@@ -43,6 +44,12 @@ impl<'a> PeerView<'a> {
     #[must_use]
     pub fn version(&self) -> u16 {
         self.0.version
+    }
+
+    /// Until when it counts as down because it flaps, whatever it does.
+    #[must_use]
+    pub fn held_until(&self) -> Instant {
+        self.0.damper.held_until()
     }
 
     /// It is counted as Up.
@@ -122,6 +129,11 @@ impl Links {
     #[must_use]
     pub fn peer(&self, node: NodeId) -> Option<PeerView<'_>> {
         self.links.get(&node).map(PeerView)
+    }
+
+    /// Who was reached last where it was dialed.
+    pub fn reached(&self) -> impl Iterator<Item = (&Address, NodeId)> {
+        self.dials.reached_nodes()
     }
 
     /// Connections that are not confirmed to be closed, and bytes that wait on them for other nodes.

@@ -40,7 +40,8 @@ pub(super) struct Begun {
 impl Meta {
     /// A cluster of this node alone.
     pub(super) fn init(&mut self, request: RequestId, name: String, out: &mut Vec<Output>) {
-        if self.cluster.is_some() || self.begun.is_some() {
+        let is_in_cluster = self.cluster.is_some() && self.gone.is_none();
+        if is_in_cluster || self.begun.is_some() {
             out.push(Output::Answer { request, outcome: Err(Refusal::InCluster) });
         } else if self.me.witness {
             out.push(Output::Answer { request, outcome: Err(Refusal::Witness) });
@@ -66,7 +67,7 @@ impl Meta {
             asking: false,
             until,
         });
-        founding.standings.retain(|node, _| reached.contains(node));
+        founding.standings.retain(|node, _| reached.contains(node) || self.up.contains(node));
         (founding.name, founding.total, founding.here, founding.reached) = (name, total, here, reached);
         self.next_ask = self.next_ask.min(now);
     }
@@ -77,7 +78,9 @@ impl Meta {
             return;
         }
         let Some(founding) = &self.founding else { return };
-        for node in &founding.reached {
+        // Whoever is up may have a cluster, if it is only no seed any more: it has another address.
+        let others = self.up.iter().filter(|_| !planted!(OnlySeedsAreJoined));
+        for node in founding.reached.iter().chain(others.filter(|node| !founding.reached.contains(node))) {
             self.send(*node, &Message::Probe, out);
         }
         let Some(founding) = &mut self.founding else { return };
@@ -93,13 +96,14 @@ impl Meta {
             self.wish = Some(Wish::Join { request: None, ask: None, told: false });
             return;
         }
-        let blank = 1 + founding.standings.len();
-        if !founding.here || self.me.witness || blank * 2 <= founding.total || now < founding.until {
+        let seeds = |node: &&NodeId| founding.reached.contains(node);
+        let blank: Vec<NodeId> = founding.standings.keys().filter(seeds).copied().collect();
+        if !founding.here || self.me.witness || (1 + blank.len()) * 2 <= founding.total || now < founding.until {
             return;
         }
         // The others leave it to the first one, as long as that is there.
         let me = self.me.node;
-        let is_first = founding.standings.keys().all(|node| *node > me);
+        let is_first = blank.iter().all(|node| *node > me);
         if !is_first && now < founding.until + self.config.found_wait {
             return;
         }
@@ -108,8 +112,7 @@ impl Meta {
         founding.asking = true;
         founding.until = now + ATTEMPT_LASTS;
         let (inc, attempt) = (self.me.inc, founding.attempt);
-        let asked: Vec<NodeId> = founding.standings.keys().copied().collect();
-        for node in asked {
+        for node in blank {
             self.send(node, &Message::FoundAsk { inc, attempt }, out);
         }
         self.found_asked(me, inc, attempt, out);
@@ -196,9 +199,10 @@ impl Meta {
         }
     }
 
-    /// What a seed is.
+    /// What a seed, or another node that is up, is.
     pub(super) fn standing(&mut self, now: Instant, from: NodeId, standing: Standing) {
-        if let Some(founding) = self.founding.as_mut().filter(|founding| founding.reached.contains(&from)) {
+        let is_up = self.up.contains(&from) && !planted!(OnlySeedsAreJoined);
+        if let Some(founding) = self.founding.as_mut().filter(|founding| is_up || founding.reached.contains(&from)) {
             founding.standings.insert(from, (now, standing));
         }
     }
@@ -237,6 +241,7 @@ impl Meta {
         self.cluster = stored.cluster;
         self.grant = None;
         self.wish = None;
+        (self.gone, self.lead, self.doubts) = (None, None, false);
         if let Some(request) = request {
             out.push(Output::Answer { request, outcome: Ok(0) });
         }

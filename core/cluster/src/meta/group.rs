@@ -75,6 +75,8 @@ struct Waiting {
     ready: u64,
     messages: Vec<Message>,
     restored: Option<MetaState>,
+    // The term, or whom it votes for in it, is on its way to the disk.
+    votes: bool,
 }
 
 pub(super) struct Group {
@@ -198,6 +200,11 @@ impl Group {
         !self.raw.raft.has_pending_conf() && !self.raw.store().is_joint()
     }
 
+    /// Whether both who voted and who will vote decide as yet: who goes is needed until they do not.
+    pub(super) fn is_joint(&self) -> bool {
+        self.raw.store().is_joint() && !planted!(LeavesTooEarly)
+    }
+
     /// What has become durable, up to this number.
     pub(super) fn persisted(&mut self, number: u64, numbers: &mut u64, rng: &mut Rng, effects: &mut Effects) {
         while self.waiting.front().is_some_and(|first| first.number <= number) {
@@ -217,8 +224,17 @@ impl Group {
     pub(super) fn work(&mut self, numbers: &mut u64, rng: &mut Rng, effects: &mut Effects) {
         while self.stopped.is_none() && self.raw.has_ready() {
             let mut ready = self.raw.ready();
-            effects.messages.extend(ready.take_messages());
-            let mut messages = ready.take_persisted_messages();
+            let mut messages = ready.take_messages();
+            let votes = ready.hs().is_some_and(|hard| {
+                let before = self.raw.store().hard();
+                (hard.term, hard.vote) != (before.term, before.vote)
+            });
+            // raft-rs lets what a leader says leave at once. A sole voter leads before its vote is durable, and after a crash
+            // it would lead the same term again, with other entries.
+            if !votes && !self.waiting.iter().any(|waiting| waiting.votes) || planted!(LeadsBeforeSync) {
+                effects.messages.append(&mut messages);
+            }
+            messages.extend(ready.take_persisted_messages());
             let committed = ready.take_committed_entries();
             let (number, must_sync) = (ready.number(), ready.must_sync());
             let snapshot = Some(ready.snapshot().clone()).filter(|snapshot| !snapshot.is_empty());
@@ -255,7 +271,7 @@ impl Group {
                 // What need not be durable itself waits for what is before it only.
                 let needed = self.waiting.back().map_or(*numbers, |last| last.number);
                 let needed = if must_sync { *numbers } else { needed };
-                self.waiting.push_back(Waiting { number: needed, ready: number, messages, restored });
+                self.waiting.push_back(Waiting { number: needed, ready: number, messages, restored, votes });
             } else {
                 effects.messages.append(&mut messages);
                 self.raw.on_persist_ready(number);
@@ -494,6 +510,11 @@ impl Group {
 
     pub(super) fn stopped(&self) -> Option<Stopped> {
         self.stopped
+    }
+
+    /// Whether a member has all that is committed, as it has said to this leader.
+    pub(super) fn has_all(&self, node: NodeId) -> bool {
+        self.raw.raft.prs().get(node.0).is_some_and(|progress| progress.matched >= self.commit())
     }
 
     /// Whether a learner has nearly all that is committed, and was heard lately.

@@ -37,7 +37,7 @@ pub enum Input<'a> {
         /// The node.
         node: NodeId,
     },
-    /// Found a cluster of this node alone, by an operator's word, or because it runs alone.
+    /// Found a cluster of this node alone, by an operator's word, or because it runs alone, or has left another one.
     Init {
         /// For the answer.
         request: RequestId,
@@ -64,6 +64,12 @@ pub enum Input<'a> {
     /// Leave the cluster.
     Leave {
         /// For the answer, which comes when the node is a member no more.
+        request: RequestId,
+    },
+    /// Nobody waits any more for this [`Input::Join`] or [`Input::Leave`]. If there was no answer yet it is
+    /// [`Refusal::Timeout`] now. The node does not go on with it, except into a cluster for which it has given up its own.
+    GiveUp {
+        /// The request.
         request: RequestId,
     },
     /// Remove a member that is down.

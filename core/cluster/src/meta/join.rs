@@ -19,6 +19,16 @@ pub(super) enum Wish {
     Leave { request: RequestId },
 }
 
+impl Wish {
+    /// Of the operator who wants it, if one does.
+    fn request(self) -> Option<RequestId> {
+        match self {
+            Wish::Join { request, .. } => request,
+            Wish::Leave { request } => Some(request),
+        }
+    }
+}
+
 impl Meta {
     /// Joins, by an operator's word.
     pub(super) fn join(&mut self, now: Instant, request: RequestId, out: &mut Vec<Output>) {
@@ -33,9 +43,20 @@ impl Meta {
                 return;
             }
         }
+        if self.wish.is_some_and(|wish| wish.request().is_some()) {
+            out.push(Output::Answer { request, outcome: Err(Refusal::Busy) });
+            return;
+        }
+        // Who has been promised a place here does not come into a cluster that is given up.
+        if let (Some(lead), false) = (&mut self.lead, planted!(JoinedWhileJoining)) {
+            lead.turn_away();
+            if self.group.as_ref().is_some_and(|group| !group.can_change()) {
+                out.push(Output::Answer { request, outcome: Err(Refusal::Busy) });
+                return;
+            }
+        }
         self.requests.insert(request, Instant::NEVER);
-        self.freed |= self.gone.is_some();
-        self.gone = None;
+        self.freed = self.gone.take().or(self.freed);
         self.founding = None;
         self.wish = Some(Wish::Join { request: Some(request), ask: None, told: false });
         self.next_ask = now;
@@ -53,9 +74,31 @@ impl Meta {
             out.push(Output::Answer { request, outcome: Err(refusal) });
             return;
         }
+        if self.wish.is_some_and(|wish| wish.request().is_some()) {
+            out.push(Output::Answer { request, outcome: Err(Refusal::Busy) });
+            return;
+        }
         self.requests.insert(request, Instant::NEVER);
         self.wish = Some(Wish::Leave { request });
         self.next_ask = now;
+    }
+
+    /// Nobody waits for a node to join or to leave any more. What others have done of it stays done.
+    pub(super) fn give_up_wish(&mut self, request: RequestId, out: &mut Vec<Output>) {
+        let Some(wish) = self.wish.filter(|wish| wish.request() == Some(request)) else { return };
+        let is_in_new = self.group.as_ref().is_some_and(|group| self.cluster != Some(group.state.cluster));
+        self.wish = match wish {
+            // It has given up what it had, so that it goes on.
+            Wish::Join { ask, told, .. } if is_in_new => Some(Wish::Join { request: None, ask, told }),
+            Wish::Join { .. } | Wish::Leave { .. } => None,
+        };
+        if self.wish.is_none() {
+            self.gone = self.gone.or(self.freed.take());
+        }
+        if let (Wish::Leave { .. }, Some(lead)) = (wish, &mut self.lead) {
+            lead.stays(self.me.node);
+        }
+        self.answer(request, Err(Refusal::Timeout), out);
     }
 
     /// Asks for what is wanted; or whether one still is a member, if no leader says so.
@@ -107,7 +150,11 @@ impl Meta {
         let Some(group) = self.group.as_ref().filter(|_| self.gone.is_none() && member.node == from) else { return };
         let state = &group.state;
         let inc = member.inc;
-        let answer = if !group.is_leader() {
+        // Its cluster is about to be given up: who comes into it would be left behind.
+        let goes = matches!(self.wish, Some(Wish::Join { .. })) && !planted!(JoinedWhileJoining);
+        let answer = if goes {
+            JoinAnswer::Wait
+        } else if !group.is_leader() {
             match group.leader() {
                 Some(leader) if leader != from => JoinAnswer::Redirect(leader),
                 _ => JoinAnswer::Wait,
@@ -121,6 +168,8 @@ impl Meta {
                     self.let_in(joining);
                     JoinAnswer::Wait
                 }
+                // It may vote as yet on that it goes.
+                Err(JoinRefusal::Left) if group.is_joint() => JoinAnswer::Wait,
                 Err(refusal) => JoinAnswer::Refused(refusal),
             }
         };
@@ -174,7 +223,7 @@ impl Meta {
         }
         if let Some(group) = self.group.take() {
             let state = &group.state;
-            if state.members.len() > 1 && !self.freed && !planted!(AnyoneAbandons) {
+            if state.members.len() > 1 && self.freed.is_none() && !planted!(AnyoneAbandons) {
                 self.group = Some(group);
                 if let Some(Wish::Join { told, .. }) = &mut self.wish {
                     *told = before;
@@ -199,7 +248,7 @@ impl Meta {
         self.grant = None;
         self.founding = None;
         self.lead = None;
-        self.freed = false;
+        self.freed = None;
         self.leader_heard = now;
         self.persist(Persist { reset: true, cluster: Some(cluster), ..Persist::default() }, out);
     }
@@ -238,8 +287,18 @@ impl Meta {
         if node == self.me.node {
             self.doubts = true;
             if by == RemovedBy::Leave {
-                self.leave_done(out);
+                self.look_for_leave(out);
             }
+        }
+    }
+
+    /// Whether the node has left, as the log says, and is not needed to make that so.
+    pub(super) fn look_for_leave(&mut self, out: &mut Vec<Output>) {
+        let (Some(Wish::Leave { .. }), Some(group)) = (self.wish, &self.group) else { return };
+        let removed = group.state.removed.get(&self.me.node).map(|removed| removed.by);
+        let is_out = !group.state.members.contains_key(&self.me.node) && removed == Some(RemovedBy::Leave);
+        if is_out && !group.is_joint() {
+            self.leave_done(out);
         }
     }
 
@@ -265,7 +324,7 @@ impl Meta {
         }
         let cluster = group.state.cluster;
         self.wish = None;
-        self.freed = false;
+        self.freed = None;
         if let Some(request) = request {
             self.answer(request, Ok(0), out);
         }

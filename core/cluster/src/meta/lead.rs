@@ -39,6 +39,16 @@ impl Lead {
         self.down.remove(&node);
     }
 
+    /// Nobody is let in of those who have asked.
+    pub(super) fn turn_away(&mut self) {
+        self.joins.clear();
+    }
+
+    /// It does not leave.
+    pub(super) fn stays(&mut self, node: NodeId) {
+        self.leaving.remove(&node);
+    }
+
     fn down_since(&self, node: NodeId) -> Option<Instant> {
         let since = self.down.get(&node).copied()?;
         Some(if planted!(AutocleanByWallClock) { Instant::START } else { since })
@@ -138,12 +148,14 @@ impl Meta {
                 let is_leader = member.node == self.me.node;
                 let there = self.is_there(member.node);
                 let votes = state.voters.contains(&member.node);
-                (member.witness, !is_leader, !there, !votes, member.joined, member.node)
+                // Of those who vote, who may have died a moment ago is the first to vote no more.
+                let lags = !is_leader && !group.has_all(member.node);
+                (member.witness, !is_leader, !there, !votes, lags, member.joined, member.node)
             })
             .collect();
         ranked.sort_unstable();
         ranked.truncate(odd(ranked.len().min(size)));
-        let wanted: BTreeSet<NodeId> = ranked.iter().map(|rank| rank.5).collect();
+        let wanted: BTreeSet<NodeId> = ranked.iter().map(|rank| rank.6).collect();
         let leads = ranked.iter().any(|(witness, ..)| !witness);
         leads.then_some(wanted).or_else(|| gone.is_none().then(|| state.voters.clone()))
     }
@@ -171,7 +183,9 @@ impl Meta {
                 let _ = group.propose(NOBODY, &Command::StayOut { node: from });
                 return;
             }
-            self.send(from, &Message::LeaveDone, out);
+            if !group.is_joint() {
+                self.send(from, &Message::LeaveDone, out);
+            }
         } else if let Some(lead) = &mut self.lead {
             lead.leaving.insert(from, now);
         }

@@ -189,6 +189,10 @@ impl Log {
         self.entries.extend_from_slice(entries);
     }
 
+    pub(super) fn hard(&self) -> &HardState {
+        &self.hard
+    }
+
     pub(super) fn set_hard(&mut self, hard: HardState) {
         self.hard = hard;
     }

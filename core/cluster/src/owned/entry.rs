@@ -46,6 +46,27 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Appends operations, in order.
+    pub fn write(ops: &[Op], out: &mut Vec<u8>) {
+        put_ops(ops, out);
+    }
+
+    /// Takes what [`Op::write`] wrote.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn read(take: &mut Take<'_>) -> Result<Vec<Op>, InvalidField> {
+        take_ops(take)
+    }
+
+    /// Whether it outlives a restart of its node.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        matches!(self, Op::Record { .. } | Op::Route { class: Class::Durable, .. })
+    }
+}
+
 const SAME_FILTER: u8 = 4;
 const RECORD: u8 = 8;
 

@@ -93,6 +93,14 @@ impl Leases {
         known.grants.iter().any(|grant| now < grant.until && enough(grant))
     }
 
+    /// Until when [`Leases::is_fresh`] holds, from before then on; [`Instant::START`] if it never does.
+    pub(crate) fn fresh_until(&self, owner: NodeId, installed: Option<(Incarnation, u64)>) -> Instant {
+        let Some(known) = self.owners.get(&owner) else { return Instant::START };
+        let Some((_, version)) = installed.filter(|(inc, _)| *inc == known.inc) else { return Instant::START };
+        let enough = |grant: &&Grant| version >= grant.version || planted!(LeaseWithoutVersion);
+        known.grants.iter().filter(enough).map(|grant| grant.until).max().unwrap_or(Instant::START)
+    }
+
     pub(crate) fn next_deadline(&self, owner: NodeId) -> Option<Instant> {
         self.owners.get(&owner).map(|known| known.due)
     }

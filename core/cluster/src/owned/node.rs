@@ -153,6 +153,27 @@ impl Owned {
         own && self.replicas.keys().all(fresh)
     }
 
+    /// Until when every member's lease is fresh, as things are: what is matched before then reaches every subscription whose
+    /// strict barrier was complete before. [`Instant::START`] if one is not; [`Instant::NEVER`] without members.
+    #[must_use]
+    pub fn fresh_until(&self, now: Instant) -> Instant {
+        if self.recovered.is_none_or(|version| self.barriers.own() < version) {
+            return Instant::START;
+        }
+        let until = |owner: &NodeId| match self.phase(*owner) {
+            Phase::Open => self.leases.fresh_until(*owner, self.installed.get(owner).copied()),
+            Phase::Masked | Phase::Syncing => Instant::START,
+        };
+        let until = self.replicas.keys().map(until).min().unwrap_or(Instant::NEVER);
+        if until > now { until } else { Instant::START }
+    }
+
+    /// Whether routes of a node that is no member any more are still matched.
+    #[must_use]
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        self.leaving.iter().any(|replica| replica.owner() == node)
+    }
+
     /// What has happened.
     #[must_use]
     pub fn counts(&self) -> OwnedCounts {
@@ -168,7 +189,8 @@ impl Owned {
     /// When [`Owned::tick`] is wanted.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
-        let mut due = self.heartbeat_due;
+        // Without peers there is nobody to tell, and a node that is alone rests.
+        let mut due = if self.barriers.present().next().is_some() { self.heartbeat_due } else { Instant::NEVER };
         due = self.barriers.next_deadline().map_or(due, |other| due.min(other));
         for replica in self.replicas.values() {
             due = replica.next_deadline().map_or(due, |other| due.min(other));
@@ -448,6 +470,8 @@ impl Owned {
                 }
             }
             Table::Part { owner, chunk } => {
+                // Of before it was removed and came back.
+                self.drain(Some(owner), out);
                 let Some(replica) = self.replicas.get_mut(&owner) else { return };
                 let (mut work, mut effects) = (self.config.work, Effects::default());
                 let next = replica.borrowed(now, from, chunk, &mut work, &mut effects);

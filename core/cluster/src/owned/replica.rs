@@ -482,7 +482,7 @@ impl Replica {
     pub(crate) fn restore(&mut self, ops: &[Op], out: &mut Effects) {
         self.held = true;
         for op in ops {
-            if matches!(op, Op::Record { .. } | Op::Route { class: Class::Durable, .. }) {
+            if op.is_durable() {
                 self.apply(op, out);
             }
         }

@@ -128,13 +128,16 @@ impl Sys {
         Sys { node, version, started, wall, most: [0; 7] }
     }
 
-    /// All that there is to say.
-    pub(super) fn messages(&mut self, now: Instant, report: &Report) -> Vec<Message> {
+    /// All that there is to say. `running` are the names of the nodes that run, of a node in a cluster.
+    pub(super) fn messages(&mut self, now: Instant, report: &Report, running: Option<&[String]>) -> Vec<Message> {
         let mut scratch = Vec::new();
         let node = format!("$SYS/brokers/{}", self.node);
         let mut all = Vec::new();
         let mut say = |topic: &str, payload: &str| all.push(retained(topic, payload, &mut scratch));
-        say("$SYS/brokers", &self.node);
+        match running {
+            Some(nodes) => say("$SYS/brokers", &nodes.join(",")),
+            None => say("$SYS/brokers", &self.node),
+        }
         say(&format!("{node}/version"), self.version);
         say(&format!("{node}/sysdescr"), "NewtMQ MQTT broker");
         say(&format!("{node}/uptime"), &uptime((now - self.started).as_secs()));
@@ -168,6 +171,7 @@ fn retained(topic: &str, payload: &str, scratch: &mut Vec<u8>) -> Message {
         qos: QoS::AtMostOnce,
         retain: true,
         expires: Instant::NEVER,
+        stretched: false,
     };
     Message::new(&parts, scratch)
 }

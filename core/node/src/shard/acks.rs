@@ -21,6 +21,25 @@ impl Shard {
         reason: ReasonCode,
         out: &mut Outbox,
     ) {
+        if matches!(kind, PacketType::Puback | PacketType::Pubrec)
+            && self.peers.is_some()
+            && self.gate_behind(now, conn, (kind, packet_id, reason))
+        {
+            return;
+        }
+        self.send_ack_now(now, conn, kind, packet_id, reason, out);
+    }
+
+    /// The same for one that waits for nothing at other nodes.
+    pub(super) fn send_ack_now(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        kind: PacketType,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        out: &mut Outbox,
+    ) {
         if kind == PacketType::Pubrec {
             self.watch_rels(now, conn);
             if planted!(Qos2IdFreedEarly) {
@@ -82,6 +101,8 @@ impl Shard {
     /// PUBREL: the identifier is free, PUBCOMP answers [MQTT-4.3.3-11].
     fn on_pubrel(&mut self, now: Instant, conn: ConnId, ack: &Ack<'_>, out: &mut Outbox) -> Next {
         let known = self.apply(conn, Op::Qos2Rel { packet_id: ack.packet_id }) == Applied::Done;
+        let key = self.live(conn).session;
+        self.release_forwarded(now, key, ack.packet_id);
         let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
         self.send_ack(now, conn, PacketType::Pubcomp, ack.packet_id, reason, out);
         Next::Go

@@ -123,6 +123,9 @@ impl Shard {
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
     ) -> Next {
+        if self.reluctance.drains() {
+            return self.reject_connect(now, conn, ReasonCode::UseAnotherServer, out);
+        }
         let client_id = self.client_id_of(conn, connect);
         let assigned = match client_id {
             "" => Some(self.assign_client_id()),
@@ -237,6 +240,7 @@ impl Shard {
             qos: will.qos,
             retain: will.retain,
             expires: Instant::NEVER,
+            stretched: false,
         };
         let message = newtmq_session::Message::new(&parts, &mut self.scratch.block);
         self.scratch.forwardable = forwardable;

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 
 use newtmq_base::{ConnId, Instant, Rng, planted};
+use newtmq_cluster::lane::GateId;
 use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
 use newtmq_session::Message;
 use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
 use super::fan::{Fan, Parts, Publishing};
+use super::inward::Key;
+use super::peers::Departure;
 use super::{Shard, is_open};
 use crate::conn::{Feature, NONE};
 use crate::hooks::Hook;
 use crate::io::{Outbox, Output};
 use crate::outbuf::OUTPUT_OWN_BYTES;
+use crate::place::slot_of;
 
 /// Most subscriptions that one call delivers to; the rest waits for the next Tick, so that no client has to wait long
 /// for another one's fan-out.
@@ -38,6 +42,8 @@ pub(crate) struct FanOut {
     origin: Origin,
     /// What the publisher gets at the end.
     ack: Option<Acknowledgement>,
+    /// What that waits behind.
+    gate: Option<GateId>,
     /// The joint write that its end is a part of.
     joint: u64,
 }
@@ -51,13 +57,15 @@ pub(crate) enum Origin {
     Server,
     /// Another shard, and the publisher's connection there. It has seen to all places and shared groups itself.
     Lane(u16, Option<ConnId>),
+    /// A shard of another node, which has seen to all other places and shared groups itself.
+    Peer(Key),
 }
 
 impl Origin {
     fn conn(self) -> Option<ConnId> {
         match self {
             Origin::Conn(conn) => Some(conn),
-            Origin::Server | Origin::Lane(..) => None,
+            Origin::Server | Origin::Lane(..) | Origin::Peer(_) => None,
         }
     }
 }
@@ -69,6 +77,10 @@ pub(crate) type Acknowledgement = (PacketType, PacketId, ReasonCode);
 pub(crate) struct Delivered {
     /// Whether anybody was subscribed.
     pub(crate) matched: bool,
+    /// Whether it has gone to somebody of this node.
+    pub(crate) reached: bool,
+    /// What its acknowledgement waits behind, if it went to other nodes.
+    pub(crate) gate: Option<GateId>,
     /// Whether the rest of the fan-out is left for later.
     pub(crate) unfinished: bool,
     /// Slots of connections whose output is above the limit.
@@ -86,7 +98,7 @@ impl Shard {
         ack: Option<Acknowledgement>,
         out: &mut Outbox,
     ) -> Delivered {
-        let forwarded = matches!(origin, Origin::Lane(..));
+        let forwarded = matches!(origin, Origin::Lane(..) | Origin::Peer(_));
         // What the server says of itself is in no account.
         let own = matches!(origin, Origin::Server) && publishing.publisher == NONE;
         let counts = !forwarded && !own;
@@ -105,7 +117,8 @@ impl Shard {
             Fan { now, parts, out, publishing, shared: false, message: None, congested: Vec::new(), born_before };
         fan.run(&matched.subscriptions[..step]);
         let (congested, mut message) = (fan.congested, fan.message);
-        let mut delivered = Delivered { matched: count > 0, unfinished: step < count, congested };
+        let mut delivered =
+            Delivered { matched: count > 0, reached: count > 0, gate: None, unfinished: step < count, congested };
         // What is left, group members and other places need the table again; plain fan-outs go without counting references.
         let elsewhere = !forwarded && (!matched.groups.is_empty() || !matched.places.is_empty());
         if delivered.unfinished || elsewhere {
@@ -116,10 +129,25 @@ impl Shard {
                 let (publisher, next) = (publishing.publisher, step);
                 let matched = Arc::clone(&matched);
                 let joint = self.journal.part_later();
-                self.jobs.push_back(FanOut { message, matched, next, publisher, born_before, origin, ack, joint });
+                self.jobs.push_back(FanOut {
+                    message,
+                    matched,
+                    next,
+                    publisher,
+                    born_before,
+                    origin,
+                    ack,
+                    gate: None,
+                    joint,
+                });
             }
             if !forwarded {
-                self.deliver_elsewhere(now, publishing, &matched, message, origin.conn(), &mut delivered, out);
+                let mut departure = Departure::of(origin.conn(), ack);
+                self.deliver_elsewhere(now, publishing, &matched, message, &mut departure, &mut delivered, out);
+                delivered.gate = departure.gate;
+                if let Some(job) = self.jobs.back_mut().filter(|_| delivered.unfinished) {
+                    job.gate = departure.gate;
+                }
             }
         }
         self.spent += step;
@@ -140,18 +168,24 @@ impl Shard {
         publishing: Publishing<'_>,
         matched: &Matched,
         mut message: Option<Message>,
-        publisher: Option<ConnId>,
+        departure: &mut Departure,
         delivered: &mut Delivered,
         out: &mut Outbox,
     ) {
-        if !matched.places.is_empty() {
+        let (here, far) = matched.places.split_at(matched.places.partition_point(|place| slot_of(*place) == 0));
+        if !here.is_empty() {
+            delivered.reached = true;
             let message = publishing.message(&mut message, &mut self.scratch.block);
-            self.forward(now, &matched.places, &message, publisher, publishing.stamp, out);
+            self.forward(now, here, &message, departure.publisher, publishing.stamp, out);
+        }
+        if !far.is_empty() {
+            self.forward_far(now, &publishing, far, departure, out);
         }
         self.spent += matched.groups.len();
         for group in &matched.groups {
-            self.deliver_to_group(now, publishing, *group, publisher, &mut message, &mut delivered.congested, out);
+            self.deliver_to_group(now, publishing, *group, &mut message, departure, delivered, out);
         }
+        self.departed(departure);
     }
 
     /// The shard's parts that a fan-out borrows at the same time.
@@ -191,10 +225,12 @@ impl Shard {
             Origin::Conn(conn) => {
                 self.wait_for_outputs(now, conn, &congested, out);
                 if finished {
-                    self.fan_out_done(now, conn, job.ack, out);
+                    self.fan_out_done(now, conn, &job, out);
                 }
             }
             Origin::Server => {}
+            Origin::Peer(key) if finished => self.inward_done(key),
+            Origin::Peer(_) => {}
             Origin::Lane(from, publisher) => {
                 if let Some(publisher) = publisher {
                     self.hold_remote(from, publisher, &congested, out);
@@ -211,13 +247,15 @@ impl Shard {
         }
     }
 
-    fn fan_out_done(&mut self, now: Instant, conn: ConnId, ack: Option<Acknowledgement>, out: &mut Outbox) {
+    fn fan_out_done(&mut self, now: Instant, conn: ConnId, job: &FanOut, out: &mut Outbox) {
         let Some(c) = self.conn_mut(conn) else { return };
         c.rare().fan_out = false;
         if !is_open(c) {
             return;
         }
-        if let Some((kind, packet_id, reason)) = ack {
+        if let Some(gate) = job.gate {
+            self.finish_gate(now, conn, gate, true, out);
+        } else if let Some((kind, packet_id, reason)) = job.ack {
             self.bar(conn);
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }
@@ -232,10 +270,18 @@ impl Shard {
             rare.fan_out
                 || rare.unstored
                 || rare.pending.is_some()
+                || rare.gated
                 || rare.paced_until.is_some()
                 || (waits && rare.unread)
         }) || c.features.has(Feature::Subscribing);
-        if !c.held || blocked {
+        if blocked {
+            return;
+        }
+        if let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.as_mut()) {
+            asides.held = false;
+            return self.work_aside(now, conn, out);
+        }
+        if !c.held {
             return;
         }
         if c.out.len() >= OUTPUT_OWN_BYTES {

@@ -79,6 +79,7 @@ impl Shard {
         if let Some(pending) = self.live(conn).rare.as_mut().and_then(|rare| rare.pending.take()) {
             self.requests.remove(&pending.request);
         }
+        self.has_left(conn, out);
         if let Some(c) = self.conns[conn.slot as usize].take()
             && c.features.has(Feature::Counted)
             && !planted!(ConnectionShareLeak, c.phase != Phase::Closing)
@@ -99,6 +100,7 @@ impl Shard {
         if c.waits() {
             self.stop_waiting_for_all(now, conn, |_| true, out);
         }
+        self.drop_gates(conn);
         let suback = self.give_up_waiting(conn);
         for filter in suback.map(|suback| suback.readings).unwrap_or_default() {
             self.stop_pouring(key, filter.as_str());
@@ -164,23 +166,26 @@ impl Shard {
     /// The session is over; its will, if it has one left, is due [MQTT-3.1.2-8].
     pub(crate) fn end_session(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         self.stop_waiting(key);
+        self.release_all_forwarded(now, key);
         self.fire_will(now, key, out);
         self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
         if !planted!(EndNotStored, self.slot(key).stored.is_some()) {
             self.note(key, |session| Record::End { session });
         }
+        let class = self.class_of_session(key);
         let Some(slot) = self.sessions.remove(key) else { return };
-        let session = slot.session;
+        let (session, is_stored) = (slot.session, slot.stored.is_some());
         self.clients.remove(session.client().as_str(), key);
         for (filter, _) in session.subscriptions().iter() {
             if planted!(SharedMemberOutlivesSession, filter.as_filter().share_group().is_some()) {
                 continue;
             }
-            self.remove_subscription(filter.as_filter(), key);
+            self.remove_subscription(filter.as_filter(), key, class);
         }
         let in_flight = if planted!(LedgerMissesInFlight) { 0 } else { session.inflight_len() };
         let left = session.queue_len() + in_flight;
-        self.ledger.drop(DropReason::SessionEnded, left as u64);
+        let passed_on = self.pass_on_shared(now, &session, is_stored, out);
+        self.ledger.drop(DropReason::SessionEnded, left as u64 - passed_on);
     }
 
     pub(crate) fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
@@ -294,6 +299,7 @@ fn due(will: &Will, id: MessageId, now: Instant, scratch: &mut Vec<u8>) -> Messa
         qos: message.qos(),
         retain: message.retain(),
         expires: now + Duration::from_secs(u64::from(seconds)),
+        stretched: false,
     };
     Message::new(&parts, scratch)
 }

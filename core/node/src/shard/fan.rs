@@ -35,6 +35,8 @@ pub(crate) struct Publishing<'a> {
     pub(crate) retain: bool,
     /// When it expires; [`Instant::NEVER`] without an interval.
     pub(crate) expires: Instant,
+    /// The time until then was stretched on the way from another node.
+    pub(crate) stretched: bool,
     /// The incoming packet and its version, if a QoS 0 delivery without RETAIN looks the same.
     pub(crate) verbatim: Option<(&'a [u8], ProtocolVersion)>,
     /// Session key of its publisher, or [`NONE`].
@@ -53,6 +55,7 @@ impl<'a> Publishing<'a> {
             qos: message.qos(),
             retain: message.retain(),
             expires: message.expires(),
+            stretched: message.is_stretched(),
             verbatim: None,
             publisher,
             stamp: Stamp::NONE,
@@ -60,11 +63,11 @@ impl<'a> Publishing<'a> {
     }
 
     pub(crate) fn to_message(self, scratch: &mut Vec<u8>) -> Message {
-        let Publishing { id, topic, mut forwardable, payload, qos, retain, expires, .. } = self;
+        let Publishing { id, topic, mut forwardable, payload, qos, retain, expires, stretched, .. } = self;
         if planted!(PropertiesLost, !forwardable.is_empty()) {
             forwardable = &[];
         }
-        Message::new(&MessageParts { id, topic, forwardable, payload, qos, retain, expires }, scratch)
+        Message::new(&MessageParts { id, topic, forwardable, payload, qos, retain, expires, stretched }, scratch)
     }
 
     /// The message, made if nobody needed it yet.
@@ -81,7 +84,7 @@ impl<'a> Publishing<'a> {
             topic: self.topic,
             packet_id: None,
             topic_alias: None,
-            message_expiry_interval: remaining_expiry(self.expires, now),
+            message_expiry_interval: remaining_expiry(self.expires, self.stretched, now),
             subscription_identifiers: identifiers,
             forwardable: self.forwardable,
             payload: self.payload,
@@ -347,6 +350,7 @@ impl Fan<'_> {
             retain: target.retain_as_published && publishing.retain && !planted!(RetainAsPublishedLost),
             identifiers: Identifiers::from_slice(target.identifiers),
             priority: zone.priority(publishing.topic),
+            shared: self.shared,
         };
         let applied =
             enqueue(slot, op, &zone.session, stored.map(|id| (id, zone.durability, &mut *self.parts.journal)));
@@ -400,7 +404,7 @@ pub(crate) fn enqueue(
     limits: &SessionLimits,
     stored: Option<(SessionId, Durability, &mut Journal)>,
 ) -> Applied {
-    let (Some((session, durability, journal)), Op::Enqueue { message, qos, retain, identifiers, priority }) =
+    let (Some((session, durability, journal)), Op::Enqueue { message, qos, retain, identifiers, priority, shared }) =
         (stored, &op)
     else {
         return slot.session.apply(op, limits);
@@ -408,7 +412,7 @@ pub(crate) fn enqueue(
     // What the server says of itself is not stored, and no QoS 0; but what had to go for it is not there any more.
     let kept = message.id() != MessageId::NONE && *qos > QoS::AtMostOnce;
     let (message, identifiers) = (message.clone(), identifiers.clone());
-    let (qos, retain, priority) = (*qos, *retain, *priority);
+    let (qos, retain, priority, shared) = (*qos, *retain, *priority, *shared);
     let mut given_up = Vec::new();
     let applied = slot.session.apply_noting(op, limits, &mut given_up);
     let delivery = DeliveryRecord {
@@ -416,6 +420,7 @@ pub(crate) fn enqueue(
         dseq: slot.session.last_dseq(),
         qos,
         retain,
+        shared,
         identifiers,
         priority,
         sent: false,

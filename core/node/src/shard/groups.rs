@@ -1,17 +1,23 @@
 //! Shared subscriptions over all shards of the node (section 4.8.2): whose turn it is, and the way to its member.
 
+use std::sync::Arc;
+
 use newtmq_base::{ConnId, Instant, ShardId, planted};
-use newtmq_mqtt::ReasonCode;
-use newtmq_session::Message;
-use newtmq_topic::{Fit, GroupKey, Pick, PickStrategy, SharedGroup, SubscriberId};
+use newtmq_cluster::lane::{Gone, Publication, Settled, Ticket, What};
+use newtmq_cluster::owned::Class;
+use newtmq_mqtt::{OwnedTopicFilter, ReasonCode, TopicFilter, TopicName};
+use newtmq_session::{Message, Session};
+use newtmq_topic::{Fit, GroupKey, Pick, PickStrategy, PlaceId, SharedGroup, SubscriberId};
 
 use super::Shard;
+use super::deliver::Delivered;
 use super::fan::{Fan, Parts, Publishing};
+use super::peers::Departure;
 use crate::conn::NONE;
 use crate::hooks::Hook;
 use crate::io::Outbox;
 use crate::outbuf::OUTPUT_HIGH_BYTES;
-use crate::place::{GroupPublish, PlaceMessage};
+use crate::place::{GroupPublish, PlaceMessage, class_of, place_id, shard_of, slot_of};
 
 impl Shard {
     /// A group gets one copy: the member whose turn it is, or the next one that is ready. `message` is made when the first
@@ -22,29 +28,47 @@ impl Shard {
         now: Instant,
         publishing: Publishing<'_>,
         group: GroupKey,
-        publisher: Option<ConnId>,
         message: &mut Option<Message>,
-        congested: &mut Vec<u32>,
+        departure: &mut Departure,
+        delivered: &mut Delivered,
         out: &mut Outbox,
     ) {
+        let Delivered { congested, reached, .. } = delivered;
+        let publisher = departure.publisher;
         let strategy = self.config.shared_strategy;
         let hash = if strategy == PickStrategy::Hash { self.publisher_hash(publishing.publisher) } else { 0 };
         let (topics, rng, parts) = self.parts();
         let Some((place, index)) = topics.choose_place(group, strategy, rng, hash) else {
             // Nobody has told of members elsewhere.
+            *reached = true;
             if let Some(pick) = topics.pick(group, strategy, rng, hash, |member| fit(&parts, member)) {
                 self.give_member(now, publishing, &pick, congested, out);
             }
             return;
         };
-        let here = place.0 == self.own;
+        let (index, text) = {
+            let group = topics.group(group).expect("matched just before");
+            (index + members_before(group, place), group.text().clone())
+        };
+        if slot_of(place) > 0 {
+            return self.post_to_group(now, &publishing, text.as_str(), place, departure, out);
+        }
+        let place = shard_of(place);
+        let here = place == self.own;
         let pick = if here { self.pick_here(group, index) } else { None };
+        if here && pick.is_none() && self.next_place(group, 1 << self.own).is_none() {
+            // The last member of this node has left, and not all of it know that yet.
+            if let Some(place) = self.far_place(group) {
+                return self.post_to_group(now, &publishing, text.as_str(), place, departure, out);
+            }
+        }
+        *reached = true;
         if let Some(pick) = pick.as_ref().filter(|pick| pick.fit == Fit::Ready) {
             // The usual case; only what leaves the shard has to be made a message.
             return self.give_member(now, publishing, pick, congested, out);
         }
         let publish = GroupPublish {
-            group: self.topics.group(group).expect("matched just before").text().clone(),
+            group: text,
             message: publishing.message(message, &mut self.scratch.block),
             publisher: publisher.map(|conn| (ShardId(self.own), conn)),
             promise: self.journal.promise_group(self.own),
@@ -60,9 +84,9 @@ impl Shard {
             }
             return self.pass_on(now, publish, congested, out);
         }
-        self.send_place(place.0, PlaceMessage::Group(Box::new(publish)), out);
+        self.send_place(place, PlaceMessage::Group(Box::new(publish)), out);
         if let Some(publisher) = publisher {
-            self.wait_for_lane(now, place.0, publisher, out);
+            self.wait_for_lane(now, place, publisher, out);
         }
     }
 
@@ -112,8 +136,8 @@ impl Shard {
     /// The next place that has members and was not asked; else the one that had the fittest.
     fn pass_on(&mut self, now: Instant, publish: GroupPublish, congested: &mut Vec<u32>, out: &mut Outbox) {
         let key = self.topics.find_group(&publish.group);
-        let places = key.and_then(|key| self.topics.group(key)).map_or(&[][..], SharedGroup::places);
-        let untried = places.iter().map(|(place, _)| place.0).find(|place| publish.tried >> place & 1 == 0);
+        let untried = key.and_then(|key| self.next_place(key, publish.tried));
+        let far = key.and_then(|key| self.far_place(key));
         let best = publish.best.map(|(_, place)| place);
         match (untried.or(best), key) {
             (Some(place), Some(key)) if place == self.own => {
@@ -132,6 +156,15 @@ impl Shard {
                     None => {}
                 }
             }
+            _ if far.is_some() => {
+                // The last member of this node has left while the message was on its way.
+                self.journal.group_done(publish.promise, self.own);
+                let publishing = Publishing::of_message(&publish.message, NONE);
+                let mut departure = Departure::of(None, None);
+                let place = far.expect("looked at just before");
+                self.post_to_group(now, &publishing, publish.group.as_str(), place, &mut departure, out);
+                self.departed(&mut departure);
+            }
             _ => {
                 // The last member has left while the message was on its way.
                 self.ledger.unmatched += 1;
@@ -142,13 +175,141 @@ impl Shard {
         }
     }
 
+    /// What a member has not acknowledged when its session ends goes to other members, wherever they are; QoS 2 is bound to
+    /// it. Says how many.
+    pub(super) fn pass_on_shared(&mut self, now: Instant, ended: &Session, is_stored: bool, out: &mut Outbox) -> u64 {
+        // A shard that has sent its clients away delivers nothing any more.
+        if self.stopping || planted!(SharedEndsWithSession, ended.unacknowledged_shared().next().is_some()) {
+            return 0;
+        }
+        let mut passed_on = 0;
+        for message in ended.unacknowledged_shared().filter(|message| !message.is_expired(now)) {
+            // Which of its groups it came for is not known. Of several it might go to one that has had its copy.
+            let filters = ended.subscriptions().iter().map(|(filter, _)| filter.as_filter());
+            let topic = TopicName::from_bytes(message.topic()).expect("it was published under it");
+            let mut groups = filters.filter(|filter| filter.share_group().is_some() && filter.matches(topic));
+            let (Some(filter), None) = (groups.next(), groups.next()) else { continue };
+            let group = self.topics.find_group(&filter.into());
+            let Some(group) = group.filter(|group| self.has_members(*group)) else { continue };
+            passed_on += 1;
+            // It is owed once.
+            self.ledger.matched -= 1;
+            let publishing = Publishing::of_message(message, NONE);
+            // Without the session and without its copy it would be lost.
+            self.journal.whole = is_stored;
+            let (mut departure, mut made) = (Departure::of(None, None), Some(message.clone()));
+            let mut delivered =
+                Delivered { matched: true, reached: false, gate: None, unfinished: false, congested: Vec::new() };
+            self.deliver_to_group(now, publishing, group, &mut made, &mut departure, &mut delivered, out);
+            self.departed(&mut departure);
+            self.journal.whole = false;
+        }
+        passed_on
+    }
+
+    /// Whether a group has members, as far as is known here.
+    fn has_members(&mut self, group: GroupKey) -> bool {
+        let elsewhere = self.next_place(group, 1 << self.own).is_some() || self.far_place(group).is_some();
+        elsewhere || self.pick_here(group, 0).is_some()
+    }
+
+    /// A shard of this node that has members and was not tried.
+    fn next_place(&self, group: GroupKey, tried: u128) -> Option<u16> {
+        let places = self.topics.group(group).map_or(&[][..], SharedGroup::places);
+        let here = places.iter().map(|(place, _)| *place).take_while(|place| slot_of(*place) == 0);
+        here.map(shard_of).find(|place| tried >> place & 1 == 0)
+    }
+
+    /// A place of another node that has members.
+    fn far_place(&self, group: GroupKey) -> Option<PlaceId> {
+        let places = self.topics.group(group).map_or(&[][..], SharedGroup::places);
+        places.last().map(|(place, _)| *place).filter(|place| slot_of(*place) > 0 && !planted!(FarMembersForgotten))
+    }
+
     fn pick_here(&mut self, group: GroupKey, index: u32) -> Option<Pick> {
         let strategy = self.config.shared_strategy;
         let (topics, _, parts) = self.parts();
         topics.pick_at(group, strategy, index, |member| fit(&parts, member))
     }
 
-    fn give_member(
+    /// The same for a message of another node, which leaves the choice to this one.
+    pub(super) fn pick_for(&mut self, group: GroupKey, publisher: &[u8]) -> Option<Pick> {
+        let strategy = self.config.shared_strategy;
+        let hash = core::str::from_utf8(publisher).map_or(0, |publisher| self.node_hash(publisher));
+        let (topics, rng, parts) = self.parts();
+        topics.pick(group, strategy, rng, hash, |member| fit(&parts, member))
+    }
+
+    /// A group's message that was sent to another node has come back: it goes to another place that has members.
+    #[allow(clippy::too_many_arguments)] // the message, and what became of it
+    pub(super) fn redispatch(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        what: &What,
+        why: Gone,
+        publication: Arc<Publication>,
+        expires: Instant,
+        out: &mut Outbox,
+    ) {
+        let What::Group { name, .. } = what else { return };
+        let text = core::str::from_utf8(name).ok().and_then(|text| TopicFilter::new(text).ok());
+        let key = text.map(OwnedTopicFilter::from).and_then(|text| self.topics.find_group(&text));
+        let places: Vec<PlaceId> = key
+            .and_then(|key| self.topics.group(key))
+            .map_or(&[][..], SharedGroup::places)
+            .iter()
+            .map(|(place, _)| *place)
+            .collect();
+        let Some(waiting) = self.peers.as_mut().and_then(|peers| peers.tickets.get(ticket)) else { return };
+        let gate = waiting.gate;
+        if let Some((conn, _)) = gate {
+            // A repeated one does not go there again.
+            self.forget_target(conn, publication.guid, what);
+        }
+        let Some(waiting) = self.peers.as_mut().and_then(|peers| peers.tickets.get(ticket)) else { return };
+        let tried = waiting.tried.iter_mut().find(|(of, _)| of == name);
+        let next = tried.and_then(|(_, tried)| {
+            let next = places.into_iter().find(|place| !tried.contains(place))?;
+            tried.push(next);
+            Some(next)
+        });
+        match (next, key) {
+            (Some(place), Some(key)) if slot_of(place) == 0 && !planted!(FarGroupNotRedispatched) => {
+                let message = self.message_of(&publication, expires);
+                let publish = GroupPublish {
+                    group: self.topics.group(key).expect("found just before").text().clone(),
+                    message,
+                    publisher: gate.map(|(conn, _)| (ShardId(self.own), conn)),
+                    promise: self.journal.promise_group(self.own),
+                    index: 0,
+                    tried: 0,
+                    best: None,
+                };
+                let mut congested = Vec::new();
+                self.pass_on(now, publish, &mut congested, out);
+                if let Some((conn, _)) = gate {
+                    self.wait_for_outputs(now, conn, &congested, out);
+                }
+                self.settle(now, ticket, Settled::Stored, out);
+            }
+            (Some(place), Some(_)) if !planted!(FarGroupNotRedispatched) => {
+                self.post_back(now, ticket, what, place, (publication, expires));
+            }
+            _ => {
+                let settled = match why {
+                    Gone::Refused(refusal) => Settled::Refused(refusal),
+                    Gone::Down => {
+                        self.ledger.lost_down += 1;
+                        Settled::Lost
+                    }
+                };
+                self.settle(now, ticket, settled, out);
+            }
+        }
+    }
+
+    pub(super) fn give_member(
         &mut self,
         now: Instant,
         publishing: Publishing<'_>,
@@ -178,6 +339,15 @@ impl Shard {
     fn publisher_hash(&self, publisher: u32) -> u64 {
         self.sessions.get(publisher).map_or(0, |slot| self.node_hash(slot.session.client().as_str()))
     }
+}
+
+/// Members of a shard have numbers without regard to their class: how many come before those of a place.
+fn members_before(group: &SharedGroup, place: PlaceId) -> u32 {
+    if class_of(place) == Class::Transient {
+        return 0;
+    }
+    let other = place_id(slot_of(place), ShardId(shard_of(place)), Class::Transient);
+    group.places().iter().find(|(place, _)| *place == other).map_or(0, |(_, members)| *members)
 }
 
 fn fit(parts: &Parts<'_>, subscriber: SubscriberId) -> Fit {

@@ -55,6 +55,7 @@ impl Shard {
     pub(crate) fn move_to(&mut self, conn: ConnId, to: u16, connect: &[u8], out: &mut Outbox) -> Next {
         self.arm_conn(conn, Instant::NEVER);
         self.forget_deadlines(conn);
+        self.has_left(conn, out);
         let Some(mut c) = self.conns[conn.slot as usize].take() else { return Next::Stop };
         if c.features.has(Feature::Counted) {
             self.move_away(c.listener);

@@ -137,6 +137,31 @@ impl Journal {
         self.prefix | self.next
     }
 
+    /// Records of this call so far.
+    pub(crate) fn records(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// Number of the batch with which all that was recorded so far is stored.
+    pub(crate) fn batch_so_far(&self) -> u64 {
+        self.given + u64::from(!self.batch.is_empty())
+    }
+
+    /// Number of the batch that holds what this call has recorded.
+    pub(crate) fn batch_of_call(&self) -> u64 {
+        self.given + 1
+    }
+
+    /// All batches up to this one are stored.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// Whether everything that was recorded is stored.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.batch.is_empty() && self.stored == self.given
+    }
+
     /// A name for a message that may have to be stored.
     #[inline]
     pub(crate) fn message_id(&mut self) -> MessageId {
@@ -379,6 +404,10 @@ impl Shard {
     pub(crate) fn on_stored(&mut self, now: Instant, upto: u64, segment: u64, out: &mut Outbox) {
         self.journal.stored = upto;
         self.journal.segment = segment;
+        if let Some(peers) = &mut self.peers {
+            peers.inward.stored(upto);
+            self.send_held(now, upto, out);
+        }
         self.confirm(out);
         self.keep_promises(now, out);
     }

@@ -17,7 +17,7 @@ use super::fan::Publishing;
 use super::journal::JOINT;
 use crate::conn::{Target, Waiter};
 use crate::io::{Outbox, Output};
-use crate::place::{Obstacle, PlaceMessage, Stamp};
+use crate::place::{Obstacle, PlaceMessage, Stamp, shard_of};
 
 /// Above this many bytes that are not worked off, publishers wait.
 pub const LANE_HIGH_BYTES: usize = 1 << 20;
@@ -207,14 +207,19 @@ impl Shard {
         stamp: Stamp,
         out: &mut Outbox,
     ) {
-        for place in places {
+        let mut last = None;
+        for shard in places.iter().map(|place| shard_of(*place)) {
+            // One with subscribers of both classes gets it once.
+            if last.replace(shard) == Some(shard) {
+                continue;
+            }
             self.ledger.forwarded += 1;
             // QoS 0 promises nothing.
-            let promise = if message.qos() == QoS::AtMostOnce { 0 } else { self.journal.promise_elsewhere(place.0) };
+            let promise = if message.qos() == QoS::AtMostOnce { 0 } else { self.journal.promise_elsewhere(shard) };
             let message = message.clone();
-            self.send_place(place.0, PlaceMessage::Publish { message, publisher, stamp, promise }, out);
+            self.send_place(shard, PlaceMessage::Publish { message, publisher, stamp, promise }, out);
             if let Some(publisher) = publisher {
-                self.wait_for_lane(now, place.0, publisher, out);
+                self.wait_for_lane(now, shard, publisher, out);
             }
         }
     }

@@ -96,6 +96,7 @@ impl Shard {
         slot.stored = Some(session);
         slot.segment = journal.segment;
         journal.record_whole(slot, session, zone, None);
+        self.change_class(key);
     }
 
     /// A retained message is another one, or gone. What the server says of itself is not stored.
@@ -128,6 +129,9 @@ impl Journal {
         self.record(&Record::Snapshot(Box::new(snapshot)), zone.durability);
         for filter in slot.pouring.iter().flat_map(|pourings| pourings.filters()) {
             self.record(&Record::Reading { session, filter: filter.clone(), done: false }, zone.durability);
+        }
+        for record in slot.forwards.iter().flat_map(|forwards| forwards.records(session)) {
+            self.record(&record, zone.durability);
         }
     }
 }

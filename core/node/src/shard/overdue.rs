@@ -105,11 +105,12 @@ impl Shard {
             return;
         }
         // While the broker does not read it, or owes it a PUBREC, the client is not late.
-        let excused = c.held || c.withholds();
+        let excused = c.held || c.withholds() || c.gates() > 0;
         let key = c.session;
         let overdue = if excused { Vec::new() } else { self.slot(key).session.await_rel_tick() };
         for packet_id in &overdue {
             self.apply(conn, Op::Qos2Rel { packet_id: *packet_id });
+            self.release_forwarded(now, key, *packet_id);
         }
         if !overdue.is_empty() {
             self.ledger.rel_timeouts += overdue.len() as u64;

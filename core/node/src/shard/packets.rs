@@ -103,19 +103,32 @@ impl Shard {
 
     /// One packet. PUBLISH and the acknowledgements come first: they are nearly all of the traffic.
     pub(crate) fn on_frame(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
-        let (phase, version) = {
+        let phase = {
             let c = self.live(conn);
             // A whole packet: bytes that never become one do not count for Keep Alive [MQTT-3.1.2-22].
             if !planted!(KeepAliveIgnoresPublish, frame.packet_type() == PacketType::Publish) {
                 c.heard = now;
             }
-            (c.phase, c.version)
+            c.phase
         };
         let kind = frame.packet_type();
         self.ledger.traffic.packets_received[kind as usize] += 1;
         if phase != Phase::Open {
             return self.on_early_frame(now, conn, phase, frame, out);
         }
+        let answers = [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrel, PacketType::Pubcomp];
+        if self.live(conn).rare.as_ref().is_some_and(|rare| rare.asides.is_some())
+            && kind != PacketType::Pingreq
+            && !answers.contains(&kind)
+        {
+            return self.put_aside(now, conn, frame);
+        }
+        self.on_open_frame(now, conn, frame, out)
+    }
+
+    /// A packet of an open session, when its turn has come.
+    pub(super) fn on_open_frame(&mut self, now: Instant, conn: ConnId, frame: Frame<'_>, out: &mut Outbox) -> Next {
+        let (kind, version) = (frame.packet_type(), self.live(conn).version);
         if kind == PacketType::Publish {
             return match frame.publish(version) {
                 Ok(publish) => self.on_publish(now, conn, frame, &publish, out),

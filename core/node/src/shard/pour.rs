@@ -463,7 +463,7 @@ impl Pourer<'_> {
             return false;
         }
         let identifiers = if identifier == 0 { Identifiers::None } else { Identifiers::One(identifier) };
-        let op = Op::Enqueue { message: message.clone(), qos, retain, identifiers, priority: 0 };
+        let op = Op::Enqueue { message: message.clone(), qos, retain, identifiers, priority: 0, shared: false };
         // It enters the ledger like any other delivery that is waited for.
         self.ledger.matched += 1;
         self.ledger.retained_sent += 1;

@@ -40,6 +40,11 @@ impl Shard {
                 Target::Here(slot) => self.add_waiter(slot, Waiter::Here(publisher)),
                 Target::There(..) => {}
                 Target::Lane(to) => self.lanes[usize::from(to)].waiters.push(Waiter::Here(publisher)),
+                Target::Peer(slot) => {
+                    if let Some(peers) = &mut self.peers {
+                        peers.add_waiter(slot, publisher);
+                    }
+                }
             }
         }
         if first_wait && self.live(publisher).waits() {
@@ -100,6 +105,11 @@ impl Shard {
             }
             Target::Lane(to) => {
                 self.lanes[usize::from(to)].waiters.retain(|waiter| *waiter != Waiter::Here(publisher));
+            }
+            Target::Peer(slot) => {
+                if let Some(peers) = &mut self.peers {
+                    peers.stop_waiting(slot, publisher);
+                }
             }
         }
     }
@@ -191,9 +201,9 @@ impl Shard {
         if limit > now {
             return;
         }
-        // Another shard needs as long as it needs; only clients are given up.
+        // Another shard needs as long as it needs; only clients are given up, and other nodes, which may be away.
         let is_client = |target: &Target| match target {
-            Target::Here(_) | Target::There(_, Obstacle::Output(_)) => true,
+            Target::Here(_) | Target::There(_, Obstacle::Output(_)) | Target::Peer(_) => true,
             Target::Lane(_) | Target::There(_, Obstacle::Lane(_)) => false,
         };
         self.stop_waiting_for_all(now, publisher, is_client, out);

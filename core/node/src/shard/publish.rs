@@ -16,7 +16,7 @@ use super::{Next, Shard};
 use crate::conn::{Feature, Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
 use crate::io::Outbox;
-use crate::place::Stamp;
+use crate::place::{Stamp, slot_of};
 use crate::store::StoreState;
 
 impl Shard {
@@ -29,6 +29,9 @@ impl Shard {
         publish: &RawPublish<'_>,
         out: &mut Outbox,
     ) -> Next {
+        if self.reluctance.holds(now, publish.qos) {
+            return self.put_aside(now, conn, frame);
+        }
         self.ledger.traffic.messages_received[publish.qos as usize] += 1;
         let c = self.live(conn);
         let (version, memo, key, zone) = (c.version, c.memo, c.session, usize::from(c.zone));
@@ -42,7 +45,10 @@ impl Shard {
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publish.qos, publish.packet_id) {
             // Seen before: not handed on again [MQTT-4.3.3-10].
             if self.slot(key).session.is_awaiting_rel(packet_id) {
-                return self.on_repeated_publish(now, conn, publish, packet_id, out);
+                if !self.is_unconfirmed(conn, key, packet_id) {
+                    return self.on_repeated_publish(now, conn, publish, packet_id, out);
+                }
+                return self.on_other_publish(now, conn, frame, publish, None, out);
             }
         }
         if let Some(packet_id) = publish.packet_id
@@ -69,6 +75,7 @@ impl Shard {
                 qos: publish.qos,
                 retain: publish.retain,
                 expires: Instant::NEVER,
+                stretched: false,
                 verbatim: same.then_some((frame.bytes, version)),
                 publisher: key,
                 stamp: Stamp::NONE,
@@ -111,7 +118,8 @@ impl Shard {
         // A withheld PUBREC belongs to an identifier that is counted below, unless it is a refusal.
         let is_open =
             |(kind, _, reason): &&(PacketType, PacketId, ReasonCode)| *kind == PacketType::Puback || reason.is_error();
-        let count = |rare: &Rare| rare.withheld.iter().filter(is_open).count();
+        let gated = |rare: &Rare| rare.gates.as_ref().map_or(0, |gates| gates.open_publishes());
+        let count = |rare: &Rare| rare.withheld.iter().filter(is_open).count() + gated(rare);
         let withheld = self.live(conn).rare.as_deref().map_or(0, count);
         let awaiting = self.slot(key).session.awaiting_rel_len();
         withheld + awaiting < usize::from(self.config.zones[zone].max_awaiting_rel)
@@ -203,6 +211,7 @@ impl Shard {
             qos: publish.qos,
             retain: publish.retain,
             expires,
+            stretched: false,
             verbatim: same.then_some((frame.bytes, version)),
             publisher,
             stamp: Stamp::NONE,
@@ -237,6 +246,12 @@ impl Shard {
             self.live(conn).rare().unstored = true;
         }
         if let (QoS::ExactlyOnce, Some(packet_id)) = (publishing.qos, packet_id) {
+            let key = self.live(conn).session;
+            if self.slot(key).session.is_awaiting_rel(packet_id) {
+                return self.accept_again(now, conn, publishing, packet_id, out);
+            }
+            // What went under this identifier before is over, however that came.
+            self.release_forwarded(now, key, packet_id);
             assert_eq!(self.apply(conn, Op::Qos2In { packet_id }), Applied::Done, "looked up before");
             // With the identifier and without the copies it would be lost, the other way round it would come twice.
             let key = self.live(conn).session;
@@ -261,7 +276,11 @@ impl Shard {
             rare.unread = unread;
             return Next::Hold;
         }
-        if let Some((kind, packet_id, _)) = owed
+        if let Some(gate) = delivered.gate {
+            if self.finish_gate(now, conn, gate, delivered.reached, out) == Next::Stop {
+                return Next::Stop;
+            }
+        } else if let Some((kind, packet_id, _)) = owed
             && (delivered.matched || !planted!(NoAckWithoutSubscribers))
         {
             let reason = if delivered.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
@@ -272,6 +291,10 @@ impl Shard {
             c.rare().unread = true;
             return Next::Hold;
         }
+        if delivered.gate.is_some() && self.hold_above_limit(conn) {
+            return Next::Hold;
+        }
+        let c = self.live(conn);
         if c.rare.as_ref().is_some_and(|rare| rare.unstored) {
             return Next::Hold;
         }
@@ -295,7 +318,7 @@ impl Shard {
         let Shard { topics, sessions, .. } = self;
         let matched = topics.recall(*memo, publishing.topic).expect("matched just before");
         let stored = |key: u32| sessions.get(key).is_some_and(|slot| slot.stored.is_some());
-        !matched.places.is_empty()
+        matched.places.first().is_some_and(|place| slot_of(*place) == 0)
             || !matched.groups.is_empty()
             || matched.subscriptions.iter().any(|subscription| stored(subscription.subscriber.0))
     }
@@ -337,6 +360,10 @@ impl Shard {
             let kind = if publish.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
             if kind == PacketType::Pubrec && self.live(conn).version != ProtocolVersion::V5 {
                 self.apply(conn, Op::Qos2In { packet_id });
+            } else if kind == PacketType::Pubrec && self.slot(key).session.is_awaiting_rel(packet_id) {
+                // A repeated one, which was permitted the first time.
+                self.apply(conn, Op::Qos2Rel { packet_id });
+                self.release_forwarded(now, key, packet_id);
             }
             self.send_ack(now, conn, kind, packet_id, reason, out);
         }

@@ -3,11 +3,12 @@
 
 use core::time::Duration;
 
-use newtmq_base::{Instant, planted};
+use newtmq_base::{Instant, ShardId, planted};
 use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::{MessageId, Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
 
+use super::gates::Forwards;
 use super::retain::Retained;
 use super::{Away, SessionSlot, Shard, TimerKind};
 use crate::conn::{NONE, Phase};
@@ -48,8 +49,12 @@ impl Shard {
         for retained in chunk.retained {
             self.restore_retained(retained);
         }
+        if let Some(peers) = &mut self.peers {
+            peers.inward.restore(chunk.marks, chunk.guids);
+        }
         if chunk.last {
-            if self.shards() == 1 || planted!(RecoveredTooEarly) {
+            let alone = self.shards() == 1 && !self.clustered;
+            if alone || planted!(RecoveredTooEarly) {
                 self.open_to_clients(now, out);
             } else {
                 self.send_changes(out);
@@ -87,13 +92,14 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) {
-        let Restored { id, session, zone, detached, readings, given_up, segment } = restored;
+        let Restored { id, session, zone, detached, readings, forwards, given_up, segment } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
         self.ledger.matched += waiting;
         let slot = self.slot(key);
         (slot.stored, slot.segment) = (Some(id), segment);
+        slot.forwards = Forwards::restored(forwards);
         let durability = self.config.zones[usize::from(zone)].durability;
         for dseq in given_up.into_iter().filter(|_| !planted!(TrimNotStored)) {
             // Or they would be back after the next start, and come behind later ones.
@@ -164,6 +170,9 @@ impl Shard {
     /// Segments before this one are to be freed.
     pub(crate) fn on_renew(&mut self, before: u64) {
         self.renewal = Some(Renewal { before, session: 0, topic: String::new() });
+        if let Some(peers) = &mut self.peers {
+            peers.inward.record(ShardId(self.own), &mut self.journal);
+        }
     }
 
     /// Stores some of it again. The batch of the last step says that the old segments are not needed any more.

@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 
-use newtmq_base::{ConnId, Instant, ShardId, planted};
+use newtmq_base::{ConnId, Instant, NodeId, ShardId, planted};
+use newtmq_cluster::owned::{Batch, Change, Class, Count, RouteChange};
 use newtmq_mqtt::{OwnedTopicFilter, TopicFilter};
-use newtmq_topic::{PlaceId, SubscriberId, Subscription};
+use newtmq_topic::{SubscriberId, Subscription};
 
 use super::Shard;
 use super::sys::is_sys;
 use crate::conn::{Feature, PendingSuback};
-use crate::control::{FromControl, QuotaKind, RetainedCounts, RouteChange, RouteDelta, ToControl};
+use crate::control::{FromControl, QuotaKind, RetainedCounts, ToControl};
 use crate::io::{Outbox, Output};
+use crate::place::place_id;
 
 /// A connection whose SUBACK waits for other shards.
 #[derive(Debug)]
@@ -26,11 +28,13 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     /// Changes that are not sent.
-    changes: Vec<RouteChange>,
+    changes: Vec<Change>,
     /// Counts what was sent.
     seq: u64,
     /// Up to here every shard knows.
     committed: u64,
+    /// Somebody did not say that he knows of all up to there: the next SUBACK waits for him, whatever it is for.
+    incomplete: bool,
     /// Connections whose SUBACK waits, oldest first.
     waiting: VecDeque<Waiting>,
     /// What was said of retained messages.
@@ -42,31 +46,44 @@ pub(crate) struct Routes {
 impl Shard {
     /// Adds or replaces a session's subscription.
     pub(crate) fn add_subscription(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) {
-        let before = self.members(filter.as_filter());
+        let class = self.class_of_session(subscription.subscriber.0);
         if self.topics.subscribe(filter, subscription).is_none() {
             self.sys_filters += u64::from(is_sys(filter.as_filter()));
             self.shared_subscriptions += u64::from(filter.as_filter().share_group().is_some());
+            self.note_change(filter.as_filter(), class, Count::Plus);
         }
-        self.note_change(filter.as_filter(), before);
     }
 
-    pub(crate) fn remove_subscription(&mut self, filter: TopicFilter<'_>, key: u32) {
-        let before = self.members(filter);
+    /// Removes one. The session may be gone already, so its class is said.
+    pub(crate) fn remove_subscription(&mut self, filter: TopicFilter<'_>, key: u32, class: Class) {
         if self.topics.unsubscribe(filter, SubscriberId(key)).is_some() {
             self.sys_filters -= u64::from(is_sys(filter));
             self.shared_subscriptions -= u64::from(filter.share_group().is_some());
+            self.note_change(filter, class, Count::Minus);
         }
-        self.note_change(filter, before);
     }
 
-    fn members(&self, filter: TopicFilter<'_>) -> u32 {
-        if self.shards() == 1 { 0 } else { self.topics.members(filter) }
+    /// Control counts: whether a filter has subscribers at this shard, or has others already, is its business.
+    fn note_change(&mut self, filter: TopicFilter<'_>, class: Class, count: Count) {
+        if self.shards() > 1 || self.clustered {
+            self.routes.changes.push(Change { filter: filter.into(), class, count });
+        }
     }
 
-    fn note_change(&mut self, filter: TopicFilter<'_>, before: u32) {
-        let members = self.members(filter);
-        if members != before {
-            self.routes.changes.push(RouteChange { filter: filter.into(), members });
+    /// The class of a session's subscriptions: whether it outlives the process.
+    pub(crate) fn class_of_session(&self, key: u32) -> Class {
+        let stored = self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
+        if stored { Class::Durable } else { Class::Transient }
+    }
+
+    /// A session is stored from here on: its subscriptions are of the other class.
+    pub(crate) fn change_class(&mut self, key: u32) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        let filters: Vec<OwnedTopicFilter> = slot.session.subscriptions().iter().map(|(f, _)| f.clone()).collect();
+        for filter in filters.iter().filter(|_| !planted!(ClassNotChanged)) {
+            // In this order nobody finds it without any.
+            self.note_change(filter.as_filter(), Class::Durable, Count::Plus);
+            self.note_change(filter.as_filter(), Class::Transient, Count::Minus);
         }
     }
 
@@ -83,6 +100,10 @@ impl Shard {
     /// Whether every shard knows the subscriptions that were made up to now.
     pub(crate) fn is_committed(&mut self, out: &mut Outbox) -> bool {
         self.send_changes(out);
+        if self.routes.committed >= self.routes.seq && core::mem::take(&mut self.routes.incomplete) {
+            self.routes.seq += 1;
+            out.push(Output::Control(ToControl::Routes { seq: self.routes.seq, changes: Vec::new() }));
+        }
         self.routes.committed >= self.routes.seq
     }
 
@@ -105,8 +126,11 @@ impl Shard {
 
     pub(crate) fn on_control(&mut self, now: Instant, message: FromControl, out: &mut Outbox) {
         match message {
-            FromControl::Routes(delta) => self.install(&delta, out),
-            FromControl::Committed { seq, retained } => self.on_committed(now, seq, &retained, out),
+            FromControl::Routes(batch) => self.install(&batch, out),
+            FromControl::Committed { seq, retained, complete } => {
+                self.routes.incomplete = !complete && !planted!(IncompleteForgotten);
+                self.on_committed(now, seq, &retained, out);
+            }
             FromControl::Granted(kind, count) => self.on_granted(now, kind, count, out),
             FromControl::Denied(kind) => self.on_denied(now, kind, out),
             FromControl::Recovered => self.open_to_clients(now, out),
@@ -123,17 +147,39 @@ impl Shard {
                 let count = self.give_back(kind);
                 out.push(Output::Control(ToControl::Returned(kind, count)));
             }
+            FromControl::Peer { node, news } => self.on_peer(now, node, news),
+            FromControl::Lane { from, frame } => self.on_lane(now, from, &frame),
+            FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
+            FromControl::Drain(drains) => self.on_drain(now, drains, out),
         }
     }
 
-    fn install(&mut self, delta: &RouteDelta, out: &mut Outbox) {
-        let own = delta.shard == ShardId(self.own);
-        let count = if planted!(DeltaTruncated, delta.changes.len() > 1) { 1 } else { delta.changes.len() };
-        for RouteChange { filter, members } in &delta.changes[..count] {
+    fn install(&mut self, batch: &Batch, out: &mut Outbox) {
+        let slot = if batch.node == self.node { Some(0) } else { self.slot_of_node(batch.node) };
+        if let Some(slot) = slot {
+            self.install_at(slot, batch);
+        }
+        let sent: Box<[u64]> = self.lanes.iter().map(|lane| lane.retained_sent).collect();
+        let retained = (sent != self.routes.counts).then(|| {
+            self.routes.counts = sent.clone();
+            sent
+        });
+        out.push(Output::Control(ToControl::Installed { seq: batch.seq, retained }));
+    }
+
+    fn slot_of_node(&mut self, node: NodeId) -> Option<u8> {
+        self.peers.as_mut()?.slot_of(node)
+    }
+
+    fn install_at(&mut self, slot: u8, batch: &Batch) {
+        let count = if planted!(DeltaTruncated, batch.routes.len() > 1) { 1 } else { batch.routes.len() };
+        for RouteChange { filter, class, shard, members } in &batch.routes[..count] {
             // The own plain subscriptions are there already. Of a shared group the own members count from the moment on
             // that the others know of them, so that all take the same turns.
+            let own = slot == 0 && *shard == ShardId(self.own);
+            let place = place_id(slot, *shard, *class);
             if !own && is_sys(filter.as_filter()) {
-                let known = (delta.shard.0, filter.clone());
+                let known = (place.0, filter.clone());
                 if *members > 0 {
                     self.routes.sys.insert(known)
                 } else {
@@ -141,15 +187,9 @@ impl Shard {
                 };
             }
             if !own || filter.as_filter().share_group().is_some() {
-                self.topics.set_place(filter, PlaceId(delta.shard.0), *members);
+                self.topics.set_place(filter, place, *members);
             }
         }
-        let sent: Box<[u64]> = self.lanes.iter().map(|lane| lane.retained_sent).collect();
-        let retained = (sent != self.routes.counts).then(|| {
-            self.routes.counts = sent.clone();
-            sent
-        });
-        out.push(Output::Control(ToControl::Installed { version: delta.version, retained }));
     }
 
     /// Whether anybody in the node listens to anything under `$SYS`.

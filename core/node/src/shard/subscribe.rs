@@ -237,7 +237,8 @@ impl Shard {
                 continue;
             };
             let filter = filter.as_filter();
-            self.remove_subscription(filter, key);
+            let class = self.class_of_session(key);
+            self.remove_subscription(filter, key, class);
             self.stop_pouring(key, filter.as_str());
             let known = self.apply(conn, Op::Unsubscribe { filter }) == Applied::Done;
             if known {

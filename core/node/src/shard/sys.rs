@@ -94,6 +94,7 @@ impl Shard {
             qos: QoS::AtMostOnce,
             retain: false,
             expires: Instant::NEVER,
+            stretched: false,
         };
         let message = Message::new(&parts, &mut self.scratch.block);
         self.publish_message(now, &message, NONE, out);

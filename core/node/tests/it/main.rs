@@ -11,6 +11,7 @@ mod acl;
 mod alias;
 mod auth;
 mod chaos;
+mod cluster;
 mod connect;
 mod disconnect;
 mod expiry;

@@ -29,6 +29,7 @@ impl Bare {
             shard: ShardId(0),
             shards: 1,
             node_seed: 7,
+            clustered: false,
         };
         Bare { shard: Shard::new(ShardConfig::default(), boot), outbox: Outbox::default(), resumed: Vec::new() }
     }

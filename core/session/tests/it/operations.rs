@@ -118,10 +118,11 @@ impl Pair {
             qos,
             retain: false,
             expires: if expires == u64::MAX { Instant::NEVER } else { Instant::from_millis(expires) },
+            stretched: false,
         };
         let message = Message::new(&parts, &mut self.scratch);
         let bytes = message.size();
-        let op = Op::Enqueue { message, qos, retain: false, identifiers: Identifiers::None, priority };
+        let op = Op::Enqueue { message, qos, retain: false, identifiers: Identifiers::None, priority, shared: false };
         let applied = self.session.apply(op, &LIMITS);
         let entry = Entry { tag, qos, priority, expires, bytes };
         assert_eq!(applied, self.model.enqueue(entry, &LIMITS));

@@ -98,11 +98,12 @@ impl Pair {
             qos,
             retain: false,
             expires: Instant::NEVER,
+            stretched: false,
         };
         let message = Message::new(&parts, &mut Vec::new());
         self.blocks.insert(id.0, message.clone());
-        let before = self.dseqs();
-        let op = Op::Enqueue { message, qos, retain: false, identifiers: Identifiers::One(3), priority };
+        let (before, shared) = (self.dseqs(), id.0.is_multiple_of(2));
+        let op = Op::Enqueue { message, qos, retain: false, identifiers: Identifiers::One(3), priority, shared };
         let applied = self.session.apply(op, &LIMITS);
         let after = self.dseqs();
         let dseq = *after.iter().find(|dseq| !before.contains(dseq)).unwrap();
@@ -111,6 +112,7 @@ impl Pair {
             dseq,
             qos,
             retain: false,
+            shared,
             identifiers: Identifiers::One(3),
             priority,
             sent: false,
@@ -312,9 +314,17 @@ fn what_the_server_says_of_itself_is_in_no_snapshot() {
         qos: QoS::AtLeastOnce,
         retain: false,
         expires: Instant::NEVER,
+        stretched: false,
     };
     let message = Message::new(&parts, &mut Vec::new());
-    let op = Op::Enqueue { message, qos: QoS::AtLeastOnce, retain: false, identifiers: Identifiers::None, priority: 0 };
+    let op = Op::Enqueue {
+        message,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        identifiers: Identifiers::None,
+        priority: 0,
+        shared: false,
+    };
     pair.session.apply(op, &LIMITS);
     for sent in [false, true] {
         if sent {
@@ -324,5 +334,25 @@ fn what_the_server_says_of_itself_is_in_no_snapshot() {
         assert_eq!(snapshot.deliveries.len(), 1, "sent: {sent}");
         assert_eq!(snapshot.next_dseq, 2, "its place in the order is taken");
         assert!(pair.session.messages().all(|message| message.id() != MessageId::NONE));
+    }
+}
+
+#[test]
+fn records_about_other_nodes_come_back() {
+    let packet_id = PacketId::new(7).unwrap();
+    let of = |receivers| Record::Guid { own: 3, guid: [9; 16], receivers };
+    let records = [
+        Record::Forwarding { session: ID, packet_id, guid: [1; 16] },
+        Record::Forwarded { session: ID, packet_id },
+        Record::Mark { own: 1, node: u64::MAX, shard: 127, inc: 5, upto: 1 << 40 },
+        of(newtmq_session::Receivers::Plain),
+        of(newtmq_session::Receivers::Group("$share/g/t".into())),
+        of(newtmq_session::Receivers::Released),
+    ];
+    for record in records {
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        assert_eq!(Record::decode(&bytes), Ok(record));
+        assert!((0..bytes.len()).all(|len| Record::decode(&bytes[..len]).is_err()));
     }
 }

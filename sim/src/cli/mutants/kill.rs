@@ -145,8 +145,11 @@ struct Families {
 
 impl Families {
     fn new(named: &[String]) -> Families {
-        let names =
-            if named.is_empty() { cases::families().into_iter().map(str::to_owned).collect() } else { named.to_vec() };
+        let names = if named.is_empty() {
+            cases::usual().iter().map(|family| family.name().to_owned()).collect()
+        } else {
+            named.to_vec()
+        };
         Families { reached: vec![0; names.len()], names }
     }
 

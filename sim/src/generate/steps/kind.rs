@@ -79,9 +79,11 @@ pub(super) fn weights(family: Family, source: &mut Source) -> [u32; Kind::ALL.le
         let boost = boost(family, kind);
         let rare = matches!(kind, Kind::Crash | Kind::Shutdown | Kind::Pressure | Kind::Raw | Kind::Stray);
         let on = !kind.is_optional() || boost > 1 || if rare { source.percent(12) } else { source.coin() };
+        // A part of them is not for clusters: their clocks are 1 % wrong at most, and their disks work.
+        let alien = matches!(kind, Kind::Drift | Kind::DiskFails | Kind::DiskRot) && family.is_cluster();
         // From a quarter to four times as often as usual.
         let rate = if kind.is_optional() { source.log(1, 16) as u32 } else { 4 };
-        *weight = if on { kind.weight() * boost * rate } else { 0 };
+        *weight = if on && !alien { kind.weight() * boost * rate } else { 0 };
     }
     weights
 }

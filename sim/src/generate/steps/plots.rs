@@ -531,8 +531,8 @@ impl Steps<'_> {
     }
 
     fn lag_of(&mut self, shard: u16, by_us: u64) {
-        self.node.lagging = (by_us > 0).then_some(shard);
-        self.push(Action::World(WorldAction::Lag { node: 0, shard, by_us }));
+        self.node_mut().lagging = (by_us > 0).then_some(shard);
+        self.push(Action::World(WorldAction::Lag { node: self.at_node, shard, by_us }));
     }
 
     fn any_qos(&mut self) -> QoS {

@@ -418,7 +418,7 @@ impl Steps<'_> {
             self.tell(publisher, topic, 1, 32, false);
             self.settle();
         }
-        if self.node.full {
+        if self.node().full {
             self.disk_full(false);
         }
         self.at_ms += self.source.between(0, 2_000);
@@ -444,7 +444,7 @@ impl Steps<'_> {
                 }
             }
         }
-        if self.scenario.shards > 1 && self.node.lagging.is_none() && self.source.coin() {
+        if self.scenario.shards > 1 && self.node().lagging.is_none() && self.source.coin() {
             self.lag(true);
         }
         let count = self.source.between(1, 8) as u32;

@@ -6,7 +6,7 @@ use crate::history::ClientIx;
 use crate::scenario::{Action, WorldAction};
 
 impl Steps<'_> {
-    fn world(&mut self, action: WorldAction) {
+    pub(super) fn world(&mut self, action: WorldAction) {
         self.push(Action::World(action));
     }
 
@@ -30,45 +30,56 @@ impl Steps<'_> {
     }
 
     pub(super) fn pause(&mut self) {
-        let ms = self.source.log(1, if self.is_micro() { 5_000 } else { 30_000 });
+        let ms = self.source.log(
+            1,
+            if self.is_quick() {
+                3_000
+            } else if self.is_micro() {
+                5_000
+            } else {
+                30_000
+            },
+        );
         self.busy_until_ms = self.busy_until_ms.max(self.at_ms + ms);
-        self.world(WorldAction::Pause { node: 0, ms });
+        self.world(WorldAction::Pause { node: self.at_node, ms });
     }
 
     pub(super) fn jump(&mut self) {
         let by_ms = self.source.log(1, 3_600_000) as i64;
         let by_ms = if self.source.coin() { -by_ms } else { by_ms };
-        self.world(WorldAction::ClockJump { node: 0, by_ms });
+        self.world(WorldAction::ClockJump { node: self.at_node, by_ms });
     }
 
     pub(super) fn drift(&mut self, on: bool) {
-        self.node.drifting = on;
+        self.node_mut().drifting = on;
         let ppm = if on { self.source.log(100, 200_000) as i32 } else { 0 };
         let ppm = if on && self.source.coin() { -ppm } else { ppm };
-        self.world(WorldAction::Drift { node: 0, ppm });
+        self.world(WorldAction::Drift { node: self.at_node, ppm });
     }
 
     pub(super) fn lag(&mut self, on: bool) {
         let another = self.source.below(self.scenario.shards.into()) as u16;
-        let shard = self.node.lagging.take().unwrap_or(another);
-        self.node.lagging = on.then_some(shard);
+        let shard = self.node_mut().lagging.take().unwrap_or(another);
+        self.node_mut().lagging = on.then_some(shard);
         let by_us = if on { self.source.log(100, 2_000_000) } else { 0 };
-        self.world(WorldAction::Lag { node: 0, shard, by_us });
+        self.world(WorldAction::Lag { node: self.at_node, shard, by_us });
     }
 
     /// What is wrong with its clock and its queues is still wrong when it starts again.
     fn stop(&mut self, action: WorldAction) {
-        self.node.down = true;
-        self.clients.iter_mut().for_each(|client| client.up = false);
+        self.node_mut().down = true;
+        for (client, spec) in self.clients.iter_mut().zip(&self.scenario.clients) {
+            client.up &= spec.node != self.at_node;
+        }
         self.world(action);
     }
 
     pub(super) fn crash(&mut self, power_loss: bool) {
-        self.stop(WorldAction::Crash { node: 0, power_loss });
+        self.stop(WorldAction::Crash { node: self.at_node, power_loss });
     }
 
     pub(super) fn shut_down(&mut self) {
-        self.stop(WorldAction::Shutdown { node: 0 });
+        self.stop(WorldAction::Shutdown { node: self.at_node });
     }
 
     /// A publish, and the end of the node about when it is acknowledged.
@@ -82,29 +93,29 @@ impl Steps<'_> {
 
     /// Most disks have room again by then.
     pub(super) fn restart(&mut self) {
-        if self.node.full && self.source.percent(70) {
+        if self.node().full && self.source.percent(70) {
             self.disk_full(false);
         }
-        self.node.down = false;
-        self.node.failed = false;
-        self.world(WorldAction::Restart { node: 0 });
+        self.node_mut().down = false;
+        self.node_mut().failed = false;
+        self.world(WorldAction::Restart { node: self.at_node });
     }
 
     pub(super) fn disk_full(&mut self, on: bool) {
-        self.node.full = on;
-        self.world(WorldAction::DiskFull { node: 0, on });
+        self.node_mut().full = on;
+        self.world(WorldAction::DiskFull { node: self.at_node, on });
     }
 
     pub(super) fn disk_slow(&mut self, on: bool) {
-        self.node.slow = on;
-        let by_us = if on { self.source.log(1_000, 5_000_000) } else { 0 };
-        self.world(WorldAction::DiskSlow { node: 0, by_us });
+        self.node_mut().slow = on;
+        let by_us = if on { self.source.log(1_000, if self.is_quick() { 1_500_000 } else { 5_000_000 }) } else { 0 };
+        self.world(WorldAction::DiskSlow { node: self.at_node, by_us });
     }
 
     /// Until it starts again.
     pub(super) fn disk_fails(&mut self) {
-        self.node.failed = true;
-        self.world(WorldAction::DiskFails { node: 0 });
+        self.node_mut().failed = true;
+        self.world(WorldAction::DiskFails { node: self.at_node });
     }
 
     pub(super) fn disk_rot(&mut self) {
@@ -114,12 +125,12 @@ impl Steps<'_> {
 
     /// Of the bytes on the disk.
     pub(super) fn rot_at(&mut self, at_ppm: u64) {
-        self.world(WorldAction::DiskRot { node: 0, at_ppm });
+        self.world(WorldAction::DiskRot { node: self.at_node, at_ppm });
     }
 
     pub(super) fn pressure(&mut self, on: bool) {
-        self.node.short = on;
+        self.node_mut().short = on;
         let level = if on { self.source.between(1, 2) as u8 } else { 0 };
-        self.world(WorldAction::MemoryPressure { node: 0, level });
+        self.world(WorldAction::MemoryPressure { node: self.at_node, level });
     }
 }

@@ -114,6 +114,21 @@ pub(super) fn wiped_seed_joins_the_others() {
     assert!(other.meta(3).is_member());
 }
 
+#[test]
+pub(super) fn a_cluster_of_who_is_no_seed_is_joined() {
+    let mut net = Net::new(2, 6);
+    net.start(0);
+    net.init(0);
+    net.start(1);
+    for _ in 0..10 {
+        let seeds = Input::Seeds { name: "c".to_owned(), total: 2, here: true, reached: BTreeSet::new() };
+        net.input(1, seeds);
+        net.seconds(1);
+    }
+    assert!(net.is_whole());
+    assert_eq!((net.founded.len(), net.members(1)), (1, vec![1, 2]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -64,6 +64,22 @@ pub(super) fn two_nodes_have_one_voter() {
 }
 
 #[test]
+pub(super) fn who_leads_says_so_when_it_is_durable() {
+    let mut net = Net::cluster(2, 3);
+    let before = net.meta(1).view().term;
+    net.crash(0);
+    net.sync_ms = 1 << 40;
+    net.start(0);
+    net.seconds(10);
+    assert_eq!(net.leader(), Some(0));
+    assert_eq!(net.meta(1).view().term, before, "the disk takes nothing, and the term may come again");
+    net.crash(0);
+    net.sync_ms = 4;
+    net.start(0);
+    net.until("the voter is back", 5, Net::is_whole);
+}
+
+#[test]
 pub(super) fn witness_votes_and_never_leads() {
     let mut net = Net::new(3, 3);
     net.nodes[2].me.witness = true;
@@ -181,6 +197,91 @@ pub(super) fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
     net.start(1);
     net.until("it stays there", 10, Net::is_whole);
     assert_eq!(net.members(1), [1, 2, 3]);
+}
+
+#[test]
+pub(super) fn who_goes_into_another_cluster_lets_nobody_in() {
+    for seed in 0..10 {
+        let mut net = Net::new(3, seed);
+        for index in 0..3 {
+            net.start(index);
+            net.init(index);
+        }
+        net.seconds(1);
+        let asked = [1, 2].map(|index| {
+            let request = net.request();
+            net.input(index, Input::Join { request });
+            request.0
+        });
+        for request in asked {
+            assert_eq!(net.answer(request, 10), Ok(0));
+        }
+        net.until("one cluster", 10, Net::is_whole);
+        assert_eq!(net.members(0), [1, 2, 3]);
+    }
+}
+
+#[test]
+pub(super) fn who_does_not_come_is_let_go() {
+    let mut net = Net::new(2, 12);
+    for index in 0..2 {
+        net.start(index);
+        net.init(index);
+    }
+    net.seconds(1);
+    let request = net.request();
+    net.input(1, Input::Join { request });
+    net.until("it is let in", 5, |net| net.members(0) == [1, 2]);
+    net.input(1, Input::GiveUp { request });
+    assert_eq!(net.answers.remove(&request.0), Some(Err(Refusal::Timeout)));
+    net.until("it is let go", 10, |net| net.members(0) == [1]);
+    net.seconds(10);
+    assert_eq!((net.members(1), net.meta(1).is_member()), (vec![2], true), "it has what it had");
+    let request = net.request();
+    net.input(1, Input::Join { request });
+    assert_eq!(net.answer(request.0, 10), Ok(0), "an operator may want it again");
+    net.until("one cluster", 10, Net::is_whole);
+}
+
+#[test]
+pub(super) fn who_cannot_leave_stays() {
+    let mut net = Net::cluster(3, 13);
+    net.crash(1);
+    net.crash(2);
+    let request = net.request();
+    net.input(0, Input::Leave { request });
+    net.seconds(9);
+    net.input(0, Input::GiveUp { request });
+    assert_eq!(net.answers.remove(&request.0), Some(Err(Refusal::Timeout)));
+    assert!(net.meta(0).is_member());
+    net.start(1);
+    net.start(2);
+    net.until("all are there", 20, Net::is_whole);
+    assert_eq!(net.members(0), [1, 2, 3]);
+}
+
+#[test]
+pub(super) fn who_leaves_votes_on_it() {
+    // Two of three voters run, and one of them goes.
+    for (dead, goes) in [(0, 2), (1, 0), (2, 0), (2, 1)] {
+        let mut net = Net::cluster(3, 14);
+        net.until("the first one leads", 1, |net| net.leader() == Some(0));
+        net.crash(dead);
+        if dead != 0 {
+            // Who leads has to notice it.
+            net.seconds(5);
+        }
+        let request = net.request();
+        net.input(goes, Input::Leave { request });
+        assert_eq!(net.answer(request.0, 15), Ok(0));
+        let stays = 3 - dead - goes;
+        net.crash(goes);
+        net.until("one votes", 5, |net| net.leader() == Some(stays) && net.voters(stays).len() == 1);
+        net.seconds(10);
+        assert_eq!(net.leader(), Some(stays));
+        net.start(dead);
+        net.until("the others are a cluster", 15, Net::is_whole);
+    }
 }
 
 #[test]

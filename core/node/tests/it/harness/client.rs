@@ -58,6 +58,16 @@ impl Script {
         }
     }
 
+    /// Filters that the connections of its client share.
+    pub(crate) fn filters(&self) -> Filters {
+        Rc::clone(&self.filters)
+    }
+
+    /// The client counts on messages for these filters.
+    pub(crate) fn allow(&self, filters: impl Iterator<Item = String>) {
+        self.filters.borrow_mut().extend(filters);
+    }
+
     fn version(&self) -> ProtocolVersion {
         self.settings.version
     }

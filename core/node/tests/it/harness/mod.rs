@@ -16,7 +16,7 @@ mod packets;
 mod talk;
 mod view;
 
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Script};
 pub(crate) use net::{Net, Options};
 pub(crate) use packets::{Connect, Got, Message, Publish, Subscribe, Will};
 

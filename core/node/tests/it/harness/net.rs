@@ -121,6 +121,7 @@ impl Net {
                 shard: ShardId(shard),
                 shards,
                 node_seed: seed,
+                clustered: false,
             };
             Shard::new(config.clone(), boot)
         };
@@ -131,7 +132,15 @@ impl Net {
             shards: (0..shards).map(shard).collect(),
             control: Control::new(
                 config,
-                ControlBoot { now: Instant::START, wall: WallTime(1_700_000_000_000), shards, version: "1.2.3" },
+                ControlBoot {
+                    now: Instant::START,
+                    wall: WallTime(1_700_000_000_000),
+                    shards,
+                    version: "1.2.3",
+                    node: NodeId(1),
+                    incarnation: Incarnation(1),
+                    cluster: None,
+                },
             ),
             channels: BTreeMap::new(),
             outbox: Outbox::default(),
@@ -296,7 +305,8 @@ impl Net {
     fn control_input(&mut self, input: ControlInput) {
         let mut outputs = Vec::new();
         self.control.handle(self.now, input, &mut outputs);
-        for ControlOutput::Shard { to, message } in outputs {
+        for output in outputs {
+            let ControlOutput::Shard { to, message } = output else { continue };
             let to = usize::from(to.0);
             self.say(CONTROL, to, Happening::FromControl(to, message));
         }

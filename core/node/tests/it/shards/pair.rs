@@ -36,6 +36,7 @@ impl Pair {
                 shard: ShardId(shard),
                 shards: 2,
                 node_seed: 7,
+                clustered: false,
             };
             Shard::new(config.clone(), boot)
         };
@@ -44,7 +45,15 @@ impl Pair {
             shards: [shard(0), shard(1)],
             control: Control::new(
                 &config,
-                ControlBoot { now: Instant::START, wall: WallTime(1_700_000_000_000), shards: 2, version: "1.2.3" },
+                ControlBoot {
+                    now: Instant::START,
+                    wall: WallTime(1_700_000_000_000),
+                    shards: 2,
+                    version: "1.2.3",
+                    node: NodeId(1),
+                    incarnation: Incarnation(1),
+                    cluster: None,
+                },
             ),
             under_way: Default::default(),
             moved: Vec::new(),
@@ -67,7 +76,8 @@ impl Pair {
                     let mut answers = Vec::new();
                     let from = ShardId(at as u16);
                     self.control.handle(self.now, ControlInput::Shard { from, message }, &mut answers);
-                    for ControlOutput::Shard { to, message } in answers {
+                    for output in answers {
+                        let ControlOutput::Shard { to, message } = output else { continue };
                         self.input(usize::from(to.0), ShardInput::Control(message));
                     }
                 }

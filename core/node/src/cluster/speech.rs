@@ -1,0 +1,137 @@
+//! What nodes say to each other: from the links to the part that it is for, and from the parts to the links.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use newtmq_base::{Instant, NodeId, ShardId, planted};
+use newtmq_cluster::link::Stream;
+use newtmq_cluster::{lane, meta, owned};
+
+use super::joint::{Cluster, Cx};
+use super::streams::{self, Said};
+use crate::control::{ControlOutput, FromControl};
+
+impl Cluster {
+    pub(super) fn on_frame(&mut self, cx: &mut Cx<'_>, from: NodeId, stream: Stream, payload: &Bytes) {
+        match stream {
+            Stream::Control => self.on_said(cx, from, payload),
+            Stream::Data => self.on_lane(cx, from, payload),
+            Stream::Bulk => match self.bulk_in.entry(from).or_default().piece(payload) {
+                Ok(Some(whole)) => self.on_said(cx, from, &whole),
+                Ok(None) => {}
+                Err(_) => self.counts.malformed += 1,
+            },
+        }
+    }
+
+    fn on_said(&mut self, cx: &mut Cx<'_>, from: NodeId, bytes: &Bytes) {
+        match streams::said(bytes) {
+            Ok(Said::Meta(bytes)) => {
+                self.meta.handle(cx.now, meta::Input::Message { from, bytes }, &mut self.meta_out);
+            }
+            // Whatever it had is gone: nobody waits until it counts as silent.
+            Ok(Said::Goodbye) => self.links.remove(cx.now, from, &mut self.link_out),
+            Ok(Said::Owned(cluster, bytes)) => {
+                let is_ours = self.meta.cluster() == Some(cluster);
+                let is_heard = is_ours && self.is_heard(from);
+                let Some(inc) = self.reached.get(&from).copied().filter(|_| is_heard) else {
+                    self.counts.foreign += 1;
+                    return;
+                };
+                match owned::Message::decode(bytes) {
+                    Ok(message) => cx.owned.receive(cx.now, from, inc, message, cx.given),
+                    Err(_) => self.counts.malformed += 1,
+                }
+            }
+            Err(_) => self.counts.malformed += 1,
+        }
+    }
+
+    /// Whether messages about routes and lanes of a node are taken: it is a member.
+    fn is_heard(&self, node: NodeId) -> bool {
+        self.members.contains_key(&node) || planted!(StrangersAreHeard)
+    }
+
+    fn on_lane(&mut self, cx: &mut Cx<'_>, from: NodeId, payload: &Bytes) {
+        if !self.is_heard(from) {
+            self.counts.foreign += 1;
+            return;
+        }
+        let Ok(frame) = lane::Frame::decode(payload) else {
+            self.counts.malformed += 1;
+            return;
+        };
+        let shards: BTreeSet<ShardId> = match &frame {
+            lane::Frame::Bundle(bundle) => bundle.headers.iter().map(|header| header.shard).collect(),
+            lane::Frame::Probe(probe) => [probe.to].into(),
+            lane::Frame::Receipt(receipt) => [receipt.to].into(),
+        };
+        let frame = Arc::new(frame);
+        for to in shards.into_iter().filter(|to| to.0 < self.shards) {
+            let message = FromControl::Lane { from, frame: Arc::clone(&frame) };
+            cx.out.push(ControlOutput::Shard { to, message });
+        }
+    }
+
+    /// Frames of the own shards.
+    pub(crate) fn lanes(&mut self, now: Instant, frames: Vec<(NodeId, lane::Frame)>) {
+        for (node, frame) in frames {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            let is_sent = self.is_heard(node)
+                && self.links.send(now, node, Stream::Data, Bytes::from(bytes), &mut self.link_out).is_ok();
+            self.counts.lanes_unsent += u64::from(!is_sent);
+        }
+    }
+
+    /// A message of the own logs.
+    pub(crate) fn say_owned(&mut self, now: Instant, to: &[NodeId], message: &owned::Message) {
+        let bytes = streams::tagged_owned(self.meta.cluster().unwrap_or_default(), message);
+        let is_large = bytes.len() > streams::SMALL_BYTES_MAX;
+        let bulk = is_large && matches!(message, owned::Message::SnapshotChunk(_) | owned::Message::Table(_));
+        for node in to {
+            self.say(now, *node, bytes.clone(), bulk);
+        }
+    }
+
+    /// Says something to a node that is reached; whoever says it does not rely on it.
+    pub(super) fn say(&mut self, now: Instant, to: NodeId, bytes: Bytes, bulk: bool) {
+        if !self.reached.contains_key(&to) {
+            self.counts.unsent += 1;
+        } else if bulk {
+            self.bulk_numbers += 1;
+            if !self.bulk_out.entry(to).or_default().push(self.bulk_numbers, bytes) {
+                self.counts.bulk_unsent += 1;
+            }
+        } else if self.links.send(now, to, Stream::Control, bytes, &mut self.link_out).is_err() {
+            self.counts.unsent += 1;
+        }
+    }
+
+    /// Hands large messages to the links, as far as there is room.
+    pub(super) fn pump(&mut self, now: Instant) {
+        let limit = self.config.links.bulk_limit;
+        for (node, bulk) in &mut self.bulk_out {
+            while let Some(piece) = bulk.next() {
+                let waiting = self.links.peer(*node).map_or(limit, |peer| peer.bulk_waiting().1);
+                let fits = waiting + piece.len() <= limit;
+                if !fits || self.links.send(now, *node, Stream::Bulk, piece, &mut self.link_out).is_err() {
+                    break;
+                }
+                bulk.sent();
+            }
+        }
+        self.bulk_out.retain(|_, bulk| !bulk.is_empty());
+    }
+
+    pub(super) fn stop(&mut self, now: Instant) {
+        let reached: Vec<NodeId> = self.reached.keys().copied().collect();
+        for node in reached {
+            let sent = self.links.send(now, node, Stream::Control, streams::goodbye(), &mut self.link_out);
+            self.counts.unsent += u64::from(sent.is_err());
+        }
+        self.stopped = true;
+        self.swim.leave(now, &mut self.swim_out);
+    }
+}

@@ -1,0 +1,186 @@
+//! What goes over the streams of a link: a byte that says whose message it is, and large messages in pieces.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use newtmq_base::{InvalidField, Put, Take};
+use newtmq_cluster::meta::ClusterId;
+use newtmq_cluster::owned;
+
+/// A message, by the part that it is for.
+#[derive(Debug)]
+pub(super) enum Said<'a> {
+    Meta(&'a [u8]),
+    /// Of a member of this cluster.
+    Owned(ClusterId, &'a [u8]),
+    /// The node stops.
+    Goodbye,
+}
+
+pub(super) fn said(bytes: &[u8]) -> Result<Said<'_>, InvalidField> {
+    match bytes {
+        [META, rest @ ..] => Ok(Said::Meta(rest)),
+        [OWNED, rest @ ..] => {
+            let mut take = Take(rest);
+            let cluster = ClusterId(take.number()?);
+            Ok(Said::Owned(cluster, take.0))
+        }
+        [GOODBYE] => Ok(Said::Goodbye),
+        _ => Err(InvalidField("a message for no part")),
+    }
+}
+
+pub(super) fn tagged_meta(message: &[u8]) -> Bytes {
+    let mut bytes = Vec::with_capacity(message.len() + 1);
+    bytes.push(META);
+    bytes.extend_from_slice(message);
+    bytes.into()
+}
+
+/// It counts among members of the same cluster: a node may have been let into one that it has not come to.
+pub(super) fn tagged_owned(cluster: ClusterId, message: &owned::Message) -> Bytes {
+    let mut bytes = vec![OWNED];
+    Put(&mut bytes).number(cluster.0);
+    message.encode(&mut bytes);
+    bytes.into()
+}
+
+pub(super) fn goodbye() -> Bytes {
+    Bytes::from_static(&[GOODBYE])
+}
+
+/// Large messages on their way to a peer. What the link loses of one makes all of it worthless; who sent it sends it again.
+#[derive(Debug, Default)]
+pub(super) struct BulkOut {
+    messages: VecDeque<(u64, Bytes)>,
+    /// Of the first one, so much is sent.
+    offset: usize,
+    bytes: usize,
+}
+
+impl BulkOut {
+    /// False if there is no place. `number` is one that no earlier message had.
+    pub(super) fn push(&mut self, number: u64, message: Bytes) -> bool {
+        let has_place = self.messages.len() < MESSAGES_MAX
+            && (self.messages.is_empty() || self.bytes + message.len() <= BULK_BYTES_MAX);
+        if has_place && message.len() <= BULK_BYTES_MAX {
+            self.bytes += message.len();
+            self.messages.push_back((number, message));
+            return true;
+        }
+        false
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// The next piece.
+    pub(super) fn next(&self) -> Option<Bytes> {
+        let (number, message) = self.messages.front()?;
+        let end = (self.offset + PIECE_BYTES).min(message.len());
+        let mut piece = Vec::new();
+        Put(&mut piece).number(*number).number(self.offset as u64).flag(end == message.len());
+        piece.extend_from_slice(&message[self.offset..end]);
+        Some(piece.into())
+    }
+
+    /// The next piece is with the link.
+    pub(super) fn sent(&mut self) {
+        let Some((_, message)) = self.messages.front() else { return };
+        self.offset += PIECE_BYTES;
+        if self.offset >= message.len() {
+            self.bytes -= message.len();
+            self.offset = 0;
+            self.messages.pop_front();
+        }
+    }
+}
+
+/// A large message that comes from a peer.
+#[derive(Debug, Default)]
+pub(super) struct BulkIn {
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+impl BulkIn {
+    /// Adds a piece; gives the message if it was the last one. One that does not follow ends the message.
+    pub(super) fn piece(&mut self, piece: &[u8]) -> Result<Option<Bytes>, InvalidField> {
+        let mut take = Take(piece);
+        let (number, offset, is_last) = (take.number()?, take.number()?, take.flag()?);
+        if offset == 0 {
+            (self.number, self.bytes) = (number, Vec::new());
+        }
+        if number != self.number || offset != self.bytes.len() as u64 {
+            (self.number, self.bytes) = (0, Vec::new());
+            return Ok(None);
+        }
+        if self.bytes.len() + take.0.len() > BULK_BYTES_MAX {
+            (self.number, self.bytes) = (0, Vec::new());
+            return Err(InvalidField("a message that is too large"));
+        }
+        self.bytes.extend_from_slice(take.0);
+        Ok(is_last.then(|| core::mem::take(&mut self.bytes).into()))
+    }
+}
+
+/// Up to here a message goes with the others.
+pub(super) const SMALL_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a piece; with what is in front of it, it fits into a chunk of a link.
+const PIECE_BYTES: usize = 48 << 10;
+/// Largest message in pieces, and most that wait for a peer beside one. A snapshot of the meta group is the largest there is.
+const BULK_BYTES_MAX: usize = 96 << 20;
+/// Most messages that wait for a peer.
+const MESSAGES_MAX: usize = 8;
+
+const META: u8 = 0;
+const OWNED: u8 = 1;
+const GOODBYE: u8 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::{BULK_BYTES_MAX, BulkIn, BulkOut, MESSAGES_MAX, PIECE_BYTES};
+    use bytes::Bytes;
+
+    fn message(len: usize, salt: usize) -> Bytes {
+        (0..len).map(|at| (at * 7 + salt) as u8).collect::<Vec<u8>>().into()
+    }
+
+    #[test]
+    fn messages_come_whole_or_not_at_all() {
+        let lens = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES];
+        for lost in 0..10 {
+            let (mut out, mut coming) = (BulkOut::default(), BulkIn::default());
+            for (at, len) in lens.iter().enumerate() {
+                assert!(out.push(at as u64 + 1, message(*len, at)));
+            }
+            let (mut pieces, mut got) = (0, Vec::new());
+            while let Some(piece) = out.next() {
+                if pieces != lost {
+                    got.extend(coming.piece(&piece).expect("a piece"));
+                }
+                pieces += 1;
+                out.sent();
+            }
+            assert!(out.is_empty());
+            assert_eq!(pieces, 9);
+            let all: Vec<Bytes> = lens.iter().enumerate().map(|(at, len)| message(*len, at)).collect();
+            assert!(got.iter().all(|got| all.contains(got)));
+            assert_eq!(got.len(), all.len() - usize::from(lost < 9));
+        }
+    }
+
+    #[test]
+    fn limits_and_garbage() {
+        let mut out = BulkOut::default();
+        assert!(!out.push(1, vec![0; BULK_BYTES_MAX + 1].into()));
+        for number in 0..MESSAGES_MAX as u64 {
+            assert!(out.push(number, Bytes::from_static(b"x")));
+        }
+        assert!(!out.push(99, Bytes::from_static(b"x")));
+        let mut coming = BulkIn::default();
+        assert!(coming.piece(&[]).is_err());
+        assert!(coming.piece(&[5, 1, 1, 9]).is_ok_and(|whole| whole.is_none()), "not the beginning");
+    }
+}

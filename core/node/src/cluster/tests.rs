@@ -1,0 +1,10 @@
+//! Whole control planes with shards that only keep books, over a network and disks that are values.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod measures;
+#[cfg(newtmq_mutants)]
+mod planted;
+mod scenes;
+mod swarm;
+mod world;

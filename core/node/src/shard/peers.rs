@@ -1,0 +1,566 @@
+//! The lanes from this shard to the shards of other nodes: which slot of the table of subscriptions is which node's, what
+//! is sent there, and who waits for the answers. What comes from there is in [`super::inward`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
+use newtmq_cluster::lane::{
+    self, Epoch, Frame, GateId, Guid, PeerOut, Post, Publication, Refusal, Sent, Settled, Target as LaneTarget, Ticket,
+    What,
+};
+use newtmq_cluster::owned::Class;
+use newtmq_mqtt::{PacketId, QoS};
+use newtmq_session::Record;
+use newtmq_topic::PlaceId;
+
+use super::Shard;
+use super::deliver::Acknowledgement;
+use super::fan::Publishing;
+use super::inward::Inward;
+use super::tickets::Tickets;
+use crate::conn::Target;
+use crate::control::{PeerNews, ToControl};
+use crate::io::{Boot, Outbox, Output};
+use crate::place::{class_of, shard_of, slot_of};
+
+/// Most other nodes that a shard knows at a time: slots are 1 to 255.
+const PEERS_MAX: usize = 255;
+
+/// What a shard has of other nodes.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(super) config: lane::Config,
+    node: NodeId,
+    inc: Incarnation,
+    shard: ShardId,
+    /// By slot, from 1.
+    slots: Vec<Peer>,
+    by_node: BTreeMap<NodeId, u8>,
+    pub(super) tickets: Tickets,
+    /// Slots whose sending ends have asked for something.
+    news: Vec<u8>,
+    /// Oldest first.
+    held: VecDeque<Held>,
+    /// Of this call, in order.
+    frames: Vec<(NodeId, Frame)>,
+    pub(super) inward: Inward,
+    /// Number of the last guid.
+    guid: u64,
+}
+
+/// Another node.
+#[derive(Debug)]
+struct Peer {
+    out: PeerOut,
+    /// What its sending end has asked for and has not got.
+    outputs: Vec<lane::Output>,
+    /// Publishers that wait for it.
+    waiters: Vec<ConnId>,
+    /// It is no member any more.
+    forgotten: bool,
+}
+
+/// A publish on its way to other nodes; what they have in common is made when the first of them needs it.
+#[derive(Debug, Default)]
+pub(crate) struct Departure {
+    /// Whose, if he is to be told.
+    pub(crate) publisher: Option<ConnId>,
+    /// What he is to be told.
+    pub(crate) owed: Option<Acknowledgement>,
+    /// What his acknowledgement waits behind, if it does.
+    pub(crate) gate: Option<GateId>,
+    post: Option<Post>,
+    /// It leaves when this batch of the journal is stored.
+    after: u64,
+    /// What waits for that: slots of nodes, and whom there.
+    held: Vec<(u8, Vec<LaneTarget>)>,
+}
+
+/// A message that leaves when its name is stored.
+#[derive(Debug)]
+struct Held {
+    batch: u64,
+    post: Post,
+    gate: Option<(ConnId, GateId)>,
+    to: Vec<(u8, Vec<LaneTarget>)>,
+}
+
+impl Departure {
+    /// Of a publish of a connection, and what it is owed.
+    pub(crate) fn of(publisher: Option<ConnId>, owed: Option<Acknowledgement>) -> Departure {
+        Departure { publisher, owed, ..Departure::default() }
+    }
+}
+
+impl Peers {
+    pub(crate) fn new(config: &lane::Config, boot: &Boot) -> Peers {
+        Peers {
+            config: config.clone(),
+            node: boot.node,
+            inc: boot.incarnation,
+            shard: boot.shard,
+            slots: Vec::new(),
+            by_node: BTreeMap::new(),
+            tickets: Tickets::default(),
+            news: Vec::new(),
+            held: VecDeque::new(),
+            frames: Vec::new(),
+            inward: Inward::new(config, boot.shard, boot.incarnation),
+            guid: 0,
+        }
+    }
+
+    /// The slot of a node; a new one if it has none. None if there are too many.
+    pub(crate) fn slot_of(&mut self, node: NodeId) -> Option<u8> {
+        if let Some(slot) = self.by_node.get(&node) {
+            return Some(*slot);
+        }
+        let out = PeerOut::new(self.config.clone(), self.shard, self.inc, node);
+        let peer = Peer { out, outputs: Vec::new(), waiters: Vec::new(), forgotten: false };
+        let slot = if self.slots.len() < PEERS_MAX {
+            self.slots.push(peer);
+            self.slots.len()
+        } else {
+            // Its routes went long ago.
+            let at = self.slots.iter().position(|peer| peer.forgotten)?;
+            self.by_node.remove(&self.slots[at].out.node());
+            self.slots[at] = peer;
+            at + 1
+        };
+        let slot = u8::try_from(slot).expect("slots are few");
+        self.by_node.insert(node, slot);
+        Some(slot)
+    }
+
+    fn peer(&mut self, slot: u8) -> &mut Peer {
+        &mut self.slots[usize::from(slot) - 1]
+    }
+
+    /// Calls a sending end. What it asks for is done at the end of the shard's call.
+    fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
+        let Peer { out, outputs, .. } = self.peer(slot);
+        let asked = !outputs.is_empty();
+        let result = call(out, outputs);
+        if !asked && !outputs.is_empty() {
+            self.news.push(slot);
+        }
+        result
+    }
+
+    /// A name that no other message of the cluster has.
+    fn fresh_guid(&mut self) -> Guid {
+        self.guid += 1;
+        // 2^16 starts, 2^7 shards and 2^41 messages; what an earlier start has named is resolved long before.
+        let number = (self.inc.0 & 0xFFFF) << 48 | u64::from(self.shard.0) << 41 | self.guid & ((1 << 41) - 1);
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.node.0.to_le_bytes());
+        Guid(bytes)
+    }
+
+    /// When a sending end wants a Tick.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.slots.iter().map(|peer| peer.out.next_deadline()).min().unwrap_or(Instant::NEVER)
+    }
+
+    /// For checks: each node's sending end.
+    pub(crate) fn outs(&self) -> impl Iterator<Item = &PeerOut> {
+        self.slots.iter().map(|peer| &peer.out)
+    }
+
+    /// What is under way between this shard and other nodes, with names: nothing at rest.
+    pub(crate) fn under_way(&self) -> [(&'static str, usize); 6] {
+        let (waiting, unstored) = self.inward.waiting();
+        let lanes = || self.slots.iter().flat_map(|peer| peer.out.view());
+        [
+            ("messages whose answers of other nodes are missing", self.tickets.len()),
+            ("messages for other nodes that wait for the store", self.held.len()),
+            ("messages for other nodes that are not stored there", lanes().map(|lane| lane.unstored).sum()),
+            ("messages for other nodes that wait", lanes().map(|lane| lane.waiting).sum()),
+            ("messages of other nodes that wait", waiting),
+            ("messages of other nodes that are not stored", unstored),
+        ]
+    }
+
+    pub(crate) fn inward(&self) -> &Inward {
+        &self.inward
+    }
+
+    pub(crate) fn known_slot(&self, node: NodeId) -> Option<u8> {
+        self.by_node.get(&node).copied()
+    }
+
+    /// Publishers that wait for other nodes.
+    pub(crate) fn waiters(&self) -> usize {
+        self.slots.iter().map(|peer| peer.waiters.len()).sum()
+    }
+
+    pub(crate) fn stop_waiting(&mut self, slot: u8, publisher: ConnId) {
+        self.peer(slot).waiters.retain(|waiter| *waiter != publisher);
+    }
+
+    pub(crate) fn add_waiter(&mut self, slot: u8, publisher: ConnId) {
+        self.peer(slot).waiters.push(publisher);
+    }
+}
+
+impl Shard {
+    /// How another node is reached.
+    pub(crate) fn on_peer(&mut self, now: Instant, node: NodeId, news: PeerNews) {
+        let Some(peers) = &mut self.peers else { return };
+        let Some(slot) = peers.slot_of(node) else { return };
+        match news {
+            PeerNews::Connected(inc) => {
+                peers.peer(slot).forgotten = false;
+                if peers.call(slot, |peer, outputs| peer.connected(now, inc, outputs)) {
+                    peers.inward.connected(node, inc);
+                }
+            }
+            PeerNews::Disconnected => peers.peer(slot).out.disconnected(),
+            PeerNews::Down => peers.call(slot, |peer, outputs| peer.down(now, outputs)),
+            PeerNews::Forgotten => {
+                peers.call(slot, |peer, outputs| peer.down(now, outputs));
+                peers.peer(slot).forgotten = true;
+                peers.inward.forget(node);
+            }
+        }
+    }
+
+    /// A frame of another node's shards.
+    pub(crate) fn on_lane(&mut self, now: Instant, from: NodeId, frame: &Frame) {
+        let recovering = self.recovering;
+        let Some(peers) = &mut self.peers else { return };
+        match frame {
+            Frame::Receipt(receipt) => {
+                if let Some(slot) = peers.by_node.get(&from).copied() {
+                    peers.call(slot, |peer, outputs| peer.receipt(now, receipt, outputs));
+                }
+            }
+            // What had come before the start is not known yet. It is asked again.
+            Frame::Bundle(_) | Frame::Probe(_) if recovering => {}
+            Frame::Bundle(_) | Frame::Probe(_) => peers.inward.frame(now, from, frame),
+        }
+    }
+
+    /// Sends a message to the other nodes that have plain subscriptions for it; `places` are theirs, in order.
+    pub(crate) fn forward_far(
+        &mut self,
+        now: Instant,
+        publishing: &Publishing<'_>,
+        places: &[PlaceId],
+        departure: &mut Departure,
+        out: &mut Outbox,
+    ) {
+        for at_node in places.chunk_by(|one, other| slot_of(*one) == slot_of(*other)) {
+            let mut targets: Vec<LaneTarget> = Vec::new();
+            for place in at_node {
+                let (shard, durable) = (ShardId(shard_of(*place)), class_of(*place) == Class::Durable);
+                match targets.last_mut() {
+                    // One with subscribers of both classes gets it once.
+                    Some(LaneTarget { shard: last, what: What::Plain { durable: both, .. } }) if *last == shard => {
+                        *both |= durable;
+                    }
+                    Some(_) | None => {
+                        let what = What::Plain { transient: !durable, durable };
+                        targets.push(LaneTarget { shard, what });
+                    }
+                }
+            }
+            self.post(now, publishing, slot_of(at_node[0]), &targets, departure, out);
+        }
+    }
+
+    /// Sends a message to a group's members at a place of another node.
+    pub(crate) fn post_to_group(
+        &mut self,
+        now: Instant,
+        publishing: &Publishing<'_>,
+        name: &str,
+        place: PlaceId,
+        departure: &mut Departure,
+        out: &mut Outbox,
+    ) {
+        let name = Bytes::copy_from_slice(name.as_bytes());
+        let what = What::Group { name: name.clone(), durable: class_of(place) == Class::Durable };
+        let target = LaneTarget { shard: ShardId(shard_of(place)), what };
+        self.depart(now, publishing, departure);
+        if let (Some(peers), Some(post)) = (&mut self.peers, &departure.post)
+            && let Some(waiting) = peers.tickets.get(post.ticket)
+        {
+            waiting.tried.push((name, vec![place]));
+        }
+        self.post(now, publishing, slot_of(place), &[target], departure, out);
+    }
+
+    fn post(
+        &mut self,
+        now: Instant,
+        publishing: &Publishing<'_>,
+        slot: u8,
+        targets: &[LaneTarget],
+        departure: &mut Departure,
+        out: &mut Outbox,
+    ) {
+        self.depart(now, publishing, departure);
+        let Some(post) = &departure.post else { return };
+        if let Some(publisher) = departure.publisher {
+            self.note_targets(publisher, departure.owed, slot, targets);
+        }
+        if departure.after > self.journal.stored() && !planted!(ForwardedBeforeNamed) {
+            departure.held.push((slot, targets.to_vec()));
+            return;
+        }
+        let sent = self.send_post(now, post, departure.publisher.zip(departure.gate), slot, targets);
+        if let (Some(publisher), true) = (departure.publisher, sent.paused) {
+            self.wait_for(now, publisher, &[Target::Peer(slot)], out);
+        }
+    }
+
+    fn send_post(
+        &mut self,
+        now: Instant,
+        post: &Post,
+        gate: Option<(ConnId, GateId)>,
+        slot: u8,
+        targets: &[LaneTarget],
+    ) -> Sent {
+        let Some(peers) = &mut self.peers else { return Sent::default() };
+        let sent = peers.call(slot, |peer, outputs| peer.send(now, post, targets, outputs));
+        peers.tickets.expect(post.ticket, sent.answers);
+        self.count_sent(targets.len(), &sent);
+        if let Some((publisher, gate)) = gate {
+            self.gate_sent(publisher, gate, &sent);
+        }
+        sent
+    }
+
+    /// Everything up to this batch is stored: what waited for that leaves.
+    pub(super) fn send_held(&mut self, now: Instant, upto: u64, out: &mut Outbox) {
+        while let Some(peers) = &mut self.peers
+            && let Some(Held { post, gate, to, .. }) = peers.held.pop_front_if(|held| held.batch <= upto)
+        {
+            for (slot, targets) in to {
+                self.send_post(now, &post, gate, slot, &targets);
+            }
+            // What it has waited for says nothing of its receivers.
+            self.settle(now, post.ticket, Settled::Refused(Refusal::NoMember), out);
+        }
+    }
+
+    fn count_sent(&mut self, targets: usize, sent: &Sent) {
+        let ledger = &mut self.ledger;
+        ledger.sent_to_nodes += targets as u64;
+        ledger.dropped_for_credit += u64::from(sent.dropped);
+        ledger.refused_for_credit += u64::from(sent.refused);
+        ledger.missed_down += u64::from(sent.closed);
+    }
+
+    /// What a message for other nodes has in common.
+    fn depart(&mut self, now: Instant, publishing: &Publishing<'_>, departure: &mut Departure) {
+        if departure.post.is_some() || self.peers.is_none() {
+            return;
+        }
+        if let (Some(publisher), Some(owed)) = (departure.publisher, departure.owed)
+            && departure.gate.is_none()
+        {
+            departure.gate = Some(self.begin_gate(now, publisher, owed));
+        }
+        let gate = departure.publisher.zip(departure.gate);
+        let guid = self.guid_for(publishing, departure);
+        let client = self.sessions.get(publishing.publisher).map_or("", |slot| slot.session.client().as_str());
+        let publication = publication(publishing, client, guid);
+        let Some(peers) = &mut self.peers else { return };
+        let ticket = peers.tickets.add(gate);
+        let post = Post { ticket, publication: Arc::new(publication), expires: publishing.expires, from_log: false };
+        departure.post = Some(post);
+    }
+
+    /// It has gone to all that it is for.
+    pub(crate) fn departed(&mut self, departure: &mut Departure) {
+        let (Some(peers), Some(post)) = (&mut self.peers, departure.post.take()) else { return };
+        if departure.held.is_empty() {
+            peers.tickets.answered(post.ticket);
+            return;
+        }
+        let (gate, to) = (departure.publisher.zip(departure.gate), core::mem::take(&mut departure.held));
+        peers.held.push_back(Held { batch: departure.after, post, gate, to });
+        if let Some((publisher, gate)) = gate {
+            self.gate_wait(publisher, gate);
+        }
+    }
+
+    /// The message's name: of QoS 2 the one that it had before, if its publisher repeats it.
+    fn guid_for(&mut self, publishing: &Publishing<'_>, departure: &mut Departure) -> Guid {
+        let Shard { sessions, peers, journal, config, .. } = self;
+        let peers = peers.as_mut().expect("the caller has looked");
+        let slot = sessions.get_mut(publishing.publisher).filter(|_| publishing.qos == QoS::ExactlyOnce);
+        let (Some(slot), Some((_, packet_id, _))) = (slot, departure.owed) else { return peers.fresh_guid() };
+        let known = slot.forwards.as_ref().and_then(|forwards| forwards.guid(packet_id));
+        let guid = known.unwrap_or_else(|| peers.fresh_guid());
+        if known.is_none() {
+            slot.forwards.get_or_insert_default().begin(packet_id, guid);
+        }
+        if let Some(session) = slot.stored {
+            if known.is_none() {
+                let durability = config.zones[usize::from(slot.zone)].durability;
+                journal.record(&Record::Forwarding { session, packet_id, guid: guid.0 }, durability);
+            }
+            // If its name were lost, a repeated one would be another message.
+            departure.after = journal.batch_so_far();
+        }
+        guid
+    }
+
+    /// Its publisher has released a QoS 2 message, or it is never repeated: those who got it may forget it.
+    pub(crate) fn release_forwarded(&mut self, now: Instant, key: u32, packet_id: PacketId) {
+        let Shard { sessions, peers, .. } = self;
+        let Some(forwards) = sessions.get_mut(key).and_then(|slot| slot.forwards.as_mut()) else { return };
+        let Some((guid, targets)) = forwards.release(packet_id) else { return };
+        let Some(peers) = peers else { return };
+        for at_node in targets.chunk_by(|(one, _), (other, _)| one == other) {
+            let mut shards: Vec<ShardId> = at_node.iter().map(|(_, target)| target.shard).collect();
+            shards.sort_unstable();
+            shards.dedup();
+            peers.call(at_node[0].0, |peer, outputs| peer.release(now, guid, &shards, outputs));
+        }
+    }
+
+    /// Sends a QoS 2 message that its publisher repeats to where it was sent before.
+    pub(crate) fn post_again(
+        &mut self,
+        now: Instant,
+        publishing: &Publishing<'_>,
+        targets: &[(u8, LaneTarget)],
+        departure: &mut Departure,
+        out: &mut Outbox,
+    ) {
+        for at_node in targets.chunk_by(|(one, _), (other, _)| one == other) {
+            let of_node: Vec<LaneTarget> = at_node.iter().map(|(_, target)| target.clone()).collect();
+            self.post(now, publishing, at_node[0].0, &of_node, departure, out);
+        }
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick_peers(&mut self, now: Instant) {
+        let Some(peers) = &mut self.peers else { return };
+        for slot in 1..=peers.slots.len() {
+            let slot = u8::try_from(slot).expect("slots are few");
+            if peers.peer(slot).out.next_deadline() <= now {
+                peers.call(slot, |peer, outputs| peer.tick(now, outputs));
+            }
+        }
+    }
+
+    /// The end of a call: what the sending ends have asked for is done, and frames leave.
+    pub(crate) fn finish_peers(&mut self, now: Instant, out: &mut Outbox) {
+        while let Some(peers) = &mut self.peers
+            && let Some(slot) = peers.news.pop()
+        {
+            let outputs = core::mem::take(&mut peers.peer(slot).outputs);
+            for output in outputs {
+                self.on_lane_output(now, slot, output, out);
+            }
+        }
+        let Some(peers) = &mut self.peers else { return };
+        // One answers for all that is worked off at the next Tick.
+        if !peers.inward.has_work() {
+            peers.inward.receipts(&mut peers.frames);
+        }
+        if !peers.frames.is_empty() {
+            out.push(Output::Control(ToControl::Lanes(core::mem::take(&mut peers.frames))));
+        }
+    }
+
+    fn on_lane_output(&mut self, now: Instant, slot: u8, output: lane::Output, out: &mut Outbox) {
+        let peers = self.peers.as_mut().expect("it has just said something");
+        match output {
+            lane::Output::Frame(frame) => {
+                let node = peers.peer(slot).out.node();
+                peers.frames.push((node, frame));
+            }
+            lane::Output::Acked { ticket } => self.settle(now, ticket, Settled::Stored, out),
+            lane::Output::Refused { ticket, refusal } => self.settle(now, ticket, Settled::Refused(refusal), out),
+            lane::Output::Overdue { ticket } => self.settle(now, ticket, Settled::Overdue, out),
+            lane::Output::Lost { ticket } => {
+                self.ledger.lost_down += 1;
+                self.settle(now, ticket, Settled::Lost, out);
+            }
+            // There is no log of hints: it cannot be kept for a node that is away, and its publisher is told so.
+            lane::Output::Hint { ticket, .. } => {
+                self.ledger.not_hinted += 1;
+                let settled = if planted!(HintForgotten) { Settled::Stored } else { Settled::Refused(Refusal::Full) };
+                self.settle(now, ticket, settled, out);
+            }
+            lane::Output::Kept { .. } => unreachable!("nothing comes from a log of hints"),
+            lane::Output::Redispatch { ticket, what, why, publication, expires, .. } => {
+                self.redispatch(now, ticket, &what, why, publication, expires, out);
+            }
+            // Nothing was hinted, so there is nothing to hand over first.
+            lane::Output::Opened { shard, .. } => {
+                peers.call(slot, |peer, outputs| peer.drained(now, shard, outputs));
+            }
+            lane::Output::Room { .. } => {
+                for publisher in core::mem::take(&mut peers.peer(slot).waiters) {
+                    self.stop_waiting_for(now, publisher, Target::Peer(slot), out);
+                }
+            }
+        }
+    }
+
+    /// An answer of another node.
+    pub(super) fn settle(&mut self, now: Instant, ticket: Ticket, settled: Settled, out: &mut Outbox) {
+        let gate = self.peers.as_mut().and_then(|peers| peers.tickets.answered(ticket));
+        if let Some((conn, gate)) = gate {
+            self.gate_settled(now, conn, gate, settled, out);
+        }
+    }
+
+    /// Sends a group's message, of which a copy came back, to another place of the group at a node.
+    pub(super) fn post_back(
+        &mut self,
+        now: Instant,
+        ticket: Ticket,
+        what: &What,
+        place: PlaceId,
+        message: (Arc<Publication>, Instant),
+    ) {
+        let What::Group { name, .. } = what else { return };
+        let Some(peers) = &mut self.peers else { return };
+        let (publication, expires) = message;
+        let what = What::Group { name: name.clone(), durable: class_of(place) == Class::Durable };
+        let target = LaneTarget { shard: ShardId(shard_of(place)), what };
+        let (slot, packet) = (slot_of(place), publication.guid);
+        let post = Post { ticket, publication, expires, from_log: false };
+        let sent = peers.call(slot, |peer, outputs| peer.send(now, &post, core::slice::from_ref(&target), outputs));
+        // This one's answer takes the place of the one that came.
+        let gate = peers.tickets.get(ticket).and_then(|waiting| waiting.gate);
+        self.count_sent(1, &sent);
+        if let Some((conn, _)) = gate {
+            self.note_target_of(conn, packet, slot, target);
+        }
+        if sent.answers == 0 {
+            let peers = self.peers.as_mut().expect("it was there just before");
+            let refusal = if sent.refused > 0 { Refusal::Full } else { Refusal::NoMember };
+            let publication = post.publication;
+            let what = What::Group { name: name.clone(), durable: class_of(place) == Class::Durable };
+            let why = lane::Gone::Refused(refusal);
+            let again = lane::Output::Redispatch { ticket, what, why, publication, expires, from_log: false };
+            peers.peer(slot).outputs.push(again);
+            peers.news.push(slot);
+        }
+    }
+}
+
+/// A message as it goes over links. One block holds its parts.
+fn publication(publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
+    let parts = [client.as_bytes(), publishing.topic, publishing.forwardable, publishing.payload];
+    let mut block = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| block.extend_from_slice(part));
+    let mut block = Bytes::from(block);
+    let [publisher, topic, properties, payload] = parts.map(|part| block.split_to(part.len()));
+    let epoch = Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) };
+    let (qos, retain) = (publishing.qos, publishing.retain);
+    Publication { publisher, epoch, guid, topic, qos, retain, properties, payload }
+}

@@ -1,0 +1,53 @@
+//! Whether these tests find the bugs that are planted in what they test.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use newtmq_base::Mutant;
+
+use super::{groups, holds, plain, qos2, routes, stored};
+
+/// A bug, and a test that has to fail with it.
+type Row = (Mutant, fn());
+
+const ROWS: &[Row] = &[
+    (Mutant::AckBeforeForwardAck, plain::acknowledgements_wait_for_other_nodes_and_keep_their_order),
+    (Mutant::LaneByMessage, plain::through_small_windows),
+    (Mutant::ResendOutOfOrder, plain::qos1_survives_resets_once_and_in_order),
+    (Mutant::GapAccepted, plain::qos1_survives_resets_once_and_in_order),
+    (Mutant::LaneDedupWithoutIncarnation, plain::a_publishers_node_starts_again),
+    (Mutant::CreditLeakOnReconnect, plain::through_small_windows),
+    (Mutant::ForwardAckedOnArrival, stored::an_acknowledgement_waits_for_the_disk_of_the_other_node),
+    (Mutant::ForwardGuidIgnored, qos2::a_repeated_publish_waits_for_other_nodes_again_and_comes_once),
+    (Mutant::LaneGroupNotRedispatched, groups::a_member_that_has_left_is_replaced),
+    (Mutant::FarGroupNotRedispatched, groups::what_a_node_that_is_down_had_goes_to_other_members),
+    (Mutant::LaneGroupAckedEarly, groups::a_member_that_has_left_is_replaced),
+    (Mutant::HintForgotten, stored::nothing_is_promised_for_a_stored_session_of_a_node_that_is_down),
+    (Mutant::AckOvertakesGate, plain::acknowledgements_wait_for_other_nodes_and_keep_their_order),
+    (Mutant::RepeatedForwardForgotten, qos2::a_repeated_publish_waits_for_other_nodes_again_and_comes_once),
+    (Mutant::InwardOutOfOrder, plain::every_qos_crosses_once_and_in_order),
+    (Mutant::ForwardGuidNotStored, stored::qos2_comes_once_though_its_subscribers_node_dies),
+    (Mutant::ForwardedBeforeNamed, stored::qos2_comes_once_though_its_publishers_node_dies),
+    (Mutant::ForwardingNotRestored, stored::qos2_comes_once_though_its_publishers_node_dies),
+    (Mutant::ClassNotChanged, routes::a_session_that_begins_to_be_stored_changes_its_class),
+    (Mutant::IncompleteForgotten, routes::a_suback_waits_again_for_those_who_did_not_answer),
+    (Mutant::AckedWithoutTables, holds::publishes_wait_while_it_is_not_known_for_whom_they_are),
+    (Mutant::SharedEndsWithSession, groups::what_a_member_has_not_acknowledged_goes_to_others_when_its_session_ends),
+    (Mutant::FarMembersForgotten, groups::what_a_member_has_not_acknowledged_goes_to_others_when_its_session_ends),
+    (Mutant::AsideOneByOne, holds::each_publish_that_waits_has_its_time_from_when_it_came),
+    (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
+];
+
+#[test]
+fn planted_bugs_are_found() {
+    let mut missed = Vec::new();
+    for (bug, test) in ROWS {
+        Mutant::activate(Some(*bug));
+        let failed = catch_unwind(AssertUnwindSafe(test)).is_err();
+        let reached = Mutant::times_reached();
+        Mutant::activate(None);
+        if !failed {
+            missed.push((bug.name(), reached));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:?}");
+}

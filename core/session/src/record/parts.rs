@@ -1,0 +1,80 @@
+//! What records are made of.
+
+use core::num::NonZeroU32;
+
+use newtmq_base::Instant;
+use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, SubscribeOptions};
+
+use super::SessionId;
+use crate::message::MessageId;
+use crate::queue::Identifiers;
+
+/// For whom a message of another node came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receivers {
+    /// Those with plain subscriptions.
+    Plain,
+    /// A member of a shared group, by the text of the shared subscription.
+    Group(String),
+    /// Nobody any more: its publisher has released it, so it never comes again.
+    Released,
+}
+
+/// A delivery of [`super::Record::Enqueue`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    /// The message.
+    pub message: MessageId,
+    /// Its place in the order of deliveries of the session, from which its Packet Identifier follows. Of QoS 0: 0.
+    pub dseq: u64,
+    /// QoS of this delivery.
+    pub qos: QoS,
+    /// RETAIN flag of this delivery.
+    pub retain: bool,
+    /// The session got it as a member of a shared group.
+    pub shared: bool,
+    /// Subscription Identifiers.
+    pub identifiers: Identifiers,
+    /// Priority of its queue.
+    pub priority: u8,
+    /// It may have been sent: the client was connected since.
+    pub sent: bool,
+    /// PUBREC has come.
+    pub released: bool,
+}
+
+/// A will of [`super::Record::Will`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WillRecord {
+    /// The message.
+    pub message: MessageId,
+    /// Message Expiry Interval in seconds.
+    pub message_expiry_interval: Option<u32>,
+    /// Will Delay Interval in seconds.
+    pub delay_interval: u32,
+}
+
+/// A whole session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRecord {
+    /// Which.
+    pub session: SessionId,
+    /// Client Identifier.
+    pub client: String,
+    /// Name of its zone.
+    pub zone: String,
+    /// Session Expiry Interval in seconds.
+    pub expiry_interval: u32,
+    /// When its client went; none while it is connected.
+    pub detached: Option<Instant>,
+    /// The next delivery's place in the order.
+    pub next_dseq: u64,
+    /// Subscriptions.
+    pub subscriptions: Vec<(OwnedTopicFilter, SubscribeOptions, Option<NonZeroU32>)>,
+    /// What is in flight, then what waits, each in its order.
+    pub deliveries: Vec<DeliveryRecord>,
+    /// QoS 2 identifiers of the client.
+    pub qos2_in: Vec<PacketId>,
+    /// The will.
+    pub will: Option<WillRecord>,
+}

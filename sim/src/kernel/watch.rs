@@ -1,0 +1,132 @@
+//! Where the nodes of a cluster are looked into: from time to time, when they say something, and when nothing goes on. What
+//! must hold is in [`crate::whitebox::cluster`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::{Incarnation, Instant, NodeId, RequestId};
+use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent, ShardView};
+
+use super::World;
+use super::node::{Node, State};
+use crate::report::Check;
+use crate::whitebox::cluster::{ClusterWatch, Core, Found, Member};
+use crate::whitebox::{self, NodeShards};
+
+fn members(nodes: &[Node]) -> Vec<Member<'_>> {
+    let up = nodes.iter().filter(|node| node.state != State::Down);
+    up.filter_map(|node| Some(Member { ix: node.ix, id: node.id(), control: node.control.as_ref()? })).collect()
+}
+
+impl World<'_, '_> {
+    /// A node has started.
+    pub(super) fn watch_start(&mut self, node: u16, id: NodeId, incarnation: Incarnation) {
+        let obligations = &mut self.observer.findings.obligations;
+        let found = self.cluster_watch.started(node, id, incarnation, obligations);
+        self.found_all(found.into_iter().collect());
+    }
+
+    /// A node says something of its cluster.
+    pub(super) fn watch_event(&mut self, node: u16, event: &ClusterEvent) {
+        let now = self.queue.now();
+        let World { nodes, cluster_watch, observer, scenario, .. } = self;
+        let of = &nodes[usize::from(node)];
+        let Some(control) = of.control.as_ref() else { return };
+        let member = Member { ix: node, id: of.id(), control };
+        let found = cluster_watch.said(now, &member, event, scenario, &mut observer.findings.obligations);
+        self.found_all(found);
+    }
+
+    /// An operator wants something.
+    pub(super) fn watch_command(&mut self, node: u16, command: &ClusterCommand) {
+        match command {
+            ClusterCommand::Leave => self.cluster_watch.sent_away(node),
+            ClusterCommand::ForceLeave(id) => {
+                let target = u64::from_str_radix(id, 16).ok().map(NodeId);
+                let target = self.nodes.iter().find(|node| Some(node.id()) == target || format!("n{}", node.ix) == *id);
+                if let Some(target) = target.map(|node| node.ix) {
+                    self.cluster_watch.sent_away(target);
+                }
+            }
+            // Only when it says that it has.
+            ClusterCommand::Join(_) | ClusterCommand::Status => {}
+        }
+    }
+
+    /// A node has answered an operator.
+    pub(super) fn watch_answer(&mut self, node: u16, request: RequestId, answer: &ClusterAnswer) {
+        let command = usize::try_from(request.0).ok().and_then(|number| self.commands.get(number.checked_sub(1)?));
+        if let (Some(ClusterCommand::Join(_)), ClusterAnswer::Done) = (command, answer) {
+            self.cluster_watch.called_back(node);
+        }
+    }
+
+    /// Looks into all nodes.
+    pub(super) fn look_at_cluster(&mut self) {
+        let now = self.queue.now();
+        let World { nodes, cluster_watch, observer, scenario, .. } = self;
+        let members = members(nodes);
+        let obligations = &mut observer.findings.obligations;
+        let mut found = cluster_watch.look(now, &members, obligations);
+        let routes = || {
+            wrong_routes(&members, |ix| views(nodes, ix))
+                .into_iter()
+                .next()
+                .map(|(_, node, what)| format!("node {node}: {what}"))
+        };
+        found.extend(cluster_watch.look_for_progress(now, &members, scenario, obligations, routes));
+        self.found_all(found);
+    }
+
+    /// What holds when nothing goes on.
+    pub(super) fn look_at_quiet_cluster(&mut self) {
+        let World { nodes, cluster_watch, observer, scenario, .. } = self;
+        let members = members(nodes);
+        let obligations = &mut observer.findings.obligations;
+        let mut found = cluster_watch.at_rest(&members, scenario, obligations);
+        obligations.count(Check::Routes, members.len() as u64);
+        found.extend(wrong_routes(&members, |ix| views(nodes, ix)));
+        let core: BTreeSet<NodeId> = Core::of(&members).nodes.iter().map(|member| member.id).collect();
+        for member in members.iter().filter(|member| core.contains(&member.id)) {
+            for part in &nodes[usize::from(member.ix)].shards {
+                let left = ClusterWatch::lanes_at_rest(&core, part.shard.view(), obligations);
+                found.extend(left.into_iter().map(|what| (Check::LanesEmpty, member.ix, what)));
+            }
+        }
+        self.found_all(found);
+    }
+
+    fn found_all(&mut self, found: Vec<Found>) {
+        for (check, node, what) in found {
+            self.found(check, node, 0, what);
+        }
+    }
+
+    /// No fault is left.
+    pub(super) fn watch_calm(&mut self, now: Instant) {
+        self.cluster_watch.calm(now);
+    }
+}
+
+fn views(nodes: &[Node], ix: u16) -> Vec<ShardView<'_>> {
+    nodes[usize::from(ix)].shards.iter().map(|part| part.shard.view()).collect()
+}
+
+/// The tables of all nodes, cluster by cluster. `views` gives the shards of a node.
+pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Vec<ShardView<'a>>) -> Vec<Found> {
+    let mut clusters: BTreeMap<_, Vec<&Member<'_>>> = BTreeMap::new();
+    for member in members {
+        // Who is in none is alone.
+        let alone = u64::from(member.ix) + 1;
+        let key = member.belongs().map_or((alone, None), |cluster| (0, Some(cluster)));
+        clusters.entry(key).or_default().push(member);
+    }
+    let mut found = Vec::new();
+    for group in clusters.values() {
+        let shards = |member: &&Member<'_>| NodeShards { ix: member.ix, id: member.id, shards: views(member.ix) };
+        let all: Vec<NodeShards<'_>> = group.iter().map(shards).collect();
+        let gone: BTreeSet<NodeId> =
+            Core::known(group).filter(|id| !group.iter().any(|member| member.id == *id)).collect();
+        found.extend(whitebox::routes(&all, &gone, true));
+    }
+    found
+}

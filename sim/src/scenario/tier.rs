@@ -1,0 +1,59 @@
+//! What nodes that are a cluster can do in the kernel tier alone. A file for madsim that wants it is refused.
+
+use super::{Action, ClusterSpec, Discovery, Driver, DurabilitySpec, Scenario, Step, WorldAction};
+
+impl Scenario {
+    /// What the scenario wants of its tier that it cannot do, in words.
+    pub(super) fn beyond_its_tier(&self) -> Vec<String> {
+        if self.driver != Driver::Madsim || !self.is_cluster() {
+            return Vec::new();
+        }
+        let mut beyond = Vec::new();
+        if self.broker.durability.is_some_and(|durability| durability != DurabilitySpec::Memory) {
+            beyond.push("broker.durability: nodes have no store".to_owned());
+        }
+        if self.cluster.discovery == Discovery::Dns {
+            beyond.push("cluster.discovery = \"dns\": there are no names".to_owned());
+        }
+        if self.cluster != configurable(self.cluster) {
+            let keys = "cluster: of its keys only discovery, barrier and autoclean_s are keys of a configuration";
+            beyond.push(keys.to_owned());
+        }
+        for step in self.steps.iter().filter(|step| !is_possible(step)) {
+            beyond
+                .push(format!("the step at {} ms: what it does to a clock, a queue, a disk or an address", step.at_ms));
+        }
+        beyond
+    }
+
+    /// Leaves out what a cluster cannot do in madsim.
+    pub fn fit_madsim(&mut self) {
+        self.driver = Driver::Madsim;
+        self.broker.durability = None;
+        if self.is_cluster() {
+            self.cluster = configurable(self.cluster);
+            self.steps.retain(is_possible);
+        }
+    }
+}
+
+fn configurable(cluster: ClusterSpec) -> ClusterSpec {
+    let ClusterSpec { discovery, barrier, autoclean_s, .. } = cluster;
+    let discovery = if discovery == Discovery::Dns { Discovery::Seeds } else { discovery };
+    ClusterSpec { discovery, barrier, autoclean_s, ..ClusterSpec::default() }
+}
+
+fn is_possible(step: &Step) -> bool {
+    !matches!(
+        step.action,
+        Action::World(
+            WorldAction::ClockJump { .. }
+                | WorldAction::Drift { .. }
+                | WorldAction::Lag { .. }
+                | WorldAction::DiskFull { .. }
+                | WorldAction::DiskFails { .. }
+                | WorldAction::DiskRot { .. }
+                | WorldAction::NewAddress { .. }
+        )
+    )
+}

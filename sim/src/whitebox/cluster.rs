@@ -1,0 +1,478 @@
+//! What must hold inside the nodes of a cluster: one leader in a term, commits that stay (W1), copies of routes that are
+//! what their owners have written (W5, W6), starts with new numbers (W11), removals by a majority in time (W12); how soon
+//! all is well after the last fault (L1, L2, L3), and what holds when nothing goes on (Q5, Q7). Looks from time to time, and
+//! at what nodes say when they say it. Changes nothing.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::{Incarnation, Instant, NodeId};
+use newtmq_cluster::lane::LanesIn;
+use newtmq_cluster::meta::{ClusterId, RemovedBy};
+use newtmq_cluster::owned::Phase;
+use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
+
+use crate::report::{Check, Obligations};
+use crate::scenario::{Discovery, Scenario};
+
+/// A look is due so often.
+const EVERY: Duration = Duration::from_millis(200);
+/// There is a leader so long after the last fault.
+const LED: Duration = Duration::from_secs(3);
+/// The members know each other.
+const HEALED: Duration = Duration::from_secs(15);
+/// They have each other's routes.
+const ROUTED: Duration = Duration::from_secs(17);
+/// So much of that is an election, which takes as long at any pace.
+const ELECTED: Duration = Duration::from_secs(3);
+
+/// A node that runs.
+pub(crate) struct Member<'a> {
+    pub(crate) ix: u16,
+    pub(crate) id: NodeId,
+    pub(crate) control: &'a Control,
+}
+
+impl Member<'_> {
+    fn cluster(&self) -> Option<&Cluster> {
+        self.control.cluster()
+    }
+
+    /// The cluster that it belongs to.
+    pub(crate) fn belongs(&self) -> Option<ClusterId> {
+        let meta = self.cluster()?.meta();
+        meta.cluster().filter(|_| meta.is_member())
+    }
+}
+
+/// A version that a copy of a log had.
+type Version = (Incarnation, u64);
+
+/// Something that does not hold: what, and at which node.
+pub(crate) type Found = (Check, u16, String);
+
+/// What was seen of a cluster so far.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterWatch {
+    due: Instant,
+    /// Who led in which term.
+    leaders: BTreeMap<(ClusterId, u64), NodeId>,
+    /// What everything up to an index of the meta group's log has made.
+    applied: BTreeMap<(ClusterId, u64), u64>,
+    /// Digests of logs by owner and version.
+    digests: BTreeMap<(NodeId, Version), u64>,
+    /// The last version that a node had of another's log.
+    copies: BTreeMap<(u16, u32, NodeId), Version>,
+    /// The last start of each node.
+    starts: BTreeMap<NodeId, Incarnation>,
+    /// Since when a node, in one of its starts, has not reached another one.
+    down: BTreeMap<(u16, NodeId), Instant>,
+    /// Since when it leads.
+    leads: BTreeMap<u16, Instant>,
+    /// Nodes that need be in no cluster: they were told to leave, or were removed by an operator.
+    away: BTreeSet<u16>,
+    /// No fault is left from then on, and what was looked for since.
+    calm: Option<Instant>,
+    judged: u8,
+    /// How long it took until the members knew each other.
+    pub(crate) healed: Option<Duration>,
+}
+
+impl ClusterWatch {
+    /// For a run of this scenario, whether or not its nodes are looked into.
+    pub(crate) fn new(on: bool) -> ClusterWatch {
+        ClusterWatch { due: if on { Instant::START } else { Instant::NEVER }, ..ClusterWatch::default() }
+    }
+
+    /// A node has started.
+    pub(crate) fn started(
+        &mut self,
+        node: u16,
+        id: NodeId,
+        incarnation: Incarnation,
+        obligations: &mut Obligations,
+    ) -> Option<Found> {
+        obligations.count(Check::Incarnations, 1);
+        self.down.retain(|(of, _), _| *of != node);
+        self.leads.remove(&node);
+        let last = self.starts.insert(id, incarnation);
+        let last = last.filter(|last| *last >= incarnation)?;
+        Some((
+            Check::Incarnations,
+            node,
+            format!("start {} of the node comes after its start {}", incarnation.0, last.0),
+        ))
+    }
+
+    /// No fault is left.
+    pub(crate) fn calm(&mut self, now: Instant) {
+        self.calm = Some(now);
+    }
+
+    /// A node was told to leave, or another one to be removed.
+    pub(crate) fn sent_away(&mut self, node: u16) {
+        self.away.insert(node);
+    }
+
+    /// It has joined again.
+    pub(crate) fn called_back(&mut self, node: u16) {
+        self.away.remove(&node);
+    }
+
+    /// A node says something.
+    pub(crate) fn said(
+        &mut self,
+        now: Instant,
+        member: &Member<'_>,
+        event: &ClusterEvent,
+        scenario: &Scenario,
+        obligations: &mut Obligations,
+    ) -> Vec<Found> {
+        match event {
+            ClusterEvent::Link(newtmq_cluster::link::Event::Up { peer, .. }) => {
+                self.down.remove(&(member.ix, *peer));
+            }
+            ClusterEvent::Link(newtmq_cluster::link::Event::Down { peer, .. }) => {
+                self.down.entry((member.ix, *peer)).or_insert(now);
+            }
+            ClusterEvent::Leader { term, leader } => {
+                if *leader == Some(member.id) {
+                    self.leads.insert(member.ix, now);
+                } else {
+                    self.leads.remove(&member.ix);
+                }
+                if let (Some(leader), Some(cluster)) = (leader, member.cluster().and_then(|of| of.meta().cluster())) {
+                    return self.leads((cluster, *term), *leader, member.ix, obligations).into_iter().collect();
+                }
+            }
+            ClusterEvent::Removing { node, by } => {
+                obligations.count(Check::Removals, 1);
+                return self.judge_removal(now, member, *node, *by, scenario).into_iter().collect();
+            }
+            ClusterEvent::Link(_)
+            | ClusterEvent::Alive { .. }
+            | ClusterEvent::Joined(_)
+            | ClusterEvent::Abandoned(_)
+            | ClusterEvent::Removed { .. }
+            | ClusterEvent::Open { .. }
+            | ClusterEvent::Gone(_)
+            | ClusterEvent::Stopped(_)
+            | ClusterEvent::BarrierIncomplete => {}
+        }
+        Vec::new()
+    }
+
+    fn leads(
+        &mut self,
+        term: (ClusterId, u64),
+        leader: NodeId,
+        node: u16,
+        obligations: &mut Obligations,
+    ) -> Option<Found> {
+        obligations.count(Check::Leaders, 1);
+        let known = *self.leaders.entry(term).or_insert(leader);
+        let what = || format!("term {} has two leaders, {:x} and {:x}", term.1, known.0, leader.0);
+        (known != leader).then(|| (Check::Leaders, node, what()))
+    }
+
+    /// A leader wants to remove a member.
+    fn judge_removal(
+        &self,
+        now: Instant,
+        member: &Member<'_>,
+        removed: NodeId,
+        by: RemovedBy,
+        scenario: &Scenario,
+    ) -> Option<Found> {
+        let cluster = member.cluster()?;
+        let view = cluster.meta().view();
+        let reached =
+            |node: &NodeId| *node == member.id || cluster.links().peer(*node).is_some_and(|peer| peer.is_up());
+        let (members, voters) = (view.state.members(), view.state.voters());
+        let up = members.keys().filter(|node| reached(node)).count();
+        let votes = voters.iter().filter(|node| reached(node)).count();
+        let found =
+            |what: String| Some((Check::Removals, member.ix, format!("{what} when it removes {:x}", removed.0)));
+        if !view.is_leader {
+            return found("it is no leader".into());
+        }
+        if by == RemovedBy::Leave {
+            return None;
+        }
+        if 2 * votes <= voters.len() || 2 * up <= members.len() {
+            return found(format!("it reaches {up} of {} members, {votes} of {} voters", members.len(), voters.len()));
+        }
+        let down = self.down.get(&(member.ix, removed)).copied();
+        if by == RemovedBy::Autoclean {
+            let set = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
+            let since = [down, self.leads.get(&member.ix).copied()].into_iter().flatten().max();
+            // Clocks may be 1 % wrong.
+            let least = set - set / 50;
+            if down.is_none() && cluster.links().peer(removed).is_some_and(|peer| peer.is_up()) {
+                return found("it reaches that node".into());
+            }
+            if since.is_some_and(|since| now < since + least) {
+                return found(format!("it has been down, as this leader saw it, since {since:?}, less than {set:?}"));
+            }
+        }
+        None
+    }
+
+    /// Looks at all nodes, if it is time.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        now >= self.due
+    }
+
+    /// Looks at all nodes that run.
+    pub(crate) fn look(&mut self, now: Instant, members: &[Member<'_>], obligations: &mut Obligations) -> Vec<Found> {
+        self.due = now + EVERY;
+        let mut found = Vec::new();
+        for member in members {
+            self.look_at_group(member, obligations, &mut found);
+        }
+        // Owners first: what they have written is what counts.
+        for member in members {
+            let log = member.control.owned().log();
+            self.digests.insert((member.id, (log.incarnation(), log.version())), log.digest());
+        }
+        for member in members {
+            self.look_at_copies(member, members, obligations, &mut found);
+        }
+        found
+    }
+
+    fn look_at_group(&mut self, member: &Member<'_>, obligations: &mut Obligations, found: &mut Vec<Found>) {
+        let Some(cluster) = member.cluster() else { return };
+        let (view, Some(id)) = (cluster.meta().view(), cluster.meta().cluster()) else { return };
+        if view.is_leader {
+            found.extend(self.leads((id, view.term), member.id, member.ix, obligations));
+        }
+        let (index, hash) = (view.state.index(), view.state.hash());
+        if view.state.cluster() != id || index == 0 {
+            return;
+        }
+        obligations.count(Check::Leaders, 1);
+        let known = *self.applied.entry((id, index)).or_insert(hash);
+        if known != hash {
+            found.push((Check::Leaders, member.ix, format!("what was committed up to {index} is not what it was")));
+        }
+    }
+
+    fn look_at_copies(
+        &mut self,
+        member: &Member<'_>,
+        members: &[Member<'_>],
+        obligations: &mut Obligations,
+        found: &mut Vec<Found>,
+    ) {
+        let start = member.control.owned().log().incarnation();
+        for replica in member.control.owned().replicas() {
+            let Some(version) = replica.version() else { continue };
+            let (owner, version) = (replica.owner(), (replica.incarnation(), version));
+            obligations.count(Check::Replicas, 1);
+            obligations.count(Check::Owners, 1);
+            let at = (member.ix, start.0 as u32, owner);
+            let last = self.copies.insert(at, version);
+            if last.is_some_and(|last| last > version) {
+                let what = format!("its copy of the routes of {:x} went back from {last:?} to {version:?}", owner.0);
+                found.push((Check::Replicas, member.ix, what));
+            }
+            let own = members.iter().find(|of| of.id == owner).map(|of| of.control.owned().log());
+            if let Some(own) = own.filter(|own| own.incarnation() == version.0 && own.version() < version.1) {
+                let what = format!(
+                    "its copy of the routes of {:x} has version {}, which that node has not written: it is at {}",
+                    owner.0,
+                    version.1,
+                    own.version()
+                );
+                found.push((Check::Owners, member.ix, what));
+            }
+            let known = *self.digests.entry((owner, version)).or_insert(replica.digest());
+            if known != replica.digest() {
+                let what =
+                    format!("its copy of the routes of {:x} at {version:?} is another one than elsewhere", owner.0);
+                found.push((Check::Replicas, member.ix, what));
+            }
+        }
+    }
+
+    /// How soon all is well after the last fault. `routes` says what is wrong with routes.
+    pub(crate) fn look_for_progress(
+        &mut self,
+        now: Instant,
+        members: &[Member<'_>],
+        scenario: &Scenario,
+        obligations: &mut Obligations,
+        routes: impl FnOnce() -> Option<String>,
+    ) -> Vec<Found> {
+        let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
+        let bound = |span| scenario.cluster.bound(ELECTED, span);
+        let after = now - calm;
+        let mut found = Vec::new();
+        let core = Core::of(members);
+        if self.healed.is_none() && self.members_differ(&core, members, scenario).is_none() {
+            self.healed = Some(after);
+        }
+        // A link that flaps counts as down for a while.
+        let led = calm.max(core.held_until()) + LED;
+        if now >= led && self.judged < 1 {
+            self.judged = 1;
+            if core.has_quorum() {
+                obligations.count(Check::Led, 1);
+                if !core.nodes.iter().any(|member| is_leader(member)) {
+                    found.push((Check::Led, core.nodes[0].ix, "nobody leads".into()));
+                }
+            }
+        }
+        if after >= bound(HEALED) && self.judged < 2 {
+            self.judged = 2;
+            if core.has_quorum() {
+                obligations.count(Check::Healed, 1);
+                found.extend(self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Healed, at, what)));
+            }
+        }
+        if after >= bound(ROUTED) && self.judged < 3 {
+            self.judged = 3;
+            if core.has_quorum() {
+                obligations.count(Check::RoutesHealed, 1);
+                found.extend(routes().map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
+            }
+        }
+        found
+    }
+
+    /// When nothing goes on: nothing waits in the lanes between these shards of the core's nodes, and all credit is back.
+    pub(crate) fn lanes_at_rest(
+        core: &BTreeSet<NodeId>,
+        shard: ShardView<'_>,
+        obligations: &mut Obligations,
+    ) -> Vec<String> {
+        let mut found = Vec::new();
+        for out in shard.lanes_out().filter(|out| core.contains(&out.node())) {
+            for lane in out.view() {
+                obligations.count(Check::LanesEmpty, 1);
+                let left = lane.flight_messages > 0 || lane.flight_bytes > 0 || lane.unstored + lane.waiting > 0;
+                if left || lane.unsettled {
+                    found.push(format!("the lane to node {:x} is not at rest: {lane:?}", out.node().0));
+                }
+            }
+        }
+        for lane in shard.lanes_in().into_iter().flat_map(LanesIn::view).filter(|lane| core.contains(&lane.node)) {
+            obligations.count(Check::LanesEmpty, 1);
+            if lane.held_messages > 0 || lane.refused > 0 {
+                found.push(format!("the lane from node {:x} is not at rest: {lane:?}", lane.node.0));
+            }
+        }
+        obligations.count(Check::LanesEmpty, 1);
+        if shard.open_gates() > 0 {
+            found.push(format!("{} acknowledgements wait for other nodes", shard.open_gates()));
+        }
+        found
+    }
+
+    /// When nothing goes on: members are those who are alive, and all are linked.
+    pub(crate) fn at_rest(
+        &self,
+        members: &[Member<'_>],
+        scenario: &Scenario,
+        obligations: &mut Obligations,
+    ) -> Vec<Found> {
+        let core = Core::of(members);
+        if !core.has_quorum() {
+            return Vec::new();
+        }
+        obligations.count(Check::Members, core.nodes.len() as u64);
+        self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what)).into_iter().collect()
+    }
+
+    /// What stands against that all nodes of the core know each other, and where.
+    fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
+        let lost = |member: &&Member<'_>| !self.away.contains(&member.ix) && !core.has(member.id);
+        // Who has left has a cluster of its own, and who comes to its address may join that.
+        if scenario.cluster.discovery != Discovery::None
+            && self.away.is_empty()
+            && let Some(member) = all.iter().find(lost)
+        {
+            let what = match member.belongs() {
+                Some(other) => format!("it belongs to the cluster {:x}, the others to {:?}", other.0, core.cluster),
+                None => format!("it is in no cluster, the others are in {:?}", core.cluster),
+            };
+            return Some((member.ix, what));
+        }
+        let known = core.nodes.first()?.cluster()?.meta().view().state.members();
+        for member in &core.nodes {
+            let cluster = member.cluster()?;
+            let state = cluster.meta().view().state;
+            if !state.members().keys().eq(known.keys()) {
+                return Some((member.ix, "it knows other members than the rest of its cluster".into()));
+            }
+            let alive: BTreeSet<NodeId> = cluster.swim().alive().map(|(node, ..)| node).collect();
+            for other in core.nodes.iter().filter(|other| other.id != member.id) {
+                let linked = cluster.links().peer(other.id).is_some_and(|peer| peer.is_up());
+                let open = member.control.owned().phase(other.id) == Phase::Open;
+                let wrong = [
+                    (state.members().contains_key(&other.id), "is no member"),
+                    (alive.contains(&other.id), "is not alive"),
+                    (linked, "is not linked"),
+                    (open, "has routes that are not open"),
+                ];
+                if let Some((_, what)) = wrong.into_iter().find(|(holds, _)| !holds) {
+                    return Some((member.ix, format!("as it sees it node {} {what}", other.ix)));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn is_leader(member: &Member<'_>) -> bool {
+    member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
+}
+
+/// The largest cluster, and those of its nodes that run.
+pub(crate) struct Core<'a> {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) nodes: Vec<&'a Member<'a>>,
+}
+
+impl<'a> Core<'a> {
+    pub(crate) fn of(members: &'a [Member<'a>]) -> Core<'a> {
+        let mut clusters: BTreeMap<ClusterId, Vec<&Member<'_>>> = BTreeMap::new();
+        for member in members {
+            if let Some(cluster) = member.belongs() {
+                clusters.entry(cluster).or_default().push(member);
+            }
+        }
+        let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
+        let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        Core { cluster, nodes }
+    }
+
+    /// The members that these nodes know of.
+    pub(crate) fn known(nodes: &[&Member<'_>]) -> impl Iterator<Item = NodeId> {
+        let of = |member: &&Member<'_>| {
+            let state = member.cluster().map(|cluster| cluster.meta().view().state);
+            state.map(|state| state.members().keys().copied().collect::<Vec<_>>())
+        };
+        nodes.iter().filter_map(of).flatten().collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// Until when a link between two of them counts as down because it flaps.
+    fn held_until(&self) -> Instant {
+        let links = self.nodes.iter().filter_map(|member| Some(member.cluster()?.links()));
+        let peers = links.flat_map(|links| links.peers().filter(|peer| self.has(peer.node())));
+        peers.map(|peer| peer.held_until()).max().unwrap_or(Instant::START)
+    }
+
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.nodes.iter().any(|member| member.id == node)
+    }
+
+    /// Whether more than half of the voters run, as whoever knows the most sees it.
+    pub(crate) fn has_quorum(&self) -> bool {
+        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
+        let Some(state) = states.max_by_key(|state| state.index()) else { return false };
+        let votes = state.voters().iter().filter(|node| self.has(**node)).count();
+        2 * votes > state.voters().len()
+    }
+}

@@ -1,0 +1,223 @@
+//! Discovery: where other nodes may be. It only feeds addresses, and never stops looking: two halves that were apart for an
+//! hour still find each other. What cannot be found is told of once, and again when that changes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::driver::Event;
+use crate::config::{CLUSTER_PORT, DnsKind, Seed};
+use crate::rt;
+
+/// What discovery has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Where other nodes may be, without this one.
+    pub addresses: BTreeSet<SocketAddr>,
+    /// Whether this node is among what is listed, and all of that was found: then it may found a cluster with the others.
+    pub here: bool,
+}
+
+/// Who looks, and whom it tells.
+#[derive(Debug, Clone)]
+pub struct Seeker {
+    /// The node's name.
+    pub name: String,
+    /// Where others reach the node.
+    pub address: SocketAddr,
+    /// A cluster is founded only by so many.
+    pub expected_size: usize,
+    /// What is found is told here.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// Nodes as they were listed, with what was found of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// By what is written: the address that it leads to, if any.
+    pub(super) nodes: Vec<(Seed, Option<SocketAddr>)>,
+}
+
+impl Seeker {
+    /// Looks for the nodes of a list until the driver is gone.
+    pub async fn of_list(self, seeds: Vec<Seed>) {
+        let mut told = Told::default();
+        let mut listed = Listed { nodes: seeds.into_iter().map(|seed| (seed, None)).collect() };
+        loop {
+            for (seed, address) in &mut listed.nodes {
+                match rt::resolve(&seed.host, seed.port).await {
+                    Ok(found) => {
+                        told.works(&seed.host);
+                        // Where it was is better than nothing.
+                        *address = nearest(self.address, &found).or(*address);
+                    }
+                    Err(error) => told.fails(&seed.host, &error.to_string()),
+                }
+            }
+            let found = self.found(&listed);
+            if !self.tell(&mut told, found).await {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Asks for the records of a name until the driver is gone.
+    pub async fn of_dns(self, name: String, app: String, kind: DnsKind) {
+        let mut told = Told::default();
+        loop {
+            let asked = match kind {
+                DnsKind::A => rt::resolve(&name, CLUSTER_PORT).await.map(|found| {
+                    found
+                        .into_iter()
+                        .filter(|address| address.is_ipv4() == self.address.is_ipv4())
+                        .map(|address| {
+                            let host = address.ip().to_string();
+                            (Seed { name: Some(app.clone()), host, port: address.port() }, Some(address))
+                        })
+                        .collect()
+                }),
+                DnsKind::Srv => self.of_srv(&name, &app, &mut told).await,
+            };
+            // When nothing is found, what was found before still holds.
+            match asked {
+                Ok(nodes) => {
+                    told.works(&name);
+                    let found = self.found(&Listed { nodes });
+                    if !self.tell(&mut told, found).await {
+                        return;
+                    }
+                }
+                Err(error) => told.fails(&name, &error.to_string()),
+            }
+            if self.events.is_closed() {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn of_srv(&self, name: &str, app: &str, told: &mut Told) -> std::io::Result<Vec<(Seed, Option<SocketAddr>)>> {
+        let mut nodes = Vec::new();
+        for (host, port) in rt::services(name).await? {
+            let found = match rt::resolve(&host, port).await {
+                Ok(found) => {
+                    told.works(&host);
+                    nearest(self.address, &found)
+                }
+                Err(error) => {
+                    told.fails(&host, &error.to_string());
+                    None
+                }
+            };
+            nodes.push((Seed { name: Some(app.to_owned()), host, port }, found));
+        }
+        Ok(nodes)
+    }
+
+    /// What a list means for this node.
+    pub(super) fn found(&self, listed: &Listed) -> Found {
+        let is_own = |seed: &Seed, address: Option<SocketAddr>| {
+            let named = seed.name.as_ref().is_some_and(|name| {
+                let host = if seed.host.contains(':') { format!("[{}]", seed.host) } else { seed.host.clone() };
+                self.name == format!("{name}@{host}") && seed.port == self.address.port()
+            });
+            named || address == Some(self.address)
+        };
+        let here = listed.nodes.iter().any(|(seed, address)| is_own(seed, *address));
+        let others = listed.nodes.iter().filter(|(seed, address)| !is_own(seed, *address));
+        let addresses: BTreeSet<SocketAddr> = others.clone().filter_map(|(_, address)| *address).collect();
+        // With an unknown number of others missing, a majority of those that were found is none.
+        let whole = others.clone().all(|(_, address)| address.is_some());
+        let enough = addresses.len() + 1 >= self.expected_size;
+        Found { here: here && whole && enough, addresses }
+    }
+
+    /// Tells the driver if it is new; says whether there is still one.
+    pub(super) async fn tell(&self, told: &mut Told, found: Found) -> bool {
+        if told.found.as_ref() == Some(&found) {
+            return !self.events.is_closed();
+        }
+        tracing::info!(addresses = ?found.addresses, may_found = found.here, "discovery");
+        told.found = Some(found.clone());
+        self.events.send(Event::Discovered(found)).await.is_ok()
+    }
+}
+
+/// What was told already.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    found: Option<Found>,
+    failing: BTreeSet<String>,
+}
+
+impl Told {
+    pub(super) fn fails(&mut self, what: &str, error: &str) {
+        if self.failing.insert(what.to_owned()) {
+            tracing::warn!(name = what, error, "discovery finds nothing; trying again until it does");
+        }
+    }
+
+    pub(super) fn works(&mut self, what: &str) {
+        if self.failing.remove(what) {
+            tracing::info!(name = what, "discovery works again");
+        }
+    }
+}
+
+/// One address for each node: of the own kind if there is one.
+fn nearest(own: SocketAddr, found: &[SocketAddr]) -> Option<SocketAddr> {
+    let of_kind = found.iter().filter(|address| address.is_ipv4() == own.is_ipv4()).min();
+    of_kind.or_else(|| found.iter().min()).copied()
+}
+
+/// How often is looked.
+pub(super) const AGAIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seeker(expected_size: usize) -> Seeker {
+        let (events, _) = mpsc::channel(1);
+        Seeker { name: "n@a".to_owned(), address: "10.0.0.1:4370".parse().unwrap(), expected_size, events }
+    }
+
+    #[test]
+    fn what_a_list_means() {
+        for (seeds, expected_size, others, here) in [
+            ("10.0.0.1=10.0.0.1,10.0.0.2=10.0.0.2", 0, "10.0.0.2", true),
+            // It is named, whatever the name leads to.
+            ("n@a=127.0.1.1,b=10.0.0.2", 0, "10.0.0.2", true),
+            ("n@a=,b=10.0.0.2", 0, "10.0.0.2", true),
+            ("m@a=10.0.0.9,b=10.0.0.2", 0, "10.0.0.2 10.0.0.9", false),
+            // Who is not in the list founds nothing, and neither does who does not know all of it.
+            ("10.0.0.3=10.0.0.3,10.0.0.2=10.0.0.2", 0, "10.0.0.2 10.0.0.3", false),
+            ("10.0.0.1=10.0.0.1,10.0.0.2=10.0.0.2,c=", 0, "10.0.0.2", false),
+            ("10.0.0.1=10.0.0.1", 0, "", true),
+            ("10.0.0.1=10.0.0.1", 2, "", false),
+        ] {
+            let node = |text: &str| {
+                let (seed, address) = text.split_once('=').unwrap();
+                let address = address.parse().ok().map(|ip| SocketAddr::new(ip, CLUSTER_PORT));
+                (Seed::parse(seed).unwrap(), address)
+            };
+            let listed = Listed { nodes: seeds.split(',').map(node).collect() };
+            let Found { addresses, here: found_here } = seeker(expected_size).found(&listed);
+            let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
+            assert_eq!((shown.join(" ").as_str(), found_here), (others, here), "{seeds}");
+        }
+    }
+
+    #[test]
+    fn one_address_of_a_node_is_enough() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let both = [at("[::1]:1"), at("127.0.0.2:1"), at("127.0.0.1:1")];
+        assert_eq!(nearest(at("10.0.0.1:1"), &both), Some(at("127.0.0.1:1")));
+        assert_eq!(nearest(at("[2001:db8::1]:1"), &both), Some(at("[::1]:1")));
+        assert_eq!(nearest(at("[2001:db8::1]:1"), &both[1..]), Some(at("127.0.0.1:1")));
+        assert_eq!(nearest(at("10.0.0.1:1"), &[]), None);
+    }
+}
