@@ -28,6 +28,9 @@ const SPEC: LinkSpec = LinkSpec {
     chunk_bytes: (1_000, 1_000),
     socket_bytes: 10_000,
     syn_timeout_ms: 10_000,
+    tail_us: 0,
+    dup_ppm: 0,
+    bytes_per_s: 0,
 };
 
 /// A world with a link, and both ends of a connection on it.
@@ -288,7 +291,7 @@ fn silence_ends() {
     connected(SPEC, |mut world| async move {
         world.client.abandon();
         assert!(timeout(LONG, world.server.read(&mut [0; 9])).await.is_err());
-        Net::current().reset_all();
+        Net::current().reset_from(madsim::plugin::node());
         assert_eq!(world.server.read(&mut [0; 9]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     });
 }
