@@ -85,6 +85,33 @@ impl Mutant {
         active
     }
 
+    /// Whether a test fails with this bug. Other threads have their own bugs, and are heard when they fail without one.
+    pub fn fails(self, test: impl FnOnce()) -> bool {
+        use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+        static QUIET: std::sync::Once = std::sync::Once::new();
+        QUIET.call_once(|| {
+            let hook = take_hook();
+            set_hook(Box::new(move |info| {
+                if Mutant::active().is_none() {
+                    hook(info);
+                }
+            }));
+        });
+        Mutant::activate(Some(self));
+        let failed = catch_unwind(AssertUnwindSafe(test)).is_err();
+        Mutant::activate(None);
+        failed
+    }
+
+    /// Asserts that `finds` finds each of these bugs.
+    ///
+    /// # Panics
+    /// With the names of those that it does not find.
+    pub fn assert_found(bugs: &[Mutant], finds: impl Fn(Mutant) -> bool) {
+        let missed: Vec<&str> = bugs.iter().filter(|bug| !finds(**bug)).map(|bug| bug.name()).collect();
+        assert!(missed.is_empty(), "{missed:?}");
+    }
+
     /// The bug of this [name](Mutant::name).
     #[must_use]
     pub fn from_name(name: &str) -> Option<Mutant> {

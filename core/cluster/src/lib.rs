@@ -7,6 +7,4 @@ pub mod lane;
 pub mod link;
 pub mod meta;
 pub mod owned;
-#[cfg(all(test, newtmq_mutants))]
-mod planted;
 pub mod swim;

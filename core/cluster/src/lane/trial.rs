@@ -547,7 +547,6 @@ fn lanes_keep_their_promises_for_long() {
 #[cfg(newtmq_mutants)]
 #[test]
 fn planted_bugs_are_found() {
-    use crate::planted::{assert_found, fails};
     use newtmq_base::Mutant;
     let bugs = [
         Mutant::AckBeforeForwardAck,
@@ -563,5 +562,5 @@ fn planted_bugs_are_found() {
         Mutant::FanOutOvertaken,
         Mutant::LaneGroupNotRedispatched,
     ];
-    assert_found(&bugs, |bug| (0..2000).any(|seed| fails(bug, || run_numbered(seed))));
+    Mutant::assert_found(&bugs, |bug| (0..2000).any(|seed| Mutant::fails(bug, || run_numbered(seed))));
 }

@@ -3,7 +3,6 @@
 use newtmq_base::Mutant;
 
 use super::{hand, scenario};
-use crate::planted::{assert_found, fails};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -55,5 +54,5 @@ fn planted_bugs_are_found() {
         Mutant::BulkUnlimited,
         Mutant::RelayForAnybody,
     ];
-    assert_found(&bugs, |bug| tests.iter().any(|test| fails(bug, test)));
+    Mutant::assert_found(&bugs, |bug| tests.iter().any(|test| Mutant::fails(bug, test)));
 }

@@ -3,7 +3,6 @@
 use newtmq_base::Mutant;
 
 use super::{adversary, founding, members, procedures};
-use crate::planted::{assert_found, fails};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -64,5 +63,5 @@ fn planted_bugs_are_found() {
         Mutant::WipedDiskKeepsId,
         Mutant::WitnessLeads,
     ];
-    assert_found(&bugs, |bug| tests.iter().any(|test| fails(bug, test)));
+    Mutant::assert_found(&bugs, |bug| tests.iter().any(|test| Mutant::fails(bug, test)));
 }

@@ -136,7 +136,6 @@ fn run_many(seeds: core::ops::Range<u64>) -> Seen {
 #[cfg(newtmq_mutants)]
 #[test]
 fn planted_bugs_are_found() {
-    use crate::planted::{assert_found, fails};
     use newtmq_base::Mutant;
     let bugs = [
         Mutant::RoutesOutliveIncarnation,
@@ -152,7 +151,7 @@ fn planted_bugs_are_found() {
         Mutant::InstalledBeforeShards,
         Mutant::LeaseWithoutVersion,
     ];
-    assert_found(&bugs, |bug| (0..1000).any(|seed| fails(bug, || drop(run(seed)))));
+    Mutant::assert_found(&bugs, |bug| (0..1000).any(|seed| Mutant::fails(bug, || drop(run(seed)))));
     // Too rare for worlds: the answer has to be to a question of the same number.
-    assert!(fails(Mutant::NumbersStartOver, super::rules::an_answer_to_an_earlier_incarnation_is_none));
+    assert!(Mutant::fails(Mutant::NumbersStartOver, super::rules::an_answer_to_an_earlier_incarnation_is_none));
 }

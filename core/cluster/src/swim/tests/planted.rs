@@ -6,7 +6,6 @@ use super::{
     another_cluster_is_not_heard, dead_node_is_noticed, foreign_address_is_called_until_it_is_forgotten,
     same_seed_same_packets, two_halves_reunite, who_leaves_is_down_at_once,
 };
-use crate::planted::{assert_found, fails};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -19,5 +18,5 @@ fn planted_bugs_are_found() {
         foreign_address_is_called_until_it_is_forgotten,
     ];
     let bugs = [Mutant::BumpIsIncarnation, Mutant::NobodyIsCalledAgain];
-    assert_found(&bugs, |bug| tests.iter().any(|test| fails(bug, test)));
+    Mutant::assert_found(&bugs, |bug| tests.iter().any(|test| Mutant::fails(bug, test)));
 }
