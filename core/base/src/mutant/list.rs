@@ -119,12 +119,12 @@ mutants! {
         "A shared message whose member is not ready is acknowledged and not queued (within a node PUBACK may come before a \
          queue of another shard has the message, but it must come to have it).";
 
-    LeaseFromReceipt, "lease-from-receipt", Some(35), ["part", "W9", "S1", "W"],
-        "A lease counts from when it came and not from when it was asked for.";
     AutocleanWithoutQuorum, "autoclean-without-quorum", Some(33), ["part", "W12"],
         "A leader removes who was down for too long without a quorum of voters that is more than half of the members.";
     AutocleanByWallClock, "autoclean-by-wall-clock", Some(34), ["part", "W12"],
         "How long a member was down is counted from the start of the node's clock.";
+    LeaseFromReceipt, "lease-from-receipt", Some(35), ["part", "W9", "S1", "W"],
+        "A lease counts from when it came and not from when it was asked for.";
     WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
