@@ -85,6 +85,9 @@ struct ReplayArguments {
     /// Look only at what clients see
     #[arg(long)]
     no_white_box: bool,
+    /// Show every line, also of a long run
+    #[arg(long)]
+    all: bool,
 }
 
 /// What `swarm` takes.

@@ -162,9 +162,11 @@ impl Meta {
     ///
     /// # Errors
     /// What the disk has cannot be: the node must not start with it, for it may have promised something.
-    pub fn new(config: Config, me: Member, stored: &Stored, rng: Rng, now: Instant) -> Result<Meta, InvalidField> {
+    pub fn new(config: Config, me: Member, stored: &Stored, mut rng: Rng, now: Instant) -> Result<Meta, InvalidField> {
+        // Nodes that start together do not count in step, or they would stand for election in the same moment.
+        let phase = config.tick * rng.below(1_000) as u32 / 1_000;
         let mut meta = Meta {
-            next_tick: now + config.tick,
+            next_tick: now + phase,
             next_ask: now,
             config,
             me,
@@ -210,7 +212,7 @@ impl Meta {
                 Ok(message) => self.message(now, from, message, out),
                 Err(_) => self.counters.malformed += 1,
             },
-            Input::Persisted { number } => self.persisted(number, out),
+            Input::Persisted { number } => self.persisted(now, number, out),
             Input::Up { node } => self.is_up(node, now, out),
             Input::Down { node } => {
                 self.up.remove(&node);
@@ -271,10 +273,16 @@ impl Meta {
         if now < self.next_tick {
             return;
         }
-        // After a pause no time is made up for: others may have been heard in it.
+        // After a pause no time is made up for: others may have been heard in it. What was counted in it is void.
+        let late = now - self.next_tick;
         self.next_tick = now + self.config.tick;
         if self.gone.is_some() {
             return;
+        }
+        if let Some(lead) =
+            self.lead.as_mut().filter(|_| late >= self.config.lost_after / 4 && !planted!(CountedWhileAway))
+        {
+            lead.counts_anew();
         }
         if let Some(group) = &mut self.group {
             group.tick(&mut self.rng);
@@ -302,8 +310,10 @@ impl Meta {
             }
             Message::Probe => self.probed(from, out),
             Message::ProbeAnswer(standing) => self.standing(now, from, standing),
-            Message::FoundAsk { inc, attempt } => self.found_asked(from, inc, attempt, out),
-            Message::FoundAnswer { inc, attempt, granted } => self.found_answered(from, inc, attempt, granted, out),
+            Message::FoundAsk { inc, attempt } => self.found_asked(now, from, inc, attempt, out),
+            Message::FoundAnswer { inc, attempt, granted } => {
+                self.found_answered(now, from, inc, attempt, granted, out)
+            }
             Message::FoundRelease { inc, attempt } => self.found_released(from, inc, attempt, out),
             Message::Join { member, cluster, explicit } => self.join_asked(from, member, cluster, explicit, out),
             Message::JoinAnswer { inc, answer } if inc == self.me.inc => self.join_answered(now, from, answer, out),
@@ -363,7 +373,7 @@ impl Meta {
         self.work(now, out);
     }
 
-    fn persisted(&mut self, number: u64, out: &mut Vec<Output>) {
+    fn persisted(&mut self, now: Instant, number: u64, out: &mut Vec<Output>) {
         self.begun(number, out);
         let mut effects = Effects::default();
         if let Some(group) = &mut self.group {
@@ -373,7 +383,7 @@ impl Meta {
         let promised: Vec<_> = self.promised.extract_if(.., |(needed, _, _)| *needed <= number).collect();
         for (_, to, message) in promised {
             if to == self.me.node {
-                self.message(Instant::START, to, message, out);
+                self.message(now, to, message, out);
             } else {
                 self.send(to, &message, out);
             }

@@ -131,7 +131,8 @@ impl State {
     /// a target of its message was out of reach.
     fn is_sent_away(&self, c: &Conn) -> bool {
         let old = c.publishes.iter().filter(|publish| !publish.received).map(|publish| publish.at).min();
-        self.ways.is_leaving(c.node) || (!c.v5 && old.is_some_and(|sent| self.may_refuse(c.node, sent, self.now)))
+        self.ways.was_leaving(c.node, c.connect_at)
+            || (!c.v5 && old.is_some_and(|sent| self.may_refuse(c.node, sent, self.now)))
     }
 
     /// Whether a publish that was sent then may be refused because of another node.

@@ -44,6 +44,8 @@ struct End {
     paused_until: Instant,
     /// It was told to leave, or is no member any more.
     leaving: bool,
+    /// The last time that this was over: it is a member again.
+    left_until: Instant,
     /// Who leads, as it says; since when nobody does.
     leaderless: Option<Instant>,
     /// When SUBACKs of it did not wait for everybody.
@@ -192,9 +194,9 @@ impl Ways {
         (0..self.ends.len() as u16).any(|node| self.was_alone(node, from, to))
     }
 
-    /// Whether a node was told to leave its cluster, or is in none.
-    pub(super) fn is_leaving(&self, node: u16) -> bool {
-        self.ends.get(usize::from(node)).is_some_and(|end| end.leaving)
+    /// Whether a node was told to leave its cluster, or is in none, or was so since then.
+    pub(super) fn was_leaving(&self, node: u16, since: Instant) -> bool {
+        self.ends.get(usize::from(node)).is_some_and(|end| end.leaving || end.left_until > since)
     }
 
     /// Whether a node has known of no leader for so long.
@@ -348,7 +350,12 @@ impl State {
                 }
             }
             ClusterEvent::Gone(_) => ways.ends[usize::from(node.0)].leaving = true,
-            ClusterEvent::Joined(_) => ways.ends[usize::from(node.0)].leaving = false,
+            ClusterEvent::Joined(_) => {
+                let end = &mut ways.ends[usize::from(node.0)];
+                if core::mem::take(&mut end.leaving) {
+                    end.left_until = cx.now;
+                }
+            }
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)

@@ -1,5 +1,6 @@
 //! `replay` and `explain`: one scenario, twice.
 
+use newtmq_sim::timeline::TextStyle;
 use newtmq_sim::{Options, Report, Scenario, Verdict, run_with};
 
 use super::screen::Paint;
@@ -17,7 +18,9 @@ pub(super) fn replay(arguments: &ReplayArguments) -> Result<u8, String> {
         return Ok(code);
     }
     let paint = Paint::stdout();
-    println!("{}", views::timeline(&scenario, &report, paint.is_on(), width()));
+    let style = TextStyle { colour: paint.is_on(), width: width(), ..TextStyle::default() };
+    let style = TextStyle { max_lines: style.max_lines.filter(|_| !arguments.all), ..style };
+    println!("{}", views::timeline(&scenario, &report, style));
     println!(
         "{}: {}",
         files::shown(&arguments.file),

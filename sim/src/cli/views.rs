@@ -4,8 +4,8 @@ use newtmq_sim::timeline::TextStyle;
 use newtmq_sim::{Report, Scenario};
 
 /// The run as text.
-pub(crate) fn timeline(scenario: &Scenario, report: &Report, colour: bool, width: usize) -> String {
-    newtmq_sim::timeline::text(scenario, report, TextStyle { colour, width, ..TextStyle::default() })
+pub(crate) fn timeline(scenario: &Scenario, report: &Report, style: TextStyle) -> String {
+    newtmq_sim::timeline::text(scenario, report, style)
 }
 
 /// The story of the violations in words.

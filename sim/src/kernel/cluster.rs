@@ -62,6 +62,9 @@ impl World<'_, '_> {
         let address = self.mesh.address(node);
         self.tell(&Event::NodeUp { node: NodeIx(node), id, incarnation, address });
         self.watch_start(node, id, incarnation);
+        if address != address_of(node, 0) {
+            self.cluster_watch.moved(node);
+        }
         self.discover(node);
         if moved && self.scenario.cluster.discovery == Discovery::Dns {
             for other in (0..self.nodes.len() as u16).filter(|other| *other != node) {

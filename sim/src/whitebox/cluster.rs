@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId};
 use newtmq_cluster::lane::LanesIn;
-use newtmq_cluster::meta::{ClusterId, RemovedBy};
+use newtmq_cluster::meta::{ClusterId, MetaState, RemovedBy};
 use newtmq_cluster::owned::Phase;
 use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
 
@@ -71,6 +71,8 @@ pub(crate) struct ClusterWatch {
     leads: BTreeMap<u16, Instant>,
     /// Nodes that need be in no cluster: they were told to leave, or were removed by an operator.
     away: BTreeSet<u16>,
+    /// Nodes that are not where their seeds say.
+    moved: BTreeSet<u16>,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
@@ -107,6 +109,11 @@ impl ClusterWatch {
     /// No fault is left.
     pub(crate) fn calm(&mut self, now: Instant) {
         self.calm = Some(now);
+    }
+
+    /// A node is at another address than at first.
+    pub(crate) fn moved(&mut self, node: u16) {
+        self.moved.insert(node);
     }
 
     /// A node was told to leave, or another one to be removed.
@@ -317,7 +324,7 @@ impl ClusterWatch {
         let led = calm.max(core.held_until()) + LED;
         if now >= led && self.judged < 1 {
             self.judged = 1;
-            if core.has_quorum() {
+            if self.can_heal(&core, members, scenario) {
                 obligations.count(Check::Led, 1);
                 if !core.nodes.iter().any(|member| is_leader(member)) {
                     found.push((Check::Led, core.nodes[0].ix, "nobody leads".into()));
@@ -326,14 +333,14 @@ impl ClusterWatch {
         }
         if after >= bound(HEALED) && self.judged < 2 {
             self.judged = 2;
-            if core.has_quorum() {
+            if self.can_heal(&core, members, scenario) {
                 obligations.count(Check::Healed, 1);
                 found.extend(self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Healed, at, what)));
             }
         }
         if after >= bound(ROUTED) && self.judged < 3 {
             self.judged = 3;
-            if core.has_quorum() {
+            if self.can_heal(&core, members, scenario) {
                 obligations.count(Check::RoutesHealed, 1);
                 found.extend(routes().map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
             }
@@ -378,16 +385,28 @@ impl ClusterWatch {
         obligations: &mut Obligations,
     ) -> Vec<Found> {
         let core = Core::of(members);
-        if !core.has_quorum() {
+        if !self.can_heal(&core, members, scenario) {
             return Vec::new();
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
         self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what)).into_iter().collect()
     }
 
+    /// Whether the nodes that run can find each other: where all have moved, seeds name nobody.
+    pub(crate) fn can_meet(&self, running: &[Member<'_>], scenario: &Scenario) -> bool {
+        let has_moved = |member: &Member<'_>| self.moved.contains(&member.ix);
+        scenario.cluster.discovery != Discovery::Seeds || !running.iter().all(has_moved)
+    }
+
+    fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {
+        core.has_quorum() && self.can_meet(running, scenario)
+    }
+
     /// What stands against that all nodes of the core know each other, and where.
     fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
-        let lost = |member: &&Member<'_>| !self.away.contains(&member.ix) && !core.has(member.id);
+        let lost = |member: &&Member<'_>| {
+            !self.away.contains(&member.ix) && !core.has(member.id) && !Core::with(all, member.belongs()).is_stuck()
+        };
         // Who has left has a cluster of its own, and who comes to its address may join that.
         if scenario.cluster.discovery != Discovery::None
             && self.away.is_empty()
@@ -445,7 +464,33 @@ impl<'a> Core<'a> {
         }
         let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
         let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        let mut core = Core { cluster, nodes };
+        core.drop_removed();
+        core
+    }
+
+    /// Those of one cluster.
+    fn with(members: &'a [Member<'a>], cluster: Option<ClusterId>) -> Core<'a> {
+        let nodes = members.iter().filter(|member| cluster.is_some() && member.belongs() == cluster).collect();
         Core { cluster, nodes }
+    }
+
+    /// Who was removed and cannot hear of it is none of them, whatever it believes.
+    fn drop_removed(&mut self) {
+        let Some(state) = self.newest() else { return };
+        let known: BTreeSet<NodeId> = state.members().keys().copied().collect();
+        self.nodes.retain(|member| known.contains(&member.id));
+    }
+
+    /// What whoever knows the most knows.
+    fn newest(&self) -> Option<&'a MetaState> {
+        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
+        states.max_by_key(|state| state.index())
+    }
+
+    /// Too many of those who decide are lost: it can never let go of the others.
+    fn is_stuck(&self) -> bool {
+        self.cluster.is_some() && !self.has_quorum()
     }
 
     /// The members that these nodes know of.
@@ -470,8 +515,7 @@ impl<'a> Core<'a> {
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
     pub(crate) fn has_quorum(&self) -> bool {
-        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
-        let Some(state) = states.max_by_key(|state| state.index()) else { return false };
+        let Some(state) = self.newest() else { return false };
         let votes = state.voters().iter().filter(|node| self.has(**node)).count();
         2 * votes > state.voters().len()
     }

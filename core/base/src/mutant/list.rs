@@ -454,6 +454,10 @@ mutants! {
         "A node lets others into its cluster while it gives that one up for another.";
     LeavesTooEarly, "leaves-too-early", None, ["part", "L1", "Q7"],
         "A node that leaves goes before its vote on that is no longer needed.";
+    GoesOnceMore, "goes-once-more", None, ["part", "Q7", "L2"],
+        "A node that has left and joins again soon is let go of once more.";
+    CountedWhileAway, "counted-while-away", None, ["part", "W12"],
+        "A leader that was paused lets go of members for being down in that time.";
     StaysInTwo, "stays-in-two", None, ["part", "Q7", "L2"],
         "A node does not say that it does not belong to a cluster that has let it in.";
     NeverAnswered, "never-answered", None, ["part", "L9"],

@@ -25,6 +25,7 @@ pub(super) struct Founding {
     standings: BTreeMap<NodeId, (Instant, Standing)>,
     attempt: u64,
     granted: BTreeSet<NodeId>,
+    refused: BTreeSet<NodeId>,
     // Until when this attempt lasts, if there is one; or the pause before the next one.
     asking: bool,
     until: Instant,
@@ -55,7 +56,7 @@ impl Meta {
         if self.cluster.is_some() {
             return;
         }
-        let until = now + Duration::from_millis(self.rng.below(1000));
+        let until = now + self.config.found_wait * self.rng.below(100) as u32 / 300;
         let founding = self.founding.get_or_insert_with(|| Founding {
             name: String::new(),
             total: 0,
@@ -64,6 +65,7 @@ impl Meta {
             standings: BTreeMap::new(),
             attempt: 0,
             granted: BTreeSet::new(),
+            refused: BTreeSet::new(),
             asking: false,
             until,
         });
@@ -87,6 +89,9 @@ impl Meta {
         if founding.asking {
             if now >= founding.until {
                 self.give_up(now, out);
+            } else {
+                // Who was not there before, or had promised somebody else.
+                self.ask_seeds(out);
             }
             return;
         }
@@ -111,15 +116,25 @@ impl Meta {
         founding.granted.clear();
         founding.asking = true;
         founding.until = now + ATTEMPT_LASTS;
+        let attempt = founding.attempt;
+        self.ask_seeds(out);
+        self.found_asked(now, me, self.me.inc, attempt, out);
+    }
+
+    /// Asks all seeds that are no members for their promises, but those who have given theirs.
+    fn ask_seeds(&mut self, out: &mut Vec<Output>) {
+        let Some(founding) = &mut self.founding else { return };
+        founding.refused.clear();
         let (inc, attempt) = (self.me.inc, founding.attempt);
-        for node in blank {
+        let asked = |node: &&NodeId| founding.reached.contains(node) && !founding.granted.contains(node);
+        let nodes: Vec<NodeId> = founding.standings.keys().filter(asked).copied().collect();
+        for node in nodes {
             self.send(node, &Message::FoundAsk { inc, attempt }, out);
         }
-        self.found_asked(me, inc, attempt, out);
     }
 
     fn give_up(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let pause = Duration::from_millis(self.rng.below(2000));
+        let pause = self.config.found_wait * self.rng.below(200) as u32 / 300;
         let Some(founding) = &mut self.founding else { return };
         founding.asking = false;
         founding.granted.clear();
@@ -133,13 +148,25 @@ impl Meta {
     }
 
     /// A seed wants this one's promise.
-    pub(super) fn found_asked(&mut self, from: NodeId, inc: Incarnation, attempt: u64, out: &mut Vec<Output>) {
+    pub(super) fn found_asked(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        inc: Incarnation,
+        attempt: u64,
+        out: &mut Vec<Output>,
+    ) {
         if self.cluster.is_some() {
             self.probed(from, out);
             return;
         }
         if self.begun.is_some() {
             return;
+        }
+        // Of two that ask each other the first one goes on, so that they do not refuse each other time and again.
+        let asks = self.founding.as_ref().is_some_and(|founding| founding.asking);
+        if asks && from < self.me.node {
+            self.give_up(now, out);
         }
         let wanted = Grant { founder: from, inc, attempt };
         let is_free = self.grant.is_none_or(|grant| {
@@ -164,6 +191,7 @@ impl Meta {
     /// A promise has come, or was refused.
     pub(super) fn found_answered(
         &mut self,
+        now: Instant,
         from: NodeId,
         inc: Incarnation,
         attempt: u64,
@@ -179,8 +207,16 @@ impl Meta {
             return;
         };
         let is_seed = from == me || founding.reached.contains(&from);
-        if granted && is_seed {
-            founding.granted.insert(from);
+        if is_seed {
+            if granted {
+                founding.granted.insert(from)
+            } else {
+                founding.refused.insert(from)
+            };
+        }
+        if founding.refused.len() * 2 >= founding.total {
+            self.give_up(now, out);
+            return;
         }
         // One's own promise too, so that it is durable and given to nobody else.
         if founding.granted.len() * 2 > founding.total && founding.granted.contains(&me) {

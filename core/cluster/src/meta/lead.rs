@@ -39,6 +39,11 @@ impl Lead {
         self.down.remove(&node);
     }
 
+    /// The leader was away itself: who was down before may be up, and the other way round.
+    pub(super) fn counts_anew(&mut self) {
+        self.down.clear();
+    }
+
     /// Nobody is let in of those who have asked.
     pub(super) fn turn_away(&mut self) {
         self.joins.clear();
@@ -65,7 +70,9 @@ impl Meta {
         for node in group.state.members.keys().filter(|node| **node != me && !self.up.contains(node)) {
             lead.down.entry(*node).or_insert(now);
         }
-        lead.leaving.retain(|node, said| *node == me || now.saturating_since(*said) < ask * 10);
+        // Who has gone and comes again does not go once more.
+        let has_gone = |node: &NodeId| !group.state.members.contains_key(node) && !planted!(GoesOnceMore);
+        lead.leaving.retain(|node, said| *node == me || !has_gone(node) && now.saturating_since(*said) < ask * 10);
         if !group.can_change() {
             return;
         }

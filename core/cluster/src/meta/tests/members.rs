@@ -194,6 +194,32 @@ pub(super) fn a_leader_that_leads_again_has_seen_nothing_between() {
 }
 
 #[test]
+pub(super) fn a_leader_that_was_paused_has_seen_nothing() {
+    let mut net = Net::cluster(3, 9);
+    let leader = net.leader().unwrap();
+    net.crash((leader + 1) % 3);
+    net.seconds(10);
+    net.pause(leader, 16);
+    assert!(net.meta(leader).view().is_leader, "as far as it knows");
+    assert_eq!(net.removals, 0, "the other one may have been up all the time");
+}
+
+#[test]
+pub(super) fn who_has_left_and_joins_again_stays() {
+    let mut net = Net::cluster(3, 8);
+    let goes = (net.leader().unwrap() + 1) % 3;
+    let request = net.request();
+    net.input(goes, Input::Leave { request });
+    net.answer(request.0, 10).unwrap();
+    let request = net.request();
+    net.input(goes, Input::Join { request });
+    net.answer(request.0, 10).unwrap();
+    net.seconds(10);
+    assert!(net.is_whole());
+    assert_eq!(net.removals, 1);
+}
+
+#[test]
 pub(super) fn autoclean_of_all_but_three_of_seven() {
     let mut net = Net::cluster(7, 4);
     let leader = net.leader().unwrap();

@@ -36,6 +36,8 @@ pub(super) struct Net {
     pub(super) config: Config,
     pub(super) nodes: Vec<Node>,
     pub(super) side: Vec<u32>,
+    /// Nothing is done at this node until then, nor heard.
+    pub(super) paused: Option<usize>,
     pub(super) loss_ppm: u64,
     pub(super) twice_ppm: u64,
     pub(super) delay_ms: u64,
@@ -64,6 +66,7 @@ impl Net {
             config,
             nodes: Vec::new(),
             side: vec![0; count],
+            paused: None,
             loss_ppm: 0,
             twice_ppm: 0,
             delay_ms: 10,
@@ -255,7 +258,7 @@ impl Net {
     // What SWIM and the links would say: up at once, down after a while.
     fn look(&mut self) {
         for index in 0..self.nodes.len() {
-            if self.nodes[index].meta.is_none() {
+            if self.nodes[index].meta.is_none() || self.paused == Some(index) {
                 continue;
             }
             for other in (0..self.nodes.len()).filter(|other| *other != index) {
@@ -285,7 +288,8 @@ impl Net {
     pub(super) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
-            let metas = self.nodes.iter().filter_map(|node| node.meta.as_ref());
+            let awake = self.nodes.iter().enumerate().filter(|(index, _)| self.paused != Some(*index));
+            let metas = awake.filter_map(|(_, node)| node.meta.as_ref());
             let tick = metas.filter_map(Meta::next_deadline).min().unwrap_or(Instant::NEVER);
             let packet = self.flying.first_key_value().map_or(Instant::NEVER, |((at, _), _)| *at);
             let sync = self.nodes.iter().filter_map(|node| Some(node.unsynced.front()?.0)).min();
@@ -303,17 +307,28 @@ impl Net {
                 self.sync();
             } else if packet <= self.now {
                 let (_, (from, to, bytes)) = self.flying.pop_first().unwrap();
-                if self.side[from] == self.side[to] {
+                if self.side[from] == self.side[to] && self.paused != Some(to) {
                     self.input(to, Input::Message { from: NodeId(from as u64 + 1), bytes: &bytes });
                 }
             } else {
-                for index in 0..self.nodes.len() {
+                let paused = self.paused;
+                for index in (0..self.nodes.len()).filter(|index| paused != Some(*index)) {
                     if self.nodes[index].meta.as_ref().and_then(Meta::next_deadline).is_some_and(|at| at <= self.now) {
                         self.input(index, Input::Tick);
                     }
                 }
             }
         }
+    }
+
+    /// A node does nothing for so long, then all that is due at once.
+    pub(super) fn pause(&mut self, index: usize, seconds: u64) {
+        let side = core::mem::replace(&mut self.side[index], u32::MAX);
+        self.paused = Some(index);
+        self.seconds(seconds);
+        self.paused = None;
+        self.side[index] = side;
+        self.input(index, Input::Tick);
     }
 
     fn sync(&mut self) {
@@ -381,7 +396,9 @@ impl Net {
         led.state.voters().len() == wanted
             && running.iter().all(|index| {
                 let (meta, view) = (self.meta(*index), self.meta(*index).view());
-                meta.is_member()
+                // Who decided before decides as long as both do.
+                meta.group.as_ref().is_some_and(|group| !group.is_joint())
+                    && meta.is_member()
                     && view.state.hash() == led.state.hash()
                     && view.commit == view.state.index()
                     && view.leader == Some(NodeId(leader as u64 + 1))
