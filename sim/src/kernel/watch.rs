@@ -121,7 +121,8 @@ pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Ve
         clusters.entry(key).or_default().push(member);
     }
     let mut found = Vec::new();
-    for group in clusters.values() {
+    for ((_, cluster), group) in &clusters {
+        let group = &Core::without_left(*cluster, group);
         let shards = |member: &&Member<'_>| NodeShards { ix: member.ix, id: member.id, shards: views(member.ix) };
         let all: Vec<NodeShards<'_>> = group.iter().map(shards).collect();
         let gone: BTreeSet<NodeId> =

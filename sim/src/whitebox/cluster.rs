@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId};
 use newtmq_cluster::lane::LanesIn;
-use newtmq_cluster::meta::{ClusterId, RemovedBy};
+use newtmq_cluster::meta::{ClusterId, MetaState, RemovedBy};
 use newtmq_cluster::owned::Phase;
 use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
 
@@ -23,6 +23,8 @@ const LED: Duration = Duration::from_secs(3);
 const HEALED: Duration = Duration::from_secs(15);
 /// They have each other's routes.
 const ROUTED: Duration = Duration::from_secs(17);
+/// A member that is down for less is removed by nobody.
+const DETECT: Duration = Duration::from_secs(8);
 /// So much of that is an election, which takes as long at any pace.
 const ELECTED: Duration = Duration::from_secs(3);
 
@@ -71,6 +73,8 @@ pub(crate) struct ClusterWatch {
     leads: BTreeMap<u16, Instant>,
     /// Nodes that need be in no cluster: they were told to leave, or were removed by an operator.
     away: BTreeSet<u16>,
+    /// When the last node that was told to stop in order had done so.
+    stopped: Instant,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
@@ -107,6 +111,11 @@ impl ClusterWatch {
     /// No fault is left.
     pub(crate) fn calm(&mut self, now: Instant) {
         self.calm = Some(now);
+    }
+
+    /// A node has stopped in order, which takes its time: until then it may have led.
+    pub(crate) fn stopped(&mut self, now: Instant) {
+        self.stopped = now;
     }
 
     /// A node was told to leave, or another one to be removed.
@@ -199,12 +208,15 @@ impl ClusterWatch {
         if by == RemovedBy::Leave {
             return None;
         }
-        if 2 * votes <= voters.len() || 2 * up <= members.len() {
+        // An operator knows what the leader cannot: of two members one may be gone for ever.
+        let most = 2 * up > members.len() || by == RemovedBy::Force;
+        if 2 * votes <= voters.len() || !most {
             return found(format!("it reaches {up} of {} members, {votes} of {} voters", members.len(), voters.len()));
         }
         let down = self.down.get(&(member.ix, removed)).copied();
-        if by == RemovedBy::Autoclean {
-            let set = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
+        let autoclean = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
+        let set = if by == RemovedBy::Autoclean { autoclean } else { DETECT };
+        if members.contains_key(&removed) {
             let since = [down, self.leads.get(&member.ix).copied()].into_iter().flatten().max();
             // Clocks may be 1 % wrong.
             let least = set - set / 50;
@@ -314,7 +326,7 @@ impl ClusterWatch {
             self.healed = Some(after);
         }
         // A link that flaps counts as down for a while.
-        let led = calm.max(core.held_until()) + LED;
+        let led = calm.max(core.held_until()).max(self.stopped) + LED;
         if now >= led && self.judged < 1 {
             self.judged = 1;
             if core.has_quorum() {
@@ -429,6 +441,12 @@ fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
 }
 
+/// What is agreed on as the one of these nodes knows it that knows the most.
+fn newest<'a>(nodes: &[&'a Member<'a>]) -> Option<&'a MetaState> {
+    let states = nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
+    states.max_by_key(|state| state.index())
+}
+
 /// The largest cluster, and those of its nodes that run.
 pub(crate) struct Core<'a> {
     pub(crate) cluster: Option<ClusterId>,
@@ -444,8 +462,20 @@ impl<'a> Core<'a> {
             }
         }
         let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
-        let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        let (cluster, mut nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        // Who is removed by an operator is refused from then on, and may never hear why.
+        if let Some(state) = newest(&nodes) {
+            let is_out = |node| state.removed().get(node).is_some_and(|removed| removed.by == RemovedBy::Force);
+            nodes.retain(|member| !is_out(&member.id));
+        }
         Core { cluster, nodes }
+    }
+
+    /// Without a quorum somebody who has left may never hear that it has: without those.
+    pub(crate) fn without_left(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
+        let core = Core { cluster, nodes: nodes.to_vec() };
+        let Some(state) = newest(nodes).filter(|_| !core.has_quorum()) else { return core.nodes };
+        core.nodes.into_iter().filter(|member| state.members().contains_key(&member.id)).collect()
     }
 
     /// The members that these nodes know of.
@@ -470,8 +500,7 @@ impl<'a> Core<'a> {
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
     pub(crate) fn has_quorum(&self) -> bool {
-        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
-        let Some(state) = states.max_by_key(|state| state.index()) else { return false };
+        let Some(state) = newest(&self.nodes) else { return false };
         let votes = state.voters().iter().filter(|node| self.has(**node)).count();
         2 * votes > state.voters().len()
     }

@@ -263,6 +263,8 @@ mutants! {
         "A Topic Alias that a client gives to another topic keeps the first one.";
     AliasAboveMaximum, "alias-above-maximum", None, ["R"],
         "The broker uses one Topic Alias more than the client's maximum.";
+    AliasOfRefusedForgotten, "alias-of-refused-forgotten", None, ["part", "L13"],
+        "A publish that is refused after it has waited for another node gives its Topic Alias no topic.";
 
     // Acknowledgements to publishers, QoS 2.
     AcksReversed, "acks-reversed", None, ["R"],
@@ -383,6 +385,8 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
+    LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
+        "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
         "A shared message that another node refuses goes to no other one (31 between nodes).";
     LaneGroupAckedEarly, "lane-group-acked-early", None, ["part", "S11", "S13", "W"],

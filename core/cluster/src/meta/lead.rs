@@ -273,6 +273,10 @@ impl Meta {
         for Applied { index, origin, command, result } in applied {
             if let (Command::RemoveMember { node, by, .. }, Ok(())) = (&command, result) {
                 out.push(Output::Removed { node: *node, by: *by });
+                if let (Some(lead), false) = (&mut self.lead, planted!(LeavesAgain)) {
+                    // If it comes back soon it is not for leaving.
+                    lead.leaving.remove(node);
+                }
                 self.removed(*node, *by, out);
             }
             if origin.node == self.me.node && origin.request != RequestId(0) {

@@ -146,6 +146,22 @@ pub(super) fn leaving() {
 }
 
 #[test]
+pub(super) fn who_has_left_may_come_back_at_once() {
+    for goes in [0, 2] {
+        let mut net = Net::cluster(3, 15);
+        net.until("the first one leads", 1, |net| net.leader() == Some(0));
+        let request = net.request();
+        net.input(goes, Input::Leave { request });
+        assert_eq!(net.answer(request.0, 15), Ok(0));
+        let request = net.request();
+        net.input(goes, Input::Join { request });
+        assert_eq!(net.answer(request.0, 10), Ok(0));
+        net.seconds(10);
+        assert!(net.is_whole() && net.members(goes) == [1, 2, 3], "its leaving was over");
+    }
+}
+
+#[test]
 pub(super) fn only_member_cannot_leave() {
     let mut net = Net::cluster(1, 1);
     let request = net.request();
