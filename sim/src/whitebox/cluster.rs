@@ -67,6 +67,8 @@ pub(crate) struct ClusterWatch {
     copies: BTreeMap<(u16, u32, NodeId), Version>,
     /// The last start of each node.
     starts: BTreeMap<NodeId, Incarnation>,
+    /// Who each node is: another one when its disk was lost.
+    ids: BTreeMap<u16, NodeId>,
     /// Since when a node, in one of its starts, has not reached another one.
     down: BTreeMap<(u16, NodeId), Instant>,
     /// Since when it leads.
@@ -99,6 +101,7 @@ impl ClusterWatch {
         obligations.count(Check::Incarnations, 1);
         self.down.retain(|(of, _), _| *of != node);
         self.leads.remove(&node);
+        self.ids.insert(node, id);
         let last = self.starts.insert(id, incarnation);
         let last = last.filter(|last| *last >= incarnation)?;
         Some((
@@ -397,9 +400,19 @@ impl ClusterWatch {
         self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what)).into_iter().collect()
     }
 
+    /// Whether so many voters of its cluster have lost their disks that it can decide nothing any more.
+    fn has_lost_voters(&self, member: &Member<'_>) -> bool {
+        let Some(cluster) = member.cluster().filter(|_| member.belongs().is_some()) else { return false };
+        let voters = cluster.meta().view().state.voters();
+        let exist = voters.iter().filter(|voter| self.ids.values().any(|id| id == *voter)).count();
+        2 * exist <= voters.len()
+    }
+
     /// What stands against that all nodes of the core know each other, and where.
     fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
-        let lost = |member: &&Member<'_>| !self.away.contains(&member.ix) && !core.has(member.id);
+        let lost = |member: &&Member<'_>| {
+            !self.away.contains(&member.ix) && !core.has(member.id) && !self.has_lost_voters(member)
+        };
         // Who has left has a cluster of its own, and who comes to its address may join that.
         if scenario.cluster.discovery != Discovery::None
             && self.away.is_empty()

@@ -465,7 +465,9 @@ mutants! {
     LeadsBeforeSync, "leads-before-sync", None, ["part", "W1", "W2", "crash"],
         "A leader is heard before its term and its vote are durable.";
     WitnessLeads, "witness-leads", None, ["part", "W"],
-        "A witness may become the leader.";
+        "A witness leads like anybody else.";
+    WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
+        "A witness never leads, although it alone may have what was agreed on.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";
     AnyoneAbandons, "anyone-abandons", None, ["part", "W", "Q7"],

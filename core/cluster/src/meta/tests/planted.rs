@@ -29,6 +29,7 @@ fn planted_bugs_are_found() {
         procedures::two_nodes_have_one_voter,
         procedures::who_leads_says_so_when_it_is_durable,
         procedures::witness_votes_and_never_leads,
+        procedures::witness_passes_on_what_it_alone_knows,
         procedures::leader_is_replaced_within_three_seconds,
         procedures::leaving,
         procedures::who_has_left_may_come_back_at_once,
@@ -63,6 +64,7 @@ fn planted_bugs_are_found() {
         Mutant::StaysInTwo,
         Mutant::UnknownEntrySkipped,
         Mutant::WipedDiskKeepsId,
+        Mutant::WitnessKeepsItsLog,
         Mutant::WitnessLeads,
     ];
     Mutant::assert_found(&bugs, |bug| tests.iter().any(|test| Mutant::fails(bug, test)));
