@@ -23,6 +23,10 @@ const LED: Duration = Duration::from_secs(3);
 const HEALED: Duration = Duration::from_secs(15);
 /// They have each other's routes.
 const ROUTED: Duration = Duration::from_secs(17);
+/// A change of routes is everywhere.
+const CONVERGED: Duration = Duration::from_secs(2);
+/// Who is told to join answers, done or not.
+const JOINED: Duration = Duration::from_secs(15);
 /// A member that is down for less is removed by nobody.
 const DETECT: Duration = Duration::from_secs(8);
 /// So much of that is an election, which takes as long at any pace.
@@ -77,6 +81,12 @@ pub(crate) struct ClusterWatch {
     away: BTreeSet<u16>,
     /// When the last node that was told to stop in order had done so.
     stopped: Instant,
+    /// When a node was told to join, as long as it has not answered.
+    joining: BTreeMap<u16, Instant>,
+    /// When the last of them has answered.
+    answered: Instant,
+    /// Since when the nodes' routes have been wrong at each look.
+    wrong_routes: Option<Instant>,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
@@ -124,6 +134,18 @@ impl ClusterWatch {
     /// A node was told to leave, or another one to be removed.
     pub(crate) fn sent_away(&mut self, node: u16) {
         self.away.insert(node);
+    }
+
+    /// A node was told to join: until it answers it may be between two clusters, and lets nobody into its own.
+    pub(crate) fn joins(&mut self, node: u16, now: Instant) {
+        self.joining.insert(node, now);
+    }
+
+    /// It has answered.
+    pub(crate) fn has_answered(&mut self, node: u16, now: Instant) {
+        if self.joining.remove(&node).is_some() {
+            self.answered = now;
+        }
     }
 
     /// It has joined again.
@@ -322,7 +344,8 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let after = now - calm;
+        let joined = self.joining.values().map(|at| *at + JOINED).fold(self.answered, Instant::max);
+        let after = now.saturating_since(calm.max(joined));
         let mut found = Vec::new();
         let core = Core::of(members);
         if self.healed.is_none() && self.members_differ(&core, members, scenario).is_none() {
@@ -347,10 +370,13 @@ impl ClusterWatch {
             }
         }
         if after >= bound(ROUTED) && self.judged < 3 {
-            self.judged = 3;
-            if core.has_quorum() {
-                obligations.count(Check::RoutesHealed, 1);
-                found.extend(routes().map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
+            let wrong = if core.has_quorum() { routes() } else { None };
+            // A session may have ended just now.
+            let since = *self.wrong_routes.get_or_insert(now);
+            if wrong.is_none() || now >= since + CONVERGED {
+                self.judged = 3;
+                obligations.count(Check::RoutesHealed, u64::from(core.has_quorum()));
+                found.extend(wrong.map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
             }
         }
         found
