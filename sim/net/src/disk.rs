@@ -90,17 +90,29 @@ impl Disk {
         self.lock().entry(node).or_default().files.clear();
     }
 
-    /// Waits as long as a sync of the current node takes.
+    /// Waits as long as a sync of the current node takes. A disk that is slow no more ends it soon.
     pub async fn sync_time() {
-        let disk = Disk::current();
-        let (sync_us, slow_us) = {
-            let nodes = disk.lock();
-            nodes.get(&madsim::plugin::node()).map_or(((0, 0), 0), |of| (of.sync_us, of.slow_us))
-        };
-        let us = slow_us + disk.draw(sync_us.0, sync_us.1.max(sync_us.0));
-        madsim::time::sleep(Duration::from_micros(us)).await;
+        let (disk, node) = (Disk::current(), madsim::plugin::node());
+        let of = |nodes: &BTreeMap<NodeId, OnNode>| nodes.get(&node).map_or(((0, 0), 0), |of| (of.sync_us, of.slow_us));
+        let ((low, high), begun) = of(&disk.lock());
+        let us = disk.draw(low, high.max(low));
+        let mut waited = 0;
+        loop {
+            let (_, slow) = of(&disk.lock());
+            // What makes it slow later is for the next one.
+            let left = (us + slow.min(begun)).saturating_sub(waited);
+            let part = left.min(LOOK_US);
+            madsim::time::sleep(Duration::from_micros(part)).await;
+            waited += part;
+            if part == left {
+                return;
+            }
+        }
     }
 }
+
+/// A sync looks so often whether its disk is still as slow, in microseconds.
+const LOOK_US: u64 = 100_000;
 
 /// A file of the current node.
 #[derive(Debug)]

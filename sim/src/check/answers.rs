@@ -139,7 +139,8 @@ impl State {
     fn may_refuse(&self, node: u16, sent: Instant, now: Instant) -> bool {
         // A member that nobody is any more gives no lease, and may be behind a partition for all that others know.
         let no_lease = self.limits.strict && self.ways.had_lost_members(sent, now);
-        self.limits.lanes_narrow || no_lease || self.ways.was_alone(node, sent, now)
+        let no_table = self.ways.had_unknown_members(node, sent, now);
+        self.limits.lanes_narrow || no_lease || no_table || self.ways.was_alone(node, sent, now)
     }
 
     /// A publish was refused: a target was out of reach, or a limit was hit.

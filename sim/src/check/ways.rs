@@ -3,7 +3,7 @@
 //! fault between them. A node's word counts, and what is checked apart is that it had reason to say so.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, NodeId, RequestId};
 use newtmq_cluster::link::{DownCause, Event as LinkEvent};
@@ -33,6 +33,8 @@ pub(super) struct Ways {
     who: BTreeMap<NodeId, u16>,
     /// Members that lost their disks: nobody is that node any more. From when, and until when some node said that it is removed.
     lost: BTreeMap<NodeId, (Instant, Instant)>,
+    /// Whose routes a node has had in its start.
+    had: BTreeSet<(u16, NodeId)>,
     /// What lies between nodes may be longer than what is usual.
     slack: Duration,
 }
@@ -182,6 +184,15 @@ impl Ways {
         self.lost.values().any(|(begin, end)| *begin <= to && *end >= from)
     }
 
+    /// Whether a member may have been one that nobody is any more, and whose routes a node has never had: it does not know for
+    /// whom a message is there.
+    pub(super) fn had_unknown_members(&self, node: u16, from: Instant, to: Instant) -> bool {
+        let unknown = |(peer, (begin, end)): (&NodeId, &(Instant, Instant))| {
+            *begin <= to && *end >= from && !self.had.contains(&(node, *peer))
+        };
+        self.lost.iter().any(unknown)
+    }
+
     /// Until when a node was last out of reach of another one; [`Instant::NEVER`] if it still is.
     pub(super) fn alone_until(&self, node: u16) -> Instant {
         let others = (0..self.ends.len() as u16).filter(|other| *other != node);
@@ -234,6 +245,8 @@ impl State {
                 (ways.ways[at].linked, ways.ways[at].open) = (false, false);
             }
         }
+        // What is on its disk may not be all.
+        ways.had.retain(|(of, _)| *of != node.0);
         let end = &mut ways.ends[usize::from(node.0)];
         if let Some(before) = end.id.filter(|before| *before != id) {
             ways.lost.entry(before).or_insert((end.touched.min(cx.now), Instant::NEVER));
@@ -325,6 +338,9 @@ impl State {
                 }
             }
             ClusterEvent::Open { node: peer, open } => {
+                if *open {
+                    ways.had.insert((node.0, *peer));
+                }
                 if let Some(other) = ways.node_of(*peer).filter(|other| *other != node.0) {
                     let at = ways.at(node.0, other);
                     ways.ways[at].open = *open;

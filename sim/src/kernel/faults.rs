@@ -283,6 +283,7 @@ impl World<'_, '_> {
 
     pub(super) fn on_stopped(&mut self, node: u16) {
         let State::Stopping { restart } = self.nodes[usize::from(node)].state else { return };
+        self.cluster_watch.stopped(self.queue.now());
         self.take_down(node, None);
         self.nodes[usize::from(node)].records.stop(None);
         if restart {

@@ -47,16 +47,24 @@ impl World<'_, '_> {
                     self.cluster_watch.sent_away(target);
                 }
             }
-            // Only when it says that it has.
-            ClusterCommand::Join(_) | ClusterCommand::Status => {}
+            // It is back only when it says so.
+            ClusterCommand::Join(_) => {
+                let now = self.queue.now();
+                self.cluster_watch.joins(node, now);
+            }
+            ClusterCommand::Status => {}
         }
     }
 
     /// A node has answered an operator.
     pub(super) fn watch_answer(&mut self, node: u16, request: RequestId, answer: &ClusterAnswer) {
         let command = usize::try_from(request.0).ok().and_then(|number| self.commands.get(number.checked_sub(1)?));
-        if let (Some(ClusterCommand::Join(_)), ClusterAnswer::Done) = (command, answer) {
-            self.cluster_watch.called_back(node);
+        if let Some(ClusterCommand::Join(_)) = command {
+            let now = self.queue.now();
+            self.cluster_watch.has_answered(node, now);
+            if *answer == ClusterAnswer::Done {
+                self.cluster_watch.called_back(node);
+            }
         }
     }
 
@@ -123,7 +131,8 @@ pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Ve
         clusters.entry(key).or_default().push(member);
     }
     let mut found = Vec::new();
-    for group in clusters.values() {
+    for ((_, cluster), group) in &clusters {
+        let group = &Core::without_left(*cluster, group);
         let shards = |member: &&Member<'_>| NodeShards { ix: member.ix, id: member.id, shards: views(member.ix) };
         let all: Vec<NodeShards<'_>> = group.iter().map(shards).collect();
         let gone: BTreeSet<NodeId> =

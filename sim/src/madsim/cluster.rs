@@ -61,7 +61,12 @@ impl Nodes {
             let (answer, answered) = oneshot::channel();
             // A node that has gone answers nothing.
             let _ = events.send(DriverEvent::Command { command, answer }).await;
-            let Ok(answer) = answered.await else { return };
+            let answer = answered.await;
+            if joins {
+                let now = nodes.journal.now();
+                nodes.watch.expect(|watch| watch.has_answered(ix, now));
+            }
+            let Ok(answer) = answer else { return };
             if joins && matches!(answer, ClusterAnswer::Done) {
                 nodes.watch.expect(|watch| watch.called_back(ix));
             }
@@ -79,8 +84,12 @@ impl Nodes {
                     self.watch.expect(|watch| watch.sent_away(target));
                 }
             }
-            // Only when it says that it has.
-            ClusterCommand::Join(_) | ClusterCommand::Status => {}
+            // It is back only when it says so.
+            ClusterCommand::Join(_) => {
+                let now = self.journal.now();
+                self.watch.expect(|watch| watch.joins(ix, now));
+            }
+            ClusterCommand::Status => {}
         }
     }
 

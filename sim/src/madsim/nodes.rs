@@ -258,6 +258,8 @@ impl Nodes {
             core::mem::replace(&mut node.state, State::Down) == State::Stopping { restart: true }
         };
         self.gone(u16::try_from(at).expect("a scenario counts nodes in 16 bits"));
+        let now = self.journal.now();
+        self.watch.expect(|watch| watch.stopped(now));
         if restart {
             self.restarted(at);
         }

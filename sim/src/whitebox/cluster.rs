@@ -23,6 +23,12 @@ const LED: Duration = Duration::from_secs(3);
 const HEALED: Duration = Duration::from_secs(15);
 /// They have each other's routes.
 const ROUTED: Duration = Duration::from_secs(17);
+/// A change of routes is everywhere.
+const CONVERGED: Duration = Duration::from_secs(2);
+/// Who is told to join answers, done or not.
+const JOINED: Duration = Duration::from_secs(15);
+/// A member that is down for less is removed by nobody.
+const DETECT: Duration = Duration::from_secs(8);
 /// So much of that is an election, which takes as long at any pace.
 const ELECTED: Duration = Duration::from_secs(3);
 
@@ -73,6 +79,14 @@ pub(crate) struct ClusterWatch {
     away: BTreeSet<u16>,
     /// Nodes that are not where their seeds say.
     moved: BTreeSet<u16>,
+    /// When the last node that was told to stop in order had done so.
+    stopped: Instant,
+    /// When a node was told to join, as long as it has not answered.
+    joining: BTreeMap<u16, Instant>,
+    /// When the last of them has answered.
+    answered: Instant,
+    /// Since when the nodes' routes have been wrong at each look.
+    wrong_routes: Option<Instant>,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
@@ -116,9 +130,26 @@ impl ClusterWatch {
         self.moved.insert(node);
     }
 
+    /// A node has stopped in order, which takes its time: until then it may have led.
+    pub(crate) fn stopped(&mut self, now: Instant) {
+        self.stopped = now;
+    }
+
     /// A node was told to leave, or another one to be removed.
     pub(crate) fn sent_away(&mut self, node: u16) {
         self.away.insert(node);
+    }
+
+    /// A node was told to join: until it answers it may be between two clusters, and lets nobody into its own.
+    pub(crate) fn joins(&mut self, node: u16, now: Instant) {
+        self.joining.insert(node, now);
+    }
+
+    /// It has answered.
+    pub(crate) fn has_answered(&mut self, node: u16, now: Instant) {
+        if self.joining.remove(&node).is_some() {
+            self.answered = now;
+        }
     }
 
     /// It has joined again.
@@ -206,12 +237,15 @@ impl ClusterWatch {
         if by == RemovedBy::Leave {
             return None;
         }
-        if 2 * votes <= voters.len() || 2 * up <= members.len() {
+        // An operator knows what the leader cannot: of two members one may be gone for ever.
+        let most = 2 * up > members.len() || by == RemovedBy::Force;
+        if 2 * votes <= voters.len() || !most {
             return found(format!("it reaches {up} of {} members, {votes} of {} voters", members.len(), voters.len()));
         }
         let down = self.down.get(&(member.ix, removed)).copied();
-        if by == RemovedBy::Autoclean {
-            let set = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
+        let autoclean = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
+        let set = if by == RemovedBy::Autoclean { autoclean } else { DETECT };
+        if members.contains_key(&removed) {
             let since = [down, self.leads.get(&member.ix).copied()].into_iter().flatten().max();
             // Clocks may be 1 % wrong.
             let least = set - set / 50;
@@ -314,14 +348,15 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let after = now - calm;
+        let joined = self.joining.values().map(|at| *at + JOINED).fold(self.answered, Instant::max);
+        let after = now.saturating_since(calm.max(joined));
         let mut found = Vec::new();
         let core = Core::of(members);
         if self.healed.is_none() && self.members_differ(&core, members, scenario).is_none() {
             self.healed = Some(after);
         }
         // A link that flaps counts as down for a while.
-        let led = calm.max(core.held_until()) + LED;
+        let led = calm.max(core.held_until()).max(self.stopped) + LED;
         if now >= led && self.judged < 1 {
             self.judged = 1;
             if self.can_heal(&core, members, scenario) {
@@ -339,10 +374,13 @@ impl ClusterWatch {
             }
         }
         if after >= bound(ROUTED) && self.judged < 3 {
-            self.judged = 3;
-            if self.can_heal(&core, members, scenario) {
-                obligations.count(Check::RoutesHealed, 1);
-                found.extend(routes().map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
+            let wrong = if self.can_heal(&core, members, scenario) { routes() } else { None };
+            // A session may have ended just now.
+            let since = *self.wrong_routes.get_or_insert(now);
+            if wrong.is_none() || now >= since + CONVERGED {
+                self.judged = 3;
+                obligations.count(Check::RoutesHealed, u64::from(self.can_heal(&core, members, scenario)));
+                found.extend(wrong.map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
             }
         }
         found
@@ -448,6 +486,12 @@ fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
 }
 
+/// What is agreed on as the one of these nodes knows it that knows the most.
+fn newest<'a>(nodes: &[&'a Member<'a>]) -> Option<&'a MetaState> {
+    let states = nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
+    states.max_by_key(|state| state.index())
+}
+
 /// The largest cluster, and those of its nodes that run.
 pub(crate) struct Core<'a> {
     pub(crate) cluster: Option<ClusterId>,
@@ -463,10 +507,12 @@ impl<'a> Core<'a> {
             }
         }
         let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
-        let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
-        let mut core = Core { cluster, nodes };
-        core.drop_removed();
-        core
+        let (cluster, mut nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        // Who was removed and cannot hear of it is none of them, whatever it believes.
+        if let Some(state) = newest(&nodes) {
+            nodes.retain(|member| state.members().contains_key(&member.id));
+        }
+        Core { cluster, nodes }
     }
 
     /// Those of one cluster.
@@ -475,22 +521,16 @@ impl<'a> Core<'a> {
         Core { cluster, nodes }
     }
 
-    /// Who was removed and cannot hear of it is none of them, whatever it believes.
-    fn drop_removed(&mut self) {
-        let Some(state) = self.newest() else { return };
-        let known: BTreeSet<NodeId> = state.members().keys().copied().collect();
-        self.nodes.retain(|member| known.contains(&member.id));
-    }
-
-    /// What whoever knows the most knows.
-    fn newest(&self) -> Option<&'a MetaState> {
-        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
-        states.max_by_key(|state| state.index())
-    }
-
     /// Too many of those who decide are lost: it can never let go of the others.
     fn is_stuck(&self) -> bool {
         self.cluster.is_some() && !self.has_quorum()
+    }
+
+    /// Without a quorum somebody who has left may never hear that it has: without those.
+    pub(crate) fn without_left(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
+        let core = Core { cluster, nodes: nodes.to_vec() };
+        let Some(state) = newest(nodes).filter(|_| !core.has_quorum()) else { return core.nodes };
+        core.nodes.into_iter().filter(|member| state.members().contains_key(&member.id)).collect()
     }
 
     /// The members that these nodes know of.
@@ -515,7 +555,7 @@ impl<'a> Core<'a> {
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
     pub(crate) fn has_quorum(&self) -> bool {
-        let Some(state) = self.newest() else { return false };
+        let Some(state) = newest(&self.nodes) else { return false };
         let votes = state.voters().iter().filter(|node| self.has(**node)).count();
         2 * votes > state.voters().len()
     }

@@ -263,6 +263,8 @@ mutants! {
         "A Topic Alias that a client gives to another topic keeps the first one.";
     AliasAboveMaximum, "alias-above-maximum", None, ["R"],
         "The broker uses one Topic Alias more than the client's maximum.";
+    AliasOfRefusedForgotten, "alias-of-refused-forgotten", None, ["part", "L13"],
+        "A publish that is refused after it has waited for another node gives its Topic Alias no topic.";
 
     // Acknowledgements to publishers, QoS 2.
     AcksReversed, "acks-reversed", None, ["R"],
@@ -383,6 +385,8 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
+    LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
+        "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
         "A shared message that another node refuses goes to no other one (31 between nodes).";
     LaneGroupAckedEarly, "lane-group-acked-early", None, ["part", "S11", "S13", "W"],
@@ -454,8 +458,6 @@ mutants! {
         "A node lets others into its cluster while it gives that one up for another.";
     LeavesTooEarly, "leaves-too-early", None, ["part", "L1", "Q7"],
         "A node that leaves goes before its vote on that is no longer needed.";
-    GoesOnceMore, "goes-once-more", None, ["part", "Q7", "L2"],
-        "A node that has left and joins again soon is let go of once more.";
     CountedWhileAway, "counted-while-away", None, ["part", "W12"],
         "A leader that was paused lets go of members for being down in that time.";
     StaysInTwo, "stays-in-two", None, ["part", "Q7", "L2"],
@@ -465,7 +467,9 @@ mutants! {
     LeadsBeforeSync, "leads-before-sync", None, ["part", "W1", "W2", "crash"],
         "A leader is heard before its term and its vote are durable.";
     WitnessLeads, "witness-leads", None, ["part", "W"],
-        "A witness may become the leader.";
+        "A witness leads like anybody else.";
+    WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
+        "A witness never leads, although it alone may have what was agreed on.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";
     AnyoneAbandons, "anyone-abandons", None, ["part", "W", "Q7"],

@@ -105,8 +105,14 @@ impl Group {
             return Err(InvalidField("a snapshot of another index"));
         }
         let election = (config.election_ticks, config.election_ticks * 2);
-        // A witness waits for ever.
-        let range = if witness && !planted!(WitnessLeads) { (NEVER_TICKS, NEVER_TICKS + 1) } else { election };
+        // A witness waits for longer than anybody else.
+        let range = if !witness || planted!(WitnessLeads) {
+            election
+        } else if planted!(WitnessKeepsItsLog) {
+            (NEVER_TICKS, NEVER_TICKS + 1)
+        } else {
+            (election.1, election.1 + config.election_ticks / 2)
+        };
         let raft_config = raft::Config {
             id: node.0,
             election_tick: config.election_ticks as usize,
@@ -341,19 +347,25 @@ impl Group {
         effects.persists.push(Persist { number: *numbers, first, snapshot, ..Persist::default() });
     }
 
-    // raft-rs lets a leader that is no voter any more lead on. It hands over instead.
+    // raft-rs lets a leader that is no voter any more lead on. It hands over instead; and so does a witness, once somebody
+    // else has what it alone may have had.
     fn step_down(&mut self) {
         let raft = &mut self.raw.raft;
-        if raft.state != StateRole::Leader || raft.promotable() || self.raw.store().is_joint() {
+        let is_witness = self.witness && !planted!(WitnessLeads);
+        if raft.state != StateRole::Leader || raft.promotable() && !is_witness || self.raw.store().is_joint() {
             return;
         }
         let raft = &mut self.raw.raft;
+        let last = raft.raft_log.last_index();
         let voters: Vec<u64> = self.state.voters.iter().map(|voter| voter.0).collect();
         let next = voters
             .into_iter()
             .filter(|voter| self.state.members.get(&NodeId(*voter)).is_some_and(|member| !member.witness))
             .filter_map(|voter| Some((raft.prs().get(voter)?.matched, voter)))
             .max();
+        if is_witness && next.is_none_or(|(matched, _)| matched < last) {
+            return;
+        }
         if let Some((_, voter)) = next {
             raft.send_timeout_now(voter);
         }

@@ -70,9 +70,7 @@ impl Meta {
         for node in group.state.members.keys().filter(|node| **node != me && !self.up.contains(node)) {
             lead.down.entry(*node).or_insert(now);
         }
-        // Who has gone and comes again does not go once more.
-        let has_gone = |node: &NodeId| !group.state.members.contains_key(node) && !planted!(GoesOnceMore);
-        lead.leaving.retain(|node, said| *node == me || !has_gone(node) && now.saturating_since(*said) < ask * 10);
+        lead.leaving.retain(|node, said| *node == me || now.saturating_since(*said) < ask * 10);
         if !group.can_change() {
             return;
         }
@@ -280,6 +278,10 @@ impl Meta {
         for Applied { index, origin, command, result } in applied {
             if let (Command::RemoveMember { node, by, .. }, Ok(())) = (&command, result) {
                 out.push(Output::Removed { node: *node, by: *by });
+                if let (Some(lead), false) = (&mut self.lead, planted!(LeavesAgain)) {
+                    // If it comes back soon it is not for leaving.
+                    lead.leaving.remove(node);
+                }
                 self.removed(*node, *by, out);
             }
             if origin.node == self.me.node && origin.request != RequestId(0) {

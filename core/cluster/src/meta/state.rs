@@ -20,7 +20,7 @@ pub enum Role {
     Voter,
     /// It follows.
     Learner,
-    /// It never leads and takes no clients; it votes when it is needed.
+    /// It takes no clients, votes when it is needed, and leads for no longer than it takes to pass on what it alone knows.
     Witness,
 }
 

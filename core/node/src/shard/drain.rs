@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{Decoder, Frame, PacketType, ProtocolVersion, QoS, RawPublish, ReasonCode};
+use newtmq_session::Op;
 
 use super::{Next, Shard, is_open};
 use crate::conn::{Aside, Phase};
@@ -140,6 +141,7 @@ impl Shard {
         self.resume(now, conn, out);
     }
 
+    /// A publish has waited for too long. What was accepted before, and is repeated, stays accepted.
     fn give_up_publish(
         &mut self,
         now: Instant,
@@ -152,10 +154,23 @@ impl Shard {
             // There is no way to say it; what is not acknowledged comes again.
             return self.reject(now, conn, reason, out);
         }
-        if let Some(packet_id) = publish.packet_id {
-            let kind = if publish.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
-            self.send_ack(now, conn, kind, packet_id, reason, out);
+        let Some(packet_id) = publish.packet_id else { return Next::Go };
+        let key = self.live(conn).session;
+        if publish.qos == QoS::ExactlyOnce && self.slot(key).session.is_awaiting_rel(packet_id) {
+            if !self.is_unconfirmed(conn, key, packet_id) {
+                return self.on_repeated_publish(now, conn, publish, packet_id, out);
+            }
+            // The identifier is free, and its next message is another one [MQTT-4.3.3].
+            self.apply(conn, Op::Qos2Rel { packet_id });
+            self.release_forwarded(now, key, packet_id);
         }
+        if !planted!(AliasOfRefusedForgotten)
+            && let Some(next) = self.take_alias(now, conn, publish, out)
+        {
+            return next;
+        }
+        let kind = if publish.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
+        self.send_ack(now, conn, kind, packet_id, reason, out);
         Next::Go
     }
 

@@ -87,7 +87,7 @@ impl Shard {
 
     /// A QoS 2 publish that is here already: acknowledged again. A Topic Alias that it sets counts, for the first one
     /// may have come by an earlier connection.
-    fn on_repeated_publish(
+    pub(super) fn on_repeated_publish(
         &mut self,
         now: Instant,
         conn: ConnId,
@@ -95,22 +95,37 @@ impl Shard {
         packet_id: PacketId,
         out: &mut Outbox,
     ) -> Next {
-        let properties = match PublishProperties::decode(publish.properties, Sender::Client) {
-            Ok(properties) => properties,
-            Err(error) => return self.on_decode_error(now, conn, &error, out),
-        };
-        if let Err(reason) = self.resolve_alias(conn, publish.topic, &properties) {
-            return self.reject(now, conn, reason, out);
-        }
-        if let (Some(alias), false) = (properties.topic_alias, publish.topic.is_empty()) {
-            if let Err(error) = self.check_topic(publish.topic) {
-                return self.on_decode_error(now, conn, &error, out);
-            }
-            self.learn_alias(conn, alias.get(), publish.topic);
+        if let Some(next) = self.take_alias(now, conn, publish, out) {
+            return next;
         }
         let kind = if planted!(RepeatGetsPubcomp) { PacketType::Pubcomp } else { PacketType::Pubrec };
         self.send_ack(now, conn, kind, packet_id, ReasonCode::Success, out);
         Next::Go
+    }
+
+    /// Of a publish that goes no further, what it says about Topic Aliases: its client goes on to use them. Says if it is
+    /// refused for that.
+    pub(super) fn take_alias(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        publish: &RawPublish<'_>,
+        out: &mut Outbox,
+    ) -> Option<Next> {
+        let properties = match PublishProperties::decode(publish.properties, Sender::Client) {
+            Ok(properties) => properties,
+            Err(error) => return Some(self.on_decode_error(now, conn, &error, out)),
+        };
+        if let Err(reason) = self.resolve_alias(conn, publish.topic, &properties) {
+            return Some(self.reject(now, conn, reason, out));
+        }
+        if let (Some(alias), false) = (properties.topic_alias, publish.topic.is_empty()) {
+            if let Err(error) = self.check_topic(publish.topic) {
+                return Some(self.on_decode_error(now, conn, &error, out));
+            }
+            self.learn_alias(conn, alias.get(), publish.topic);
+        }
+        None
     }
 
     /// QoS 1 and 2 publishes that are not acknowledged yet are limited [MQTT-3.3.4-7].

@@ -205,21 +205,6 @@ pub(super) fn a_leader_that_was_paused_has_seen_nothing() {
 }
 
 #[test]
-pub(super) fn who_has_left_and_joins_again_stays() {
-    let mut net = Net::cluster(3, 8);
-    let goes = (net.leader().unwrap() + 1) % 3;
-    let request = net.request();
-    net.input(goes, Input::Leave { request });
-    net.answer(request.0, 10).unwrap();
-    let request = net.request();
-    net.input(goes, Input::Join { request });
-    net.answer(request.0, 10).unwrap();
-    net.seconds(10);
-    assert!(net.is_whole());
-    assert_eq!(net.removals, 1);
-}
-
-#[test]
 pub(super) fn autoclean_of_all_but_three_of_seven() {
     let mut net = Net::cluster(7, 4);
     let leader = net.leader().unwrap();

@@ -51,12 +51,16 @@ pub(super) struct Net {
     pub(super) rng: Rng,
     next_request: u64,
     leaders: BTreeMap<(ClusterId, u64), usize>,
+    // Since when the witness does; there is one at most.
+    witness_leads: Option<Instant>,
     hashes: BTreeMap<(ClusterId, u64), u64>,
     pub(super) checked: u64,
     pub(super) trace: u64,
 }
 
 const DETECT: Duration = Duration::from_secs(4);
+// Until somebody has its log.
+const WITNESS_LEADS_MAX: Duration = Duration::from_secs(1);
 
 impl Net {
     pub(super) fn new(count: usize, seed: u64) -> Net {
@@ -80,6 +84,7 @@ impl Net {
             rng: Rng::from_number(seed),
             next_request: 0,
             leaders: BTreeMap::new(),
+            witness_leads: None,
             hashes: BTreeMap::new(),
             checked: 0,
             trace: 0,
@@ -241,9 +246,14 @@ impl Net {
         let Some(cluster) = meta.cluster().filter(|cluster| *cluster == view.state.cluster()) else { return };
         self.checked += 1;
         if view.is_leader {
-            assert!(!self.nodes[index].me.witness, "a witness leads");
+            if self.nodes[index].me.witness {
+                let since = *self.witness_leads.get_or_insert(self.now);
+                assert!(self.now - since <= WITNESS_LEADS_MAX, "a witness leads on");
+            }
             let leader = *self.leaders.entry((cluster, view.term)).or_insert(index);
             assert_eq!(leader, index, "W1: two leaders in term {}", view.term);
+        } else if self.nodes[index].me.witness {
+            self.witness_leads = None;
         }
         let hash = *self.hashes.entry((cluster, view.state.index())).or_insert(view.state.hash());
         assert_eq!(hash, view.state.hash(), "W2: another state at index {}", view.state.index());

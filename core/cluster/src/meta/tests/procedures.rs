@@ -109,6 +109,22 @@ pub(super) fn witness_votes_and_never_leads() {
 }
 
 #[test]
+pub(super) fn witness_passes_on_what_it_alone_knows() {
+    let mut net = Net::new(3, 16);
+    net.nodes[2].me.witness = true;
+    net.join_all();
+    net.until("all are there", 20, Net::is_whole);
+    net.crash(0);
+    net.until("the other leads", 8, |net| net.leader() == Some(1));
+    let request = net.write(1, "k", b"v");
+    assert_eq!(net.answer(request, 2).map(|_| ()), Ok(()));
+    net.crash(1);
+    net.start(0);
+    net.until("who was away leads", 5, |net| net.leader() == Some(0));
+    assert!(net.meta(0).view().state.config().contains_key("k"));
+}
+
+#[test]
 pub(super) fn leader_is_replaced_within_three_seconds() {
     for seed in 0..10 {
         let mut net = Net::cluster(3, seed);
@@ -142,6 +158,22 @@ pub(super) fn leaving() {
         assert_eq!(net.answer(request.0, 10), Ok(0));
         net.until("it is back", 15, Net::is_whole);
         assert_eq!(net.members(goes).len(), count);
+    }
+}
+
+#[test]
+pub(super) fn who_has_left_may_come_back_at_once() {
+    for goes in [0, 2] {
+        let mut net = Net::cluster(3, 15);
+        net.until("the first one leads", 1, |net| net.leader() == Some(0));
+        let request = net.request();
+        net.input(goes, Input::Leave { request });
+        assert_eq!(net.answer(request.0, 15), Ok(0));
+        let request = net.request();
+        net.input(goes, Input::Join { request });
+        assert_eq!(net.answer(request.0, 10), Ok(0));
+        net.seconds(10);
+        assert!(net.is_whole() && net.members(goes) == [1, 2, 3], "its leaving was over");
     }
 }
 
