@@ -76,8 +76,6 @@ pub(crate) struct ClusterWatch {
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
-    /// How long it took until the members knew each other.
-    pub(crate) healed: Option<Duration>,
 }
 
 impl ClusterWatch {
@@ -317,9 +315,6 @@ impl ClusterWatch {
         let after = now - calm;
         let mut found = Vec::new();
         let core = Core::of(members);
-        if self.healed.is_none() && self.members_differ(&core, members, scenario).is_none() {
-            self.healed = Some(after);
-        }
         // A link that flaps counts as down for a while.
         let led = calm.max(core.held_until()) + LED;
         if now >= led && self.judged < 1 {
@@ -400,6 +395,15 @@ impl ClusterWatch {
 
     fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {
         core.has_quorum() && self.can_meet(running, scenario)
+    }
+
+    /// Whether all nodes know each other and one leader, if they are enough for one.
+    pub(crate) fn knows_itself(&self, members: &[Member<'_>], scenario: &Scenario) -> bool {
+        let core = Core::of(members);
+        let mut leaders = core.nodes.iter().map(|member| Some(member.cluster()?.meta().view().leader?));
+        let first = leaders.next().flatten();
+        let led = first.is_some_and(|leader| core.has(leader)) && leaders.all(|leader| leader == first);
+        self.members_differ(&core, members, scenario).is_none() && (led || !core.has_quorum())
     }
 
     /// What stands against that all nodes of the core know each other, and where.
