@@ -241,9 +241,11 @@ pub struct Heal {
     pub repaired: Instant,
     /// When the cluster was whole; if it never was, when the next fault came, or the end of the run.
     pub ended: Instant,
-    /// Whether it was: all nodes that run know the same members and the same leader, are linked, and have the routes that
-    /// are each other's subscriptions.
+    /// Whether it was: all nodes that run know the same members and the same leader, are linked without others between
+    /// them, and have the routes that are each other's subscriptions.
     pub is_whole: bool,
+    /// More than half of the voters run. Without them nothing is promised.
+    pub has_quorum: bool,
     /// It was not, and had no time to: another fault came before.
     pub is_cut_short: bool,
 }

@@ -88,7 +88,7 @@ fn cases(named: &[PathBuf]) -> Result<Vec<(PathBuf, Scenario)>, String> {
 /// False if a run has shown that nothing is repaired in this scenario.
 fn is_repaired(row: &Mutex<Row>) -> bool {
     let row = row.lock().expect("nobody panics with it");
-    row.runs == 0 || row.code != 0 || !row.times.is_empty() || row.cut_short > 0
+    row.runs == 0 || row.code != 0 || !row.times.is_empty() || row.not_judged > 0
 }
 
 /// What came of one file.
@@ -97,8 +97,8 @@ struct Row {
     runs: usize,
     /// From a repair until all was whole.
     times: Vec<Duration>,
-    /// Repairs that the next fault came too soon after.
-    cut_short: usize,
+    /// Repairs that the next fault came too soon after, or that left no quorum.
+    not_judged: usize,
     /// Repairs after which it did not become whole.
     never: usize,
     /// Connections that it cost.
@@ -112,7 +112,7 @@ struct Row {
 impl Row {
     fn new(file: String) -> Row {
         let (times, failed) = (Vec::new(), BTreeMap::new());
-        Row { file, runs: 0, times, cut_short: 0, never: 0, dropped: 0, failed, code: 0 }
+        Row { file, runs: 0, times, not_judged: 0, never: 0, dropped: 0, failed, code: 0 }
     }
 
     fn add(&mut self, scenario: &Scenario, report: &Report) {
@@ -121,8 +121,8 @@ impl Row {
         for heal in &report.heals {
             if heal.is_whole {
                 self.times.push(heal.took());
-            } else if had_no_time(heal) {
-                self.cut_short += 1;
+            } else if !heal.has_quorum || had_no_time(heal) {
+                self.not_judged += 1;
             } else {
                 self.never += 1;
                 self.code = self.code.max(LATE);
@@ -155,7 +155,7 @@ impl Row {
             "file": self.file, "runs": self.runs, "repairs": self.times.len() + self.never,
             "median_s": self.median().map(|time| time.as_secs_f64()),
             "max_s": self.times.iter().max().map(Duration::as_secs_f64),
-            "cut_short": self.cut_short, "not_healed": self.never, "dropped": self.dropped, "failed": failed,
+            "not_judged": self.not_judged, "not_healed": self.never, "dropped": self.dropped, "failed": failed,
         })
     }
 

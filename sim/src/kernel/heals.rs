@@ -11,6 +11,7 @@ use super::node::State;
 use super::watch::{members, views, wrong_routes};
 use crate::report::Heal;
 use crate::scenario::{Action, WorldAction};
+use crate::whitebox::cluster::Core;
 
 /// It is looked so often whether a cluster is whole.
 const EVERY: Duration = Duration::from_millis(10);
@@ -47,7 +48,13 @@ impl World<'_, '_> {
         if is && !was {
             self.end_of_heal(true);
         } else if was && !is {
-            self.observer.heals.push(Heal { repaired: now, ended: now, is_whole: false, is_cut_short: false });
+            self.observer.heals.push(Heal {
+                repaired: now,
+                ended: now,
+                is_whole: false,
+                has_quorum: false,
+                is_cut_short: false,
+            });
             self.heal_watch.due = now + EVERY;
         }
     }
@@ -78,7 +85,7 @@ impl World<'_, '_> {
         if whole {
             self.heal_watch.due = Instant::NEVER;
             let last = self.observer.heals.last_mut().expect("a look is due only after a repair");
-            (last.ended, last.is_whole) = (now, true);
+            (last.ended, last.is_whole, last.has_quorum) = (now, true, true);
         }
     }
 
@@ -87,8 +94,9 @@ impl World<'_, '_> {
         let now = self.queue.now();
         if self.heal_watch.due < Instant::NEVER {
             self.heal_watch.due = Instant::NEVER;
+            let has_quorum = Core::of(&members(&self.nodes)).has_quorum();
             let last = self.observer.heals.last_mut().expect("a look is due only after a repair");
-            (last.ended, last.is_cut_short) = (now, is_cut_short);
+            (last.ended, last.is_cut_short, last.has_quorum) = (now, is_cut_short, has_quorum);
         }
     }
 

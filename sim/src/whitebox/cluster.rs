@@ -397,13 +397,18 @@ impl ClusterWatch {
         core.has_quorum() && self.can_meet(running, scenario)
     }
 
-    /// Whether all nodes know each other and one leader, if they are enough for one.
+    /// Whether all nodes know each other and one leader, without others between them.
     pub(crate) fn knows_itself(&self, members: &[Member<'_>], scenario: &Scenario) -> bool {
         let core = Core::of(members);
+        let direct = |of: &&Member<'_>| {
+            let links = of.cluster().map(|cluster| cluster.links());
+            let mut others = core.nodes.iter().filter(|other| other.id != of.id);
+            links.is_some_and(|links| others.all(|other| links.peer(other.id).is_some_and(|peer| peer.is_direct())))
+        };
         let mut leaders = core.nodes.iter().map(|member| Some(member.cluster()?.meta().view().leader?));
         let first = leaders.next().flatten();
         let led = first.is_some_and(|leader| core.has(leader)) && leaders.all(|leader| leader == first);
-        self.members_differ(&core, members, scenario).is_none() && (led || !core.has_quorum())
+        led && core.nodes.iter().all(direct) && self.members_differ(&core, members, scenario).is_none()
     }
 
     /// What stands against that all nodes of the core know each other, and where.
