@@ -199,3 +199,74 @@ fn print(rows: &[Row], seeds: usize) {
         if failed { paint.red(&healed) } else { paint.green(&healed) }
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use newtmq_base::Instant;
+    use newtmq_sim::history::{History, Names};
+    use newtmq_sim::report::{Heal, Violation, Witness};
+    use newtmq_sim::{Check, Scenario, run};
+
+    use super::{HealArguments, Row, heal};
+    use crate::cli::files;
+
+    fn lasted(ms: u64, is_whole: bool, has_quorum: bool, is_cut_short: bool) -> Heal {
+        let repaired = Instant::from_millis(10_000);
+        Heal { repaired, ended: repaired + Duration::from_millis(ms), is_whole, has_quorum, is_cut_short }
+    }
+
+    #[test]
+    fn a_row_counts_what_was_measured_and_judges_the_rest() {
+        let scenario = Scenario::default();
+        let mut report = run(&scenario);
+        report.history = Some(Box::new(History { events: Vec::new(), names: Names::default() }));
+        let healed = |ms| lasted(ms, true, true, false);
+        // Heals, exit code, times, not healed, not judged.
+        type Line<'a> = (&'a [Heal], u8, usize, usize, usize);
+        let table: &[Line<'_>] = &[
+            (&[], 0, 0, 0, 0),
+            (&[healed(300), healed(100), healed(200)], 0, 3, 0, 0),
+            (&[lasted(14_000, false, true, true), healed(1)], 0, 1, 0, 1),
+            (&[lasted(20_000, false, true, true)], 4, 0, 1, 0),
+            (&[lasted(1_000, false, true, false)], 4, 0, 1, 0),
+            (&[lasted(90_000, false, false, false)], 0, 0, 0, 1),
+        ];
+        for (heals, code, times, never, not_judged) in table {
+            report.heals = heals.to_vec();
+            let mut row = Row::new("a.toml".into());
+            row.add(&scenario, &report);
+            assert_eq!((row.code, row.times.len(), row.never, row.not_judged), (*code, *times, *never, *not_judged));
+        }
+        report.heals = vec![healed(300), healed(100), healed(200)];
+        report.violations = vec![Violation {
+            check: Check::Lost,
+            at: Instant::START,
+            message: "it is lost".into(),
+            witness: Witness::default(),
+        }];
+        let mut row = Row::new("a.toml".into());
+        row.add(&scenario, &report);
+        assert_eq!(row.cells(), ["a.toml", "3", "0.20", "0.30", "0", "0", "1"]);
+        assert_eq!(row.code, 5);
+        let json = row.json();
+        assert_eq!((json["median_s"].as_f64(), json["max_s"].as_f64()), (Some(0.2), Some(0.3)));
+        assert_eq!((&json["failed"][0]["check"], json["failed"][0]["seed"].as_u64()), (&"S1".into(), Some(1)));
+    }
+
+    #[test]
+    fn files_that_are_named_are_run_and_others_refused() {
+        let arguments = |file: &str| HealArguments {
+            files: vec![files::folder().join(file)],
+            seeds: 2,
+            first: 1,
+            jobs: Some(2),
+            json: true,
+        };
+        assert_eq!(heal(&arguments("cluster/oneway_each_way.toml")), Ok(0));
+        for refused in ["cluster/oneway_driver.toml", "session/order.toml", "cluster/none.toml"] {
+            assert!(heal(&arguments(refused)).is_err(), "{refused}");
+        }
+    }
+}
