@@ -109,29 +109,36 @@ impl Invariant for Watch {
     fn end(&mut self, _: Instant, _: &Names, _: &mut Findings) {}
 }
 
-fn seen(scenario: &Scenario, count: u32) -> Seen {
+/// What was seen, and the bytes that nodes have sent over their links.
+fn seen(scenario: &Scenario, count: u32) -> (Seen, u64) {
     let seen = Rc::new(RefCell::new(Seen::default()));
     let watch = Watch { count, joiner: NodeIx(scenario.nodes - 1), seen: Rc::clone(&seen) };
     let report = run_with(scenario, Options { record: false, white_box: false }, vec![Box::new(watch)]);
     for violation in &report.violations {
         println!("VIOLATED {}: {}", violation.check, violation.message);
     }
-    seen.take()
+    (seen.take(), report.traffic.stream_bytes)
 }
 
 fn converge(count: u32) {
     let mut scenario = scenario(count, count);
-    let seen = seen(&scenario, count);
+    let (seen, bytes) = seen(&scenario, count);
     let (first, Some(last)) = (seen.first.unwrap(), seen.last) else {
         println!("{count} subscriptions: only {} were acknowledged", seen.subacks);
         return;
     };
     let (seconds, cpu_s, _) = last.since(&first);
+    // The same time without subscriptions.
+    let mut idle = scenario.clone();
+    idle.steps.truncate(count.div_ceil(EACH) as usize);
+    idle.settle_ms += BEGIN_MS - idle.steps[0].at_ms;
+    let (_, idle_bytes) = self::seen(&idle, 0);
     scenario.nodes = 1;
-    let alone = self::seen(&scenario, count);
+    let (alone, _) = self::seen(&scenario, count);
     let (_, alone_s, _) = alone.last.unwrap().since(&alone.first.unwrap());
     println!(
-        "{count} subscriptions at one of 3 nodes: all acknowledged, and matched by all nodes, after {seconds:.2} simulated s; {cpu_s:.2} s of processor time ({alone_s:.2} s with one node alone); {} barriers incomplete",
+        "{count} subscriptions at one of 3 nodes: all acknowledged, and matched by all nodes, after {seconds:.2} simulated s; {cpu_s:.2} s of processor time ({alone_s:.2} s with one node alone); {:.1} B over both links for each; {} barriers incomplete",
+        bytes.saturating_sub(idle_bytes) as f64 / f64::from(count),
         seen.incomplete
     );
 }
@@ -141,7 +148,7 @@ fn join(count: u32) {
     let start_ms = BEGIN_MS + u64::from(count / 10) + 5_000;
     let late = NodeSpec { start_ms, ..NodeSpec::default() };
     scenario.node_specs = vec![NodeSpec::default(), NodeSpec::default(), late];
-    let seen = seen(&scenario, count);
+    let (seen, _) = seen(&scenario, count);
     let (Some(joiner), Some(joined)) = (seen.joiner, seen.joined) else {
         println!("a node has not joined: {seen:?}");
         return;
