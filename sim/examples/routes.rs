@@ -135,9 +135,9 @@ fn converge(count: u32) {
     let (_, idle_bytes) = self::seen(&idle, 0);
     scenario.nodes = 1;
     let (alone, _) = self::seen(&scenario, count);
-    let (_, alone_s, _) = alone.last.unwrap().since(&alone.first.unwrap());
+    let (alone_seconds, alone_s, _) = alone.last.unwrap().since(&alone.first.unwrap());
     println!(
-        "{count} subscriptions at one of 3 nodes: all acknowledged, and matched by all nodes, after {seconds:.2} simulated s; {cpu_s:.2} s of processor time ({alone_s:.2} s with one node alone); {:.1} B over both links for each; {} barriers incomplete",
+        "{count} subscriptions at one of 3 nodes: all acknowledged, and matched by all nodes, after {seconds:.2} simulated s; {cpu_s:.2} s of processor time (one node alone: {alone_seconds:.2} and {alone_s:.2} s); {:.1} B over both links for each; {} barriers incomplete",
         bytes.saturating_sub(idle_bytes) as f64 / f64::from(count),
         seen.incomplete
     );

@@ -405,7 +405,7 @@ impl ClusterWatch {
             let mut others = core.nodes.iter().filter(|other| other.id != of.id);
             links.is_some_and(|links| others.all(|other| links.peer(other.id).is_some_and(|peer| peer.is_direct())))
         };
-        let mut leaders = core.nodes.iter().map(|member| Some(member.cluster()?.meta().view().leader?));
+        let mut leaders = core.nodes.iter().map(|member| member.cluster()?.meta().view().leader);
         let first = leaders.next().flatten();
         let led = first.is_some_and(|leader| core.has(leader)) && leaders.all(|leader| leader == first);
         led && core.nodes.iter().all(direct) && self.members_differ(&core, members, scenario).is_none()
