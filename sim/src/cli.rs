@@ -4,6 +4,7 @@ mod budget;
 mod cases;
 mod files;
 mod guard;
+mod heal;
 mod mutants;
 mod replay;
 mod screen;
@@ -38,6 +39,8 @@ enum Command {
     Explain(ReplayArguments),
     /// Run cases that nobody wrote; shrink and save what fails
     Swarm(SwarmArguments),
+    /// See how long clusters take to be whole after a repair
+    Heal(HealArguments),
     /// Plant bugs one by one and see whether they are found
     Mutants(MutantsArguments),
     /// Run every scenario file and compare verdicts and hashes
@@ -116,6 +119,25 @@ struct SwarmArguments {
     json: bool,
 }
 
+/// What `heal` takes.
+#[derive(Debug, Args)]
+struct HealArguments {
+    /// Scenario files; without any all that have several nodes and are repaired
+    files: Vec<PathBuf>,
+    /// How many seeds for each
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    first: u64,
+    /// So many threads; one for each processor without it
+    #[arg(long, value_name = "J")]
+    jobs: Option<usize>,
+    /// Print the table as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
 /// What `mutants` takes.
 #[derive(Debug, Args)]
 struct MutantsArguments {
@@ -155,6 +177,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Explain(arguments) => replay::explain(&arguments),
         Command::Swarm(arguments) => swarm::swarm(&arguments),
+        Command::Heal(arguments) => heal::heal(&arguments),
         Command::Mutants(arguments) => mutants::mutants(&arguments),
         Command::Test { accept, jobs } => suite::test(accept, jobs_or_all(jobs)),
         Command::Guard { seed, print } => guard::guard(seed, print),
@@ -175,5 +198,7 @@ fn jobs_or_all(jobs: Option<usize>) -> usize {
 
 /// Exit code: something failed that is no verdict of a run.
 const FAILED: u8 = 1;
+/// Exit code: something did not happen in time.
+const LATE: u8 = 4;
 /// Exit code: wrong arguments or a file that is no scenario.
 const WRONG: u8 = 2;

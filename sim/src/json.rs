@@ -3,13 +3,14 @@
 use newtmq_base::Instant;
 use serde_json::{Map, Value, json};
 
-use crate::report::{Check, Report, Verdict, Violation};
+use crate::report::{Check, Heal, Report, Verdict, Violation};
 use crate::scenario::{Driver, Scenario};
 use crate::timeline::class_name;
 use crate::words::Words;
 
 /// The report as one JSON object: `why`, `driver`, `seed`, `verdict`, `class` (null if nothing was violated), `clients`,
-/// `nodes`, `shards`, `simulated_s`, `events`, `node_traffic` (of all nodes together), `trace_hash` (hexadecimal),
+/// `nodes`, `shards`, `simulated_s`, `events`, `node_traffic` (of all nodes together), `heals` (of a cluster: when it was
+/// repaired, and how long until it was whole, null if it was not before the next fault), `trace_hash` (hexadecimal),
 /// `violations`, `more_violations` and `obligations` (times by check).
 #[must_use]
 pub fn report(scenario: &Scenario, report: &Report) -> Value {
@@ -38,6 +39,7 @@ pub fn report(scenario: &Scenario, report: &Report) -> Value {
             "datagram_bytes": report.traffic.datagram_bytes,
             "dials": report.traffic.dials,
         },
+        "heals": report.heals.iter().map(heal).collect::<Vec<_>>(),
         "trace_hash": format!("{:016x}", report.trace_hash),
         "violations": violations,
         "more_violations": report.more,
@@ -49,6 +51,13 @@ pub fn report(scenario: &Scenario, report: &Report) -> Value {
 #[must_use]
 pub fn text(scenario: &Scenario, of: &Report) -> String {
     format!("{:#}\n", report(scenario, of))
+}
+
+fn heal(heal: &Heal) -> Value {
+    json!({
+        "repaired_s": seconds(heal.repaired),
+        "took_s": heal.is_whole.then(|| heal.took().as_secs_f64()),
+    })
 }
 
 fn violation(words: &Words<'_>, scenario: &Scenario, violation: &Violation) -> Value {

@@ -9,6 +9,7 @@ mod driver;
 mod end;
 mod ends;
 mod faults;
+mod heals;
 mod link;
 pub(crate) mod links;
 mod mesh;
@@ -110,6 +111,7 @@ struct World<'o, 'a> {
     quiesced: Option<Instant>,
     bounds: Bounds,
     cluster_watch: ClusterWatch,
+    heal_watch: heals::HealWatch,
     /// What was found already: it is found again by each look.
     known: BTreeSet<(Check, u16, u16)>,
     happened: u64,
@@ -153,6 +155,7 @@ impl<'o, 'a> World<'o, 'a> {
             over: false,
             quiesced: None,
             cluster_watch: ClusterWatch::new(scenario.is_cluster() && options.white_box),
+            heal_watch: heals::HealWatch::new(scenario.is_cluster() && options.white_box),
             known: BTreeSet::new(),
             happened: 0,
             happen_max: events_max(scenario),
@@ -206,6 +209,9 @@ impl<'o, 'a> World<'o, 'a> {
         if self.cluster_watch.is_due(self.queue.now()) {
             self.look_at_cluster();
         }
+        if self.heal_watch.is_due(self.queue.now()) {
+            self.look_whether_whole();
+        }
         match happening {
             Happening::ToServer(link) => self.on_to_server(link),
             Happening::ToClient(link) => self.on_to_client(link),
@@ -221,8 +227,14 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Admin { node, shard, start, command } if self.lives(node, start) => {
                 self.on_admin(node, shard, command);
             }
-            Happening::Resume { node, start } if self.lives(node, start) => self.resume(node),
-            Happening::Stopped { node, start } if self.lives(node, start) => self.on_stopped(node),
+            Happening::Resume { node, start } if self.lives(node, start) => {
+                self.resume(node);
+                self.note_repairs();
+            }
+            Happening::Stopped { node, start } if self.lives(node, start) => {
+                self.on_stopped(node);
+                self.note_repairs();
+            }
             Happening::Wire { wire, end } => self.on_wire(wire, end),
             Happening::WirePump { wire, end } => self.on_wire_pump(wire, end),
             Happening::DialTimeout(wire) => self.on_dial_timeout(wire),
@@ -230,7 +242,10 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Records { node, start } if self.lives(node, start) => self.on_records(node),
             Happening::Discover { node, start } if self.lives(node, start) => self.discover(node),
             Happening::Command { node, start, number } if self.lives(node, start) => self.on_command(node, number),
-            Happening::Flap(number) => self.on_flap(number),
+            Happening::Flap(number) => {
+                self.on_flap(number);
+                self.note_repairs();
+            }
             Happening::Begin(node) if self.nodes[usize::from(node)].start == 0 => self.boot(node),
             Happening::Said { .. }
             | Happening::Tick { .. }
@@ -250,6 +265,7 @@ impl<'o, 'a> World<'o, 'a> {
                 let now = self.queue.now();
                 self.observer.event(now, &Event::Quiesce);
                 self.observer.traffic = self.mesh.traffic;
+                self.end_of_heals();
                 self.quiesced = Some(now);
             }
         }
@@ -318,7 +334,10 @@ impl<'o, 'a> World<'o, 'a> {
         self.next_step += 1;
         match &step.action {
             Action::Client { client, act } => self.act(*client, act),
-            Action::World(action) => self.do_to_world(action),
+            Action::World(action) => {
+                self.do_to_world(action);
+                self.note_repairs();
+            }
         }
         self.await_step();
     }
@@ -330,6 +349,7 @@ impl<'o, 'a> World<'o, 'a> {
             return;
         }
         self.calm_down();
+        self.note_repairs();
         self.observer.event(now, &Event::Calm);
         self.watch_calm(now);
         self.queue.push(now + Duration::from_millis(self.scenario.settle_ms), Happening::Quiesce);

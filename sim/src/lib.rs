@@ -46,6 +46,7 @@ pub mod draw;
 pub mod explain;
 pub mod generate;
 mod guard;
+pub mod heal;
 pub mod history;
 pub mod html;
 pub mod json;

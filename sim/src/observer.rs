@@ -3,7 +3,7 @@
 use newtmq_base::Instant;
 
 use crate::history::{Event, History, Names, Stamped};
-use crate::report::{Findings, Invariant, NodeTraffic, Violation};
+use crate::report::{Findings, Heal, Invariant, NodeTraffic, Violation};
 
 /// Takes the events of a run.
 pub struct Observer<'a> {
@@ -13,6 +13,8 @@ pub struct Observer<'a> {
     pub findings: Findings,
     /// What nodes sent to each other.
     pub traffic: NodeTraffic,
+    /// Repairs of a cluster, and how long it took until it was whole.
+    pub heals: Vec<Heal>,
     invariants: Vec<Box<dyn Invariant + 'a>>,
     history: Option<Vec<Stamped>>,
     hash: TraceHash,
@@ -28,6 +30,7 @@ impl<'a> Observer<'a> {
             names: Names::default(),
             findings: Findings::default(),
             traffic: NodeTraffic::default(),
+            heals: Vec::new(),
             invariants,
             history: record.then(Vec::new),
             hash: TraceHash::default(),

@@ -234,6 +234,30 @@ pub struct NodeTraffic {
     pub dials: u64,
 }
 
+/// Nodes or the links between them were repaired, and no such fault was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heal {
+    /// When.
+    pub repaired: Instant,
+    /// When the cluster was whole; if it never was, when the next fault came, or the end of the run.
+    pub ended: Instant,
+    /// Whether it was: all nodes that run know the same members and the same leader, are linked without others between
+    /// them, and have the routes that are each other's subscriptions.
+    pub is_whole: bool,
+    /// More than half of the voters run. Without them nothing is promised.
+    pub has_quorum: bool,
+    /// It was not, and had no time to: another fault came before.
+    pub is_cut_short: bool,
+}
+
+impl Heal {
+    /// How long it took, or was waited for in vain.
+    #[must_use]
+    pub fn took(&self) -> core::time::Duration {
+        self.ended - self.repaired
+    }
+}
+
 /// What came of a run.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -253,6 +277,8 @@ pub struct Report {
     pub simulated: core::time::Duration,
     /// What nodes sent to each other.
     pub traffic: NodeTraffic,
+    /// Repairs of a cluster in the kernel tier, in order; none without a look inside.
+    pub heals: Vec<Heal>,
     /// All events, if they were asked for.
     pub history: Option<Box<History>>,
 }

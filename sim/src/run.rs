@@ -66,6 +66,7 @@ pub fn run_with<'a>(scenario: &'a Scenario, options: Options, mut more: Vec<Box<
         events: observed.events,
         simulated: core::time::Duration::from_nanos(end.as_nanos()),
         traffic: observer.traffic,
+        heals: core::mem::take(&mut observer.heals),
         history: observed.history,
     }
 }

@@ -131,13 +131,15 @@ impl World<'_, '_> {
         self.fault(Fault::Pause { node: NodeIx(node), until });
     }
 
-    /// A pause is over: what came meanwhile happens.
+    /// A pause is over: what came meanwhile happens. A driver reads before it lets timers fire.
     pub(super) fn resume(&mut self, node: u16) {
         let now = self.queue.now();
         let of = &mut self.nodes[usize::from(node)];
         if of.paused_until.take().is_some() {
             self.paused -= 1;
-            for happening in core::mem::take(&mut of.waiting) {
+            let is_tick = |happening: &Happening| matches!(happening, Happening::Tick { .. });
+            let (ticks, others): (Vec<_>, Vec<_>) = core::mem::take(&mut of.waiting).into_iter().partition(is_tick);
+            for happening in others.into_iter().chain(ticks) {
                 self.queue.push(now, happening);
             }
         }

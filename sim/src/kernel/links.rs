@@ -92,6 +92,11 @@ impl World<'_, '_> {
         }
     }
 
+    /// Whether links come and go.
+    pub(super) fn flaps(&self) -> bool {
+        self.flaps.iter().any(|flap| flap.is_down || flap.left > 0)
+    }
+
     /// The same, and none is slow.
     pub(super) fn calm_links(&mut self) {
         self.heal_links();

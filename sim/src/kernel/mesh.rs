@@ -330,6 +330,11 @@ impl Mesh {
         true
     }
 
+    /// Whether nothing arrives on a link, one way or more.
+    pub(super) fn is_cut(&self) -> bool {
+        self.ways.iter().any(|way| way.cut)
+    }
+
     /// Slows a link down, one way. False if it is like that already, or there is none.
     pub(super) fn set_slow(&mut self, queue: &mut Queue, from: u16, to: u16, slow_us: u64, bytes_per_s: u64) -> bool {
         let Some(way) = self.way(from, to).filter(|way| (way.slow_us, way.bytes_per_s) != (slow_us, bytes_per_s))

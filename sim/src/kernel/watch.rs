@@ -12,7 +12,7 @@ use crate::report::Check;
 use crate::whitebox::cluster::{ClusterWatch, Core, Found, Member};
 use crate::whitebox::{self, NodeShards};
 
-fn members(nodes: &[Node]) -> Vec<Member<'_>> {
+pub(super) fn members(nodes: &[Node]) -> Vec<Member<'_>> {
     let up = nodes.iter().filter(|node| node.state != State::Down);
     up.filter_map(|node| Some(Member { ix: node.ix, id: node.id(), control: node.control.as_ref()? })).collect()
 }
@@ -117,7 +117,7 @@ impl World<'_, '_> {
     }
 }
 
-fn views(nodes: &[Node], ix: u16) -> Vec<ShardView<'_>> {
+pub(super) fn views(nodes: &[Node], ix: u16) -> Vec<ShardView<'_>> {
     nodes[usize::from(ix)].shards.iter().map(|part| part.shard.view()).collect()
 }
 

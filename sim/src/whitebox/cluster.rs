@@ -90,8 +90,6 @@ pub(crate) struct ClusterWatch {
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
-    /// How long it took until the members knew each other.
-    pub(crate) healed: Option<Duration>,
 }
 
 impl ClusterWatch {
@@ -352,9 +350,6 @@ impl ClusterWatch {
         let after = now.saturating_since(calm.max(joined));
         let mut found = Vec::new();
         let core = Core::of(members);
-        if self.healed.is_none() && self.members_differ(&core, members, scenario).is_none() {
-            self.healed = Some(after);
-        }
         // A link that flaps counts as down for a while.
         let led = calm.max(core.held_until()).max(self.stopped) + LED;
         if now >= led && self.judged < 1 {
@@ -438,6 +433,20 @@ impl ClusterWatch {
 
     fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {
         core.has_quorum() && self.can_meet(running, scenario)
+    }
+
+    /// Whether all nodes know each other and one leader, without others between them.
+    pub(crate) fn knows_itself(&self, members: &[Member<'_>], scenario: &Scenario) -> bool {
+        let core = Core::of(members);
+        let direct = |of: &&Member<'_>| {
+            let links = of.cluster().map(|cluster| cluster.links());
+            let mut others = core.nodes.iter().filter(|other| other.id != of.id);
+            links.is_some_and(|links| others.all(|other| links.peer(other.id).is_some_and(|peer| peer.is_direct())))
+        };
+        let mut leaders = core.nodes.iter().map(|member| member.cluster()?.meta().view().leader);
+        let first = leaders.next().flatten();
+        let led = first.is_some_and(|leader| core.has(leader)) && leaders.all(|leader| leader == first);
+        led && core.nodes.iter().all(direct) && self.members_differ(&core, members, scenario).is_none()
     }
 
     /// What stands against that all nodes of the core know each other, and where.

@@ -277,6 +277,7 @@ fn report(
         events: events.len() as u64,
         simulated: Duration::from_secs(size.seconds),
         traffic: newtmq_sim::report::NodeTraffic::default(),
+        heals: Vec::new(),
         history: Some(Box::new(History { events, names })),
     }
 }

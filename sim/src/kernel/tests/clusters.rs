@@ -1,10 +1,11 @@
 //! Small worlds of several nodes, whole. What must hold of a cluster is in the scenario files; here is what the world does
 //! to its nodes.
 
+use newtmq_base::Instant;
 use newtmq_node::{ClusterAnswer, ClusterEvent};
 
 use super::*;
-use crate::history::NodeIx;
+use crate::history::{Closer, ConnIx, NodeIx, Stamped};
 use crate::scenario::NodeSpec;
 
 /// Three nodes, each with a subscriber (0 to 2) and a publisher (3 to 5) that says something from time to time.
@@ -142,4 +143,50 @@ fn every_action_of_a_cluster_is_total() {
         let report = run(&Scenario { nodes, steps, settle_ms: 0, ..Scenario::default() });
         assert_eq!(count(&report, |event| matches!(event, Event::Fault(_) | Event::Command { .. })), 0);
     }
+}
+
+#[test]
+fn a_repair_is_measured_until_all_is_whole() {
+    let mut scenario = three(7);
+    scenario.steps.push(world(12_000, WorldAction::Partition { groups: vec![vec![0], vec![1, 2]] }));
+    scenario.steps.push(world(30_000, WorldAction::HealLink { from: 0, to: 1 }));
+    // The next fault comes too soon.
+    scenario.steps.push(world(32_000, WorldAction::HealLinks));
+    scenario.steps.push(world(32_001, WorldAction::Crash { node: 1, power_loss: true }));
+    scenario.steps.push(world(33_000, WorldAction::Restart { node: 1 }));
+    scenario.steps.push(world(60_000, WorldAction::Pause { node: 2, ms: 20_000 }));
+    let report = run(&scenario);
+    assert_fine(&report);
+    let ms = |at: Instant| at.as_nanos() / 1_000_000;
+    let heals: Vec<_> = report.heals.iter().map(|heal| (ms(heal.repaired), heal.is_whole, heal.is_cut_short)).collect();
+    assert_eq!(heals, [(32_000, false, true), (33_000, true, false), (80_000, true, false)]);
+    let seconds = |at: usize| report.heals[at].took().as_secs_f64();
+    assert!(seconds(0) < 0.01 && seconds(1) > 0.1 && seconds(1) < 15.0 && seconds(2) < 15.0, "{:?}", report.heals);
+    assert_eq!(crate::heal::dropped(&scenario, &report.heals[2], report.history.as_ref().unwrap()), []);
+}
+
+#[test]
+fn who_loses_its_connection_after_a_repair_is_told() {
+    let mut scenario = three(8);
+    scenario.steps.push(world(30_000, WorldAction::Isolate { node: 2 }));
+    scenario.steps.push(world(50_000, WorldAction::HealLinks));
+    let report = run(&scenario);
+    let heal = report.heals[0];
+    let mut history = report.history.unwrap();
+    let close = |at: Instant, conn: u32, by| Stamped { at, event: Event::Close { conn: ConnIx(conn), by } };
+    let early = Instant::from_nanos(heal.repaired.as_nanos() - 1);
+    let late = Instant::from_nanos(heal.ended.as_nanos() + 1);
+    history.events.extend([
+        close(early, 0, Closer::Server),
+        close(heal.ended, 1, Closer::Server),
+        close(heal.ended, 2, Closer::Network),
+        close(heal.ended, 3, Closer::Client),
+        close(late, 4, Closer::Server),
+    ]);
+    history.events.sort_by_key(|stamped| stamped.at);
+    let dropped = |scenario: &Scenario| crate::heal::dropped(scenario, &heal, &history);
+    assert_eq!(dropped(&scenario), [(ClientIx(1), ConnIx(1))]);
+    // A client that the scenario cuts off is not the cluster's affair.
+    scenario.steps.push(world(40_000, WorldAction::Cut { client: ClientIx(1), to_server: true, to_client: true }));
+    assert_eq!(dropped(&scenario), []);
 }

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use newtmq_cluster::owned::Class;
+
 use super::scenes::subscribe_all;
 use super::world::{Chatter, World};
 
@@ -41,6 +43,48 @@ fn idle_chatter() {
             sum(|sent| sent.frames),
             sum(|sent| sent.writes),
             sum(|sent| sent.stream_bytes),
+        );
+    }
+}
+
+/// What all nodes have sent so far.
+fn sent(world: &World) -> Chatter {
+    let mut sum = Chatter::default();
+    for of in world.nodes.iter().map(|node| node.sent) {
+        sum.packets += of.packets;
+        sum.packet_bytes += of.packet_bytes;
+        sum.writes += of.writes;
+        sum.frames += of.frames;
+        sum.stream_bytes += of.stream_bytes;
+    }
+    sum
+}
+
+/// Beside what nodes would have said anyway: another world, with the same chance, in which nobody subscribes.
+#[test]
+#[ignore = "figures"]
+fn cost_of_a_subscribe() {
+    let filter = |i: usize| format!("site/{:05}/device/{i:012}/temperature", i % 1000)[..40].to_owned();
+    for (nodes, count) in [3, 5, 9, 15].into_iter().flat_map(|nodes| [(nodes, 1), (nodes, 1_000)]) {
+        let talk = |count: usize| {
+            let (mut world, _) = formed(1, nodes);
+            world.run(30 * SECOND);
+            let before = sent(&world);
+            (0..count).for_each(|i| world.subscribe(0, 0, &filter(i), Class::Transient));
+            let all: Vec<usize> = (0..nodes).collect();
+            let took = world.until("known everywhere", 30 * SECOND, |world| world.is_whole(&all));
+            world.run(30 * SECOND - took);
+            let after = sent(&world);
+            (after.frames - before.frames, after.stream_bytes - before.stream_bytes, took)
+        };
+        let ((frames, bytes, took), (idle_frames, idle_bytes, _)) = (talk(count), talk(0));
+        let each = |with: u64, without: u64| (with as f64 - without as f64) / count as f64;
+        println!(
+            "{nodes} nodes, {count} subscriptions of 40 bytes at one node: each {:.3} frames, {:.1} B over all links, {:.1} B a link; known everywhere within {:.2} s",
+            each(frames, idle_frames),
+            each(bytes, idle_bytes),
+            each(bytes, idle_bytes) / (nodes - 1) as f64,
+            took.as_secs_f64(),
         );
     }
 }
