@@ -140,7 +140,7 @@ impl State {
         // A member that nobody is any more gives no lease, and may be behind a partition for all that others know.
         let no_lease = self.limits.strict && self.ways.had_lost_members(sent, now);
         let no_table = self.ways.had_unknown_members(node, sent, now);
-        self.limits.lanes_narrow || no_lease || no_table || self.ways.was_alone(node, sent, now)
+        self.limits.lanes_narrow || no_lease || no_table || self.ways.was_closed(node, sent, now)
     }
 
     /// A publish was refused: a target was out of reach, or a limit was hit.
@@ -151,7 +151,9 @@ impl State {
         cx.owe(Check::Refused);
         let c = self.conn(conn);
         let of = &self.nodes[usize::from(c.node)];
-        if c.wild || of.pressed || of.lives.was_troubled(publish.at) || self.may_refuse(c.node, publish.at, cx.now) {
+        // A target stores it, or says that it cannot.
+        let troubled = self.nodes.iter().any(|of| of.lives.was_troubled(publish.at));
+        if c.wild || of.pressed || troubled || self.may_refuse(c.node, publish.at, cx.now) {
             return;
         }
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());

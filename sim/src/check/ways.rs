@@ -16,6 +16,9 @@ use crate::report::Check;
 
 /// Routes have converged so long after nothing stands between two nodes, or after a SUBACK that did not wait for everybody.
 pub(super) const CONVERGENCE: Duration = Duration::from_secs(2);
+
+/// Lanes are open so long after nothing stands between two nodes; what is for a stored session is refused before.
+const LANES_OPEN: Duration = Duration::from_secs(1);
 /// A SUBACK that did not wait for everybody follows so soon on the event that says so.
 const BARRIER_NEAR: Duration = Duration::from_millis(700);
 
@@ -177,6 +180,13 @@ impl Ways {
     /// Whether any other node may have been out of reach of this one in that time.
     pub(super) fn was_alone(&self, node: u16, from: Instant, to: Instant) -> bool {
         (0..self.ends.len() as u16).any(|other| self.were_apart(node, other, from, to))
+    }
+
+    /// The same, or a lane to one of them may not have been open yet: that takes until the other one has said what it has.
+    pub(super) fn was_closed(&self, node: u16, from: Instant, to: Instant) -> bool {
+        let lately = |(_, end): &(Instant, Instant)| *end + LANES_OPEN + self.slack >= from;
+        let others = (0..self.ends.len() as u16).filter(|other| *other != node);
+        self.was_alone(node, from, to) || others.flat_map(|other| &self.apart[self.pair(node, other)]).any(lately)
     }
 
     /// Whether a member may have been one that nobody is any more.
