@@ -2,13 +2,12 @@
 //! is sent there, and who waits for the answers. What comes from there is in [`super::inward`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{
-    self, Epoch, Frame, GateId, Guid, PeerOut, Post, Publication, Refusal, Sent, Settled, Target as LaneTarget, Ticket,
-    What,
+    self, Epoch, Frame, GateId, Guid, Parcel, PeerOut, Post, Publication, PublicationParts, Refusal, Sent, Settled,
+    Target as LaneTarget, Ticket, What,
 };
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::{PacketId, QoS};
@@ -27,6 +26,8 @@ use crate::place::{class_of, shard_of, slot_of};
 
 /// Most other nodes that a shard knows at a time: slots are 1 to 255.
 const PEERS_MAX: usize = 255;
+/// What a sending end has asked for: room for so much stays reserved.
+const OUTPUTS_KEPT: usize = 256;
 
 /// What a shard has of other nodes.
 #[derive(Debug)]
@@ -43,8 +44,11 @@ pub(crate) struct Peers {
     news: Vec<u8>,
     /// Oldest first.
     held: VecDeque<Held>,
-    /// Of this call, in order.
-    frames: Vec<(NodeId, Frame)>,
+    receipts: Vec<(NodeId, lane::Receipt)>,
+    /// A buffer of [`Shard::forward_far`].
+    targets: Vec<LaneTarget>,
+    /// The driver was told that something is to be taken.
+    is_told: bool,
     pub(super) inward: Inward,
     /// Number of the last guid.
     guid: u64,
@@ -106,7 +110,9 @@ impl Peers {
             tickets: Tickets::default(),
             news: Vec::new(),
             held: VecDeque::new(),
-            frames: Vec::new(),
+            receipts: Vec::new(),
+            targets: Vec::new(),
+            is_told: false,
             inward: Inward::new(config, boot.shard, boot.incarnation),
             guid: 0,
         }
@@ -147,6 +153,46 @@ impl Peers {
             self.news.push(slot);
         }
         result
+    }
+
+    /// The room for what a sending end asks for is used again.
+    fn keep(&mut self, slot: u8, mut room: Vec<lane::Output>) {
+        let outputs = &mut self.peer(slot).outputs;
+        if outputs.is_empty() {
+            room.shrink_to(OUTPUTS_KEPT);
+            *outputs = room;
+        }
+    }
+
+    /// Whether there is something to be taken.
+    fn has_frames(&self) -> bool {
+        let answers = self.inward.has_answers() && !self.inward.has_work();
+        answers || self.slots.iter().any(|peer| peer.out.has_frames())
+    }
+
+    /// All frames for other nodes, and what is to be said of what they have sent.
+    fn take_frames(&mut self) -> Vec<(NodeId, Bytes)> {
+        let mut parcels = Vec::new();
+        // One answers for all that is worked off at the next Tick.
+        if !self.inward.has_work() {
+            let mut receipts = core::mem::take(&mut self.receipts);
+            self.inward.receipts(&mut receipts);
+            for (node, receipt) in receipts.drain(..) {
+                if let Some(slot) = self.known_slot(node) {
+                    self.peer(slot).out.answer(receipt);
+                } else {
+                    let mut parcel = Parcel::default();
+                    parcel.push(&Frame::Receipt(receipt));
+                    parcels.push((node, parcel.take()));
+                }
+            }
+            self.receipts = receipts;
+        }
+        for Peer { out, .. } in &mut self.slots {
+            let node = out.node();
+            parcels.extend(out.take().map(|parcel| (node, parcel)));
+        }
+        parcels
     }
 
     /// A name that no other message of the cluster has.
@@ -228,8 +274,22 @@ impl Shard {
         }
     }
 
-    /// A frame of another node's shards.
-    pub(crate) fn on_lane(&mut self, now: Instant, from: NodeId, frame: &Frame) {
+    /// Frames of a shard of another node. What comes behind a wrong one is not understood: its lane will say it again.
+    pub(crate) fn on_lanes(&mut self, now: Instant, from: NodeId, parcel: &Bytes) {
+        match Parcel::frames(parcel) {
+            Ok(frames) => {
+                for frame in frames {
+                    match frame {
+                        Ok(frame) => self.on_lane(now, from, &frame),
+                        Err(_) => self.ledger.malformed_of_nodes += 1,
+                    }
+                }
+            }
+            Err(_) => self.ledger.malformed_of_nodes += 1,
+        }
+    }
+
+    fn on_lane(&mut self, now: Instant, from: NodeId, frame: &Frame) {
         let recovering = self.recovering;
         let Some(peers) = &mut self.peers else { return };
         match frame {
@@ -253,8 +313,10 @@ impl Shard {
         departure: &mut Departure,
         out: &mut Outbox,
     ) {
+        let Some(peers) = &mut self.peers else { return };
+        let mut targets = core::mem::take(&mut peers.targets);
         for at_node in places.chunk_by(|one, other| slot_of(*one) == slot_of(*other)) {
-            let mut targets: Vec<LaneTarget> = Vec::new();
+            targets.clear();
             for place in at_node {
                 let (shard, durable) = (ShardId(shard_of(*place)), class_of(*place) == Class::Durable);
                 match targets.last_mut() {
@@ -269,6 +331,9 @@ impl Shard {
                 }
             }
             self.post(now, publishing, slot_of(at_node[0]), &targets, departure, out);
+        }
+        if let Some(peers) = &mut self.peers {
+            peers.targets = targets;
         }
     }
 
@@ -372,8 +437,9 @@ impl Shard {
         let client = self.sessions.get(publishing.publisher).map_or("", |slot| slot.session.client().as_str());
         let publication = publication(publishing, client, guid);
         let Some(peers) = &mut self.peers else { return };
-        let ticket = peers.tickets.add(gate);
-        let post = Post { ticket, publication: Arc::new(publication), expires: publishing.expires, from_log: false };
+        let answered = publishing.qos > QoS::AtMostOnce;
+        let ticket = if answered { peers.tickets.add(gate) } else { Tickets::NONE };
+        let post = Post { ticket, publication, expires: publishing.expires, from_log: false };
         departure.post = Some(post);
     }
 
@@ -453,33 +519,38 @@ impl Shard {
         }
     }
 
-    /// The end of a call: what the sending ends have asked for is done, and frames leave.
+    /// The end of a call: what the sending ends have asked for is done, and the driver is told if frames are to leave.
     pub(crate) fn finish_peers(&mut self, now: Instant, out: &mut Outbox) {
         while let Some(peers) = &mut self.peers
             && let Some(slot) = peers.news.pop()
         {
-            let outputs = core::mem::take(&mut peers.peer(slot).outputs);
-            for output in outputs {
+            let mut outputs = core::mem::take(&mut peers.peer(slot).outputs);
+            for output in outputs.drain(..) {
                 self.on_lane_output(now, slot, output, out);
+            }
+            if let Some(peers) = &mut self.peers {
+                peers.keep(slot, outputs);
             }
         }
         let Some(peers) = &mut self.peers else { return };
-        // One answers for all that is worked off at the next Tick.
-        if !peers.inward.has_work() {
-            peers.inward.receipts(&mut peers.frames);
+        if !peers.is_told && peers.has_frames() {
+            peers.is_told = true;
+            out.push(Output::Lanes);
         }
-        if !peers.frames.is_empty() {
-            out.push(Output::Control(ToControl::Lanes(core::mem::take(&mut peers.frames))));
-        }
+    }
+
+    /// The frames for other nodes, after [`Output::Lanes`]. The longer the driver waits (until the end of a round, say), the
+    /// more go together.
+    pub fn take_lanes(&mut self) -> Option<ToControl> {
+        let peers = self.peers.as_mut()?;
+        peers.is_told = false;
+        let parcels = peers.take_frames();
+        (!parcels.is_empty()).then_some(ToControl::Lanes(parcels))
     }
 
     fn on_lane_output(&mut self, now: Instant, slot: u8, output: lane::Output, out: &mut Outbox) {
         let peers = self.peers.as_mut().expect("it has just said something");
         match output {
-            lane::Output::Frame(frame) => {
-                let node = peers.peer(slot).out.node();
-                peers.frames.push((node, frame));
-            }
             lane::Output::Acked { ticket } => self.settle(now, ticket, Settled::Stored, out),
             lane::Output::Refused { ticket, refusal } => self.settle(now, ticket, Settled::Refused(refusal), out),
             lane::Output::Overdue { ticket } => self.settle(now, ticket, Settled::Overdue, out),
@@ -524,14 +595,14 @@ impl Shard {
         ticket: Ticket,
         what: &What,
         place: PlaceId,
-        message: (Arc<Publication>, Instant),
+        message: (Publication, Instant),
     ) {
         let What::Group { name, .. } = what else { return };
         let Some(peers) = &mut self.peers else { return };
         let (publication, expires) = message;
         let what = What::Group { name: name.clone(), durable: class_of(place) == Class::Durable };
         let target = LaneTarget { shard: ShardId(shard_of(place)), what };
-        let (slot, packet) = (slot_of(place), publication.guid);
+        let (slot, packet) = (slot_of(place), publication.guid());
         let post = Post { ticket, publication, expires, from_log: false };
         let sent = peers.call(slot, |peer, outputs| peer.send(now, &post, core::slice::from_ref(&target), outputs));
         // This one's answer takes the place of the one that came.
@@ -553,14 +624,16 @@ impl Shard {
     }
 }
 
-/// A message as it goes over links. One block holds its parts.
+/// A message as it goes over links.
 fn publication(publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
-    let parts = [client.as_bytes(), publishing.topic, publishing.forwardable, publishing.payload];
-    let mut block = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-    parts.iter().for_each(|part| block.extend_from_slice(part));
-    let mut block = Bytes::from(block);
-    let [publisher, topic, properties, payload] = parts.map(|part| block.split_to(part.len()));
-    let epoch = Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) };
-    let (qos, retain) = (publishing.qos, publishing.retain);
-    Publication { publisher, epoch, guid, topic, qos, retain, properties, payload }
+    Publication::new(&PublicationParts {
+        publisher: client.as_bytes(),
+        epoch: Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) },
+        guid,
+        topic: publishing.topic,
+        qos: publishing.qos,
+        retain: publishing.retain,
+        properties: publishing.forwardable,
+        payload: publishing.payload,
+    })
 }
