@@ -34,7 +34,7 @@ pub use message::{Bundle, Epoch, Frame, Guid, Header, Mark, Probe, Receipt, Refu
 pub use out::{LaneOutView, OutCounts};
 pub use parcel::{Frames, Parcel};
 pub use peer::{Gone, Output, PeerOut, Post, Sent, Target, Ticket};
-pub use publication::{Publication, PublicationParts};
+pub use publication::{Press, Publication, PublicationParts};
 
 /// Limits and times of lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,11 +78,11 @@ pub enum Qos0 {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            window_messages: 4096,
+            window_messages: 16_384,
             window_bytes: 4 << 20,
             waiting_messages: 8192,
             waiting_bytes: 8 << 20,
-            unstored_messages: 16_384,
+            unstored_messages: 32_768,
             unstored_bytes: 16 << 20,
             qos0: Qos0::Drop,
             ticket_max: Duration::from_secs(10),

@@ -1,7 +1,7 @@
 //! A message as lanes carry it: in the form in which it goes over links, made once for all places that it goes to, and
 //! cut out of what came, not copied.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use newtmq_base::{InvalidField, NodeId, Put, Take};
 use newtmq_mqtt::{QoS, TopicName};
 
@@ -44,30 +44,49 @@ pub struct Publication {
 /// From where to where.
 type Part = (u32, u32);
 
-impl Publication {
+/// Makes messages. Small ones share blocks of memory, a few at a time, so that not each of them costs allocations.
+#[derive(Debug, Default)]
+pub struct Press {
+    body: Vec<u8>,
+    sheet: BytesMut,
+}
+
+impl Press {
     /// Makes a message of its parts.
+    ///
+    /// # Panics
+    /// If they are of 4 GiB or more.
+    pub fn publication(&mut self, parts: &PublicationParts<'_>) -> Publication {
+        let Press { body, sheet } = self;
+        body.clear();
+        let places = write(parts, body);
+        if body.len() > SHEET_BYTES / 4 {
+            // What is kept of a sheet keeps all of it.
+            return Publication::made(Bytes::from(core::mem::take(body)), places, parts);
+        }
+        if sheet.capacity() < body.len() {
+            *sheet = BytesMut::with_capacity(SHEET_BYTES);
+        }
+        sheet.extend_from_slice(body);
+        Publication::made(sheet.split().freeze(), places, parts)
+    }
+}
+
+impl Publication {
+    /// Makes a message of its parts, in a block of its own.
     ///
     /// # Panics
     /// If they are of 4 GiB or more.
     #[must_use]
     pub fn new(parts: &PublicationParts<'_>) -> Publication {
-        let PublicationParts { publisher, epoch, guid, topic, qos, retain, properties, payload } = *parts;
-        let texts = publisher.len() + topic.len() + properties.len() + payload.len();
-        let mut body = Vec::with_capacity(texts + HEAD_BYTES);
-        body.extend_from_slice(&guid.0);
-        let publisher = put_part(&mut body, publisher);
-        let Epoch { term, seq, provisional, issuer } = epoch;
-        let mut put = Put(&mut body);
-        put.number(term).number(seq).number(provisional);
-        if provisional > 0 {
-            put.number(issuer.0);
-        }
-        let topic = put_part(&mut body, topic);
-        let properties = put_part(&mut body, properties);
-        let at = position(&body);
-        body.extend_from_slice(payload);
-        position(&body);
-        Publication { body: body.into(), publisher, topic, properties, payload: at, qos, retain }
+        let mut body = Vec::new();
+        let places = write(parts, &mut body);
+        Publication::made(body.into(), places, parts)
+    }
+
+    fn made(body: Bytes, places: Places, parts: &PublicationParts<'_>) -> Publication {
+        let Places { publisher, topic, properties, payload } = places;
+        Publication { body, publisher, topic, properties, payload, qos: parts.qos, retain: parts.retain }
     }
 
     /// The message that [`Publication::body`] has given.
@@ -176,6 +195,34 @@ impl core::fmt::Debug for Publication {
     }
 }
 
+/// Where in a body the parts are.
+struct Places {
+    publisher: Part,
+    topic: Part,
+    properties: Part,
+    payload: u32,
+}
+
+fn write(parts: &PublicationParts<'_>, body: &mut Vec<u8>) -> Places {
+    let PublicationParts { publisher, epoch, guid, topic, properties, payload, .. } = *parts;
+    body.reserve(publisher.len() + topic.len() + properties.len() + payload.len() + HEAD_BYTES);
+    body.extend_from_slice(&guid.0);
+    let publisher = put_part(body, publisher);
+    let Epoch { term, seq, provisional, issuer } = epoch;
+    let mut put = Put(body);
+    put.number(term).number(seq).number(provisional);
+    if provisional > 0 {
+        put.number(issuer.0);
+    }
+    let topic = put_part(body, topic);
+    let properties = put_part(body, properties);
+    let at = position(body);
+    body.extend_from_slice(payload);
+    // The end is a position, too.
+    position(body);
+    Places { publisher, topic, properties, payload: at }
+}
+
 fn position(body: &[u8]) -> u32 {
     u32::try_from(body.len()).expect("messages are limited far below 4 GiB")
 }
@@ -203,3 +250,5 @@ fn take_epoch(take: &mut Take<'_>) -> Result<Epoch, InvalidField> {
 const GUID_BYTES: usize = 16;
 /// What is enough, most of the time, for what is not text.
 const HEAD_BYTES: usize = GUID_BYTES + 16;
+/// What small messages share. One of them that waits for long keeps so much.
+const SHEET_BYTES: usize = 4 << 10;

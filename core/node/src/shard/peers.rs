@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{
-    self, Epoch, Frame, GateId, Guid, Parcel, PeerOut, Post, Publication, PublicationParts, Refusal, Sent, Settled,
+    self, Epoch, Frame, GateId, Guid, Parcel, PeerOut, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled,
     Target as LaneTarget, Ticket, What,
 };
 use newtmq_cluster::owned::Class;
@@ -45,6 +45,7 @@ pub(crate) struct Peers {
     /// Oldest first.
     held: VecDeque<Held>,
     receipts: Vec<(NodeId, lane::Receipt)>,
+    press: Press,
     /// A buffer of [`Shard::forward_far`].
     targets: Vec<LaneTarget>,
     /// The driver was told that something is to be taken.
@@ -111,6 +112,7 @@ impl Peers {
             news: Vec::new(),
             held: VecDeque::new(),
             receipts: Vec::new(),
+            press: Press::default(),
             targets: Vec::new(),
             is_told: false,
             inward: Inward::new(config, boot.shard, boot.incarnation),
@@ -435,8 +437,8 @@ impl Shard {
         let gate = departure.publisher.zip(departure.gate);
         let guid = self.guid_for(publishing, departure);
         let client = self.sessions.get(publishing.publisher).map_or("", |slot| slot.session.client().as_str());
-        let publication = publication(publishing, client, guid);
         let Some(peers) = &mut self.peers else { return };
+        let publication = publication(&mut peers.press, publishing, client, guid);
         let answered = publishing.qos > QoS::AtMostOnce;
         let ticket = if answered { peers.tickets.add(gate) } else { Tickets::NONE };
         let post = Post { ticket, publication, expires: publishing.expires, from_log: false };
@@ -625,8 +627,8 @@ impl Shard {
 }
 
 /// A message as it goes over links.
-fn publication(publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
-    Publication::new(&PublicationParts {
+fn publication(press: &mut Press, publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
+    press.publication(&PublicationParts {
         publisher: client.as_bytes(),
         epoch: Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) },
         guid,
