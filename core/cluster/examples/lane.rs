@@ -7,7 +7,7 @@
 
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_cluster::lane::{
-    Config, Epoch, Guid, LanesIn, Output, PeerOut, Parcel, Post, Publication, PublicationParts, Target, Ticket, What,
+    Config, Epoch, Guid, LanesIn, Output, Parcel, PeerOut, Post, Publication, PublicationParts, Target, Ticket, What,
 };
 use newtmq_mqtt::QoS;
 

@@ -11,8 +11,8 @@ use newtmq_mqtt::QoS;
 
 use super::guids::SeenGuids;
 use super::message::{Bundle, Frame, Header, Mark, Probe, Receipt, Refusal, What, Window};
-use super::{COST_BYTES, Config};
 use super::publication::Publication;
+use super::{COST_BYTES, Config};
 
 /// An item that has come and is to be decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,15 +83,7 @@ impl LanesIn {
     #[must_use]
     pub fn new(config: Config, shard: ShardId, inc: Incarnation) -> LanesIn {
         let guids = SeenGuids::new(config.guids);
-        LanesIn {
-            config,
-            shard,
-            inc,
-            lanes: BTreeMap::new(),
-            dirty: Vec::new(),
-            guids,
-            counts: InCounts::default(),
-        }
+        LanesIn { config, shard, inc, lanes: BTreeMap::new(), dirty: Vec::new(), guids, counts: InCounts::default() }
     }
 
     /// A mark from the log, before the first frame. Later ones replace earlier ones.

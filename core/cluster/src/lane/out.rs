@@ -8,8 +8,8 @@ use newtmq_mqtt::QoS;
 use super::inward::cost_of;
 use super::message::{Guid, Receipt, What, Window};
 use super::peer::{Gone, Output, Sent, Ticket};
-use super::{Config, Qos0};
 use super::publication::Publication;
+use super::{Config, Qos0};
 
 /// What happened that should not happen often. Counted since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

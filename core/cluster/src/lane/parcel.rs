@@ -119,3 +119,86 @@ fn split(parcel: &[u8]) -> Result<(&[u8], u128), InvalidField> {
 
 /// A parcel of this size is full; its last frame may make it larger.
 const PARCEL_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::{Mark, Probe, Receipt, Window};
+    use newtmq_base::Incarnation;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const INC: Incarnation = Incarnation(7);
+
+    fn probe(to: u16) -> Frame {
+        let (from, to) = (ShardId(1), ShardId(to));
+        Frame::Probe(Probe { from, to, from_inc: INC, to_inc: INC, first: 1, next: 9, settled: 0, opening: true })
+    }
+
+    fn receipt(to: u16) -> Frame {
+        let (from, to, window) = (ShardId(1), ShardId(to), Window { messages: 5, bytes: 6 });
+        let Mark { upto, .. } = Mark { inc: INC, upto: 3 };
+        Frame::Receipt(Receipt {
+            from,
+            to,
+            from_inc: INC,
+            to_inc: INC,
+            next: upto + 1,
+            enqueued: upto,
+            stored: upto,
+            window,
+            resume: false,
+            refused: Vec::new(),
+            known: None,
+        })
+    }
+
+    fn frames(parcel: &Bytes) -> Result<Vec<Frame>, InvalidField> {
+        Parcel::frames(parcel)?.collect()
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in() {
+        let mut parcel = Parcel::default();
+        for shards in [&[0][..], &[7, 0, 7], &[127, 3, 64]] {
+            let sent: Vec<Frame> = shards.iter().flat_map(|to| [probe(*to), receipt(*to)]).collect();
+            sent.iter().for_each(|frame| parcel.push(frame));
+            let bytes = parcel.take();
+            assert!(parcel.is_empty());
+            let mut wanted: Vec<ShardId> = shards.iter().copied().map(ShardId).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            assert_eq!(Parcel::shards(&bytes).expect("a parcel").collect::<Vec<_>>(), wanted);
+            assert_eq!(frames(&bytes), Ok(sent));
+        }
+    }
+
+    #[test]
+    fn nothing_comes_behind_a_wrong_frame() {
+        let mut parcel = Parcel::default();
+        parcel.push(&probe(0));
+        let good = parcel.bytes.len();
+        parcel.bytes.extend_from_slice(&[99, 1, 2, 3]);
+        parcel.push(&probe(0));
+        let bytes = parcel.take();
+        let got: Vec<_> = Parcel::frames(&bytes).expect("a parcel").collect();
+        assert!(good > 0 && got.len() == 2 && got[0].is_ok() && got[1].is_err(), "{got:?}");
+    }
+
+    #[test]
+    fn what_is_too_short_is_no_parcel() {
+        for bytes in [&[][..], &[1], &[17], &[0; 17].map(|_| 17)] {
+            assert!(Parcel::shards(bytes).is_err(), "{bytes:?}");
+        }
+        assert!(frames(&Bytes::from_static(&[0])).is_ok_and(|frames| frames.is_empty()));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_does_no_harm(bytes in vec(any::<u8>(), 0..80), shards in 0..3_u8) {
+            let mut bytes = bytes;
+            bytes.push(shards);
+            let _ = frames(&bytes.into());
+        }
+    }
+}

@@ -9,9 +9,9 @@ use newtmq_mqtt::QoS;
 
 use super::message::{Frame, Guid, Probe, Receipt, Refusal, What, put_bundle_head, put_item, put_message};
 use super::out::{Context, Item, LaneOut, LaneOutView, OutCounts, Ready};
-use super::{Config, SHARDS_MAX};
 use super::parcel::Parcel;
 use super::publication::Publication;
+use super::{Config, SHARDS_MAX};
 
 /// The caller's name for something that waits for answers, a publisher's [`super::GateId`] say. Lanes only give it back.
 /// The same one may be used for any number of targets: each gives one answer.
@@ -381,7 +381,8 @@ impl PeerOut {
             ready.clear();
             return;
         };
-        let item = |ready: &Ready| lanes[usize::from(ready.shard.0)].item(ready.seq).expect("it was made ready just before");
+        let item =
+            |ready: &Ready| lanes[usize::from(ready.shard.0)].item(ready.seq).expect("it was made ready just before");
         for bundle in ready.chunk_by(|one, other| same(&item(one).publication, &item(other).publication)) {
             put_bundle_head((*shard, *inc, peer), bundle.len(), parcel.room());
             for ready in bundle {

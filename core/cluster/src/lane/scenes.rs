@@ -2,7 +2,6 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // of many outputs one is looked for
 
-
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_mqtt::QoS;

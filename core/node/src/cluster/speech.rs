@@ -70,8 +70,8 @@ impl Cluster {
     /// Frames of the own shards.
     pub(crate) fn lanes(&mut self, now: Instant, parcels: Vec<(NodeId, Bytes)>) {
         for (node, parcel) in parcels {
-            let is_sent = self.is_heard(node)
-                && self.links.send(now, node, Stream::Data, parcel, &mut self.link_out).is_ok();
+            let is_sent =
+                self.is_heard(node) && self.links.send(now, node, Stream::Data, parcel, &mut self.link_out).is_ok();
             self.counts.lanes_unsent += u64::from(!is_sent);
         }
     }

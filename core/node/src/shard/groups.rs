@@ -1,6 +1,5 @@
 //! Shared subscriptions over all shards of the node (section 4.8.2): whose turn it is, and the way to its member.
 
-
 use newtmq_base::{ConnId, Instant, ShardId, planted};
 use newtmq_cluster::lane::{Gone, Publication, Settled, Ticket, What};
 use newtmq_cluster::owned::Class;

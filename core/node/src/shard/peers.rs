@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{
-    self, Epoch, Frame, GateId, Guid, Parcel, PeerOut, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled,
+    self, Epoch, GateId, Guid, PeerOut, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled,
     Target as LaneTarget, Ticket, What,
 };
 use newtmq_cluster::owned::Class;
@@ -20,7 +20,7 @@ use super::fan::Publishing;
 use super::inward::Inward;
 use super::tickets::Tickets;
 use crate::conn::Target;
-use crate::control::{PeerNews, ToControl};
+use crate::control::PeerNews;
 use crate::io::{Boot, Outbox, Output};
 use crate::place::{class_of, shard_of, slot_of};
 
@@ -37,19 +37,19 @@ pub(crate) struct Peers {
     inc: Incarnation,
     shard: ShardId,
     /// By slot, from 1.
-    slots: Vec<Peer>,
+    pub(super) slots: Vec<Peer>,
     by_node: BTreeMap<NodeId, u8>,
     pub(super) tickets: Tickets,
     /// Slots whose sending ends have asked for something.
     news: Vec<u8>,
     /// Oldest first.
     held: VecDeque<Held>,
-    receipts: Vec<(NodeId, lane::Receipt)>,
+    pub(super) receipts: Vec<(NodeId, lane::Receipt)>,
     press: Press,
     /// A buffer of [`Shard::forward_far`].
     targets: Vec<LaneTarget>,
     /// The driver was told that something is to be taken.
-    is_told: bool,
+    pub(super) is_told: bool,
     pub(super) inward: Inward,
     /// Number of the last guid.
     guid: u64,
@@ -57,8 +57,8 @@ pub(crate) struct Peers {
 
 /// Another node.
 #[derive(Debug)]
-struct Peer {
-    out: PeerOut,
+pub(super) struct Peer {
+    pub(super) out: PeerOut,
     /// What its sending end has asked for and has not got.
     outputs: Vec<lane::Output>,
     /// Publishers that wait for it.
@@ -142,12 +142,12 @@ impl Peers {
         Some(slot)
     }
 
-    fn peer(&mut self, slot: u8) -> &mut Peer {
+    pub(super) fn peer(&mut self, slot: u8) -> &mut Peer {
         &mut self.slots[usize::from(slot) - 1]
     }
 
     /// Calls a sending end. What it asks for is done at the end of the shard's call.
-    fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
+    pub(super) fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
         let Peer { out, outputs, .. } = self.peer(slot);
         let asked = !outputs.is_empty();
         let result = call(out, outputs);
@@ -164,37 +164,6 @@ impl Peers {
             room.shrink_to(OUTPUTS_KEPT);
             *outputs = room;
         }
-    }
-
-    /// Whether there is something to be taken.
-    fn has_frames(&self) -> bool {
-        let answers = self.inward.has_answers() && !self.inward.has_work();
-        answers || self.slots.iter().any(|peer| peer.out.has_frames())
-    }
-
-    /// All frames for other nodes, and what is to be said of what they have sent.
-    fn take_frames(&mut self) -> Vec<(NodeId, Bytes)> {
-        let mut parcels = Vec::new();
-        // One answers for all that is worked off at the next Tick.
-        if !self.inward.has_work() {
-            let mut receipts = core::mem::take(&mut self.receipts);
-            self.inward.receipts(&mut receipts);
-            for (node, receipt) in receipts.drain(..) {
-                if let Some(slot) = self.known_slot(node) {
-                    self.peer(slot).out.answer(receipt);
-                } else {
-                    let mut parcel = Parcel::default();
-                    parcel.push(&Frame::Receipt(receipt));
-                    parcels.push((node, parcel.take()));
-                }
-            }
-            self.receipts = receipts;
-        }
-        for Peer { out, .. } in &mut self.slots {
-            let node = out.node();
-            parcels.extend(out.take().map(|parcel| (node, parcel)));
-        }
-        parcels
     }
 
     /// A name that no other message of the cluster has.
@@ -273,36 +242,6 @@ impl Shard {
                 peers.peer(slot).forgotten = true;
                 peers.inward.forget(node);
             }
-        }
-    }
-
-    /// Frames of a shard of another node. What comes behind a wrong one is not understood: its lane will say it again.
-    pub(crate) fn on_lanes(&mut self, now: Instant, from: NodeId, parcel: &Bytes) {
-        match Parcel::frames(parcel) {
-            Ok(frames) => {
-                for frame in frames {
-                    match frame {
-                        Ok(frame) => self.on_lane(now, from, &frame),
-                        Err(_) => self.ledger.malformed_of_nodes += 1,
-                    }
-                }
-            }
-            Err(_) => self.ledger.malformed_of_nodes += 1,
-        }
-    }
-
-    fn on_lane(&mut self, now: Instant, from: NodeId, frame: &Frame) {
-        let recovering = self.recovering;
-        let Some(peers) = &mut self.peers else { return };
-        match frame {
-            Frame::Receipt(receipt) => {
-                if let Some(slot) = peers.by_node.get(&from).copied() {
-                    peers.call(slot, |peer, outputs| peer.receipt(now, receipt, outputs));
-                }
-            }
-            // What had come before the start is not known yet. It is asked again.
-            Frame::Bundle(_) | Frame::Probe(_) if recovering => {}
-            Frame::Bundle(_) | Frame::Probe(_) => peers.inward.frame(now, from, frame),
         }
     }
 
@@ -539,15 +478,6 @@ impl Shard {
             peers.is_told = true;
             out.push(Output::Lanes);
         }
-    }
-
-    /// The frames for other nodes, after [`Output::Lanes`]. The longer the driver waits (until the end of a round, say), the
-    /// more go together.
-    pub fn take_lanes(&mut self) -> Option<ToControl> {
-        let peers = self.peers.as_mut()?;
-        peers.is_told = false;
-        let parcels = peers.take_frames();
-        (!parcels.is_empty()).then_some(ToControl::Lanes(parcels))
     }
 
     fn on_lane_output(&mut self, now: Instant, slot: u8, output: lane::Output, out: &mut Outbox) {

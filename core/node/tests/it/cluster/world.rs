@@ -492,7 +492,9 @@ impl World {
                     return;
                 }
                 let shards = self.nodes[to].shards.len();
-                for shard in Parcel::shards(&parcel).unwrap().map(|shard| usize::from(shard.0)).filter(|at| *at < shards) {
+                for shard in
+                    Parcel::shards(&parcel).unwrap().map(|shard| usize::from(shard.0)).filter(|at| *at < shards)
+                {
                     let lanes = FromControl::Lanes { from: id(from), parcel: parcel.clone() };
                     self.input(to, shard, ShardInput::Control(lanes));
                 }
