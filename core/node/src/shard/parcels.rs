@@ -54,13 +54,14 @@ impl Shard {
 
 impl Peers {
     /// Whether there is something to be taken.
-    pub(super) fn has_frames(&self) -> bool {
+    pub(super) fn has_parcels(&self) -> bool {
         let answers = self.inward.has_answers() && !self.inward.has_work();
-        answers || self.slots.iter().any(|peer| peer.out.has_frames())
+        answers || self.has_frames
     }
 
     /// All frames for other nodes, and what is to be said of what they have sent.
     fn take_frames(&mut self) -> Vec<(NodeId, Bytes)> {
+        self.has_frames = false;
         let mut parcels = Vec::new();
         // One answers for all that is worked off at the next Tick.
         if !self.inward.has_work() {

@@ -48,6 +48,8 @@ pub(crate) struct Peers {
     press: Press,
     /// A buffer of [`Shard::forward_far`].
     targets: Vec<LaneTarget>,
+    /// A sending end has frames that have not left.
+    pub(super) has_frames: bool,
     /// The driver was told that something is to be taken.
     pub(super) is_told: bool,
     pub(super) inward: Inward,
@@ -114,6 +116,7 @@ impl Peers {
             receipts: Vec::new(),
             press: Press::default(),
             targets: Vec::new(),
+            has_frames: false,
             is_told: false,
             inward: Inward::new(config, boot.shard, boot.incarnation),
             guid: 0,
@@ -148,9 +151,11 @@ impl Peers {
 
     /// Calls a sending end. What it asks for is done at the end of the shard's call.
     pub(super) fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
-        let Peer { out, outputs, .. } = self.peer(slot);
+        let Peers { slots, has_frames, .. } = self;
+        let Peer { out, outputs, .. } = &mut slots[usize::from(slot) - 1];
         let asked = !outputs.is_empty();
         let result = call(out, outputs);
+        *has_frames |= out.has_frames();
         if !asked && !outputs.is_empty() {
             self.news.push(slot);
         }
@@ -474,7 +479,7 @@ impl Shard {
             }
         }
         let Some(peers) = &mut self.peers else { return };
-        if !peers.is_told && peers.has_frames() {
+        if !peers.is_told && peers.has_parcels() {
             peers.is_told = true;
             out.push(Output::Lanes);
         }
