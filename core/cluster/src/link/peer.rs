@@ -321,8 +321,8 @@ impl Link {
             | Frame::Relay(_)
             | Frame::Relayed(_) => Arrival::Old,
         };
-        // Of data and bulk nobody waits for it on a direct link; how many bytes have come is told there.
-        self.ack_due |= !direct || matches!(frame, Frame::Control { .. });
+        // Of data nobody waits for it on a direct link; how many bytes have come is told there.
+        self.ack_due |= !direct || !matches!(frame, Frame::Run { bulk: false, .. });
         match arrival {
             Arrival::Next => Took::Frame,
             Arrival::Old => Took::Old,
