@@ -81,6 +81,8 @@ pub struct Driver<P: Poller> {
     told: Vec<Vec<PlaceMessage>>,
     /// What the control plane is to be told at the end of the round.
     reports: Vec<ToControl>,
+    /// The shard has frames for other nodes, which leave at the end of the round.
+    has_lanes: bool,
     slots: Slots<P::Stream>,
     ready: ReadyList,
     /// Slots that have something to do in this round.
@@ -111,6 +113,7 @@ impl<P: Poller> Driver<P> {
         Driver {
             told: mail.shards.iter().map(|_| Vec::new()).collect(),
             reports: Vec::new(),
+            has_lanes: false,
             mail,
             shard,
             poller,
@@ -243,6 +246,7 @@ impl<P: Poller> Driver<P> {
                     Output::Move { conn, to, moved } => self.move_to(conn, to, moved),
                     Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
                     Output::Control(message) => self.reports.push(message),
+                    Output::Lanes => self.has_lanes = true,
                     Output::Decide { request, question } => {
                         if let Some(decider) = &self.decider {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
@@ -466,6 +470,9 @@ impl<P: Poller> Driver<P> {
 
     /// Tells the other shards and the control plane what was said to them in this round.
     fn send_letters(&mut self) {
+        if std::mem::take(&mut self.has_lanes) {
+            self.reports.extend(self.shard.take_lanes());
+        }
         if !self.reports.is_empty() {
             // The control plane ends after the shards.
             let _ = self.mail.control.send((self.mail.own, std::mem::take(&mut self.reports)));

@@ -5,26 +5,23 @@
 // An example is a program of its own: the core's boundary does not hold for it.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::print_stdout)]
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_cluster::lane::{
-    Config, Epoch, Frame, Guid, LanesIn, Output, PeerOut, Post, Publication, Target, Ticket, What,
+    Config, Epoch, Guid, LanesIn, Output, Parcel, PeerOut, Post, Publication, PublicationParts, Target, Ticket, What,
 };
 use newtmq_mqtt::QoS;
 
 fn publication() -> Publication {
-    Publication {
-        publisher: Bytes::from_static(b"publisher-1"),
+    Publication::new(&PublicationParts {
+        publisher: b"publisher-1",
         epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
         guid: Guid([1; 16]),
-        topic: Bytes::from_static(b"a/b"),
+        topic: b"a/b",
         qos: QoS::AtLeastOnce,
         retain: false,
-        properties: Bytes::new(),
-        payload: Bytes::from(vec![0; 100]),
-    }
+        properties: &[],
+        payload: &[0; 100],
+    })
 }
 
 fn main() {
@@ -33,37 +30,33 @@ fn main() {
     let inc = Incarnation(1);
     let mut source = PeerOut::new(config.clone(), ShardId(0), inc, NodeId(2));
     let mut target = LanesIn::new(config, ShardId(0), inc);
-    let publication = Arc::new(publication());
     let targets = [Target { shard: ShardId(0), what: What::Plain { transient: true, durable: false } }];
     let (mut out, mut deliveries, mut receipts, mut acked) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let start = std::time::Instant::now();
     source.connected(Instant::START, inc, &mut out);
     for number in 0..COUNT {
-        let publication = publication.clone();
+        let publication = publication();
         let post = Post { ticket: Ticket(number), publication, expires: Instant::NEVER, from_log: false };
         source.send(Instant::START, &post, &targets, &mut out);
         if number % 64 != 63 {
             continue;
         }
-        while !out.is_empty() {
-            for output in core::mem::take(&mut out) {
-                let Output::Frame(frame) = output else {
-                    acked += u64::from(matches!(output, Output::Acked { .. }));
-                    continue;
-                };
-                let mut bytes = Vec::with_capacity(256);
-                frame.encode(&mut bytes);
-                let frame = Frame::decode(&Bytes::from(bytes)).expect("a frame that was just written");
-                target.frame(Instant::START, NodeId(1), &frame, &mut deliveries);
-                for delivery in deliveries.drain(..) {
-                    target.enqueued(&delivery);
-                    target.stored(delivery.node, delivery.shard, delivery.inc, delivery.seq);
+        while source.has_frames() {
+            for parcel in source.take() {
+                for frame in Parcel::frames(&parcel).expect("a parcel that was just written") {
+                    let frame = frame.expect("a frame that was just written");
+                    target.frame(Instant::START, NodeId(1), &frame, &mut deliveries);
                 }
+            }
+            for delivery in deliveries.drain(..) {
+                target.enqueued(&delivery);
+                target.stored(delivery.node, delivery.shard, delivery.inc, delivery.seq);
             }
             target.receipts(&mut receipts);
             for (_, receipt) in receipts.drain(..) {
                 source.receipt(Instant::START, &receipt, &mut out);
             }
+            acked += out.drain(..).filter(|output| matches!(output, Output::Acked { .. })).count() as u64;
         }
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -15,7 +15,9 @@ mod guids;
 mod inward;
 mod message;
 mod out;
+mod parcel;
 mod peer;
+mod publication;
 #[cfg(test)]
 mod scenes;
 #[cfg(test)]
@@ -28,9 +30,11 @@ use newtmq_base::EXPIRY_STRETCH_PPM;
 pub use gate::{AckGates, Busy, GateId, Outcome, Settled};
 pub use guids::SeenGuids;
 pub use inward::{Delivery, InCounts, LaneInView, LanesIn};
-pub use message::{Bundle, Epoch, Frame, Guid, Header, Mark, Probe, Publication, Receipt, Refusal, What, Window};
+pub use message::{Bundle, Epoch, Frame, Guid, Header, Mark, Probe, Receipt, Refusal, What, Window};
 pub use out::{LaneOutView, OutCounts};
+pub use parcel::{Frames, Parcel};
 pub use peer::{Gone, Output, PeerOut, Post, Sent, Target, Ticket};
+pub use publication::{Press, Publication, PublicationParts};
 
 /// Limits and times of lanes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,11 +78,11 @@ pub enum Qos0 {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            window_messages: 4096,
+            window_messages: 16_384,
             window_bytes: 4 << 20,
             waiting_messages: 8192,
             waiting_bytes: 8 << 20,
-            unstored_messages: 16_384,
+            unstored_messages: 32_768,
             unstored_bytes: 16 << 20,
             qos0: Qos0::Drop,
             ticket_max: Duration::from_secs(10),

@@ -8,8 +8,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId, WallTime, planted};
-use newtmq_cluster::lane;
 use newtmq_cluster::link::{ConnectionId, Fill};
 use newtmq_cluster::owned::{self, BarrierId, Batch, Change, Mode, Owned};
 use newtmq_session::Message;
@@ -60,8 +60,8 @@ pub enum ToControl {
     Report(Box<Report>),
     /// The shard has all that was stored for it, and has told its routes.
     Recovered,
-    /// Frames for other nodes, in order. One that cannot be sent now is lost.
-    Lanes(Vec<(NodeId, lane::Frame)>),
+    /// Frames for other nodes, in order, as [`newtmq_cluster::lane::Parcel`]s. One that cannot be sent now is lost.
+    Lanes(Vec<(NodeId, Bytes)>),
     /// Answers [`FromControl::Drain`]: the shard has no clients any more.
     Drained,
 }
@@ -100,12 +100,12 @@ pub enum FromControl {
         /// How.
         news: PeerNews,
     },
-    /// A frame of another node's shards. It may be for other shards of this node, too.
-    Lane {
-        /// The node that made it.
+    /// Frames of a shard of another node. Some may be for other shards of this node.
+    Lanes {
+        /// The node that made them.
         from: NodeId,
-        /// The frame.
-        frame: Arc<lane::Frame>,
+        /// A [`newtmq_cluster::lane::Parcel`].
+        parcel: Bytes,
     },
     /// From when on no PUBLISH of QoS 1 or 2 may be acknowledged: this node does not know for whom it is.
     /// [`Instant::NEVER`] for never, [`Instant::START`] for at once, until another one comes.
@@ -352,9 +352,9 @@ impl Control {
             ToControl::Recovered => self.unrecovered = self.unrecovered.saturating_sub(1),
             ToControl::Want(kind) => self.quotas.on_want(from, kind, out),
             ToControl::Returned(kind, count) => self.quotas.on_returned(from, kind, count, out),
-            ToControl::Lanes(frames) => {
+            ToControl::Lanes(parcels) => {
                 if let Some(cluster) = &mut self.cluster {
-                    cluster.lanes(now, frames);
+                    cluster.lanes(now, parcels);
                 }
             }
             ToControl::Drained => self.with_cluster(now, out, |cluster, cx| cluster.drained(cx, from)),

@@ -264,6 +264,9 @@ pub enum Output {
     },
     /// Tell the control plane something. It arrives in order.
     Control(ToControl),
+    /// There are frames for other nodes: pass on to the control plane what [`crate::Shard::take_lanes`] gives, at the end of
+    /// this round at the latest. Said once until then.
+    Lanes,
     /// A hook has to decide; the connection is held until [`ShardInput::Decided`].
     Decide {
         /// Number of the question.

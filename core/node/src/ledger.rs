@@ -86,6 +86,8 @@ pub struct Ledger {
     pub received_from_nodes: u64,
     /// Those that nobody here could take, or was there for.
     pub refused_to_nodes: u64,
+    /// Frames of other nodes' lanes that are none.
+    pub malformed_of_nodes: u64,
     /// QoS 0 that was dropped because another node's shard had no room for it.
     pub dropped_for_credit: u64,
     /// QoS 1 and 2 whose publishers were told so.
@@ -128,6 +130,7 @@ impl Ledger {
         self.sent_to_nodes += other.sent_to_nodes;
         self.received_from_nodes += other.received_from_nodes;
         self.refused_to_nodes += other.refused_to_nodes;
+        self.malformed_of_nodes += other.malformed_of_nodes;
         self.dropped_for_credit += other.dropped_for_credit;
         self.refused_for_credit += other.refused_for_credit;
         self.lost_down += other.lost_down;

@@ -21,6 +21,7 @@ mod notes;
 mod overdue;
 mod pace;
 mod packets;
+mod parcels;
 mod peers;
 mod pour;
 mod pressure;

@@ -92,6 +92,12 @@ impl World<'_, '_> {
                     let control = self.nodes[usize::from(node)].control_side();
                     self.say(node, usize::from(shard), control, Letter::ToControl(message));
                 }
+                Output::Lanes => {
+                    if let Some(message) = self.part(node, shard).shard.take_lanes() {
+                        let control = self.nodes[usize::from(node)].control_side();
+                        self.say(node, usize::from(shard), control, Letter::ToControl(message));
+                    }
+                }
                 Output::Store(batch) => self.on_store(node, shard, batch),
                 Output::Decide { question, .. } => panic!("nobody listens to this hook: {question:?}"),
                 Output::Event(event) => panic!("nobody listens to this hook: {event:?}"),

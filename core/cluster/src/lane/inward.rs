@@ -4,14 +4,14 @@
 //! shard says so. The mark that goes with each enqueue belongs into the same batch of the log; after a start it is given
 //! back with [`LanesIn::restore`], so that what is in the log is never taken again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId, planted};
 use newtmq_mqtt::QoS;
 
 use super::guids::SeenGuids;
-use super::message::{Bundle, Frame, Header, Mark, Probe, Publication, Receipt, Refusal, What, Window};
+use super::message::{Bundle, Frame, Header, Mark, Probe, Receipt, Refusal, What, Window};
+use super::publication::Publication;
 use super::{COST_BYTES, Config};
 
 /// An item that has come and is to be decided.
@@ -28,7 +28,7 @@ pub struct Delivery {
     /// Whom it is for.
     pub what: What,
     /// The message; none for a release.
-    pub publication: Option<Arc<Publication>>,
+    pub publication: Option<Publication>,
     /// When the message expires; [`Instant::NEVER`] without an expiry.
     pub expires: Instant,
 }
@@ -53,7 +53,8 @@ pub struct LanesIn {
     shard: ShardId,
     inc: Incarnation,
     lanes: BTreeMap<(NodeId, ShardId), LaneIn>,
-    dirty: BTreeSet<(NodeId, ShardId)>,
+    /// Those with something to say, each once.
+    dirty: Vec<(NodeId, ShardId)>,
     guids: SeenGuids,
     counts: InCounts,
 }
@@ -82,15 +83,7 @@ impl LanesIn {
     #[must_use]
     pub fn new(config: Config, shard: ShardId, inc: Incarnation) -> LanesIn {
         let guids = SeenGuids::new(config.guids);
-        LanesIn {
-            config,
-            shard,
-            inc,
-            lanes: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            guids,
-            counts: InCounts::default(),
-        }
+        LanesIn { config, shard, inc, lanes: BTreeMap::new(), dirty: Vec::new(), guids, counts: InCounts::default() }
     }
 
     /// A mark from the log, before the first frame. Later ones replace earlier ones.
@@ -124,8 +117,8 @@ impl LanesIn {
     #[must_use]
     pub fn unseen(&self, delivery: &Delivery) -> Option<What> {
         match &delivery.publication {
-            Some(message) if message.qos == QoS::ExactlyOnce && !planted!(ForwardGuidIgnored) => {
-                self.guids.unseen(message.guid, &delivery.what)
+            Some(message) if message.qos() == QoS::ExactlyOnce && !planted!(ForwardGuidIgnored) => {
+                self.guids.unseen(message.guid(), &delivery.what)
             }
             Some(_) | None => Some(delivery.what.clone()),
         }
@@ -138,9 +131,9 @@ impl LanesIn {
             self.guids.remove(guid);
         }
         if let Some(message) = &delivery.publication
-            && message.qos == QoS::ExactlyOnce
+            && message.qos() == QoS::ExactlyOnce
         {
-            self.guids.insert(message.guid, &delivery.what);
+            self.guids.insert(message.guid(), &delivery.what);
         }
         self.decide(delivery, None)
     }
@@ -154,14 +147,22 @@ impl LanesIn {
     pub fn stored(&mut self, node: NodeId, shard: ShardId, inc: Incarnation, seq: u64) {
         let Some(lane) = self.lanes.get_mut(&(node, shard)).filter(|lane| lane.inc == inc) else { return };
         lane.stored(seq);
-        self.dirty.insert((node, shard));
+        lane.mark_dirty((node, shard), &mut self.dirty);
+    }
+
+    /// Whether there is something to say.
+    #[must_use]
+    pub fn has_receipts(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Takes what there is to say, for each node one or more receipts. To be called when a round of work is done, so that
     /// one receipt answers many messages.
     pub fn receipts(&mut self, out: &mut Vec<(NodeId, Receipt)>) {
-        for key in core::mem::take(&mut self.dirty) {
+        self.dirty.sort_unstable();
+        for key in self.dirty.drain(..) {
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
+            lane.dirty = false;
             if let Some(receipt) = lane.receipt(&self.config, self.shard, key.1, self.inc) {
                 out.push((key.0, receipt));
             }
@@ -181,6 +182,7 @@ impl LanesIn {
     /// The node is no member any more. What it sent and is not decided may still be.
     pub fn forget(&mut self, node: NodeId) {
         self.lanes.retain(|(from, _), _| *from != node);
+        self.dirty.retain(|(from, _)| *from != node);
     }
 
     /// What was counted.
@@ -211,7 +213,7 @@ impl LanesIn {
         };
         let expires = bundle.remaining.map_or(Instant::NEVER, |remaining| now + remaining);
         for header in bundle.headers.iter().filter(|header| header.shard == self.shard) {
-            let cost = cost_of(&header.what, bundle.publication.as_deref());
+            let cost = cost_of(&header.what, bundle.publication.as_ref());
             if lane.accept(&self.config, header, cost, &mut self.counts) {
                 out.push(Delivery {
                     node,
@@ -223,7 +225,7 @@ impl LanesIn {
                     expires,
                 });
             }
-            self.dirty.insert(key);
+            lane.mark_dirty(key, &mut self.dirty);
         }
     }
 
@@ -239,7 +241,7 @@ impl LanesIn {
             return;
         };
         lane.probe(probe);
-        self.dirty.insert(key);
+        lane.mark_dirty(key, &mut self.dirty);
     }
 
     fn decide(&mut self, delivery: &Delivery, refusal: Option<Refusal>) -> Mark {
@@ -249,7 +251,7 @@ impl LanesIn {
         };
         if lane.inc == delivery.inc {
             lane.decide(delivery.seq, refusal);
-            self.dirty.insert(key);
+            lane.mark_dirty(key, &mut self.dirty);
         }
         lane.mark()
     }
@@ -282,6 +284,8 @@ struct LaneIn {
     successor: Option<Probe>,
     /// The sender has started again: nobody asks what was refused.
     over: bool,
+    /// It is on the list of those with something to say.
+    dirty: bool,
     /// A planted bug's.
     early: u64,
 }
@@ -306,7 +310,15 @@ impl LaneIn {
             opening: false,
             successor: None,
             over: false,
+            dirty: false,
             early: 0,
+        }
+    }
+
+    #[inline]
+    fn mark_dirty(&mut self, key: (NodeId, ShardId), dirty: &mut Vec<(NodeId, ShardId)>) {
+        if !core::mem::replace(&mut self.dirty, true) {
+            dirty.push(key);
         }
     }
 
@@ -350,7 +362,7 @@ impl LaneIn {
             if planted!(LaneDedupWithoutIncarnation) {
                 self.inc = probe.from_inc;
             } else {
-                *self = LaneIn::new(probe.from_inc);
+                *self = LaneIn { dirty: self.dirty, ..LaneIn::new(probe.from_inc) };
             }
         }
         self.refused = self.refused.split_off(&(probe.settled + 1));
@@ -443,8 +455,5 @@ pub(super) fn cost_of(what: &What, publication: Option<&Publication>) -> u64 {
         What::Group { name, .. } => name.len(),
         What::Plain { .. } | What::Release(_) => 0,
     };
-    let message = publication.map_or(0, |message| {
-        message.publisher.len() + message.topic.len() + message.properties.len() + message.payload.len()
-    });
-    (COST_BYTES + name + message) as u64
+    (COST_BYTES + name + publication.map_or(0, Publication::cost)) as u64
 }

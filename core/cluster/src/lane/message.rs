@@ -2,11 +2,12 @@
 //! the incarnations of both are in each frame, so that a late one of an earlier life is recognised.
 
 use core::time::Duration;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{Incarnation, InvalidField, NodeId, Put, ShardId, Take};
-use newtmq_mqtt::{QoS, TopicName};
+use newtmq_mqtt::QoS;
+
+use super::publication::Publication;
 
 /// Names an application message for all places that it goes to. The source makes it so that a QoS 2 PUBLISH that its
 /// publisher repeats has the same one, also after the source's restart.
@@ -24,27 +25,6 @@ pub struct Epoch {
     pub provisional: u64,
     /// Who extended it.
     pub issuer: NodeId,
-}
-
-/// A published message, without its remaining expiry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
-    /// Client Identifier of its publisher; empty for the server's own.
-    pub publisher: Bytes,
-    /// Of the publisher's session.
-    pub epoch: Epoch,
-    /// Its name.
-    pub guid: Guid,
-    /// Topic Name, valid.
-    pub topic: Bytes,
-    /// QoS of the publish.
-    pub qos: QoS,
-    /// RETAIN flag of the publish.
-    pub retain: bool,
-    /// MQTT 5 properties that a server passes on unaltered, encoded, without a length in front.
-    pub properties: Bytes,
-    /// Application payload.
-    pub payload: Bytes,
 }
 
 /// Whom a numbered item of a lane is for.
@@ -79,6 +59,32 @@ pub struct Header {
     pub what: What,
 }
 
+/// Items of one message. Most have one, which needs no memory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Headers {
+    /// The only one.
+    One(Header),
+    /// Any number of them.
+    Many(Vec<Header>),
+}
+
+impl core::ops::Deref for Headers {
+    type Target = [Header];
+
+    fn deref(&self) -> &[Header] {
+        match self {
+            Headers::One(header) => core::slice::from_ref(header),
+            Headers::Many(headers) => headers,
+        }
+    }
+}
+
+impl From<Vec<Header>> for Headers {
+    fn from(mut headers: Vec<Header>) -> Headers {
+        if headers.len() == 1 { Headers::One(headers.remove(0)) } else { Headers::Many(headers) }
+    }
+}
+
 /// One message with its items for all target shards of a node, so that a link carries its payload once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
@@ -89,9 +95,9 @@ pub struct Bundle {
     /// Of the receiving node.
     pub to_inc: Incarnation,
     /// One or more, those of a lane in order.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
     /// The message; none if all items are releases.
-    pub publication: Option<Arc<Publication>>,
+    pub publication: Option<Publication>,
     /// Time until the message expires, stretched; none if it never does.
     pub remaining: Option<Duration>,
 }
@@ -198,12 +204,10 @@ const DURABLE: u8 = 8;
 const QOS: u8 = 3;
 const RETAIN: u8 = 4;
 const EXPIRES: u8 = 8;
-const OWN: u8 = 16;
-const PROPERTIES: u8 = 32;
 const MESSAGE: u8 = 64;
 
 impl Frame {
-    /// Appends the frame. Its length is the link's business.
+    /// Appends the frame. It says itself where it ends.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Frame::Bundle(bundle) => bundle.encode(out),
@@ -218,14 +222,19 @@ impl Frame {
     /// The bytes are no frame.
     pub fn decode(bytes: &Bytes) -> Result<Frame, InvalidField> {
         let mut take = Take(bytes);
-        let frame = match take.byte()? {
-            BUNDLE => Frame::Bundle(Bundle::take(bytes, &mut take)?),
-            PROBE => Frame::Probe(Probe::take(&mut take)?),
-            RECEIPT => Frame::Receipt(Receipt::take(&mut take)?),
-            _ => return Err(InvalidField("a lane's frame of no known kind")),
-        };
+        let frame = Frame::take(bytes, &mut take)?;
         take.end()?;
         Ok(frame)
+    }
+
+    /// The same, off the front of what is left of `whole`.
+    pub(super) fn take(whole: &Bytes, take: &mut Take<'_>) -> Result<Frame, InvalidField> {
+        match take.byte()? {
+            BUNDLE => Ok(Frame::Bundle(Bundle::take(whole, take)?)),
+            PROBE => Ok(Frame::Probe(Probe::take(take)?)),
+            RECEIPT => Ok(Frame::Receipt(Receipt::take(take)?)),
+            _ => Err(InvalidField("a lane's frame of no known kind")),
+        }
     }
 }
 
@@ -234,71 +243,31 @@ impl Bundle {
     #[must_use]
     pub fn for_shard(&self, shard: ShardId) -> Option<Bundle> {
         let headers: Vec<Header> = self.headers.iter().filter(|header| header.shard == shard).cloned().collect();
-        (!headers.is_empty()).then(|| Bundle { headers, ..self.clone() })
+        (!headers.is_empty()).then(|| Bundle { headers: headers.into(), ..self.clone() })
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        let mut put = Put(out);
-        put.byte(BUNDLE).number(self.from.0.into()).number(self.from_inc.0).number(self.to_inc.0);
-        put.number(self.headers.len() as u64);
-        for Header { shard, seq, what } in &self.headers {
-            put.number(shard.0.into()).number(*seq);
-            match what {
-                What::Plain { transient, durable } => {
-                    put.byte(PLAIN | flag(*transient, TRANSIENT) | flag(*durable, DURABLE));
-                }
-                What::Group { name, durable } => {
-                    put.byte(GROUP | flag(*durable, DURABLE)).bytes(name);
-                }
-                What::Release(guid) => {
-                    put.byte(RELEASE);
-                    put.0.extend_from_slice(&guid.0);
-                }
-            }
+        let Bundle { from, from_inc, to_inc, headers, publication, remaining } = self;
+        put_bundle_head((*from, *from_inc, *to_inc), headers.len(), out);
+        for Header { shard, seq, what } in headers.iter() {
+            put_item(*shard, *seq, what, out);
         }
-        let Some(message) = &self.publication else {
-            put.byte(0);
-            return;
-        };
-        put.byte(
-            MESSAGE
-                | message.qos as u8
-                | flag(message.retain, RETAIN)
-                | flag(self.remaining.is_some(), EXPIRES)
-                | flag(message.publisher.is_empty(), OWN)
-                | flag(!message.properties.is_empty(), PROPERTIES),
-        );
-        put.0.extend_from_slice(&message.guid.0);
-        if !message.publisher.is_empty() {
-            put.bytes(&message.publisher);
-        }
-        let Epoch { term, seq, provisional, issuer } = message.epoch;
-        put.number(term).number(seq).number(provisional);
-        if provisional > 0 {
-            put.number(issuer.0);
-        }
-        put.bytes(&message.topic);
-        if let Some(remaining) = self.remaining {
-            put.number(remaining.as_nanos().div_ceil(1_000_000) as u64);
-        }
-        if !message.properties.is_empty() {
-            put.bytes(&message.properties);
-        }
-        put.bytes(&message.payload);
+        put_message(publication.as_ref(), *remaining, out);
     }
 
     fn take(whole: &Bytes, take: &mut Take<'_>) -> Result<Bundle, InvalidField> {
         let from = ShardId(take.number16()?);
         let (from_inc, to_inc) = (Incarnation(take.number()?), Incarnation(take.number()?));
         let count = take.count()?;
-        let mut headers = Vec::with_capacity(count.min(usize::from(super::SHARDS_MAX)));
-        for _ in 0..count {
-            headers.push(Header {
-                shard: ShardId(take.number16()?),
-                seq: positive(take.number()?)?,
-                what: take_what(whole, take)?,
-            });
-        }
+        let headers = if count == 1 {
+            Headers::One(Header::take(whole, take)?)
+        } else {
+            let mut headers = Vec::with_capacity(count.min(usize::from(super::SHARDS_MAX)));
+            for _ in 0..count {
+                headers.push(Header::take(whole, take)?);
+            }
+            Headers::Many(headers)
+        };
         let releases = headers.iter().filter(|header| matches!(header.what, What::Release(_))).count();
         let flags = take.byte()?;
         if flags & MESSAGE == 0 {
@@ -306,38 +275,63 @@ impl Bundle {
             let bundle = Bundle { from, from_inc, to_inc, headers, publication: None, remaining: None };
             return if valid { Ok(bundle) } else { Err(InvalidField("items without a message")) };
         }
-        if flags & 0x80 != 0 || releases > 0 || headers.is_empty() {
+        if flags & !(MESSAGE | QOS | RETAIN | EXPIRES) != 0 || releases > 0 || headers.is_empty() {
             return Err(InvalidField("a message without items, or with wrong ones"));
         }
-        let (message, remaining) = take_message(flags, whole, take)?;
-        Ok(Bundle { from, from_inc, to_inc, headers, publication: Some(Arc::new(message)), remaining })
+        let remaining = if flags & EXPIRES == 0 { None } else { Some(Duration::from_millis(take.number()?)) };
+        let qos = QoS::from_bits(flags & QOS).ok_or(InvalidField("no QoS"))?;
+        let message = Publication::of_body(part(whole, take.bytes()?), qos, flags & RETAIN != 0)?;
+        Ok(Bundle { from, from_inc, to_inc, headers, publication: Some(message), remaining })
     }
 }
 
-fn take_message(
-    flags: u8,
-    whole: &Bytes,
-    take: &mut Take<'_>,
-) -> Result<(Publication, Option<Duration>), InvalidField> {
-    let guid = take_guid(take)?;
-    let publisher = if flags & OWN == 0 { part(whole, take.bytes()?) } else { Bytes::new() };
-    if flags & OWN == 0 && publisher.is_empty() {
-        return Err(InvalidField("a publisher without a name"));
+impl Header {
+    fn take(whole: &Bytes, take: &mut Take<'_>) -> Result<Header, InvalidField> {
+        let (shard, seq) = (ShardId(take.number16()?), positive(take.number()?)?);
+        Ok(Header { shard, seq, what: take_what(whole, take)? })
     }
-    let (term, seq, provisional) = (take.number()?, take.number()?, take.number()?);
-    let issuer = NodeId(if provisional > 0 { take.number()? } else { 0 });
-    let topic = part(whole, take.bytes()?);
-    TopicName::from_bytes(&topic).map_err(|_| InvalidField("no Topic Name"))?;
-    let remaining = if flags & EXPIRES == 0 { None } else { Some(Duration::from_millis(take.number()?)) };
-    let properties = if flags & PROPERTIES == 0 { Bytes::new() } else { part(whole, take.bytes()?) };
-    if flags & PROPERTIES != 0 && properties.is_empty() {
-        return Err(InvalidField("properties that are none"));
+}
+
+/// The beginning of a bundle: sending shard, incarnations of both nodes, number of items.
+pub(super) fn put_bundle_head(
+    (from, from_inc, to_inc): (ShardId, Incarnation, Incarnation),
+    items: usize,
+    out: &mut Vec<u8>,
+) {
+    Put(out).byte(BUNDLE).number(from.0.into()).number(from_inc.0).number(to_inc.0).number(items as u64);
+}
+
+/// An item of a bundle.
+pub(super) fn put_item(shard: ShardId, seq: u64, what: &What, out: &mut Vec<u8>) {
+    let mut put = Put(out);
+    put.number(shard.0.into()).number(seq);
+    match what {
+        What::Plain { transient, durable } => {
+            put.byte(PLAIN | flag(*transient, TRANSIENT) | flag(*durable, DURABLE));
+        }
+        What::Group { name, durable } => {
+            put.byte(GROUP | flag(*durable, DURABLE)).bytes(name);
+        }
+        What::Release(guid) => {
+            put.byte(RELEASE);
+            put.0.extend_from_slice(&guid.0);
+        }
     }
-    let payload = part(whole, take.bytes()?);
-    let qos = QoS::from_bits(flags & QOS).ok_or(InvalidField("no QoS"))?;
-    let epoch = Epoch { term, seq, provisional, issuer };
-    let retain = flags & RETAIN != 0;
-    Ok((Publication { publisher, epoch, guid, topic, qos, retain, properties, payload }, remaining))
+}
+
+/// The end of a bundle: its message, if it has one.
+pub(super) fn put_message(message: Option<&Publication>, remaining: Option<Duration>, out: &mut Vec<u8>) {
+    let mut put = Put(out);
+    let Some(message) = message else {
+        put.byte(0);
+        return;
+    };
+    let expires = flag(remaining.is_some(), EXPIRES);
+    put.byte(MESSAGE | message.qos() as u8 | flag(message.retain(), RETAIN) | expires);
+    if let Some(remaining) = remaining {
+        put.number(remaining.as_nanos().div_ceil(1_000_000) as u64);
+    }
+    put.bytes(message.body());
 }
 
 fn take_what(whole: &Bytes, take: &mut Take<'_>) -> Result<What, InvalidField> {
@@ -437,6 +431,7 @@ const SEQ_MAX: u64 = u64::MAX >> 1;
 
 #[cfg(test)]
 mod tests {
+    use super::super::publication::PublicationParts;
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -459,16 +454,16 @@ mod tests {
         (texts, any::<[u8; 16]>(), any::<[u64; 3]>(), 0..3_u8, 0..3_u64, any::<bool>()).prop_map(
             |((publisher, topic, properties, payload), guid, [term, seq, issuer], qos, provisional, retain)| {
                 let issuer = NodeId(if provisional > 0 { issuer } else { 0 });
-                Publication {
-                    publisher,
+                Publication::new(&PublicationParts {
+                    publisher: &publisher,
                     epoch: Epoch { term, seq, provisional, issuer },
                     guid: Guid(guid),
-                    topic: Bytes::from(topic),
+                    topic: topic.as_bytes(),
                     qos: QoS::from_bits(qos).expect("one of three"),
                     retain,
-                    properties,
-                    payload,
-                }
+                    properties: &properties,
+                    payload: &payload,
+                })
             },
         )
     }
@@ -484,8 +479,8 @@ mod tests {
                     from: ShardId(incs.0),
                     from_inc: Incarnation(incs.2),
                     to_inc: Incarnation(incs.3),
-                    headers,
-                    publication: Some(Arc::new(message)),
+                    headers: headers.into(),
+                    publication: Some(message),
                     remaining: left,
                 })
             });
@@ -494,7 +489,7 @@ mod tests {
                 from: ShardId(incs.0),
                 from_inc: Incarnation(incs.2),
                 to_inc: Incarnation(incs.3),
-                headers: vec![Header { shard: ShardId(incs.1), seq, what: What::Release(Guid(guid)) }],
+                headers: Headers::One(Header { shard: ShardId(incs.1), seq, what: What::Release(Guid(guid)) }),
                 publication: None,
                 remaining: None,
             })
@@ -570,29 +565,29 @@ mod tests {
 
     #[test]
     fn a_small_message_has_a_small_frame() {
-        let message = Publication {
-            publisher: Bytes::from_static(b"sensor-1"),
+        let message = Publication::new(&PublicationParts {
+            publisher: b"sensor-1",
             epoch: Epoch { term: 1, seq: 100, provisional: 0, issuer: NodeId(0) },
             guid: Guid([7; 16]),
-            topic: Bytes::from_static(b"a/b"),
+            topic: b"a/b",
             qos: QoS::AtLeastOnce,
             retain: false,
-            properties: Bytes::new(),
-            payload: Bytes::from_static(b"12345678"),
-        };
+            properties: &[],
+            payload: b"12345678",
+        });
         let header =
             |shard| Header { shard: ShardId(shard), seq: 1000, what: What::Plain { transient: true, durable: false } };
         let bundle = Frame::Bundle(Bundle {
             from: ShardId(0),
             from_inc: Incarnation(3),
             to_inc: Incarnation(5),
-            headers: vec![header(0), header(1)],
-            publication: Some(Arc::new(message)),
+            headers: vec![header(0), header(1)].into(),
+            publication: Some(message),
             remaining: None,
         });
         let mut bytes = Vec::new();
         bundle.encode(&mut bytes);
-        // 5 of the frame, 4 for each shard, 1 + 16 + 9 + 3 + 4 of the message, 9 of its payload.
-        assert_eq!(bytes.len(), 5 + 2 * 4 + 33 + 9);
+        // 5 of the frame, 4 for each shard, 2 + 16 + 9 + 3 + 4 + 1 of the message, 8 of its payload.
+        assert_eq!(bytes.len(), 5 + 2 * 4 + 35 + 8);
     }
 }

@@ -1,14 +1,14 @@
 //! The sending end of one lane: numbers, what is sent and not stored, what waits for credit, and what becomes of it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use newtmq_base::{Instant, ShardId, planted};
 use newtmq_mqtt::QoS;
 
 use super::inward::cost_of;
-use super::message::{Guid, Header, Publication, Receipt, What, Window};
+use super::message::{Guid, Receipt, What, Window};
 use super::peer::{Gone, Output, Sent, Ticket};
+use super::publication::Publication;
 use super::{Config, Qos0};
 
 /// What happened that should not happen often. Counted since the start.
@@ -54,7 +54,7 @@ pub struct LaneOutView {
 /// What a caller hands to a lane.
 pub(super) struct Item {
     pub(super) what: What,
-    pub(super) publication: Option<Arc<Publication>>,
+    pub(super) publication: Option<Publication>,
     pub(super) expires: Instant,
     /// None for QoS 0 and releases, and when the publisher was told that the answer is late.
     pub(super) ticket: Option<Ticket>,
@@ -67,25 +67,25 @@ pub(super) struct Item {
 impl Item {
     pub(super) fn new(
         what: What,
-        publication: Option<Arc<Publication>>,
+        publication: Option<Publication>,
         expires: Instant,
         ticket: Option<Ticket>,
         from_log: bool,
     ) -> Item {
-        let cost = cost_of(&what, publication.as_deref());
+        let cost = cost_of(&what, publication.as_ref());
         Item { what, publication, expires, ticket, from_log, cost, due: Instant::NEVER }
     }
 
     fn qos(&self) -> QoS {
-        self.publication.as_ref().map_or(QoS::AtMostOnce, |message| message.qos)
+        self.publication.as_ref().map_or(QoS::AtMostOnce, |message| message.qos())
     }
 }
 
-/// What a lane has to send: an item with its message.
+/// What a lane has to send: an item of it.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Ready {
-    pub(super) header: Header,
-    pub(super) publication: Option<Arc<Publication>>,
-    pub(super) expires: Instant,
+    pub(super) shard: ShardId,
+    pub(super) seq: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,7 +243,7 @@ impl LaneOut {
         item.due = cx.now + cx.config.ticket_max;
         self.waiting_bytes += item.cost;
         if planted!(LaneByMessage, waiting > 0) {
-            let odd = |item: &Item| item.publication.as_ref().is_some_and(|message| message.guid.0[0] & 1 == 1);
+            let odd = |item: &Item| item.publication.as_ref().is_some_and(|message| message.guid().0[0] & 1 == 1);
             let behind = self.items.range(self.sent..).position(|other| odd(other) != odd(&item));
             self.items.insert(self.sent + behind.unwrap_or(waiting), item);
         } else {
@@ -439,9 +439,13 @@ impl LaneOut {
     }
 
     fn make_ready(&self, index: usize, cx: &mut Context<'_>) {
-        let Item { what, publication, expires, .. } = &self.items[index];
-        let header = Header { shard: self.shard, seq: self.first + index as u64, what: what.clone() };
-        cx.ready.push(Ready { header, publication: publication.clone(), expires: *expires });
+        cx.ready.push(Ready { shard: self.shard, seq: self.first + index as u64 });
+    }
+
+    /// What was made ready.
+    #[inline]
+    pub(super) fn item(&self, seq: u64) -> Option<&Item> {
+        self.items.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
     }
 
     /// The time has come to look at what is due. A late tick is as good.

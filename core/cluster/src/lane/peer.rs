@@ -2,13 +2,15 @@
 //! them.
 
 use core::time::Duration;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_mqtt::QoS;
 
-use super::message::{Bundle, Frame, Guid, Probe, Publication, Receipt, Refusal, What};
+use super::message::{Frame, Guid, Probe, Receipt, Refusal, What, put_bundle_head, put_item, put_message};
 use super::out::{Context, Item, LaneOut, LaneOutView, OutCounts, Ready};
+use super::parcel::Parcel;
+use super::publication::Publication;
 use super::{Config, SHARDS_MAX};
 
 /// The caller's name for something that waits for answers, a publisher's [`super::GateId`] say. Lanes only give it back.
@@ -22,7 +24,7 @@ pub struct Post {
     /// Comes back with each answer. QoS 0 gets none.
     pub ticket: Ticket,
     /// The message.
-    pub publication: Arc<Publication>,
+    pub publication: Publication,
     /// When it expires; [`Instant::NEVER`] without an expiry.
     pub expires: Instant,
     /// It comes from the log of hints, and stays there until it is acknowledged.
@@ -66,8 +68,6 @@ pub enum Gone {
 /// What a sending end asks its owner to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// To be sent to the node, in order as far as the link can.
-    Frame(Frame),
     /// A target has the message: in memory, or on disk for a session that is stored.
     Acked {
         /// Of the message.
@@ -102,7 +102,7 @@ pub enum Output {
         /// Whom there.
         what: What,
         /// The message.
-        publication: Arc<Publication>,
+        publication: Publication,
         /// When it expires.
         expires: Instant,
     },
@@ -122,7 +122,7 @@ pub enum Output {
         /// Why.
         why: Gone,
         /// The message.
-        publication: Arc<Publication>,
+        publication: Publication,
         /// When it expires.
         expires: Instant,
         /// It is in the log of hints, and can go from there when another place has acknowledged it.
@@ -164,6 +164,9 @@ pub struct PeerOut {
     ready: Vec<Ready>,
     /// A lane has a probe to send.
     probing: bool,
+    /// Frames that have not left: parcels that are full, and the last one.
+    parcels: Vec<Bytes>,
+    parcel: Parcel,
 }
 
 impl core::fmt::Debug for PeerOut {
@@ -189,6 +192,8 @@ impl PeerOut {
             counts: OutCounts::default(),
             ready: Vec::new(),
             probing: false,
+            parcels: Vec::new(),
+            parcel: Parcel::default(),
         }
     }
 
@@ -218,6 +223,7 @@ impl PeerOut {
     /// There is no link. Messages wait, as far as there is room.
     pub fn disconnected(&mut self) {
         self.connected = false;
+        self.drop_frames();
         for lane in &mut self.lanes {
             lane.disconnected();
         }
@@ -227,7 +233,14 @@ impl PeerOut {
     /// [`PeerOut::connected`].
     pub fn down(&mut self, now: Instant, out: &mut Vec<Output>) {
         (self.connected, self.down) = (false, true);
+        self.drop_frames();
         self.each(now, out, |lane, cx| lane.down(cx));
+    }
+
+    /// What has not left is lost with the link.
+    fn drop_frames(&mut self) {
+        self.parcels.clear();
+        self.parcel = Parcel::default();
     }
 
     /// The log holds hints for a shard, from before this start. Messages for stored sessions go behind them.
@@ -245,14 +258,14 @@ impl PeerOut {
     /// # Panics
     /// If a target is a release, or of a shard above [`SHARDS_MAX`].
     pub fn send(&mut self, now: Instant, post: &Post, targets: &[Target], out: &mut Vec<Output>) -> Sent {
-        let ticket = (post.publication.qos != QoS::AtMostOnce).then_some(post.ticket);
+        let ticket = (post.publication.qos() != QoS::AtMostOnce).then_some(post.ticket);
         let mut sent = Sent::default();
         for Target { shard, what } in targets {
             assert!(!matches!(what, What::Release(_)), "a release is no message");
             let item = Item::new(what.clone(), Some(post.publication.clone()), post.expires, ticket, post.from_log);
             self.lane(now, *shard, out, |lane, cx| lane.post(item, &mut sent, cx));
         }
-        self.flush(now, out);
+        self.flush(now);
         sent
     }
 
@@ -261,7 +274,7 @@ impl PeerOut {
         for shard in shards {
             self.lane(now, *shard, out, |lane, cx| lane.release(guid, cx));
         }
-        self.flush(now, out);
+        self.flush(now);
     }
 
     /// A receipt from the node (the one that made it, not one that relays it). Those for other shards are ignored.
@@ -274,6 +287,23 @@ impl PeerOut {
             return;
         }
         self.with(now, receipt.from, out, |lane, cx| lane.receipt(receipt, cx));
+    }
+
+    /// Whether there is something for [`PeerOut::take`].
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        !self.parcel.is_empty() || !self.parcels.is_empty()
+    }
+
+    /// Writes what the receiving end of the node's lanes has to say behind the other frames.
+    pub fn answer(&mut self, receipt: Receipt) {
+        self.parcel.push(&Frame::Receipt(receipt));
+    }
+
+    /// What is to be sent to the node, in order as far as the link can: [`Parcel`]s.
+    pub fn take(&mut self) -> impl Iterator<Item = Bytes> {
+        let last = (!self.parcel.is_empty()).then(|| self.parcel.take());
+        self.parcels.drain(..).chain(last)
     }
 
     /// Time has passed. A late tick is as good, and one too many does nothing.
@@ -308,7 +338,7 @@ impl PeerOut {
         work: impl FnOnce(&mut LaneOut, &mut Context<'_>),
     ) {
         self.lane(now, shard, out, work);
-        self.flush(now, out);
+        self.flush(now);
     }
 
     fn each(&mut self, now: Instant, out: &mut Vec<Output>, mut work: impl FnMut(&mut LaneOut, &mut Context<'_>)) {
@@ -316,7 +346,7 @@ impl PeerOut {
         for shard in 0..self.lanes.len() {
             self.lane(now, ShardId(shard as u16), out, &mut work);
         }
-        self.flush(now, out);
+        self.flush(now);
     }
 
     fn lane(
@@ -344,30 +374,28 @@ impl PeerOut {
         self.probing |= lane.has_probe();
     }
 
-    /// Makes frames of what the lanes have to send: neighbours that carry the same message go together.
-    fn flush(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let Some(peer) = self.peer.filter(|_| self.connected) else {
-            self.ready.clear();
+    /// Writes what the lanes have to send: neighbours that carry the same message go together.
+    fn flush(&mut self, now: Instant) {
+        let PeerOut { config, shard, inc, peer, connected, lanes, ready, parcel, parcels, .. } = self;
+        let Some(peer) = peer.filter(|_| *connected) else {
+            ready.clear();
             return;
         };
-        let mut last: Option<Bundle> = None;
-        for Ready { header, publication, expires } in self.ready.drain(..) {
-            match &mut last {
-                Some(bundle) if same(&bundle.publication, &publication) => bundle.headers.push(header),
-                Some(_) | None => {
-                    let bundle = Bundle {
-                        from: self.shard,
-                        from_inc: self.inc,
-                        to_inc: peer,
-                        headers: vec![header],
-                        publication,
-                        remaining: remaining(now, expires, &self.config),
-                    };
-                    out.extend(last.replace(bundle).map(|full| Output::Frame(Frame::Bundle(full))));
-                }
+        let item =
+            |ready: &Ready| lanes[usize::from(ready.shard.0)].item(ready.seq).expect("it was made ready just before");
+        for bundle in ready.chunk_by(|one, other| same(&item(one).publication, &item(other).publication)) {
+            put_bundle_head((*shard, *inc, peer), bundle.len(), parcel.room());
+            for ready in bundle {
+                parcel.is_for(ready.shard);
+                put_item(ready.shard, ready.seq, &item(ready).what, parcel.room());
+            }
+            let Item { publication, expires, .. } = item(&bundle[0]);
+            put_message(publication.as_ref(), remaining(now, *expires, config), parcel.room());
+            if parcel.is_full() {
+                parcels.push(parcel.take());
             }
         }
-        out.extend(last.map(|full| Output::Frame(Frame::Bundle(full))));
+        ready.clear();
         if !core::mem::take(&mut self.probing) {
             return;
         }
@@ -375,14 +403,14 @@ impl PeerOut {
             let Some((first, next, settled, opening)) = lane.take_probe() else { continue };
             let (from, to) = (self.shard, ShardId(to as u16));
             let probe = Probe { from, to, from_inc: self.inc, to_inc: peer, first, next, settled, opening };
-            out.push(Output::Frame(Frame::Probe(probe)));
+            self.parcel.push(&Frame::Probe(probe));
         }
     }
 }
 
-fn same(one: &Option<Arc<Publication>>, other: &Option<Arc<Publication>>) -> bool {
+fn same(one: &Option<Publication>, other: &Option<Publication>) -> bool {
     match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (Some(one), Some(other)) => one.is_same(other),
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
     }

@@ -2,8 +2,6 @@
 
 #![allow(clippy::wildcard_enum_match_arm)] // of many outputs one is looked for
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_mqtt::QoS;
@@ -43,14 +41,14 @@ impl Two {
         two.source.connected(two.now, Incarnation(1), &mut two.out);
         two.source.drained(two.now, ShardId(1), &mut two.out);
         two.settle();
-        two.out.clear();
+        two.clear();
         two
     }
 
     fn send(&mut self, qos: QoS, targets: &[(u16, What)]) -> Sent {
         let number = self.next;
         self.next += 1;
-        let publication = Arc::new(message(qos, number));
+        let publication = message(qos, number);
         let post = Post { ticket: Ticket(number), publication, expires: Instant::NEVER, from_log: false };
         let targets: Vec<Target> =
             targets.iter().map(|(shard, what)| Target { shard: ShardId(*shard), what: what.clone() }).collect();
@@ -59,13 +57,14 @@ impl Two {
 
     /// Frames that are to go to B, taken off.
     fn frames(&mut self) -> Vec<Frame> {
-        let (frames, rest) = self.out.drain(..).partition(|output| matches!(output, Output::Frame(_)));
-        self.out = rest;
-        let frames: Vec<Output> = frames;
-        frames
-            .into_iter()
-            .filter_map(|output| if let Output::Frame(frame) = output { Some(frame) } else { None })
-            .collect()
+        let frames = |parcel| Parcel::frames(&parcel).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
+        self.source.take().flat_map(frames).collect()
+    }
+
+    /// Everything that it has asked for is forgotten, frames too.
+    fn clear(&mut self) {
+        self.out.clear();
+        self.source.take().for_each(drop);
     }
 
     fn arrive(&mut self, frame: &Frame) {
@@ -137,21 +136,21 @@ impl Two {
 fn message(qos: QoS, number: u64) -> Publication {
     let mut guid = [0; 16];
     guid[..8].copy_from_slice(&number.to_le_bytes());
-    Publication {
-        publisher: Bytes::from_static(b"p"),
+    Publication::new(&PublicationParts {
+        publisher: b"p",
         epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: A },
         guid: Guid(guid),
-        topic: Bytes::from_static(b"a"),
+        topic: b"a",
         qos,
         retain: false,
-        properties: Bytes::new(),
-        payload: Bytes::copy_from_slice(&number.to_le_bytes()),
-    }
+        properties: &[],
+        payload: &number.to_le_bytes(),
+    })
 }
 
 fn number(delivery: &Delivery) -> u64 {
     let message = delivery.publication.as_ref().expect("it is a message");
-    u64::from_le_bytes(message.payload[..].try_into().expect("it has 8 bytes"))
+    u64::from_le_bytes(message.payload()[..].try_into().expect("it has 8 bytes"))
 }
 
 fn narrow() -> Config {
@@ -235,7 +234,7 @@ fn an_answer_that_is_late_is_told_once() {
     let late: Vec<&Output> = two.out.iter().filter(|output| matches!(output, Output::Overdue { .. })).collect();
     assert_eq!(late, [1, 2, 3].map(|number| Output::Overdue { ticket: Ticket(number) }).iter().collect::<Vec<_>>());
     // What was sent still comes; what waited is gone.
-    two.out.clear();
+    two.clear();
     frames.iter().for_each(|frame| two.arrive(frame));
     assert_eq!(two.settle(), [1, 2]);
     assert!(two.acked().is_empty());
@@ -332,7 +331,7 @@ fn a_repeated_qos_2_message_is_not_enqueued_again() {
     assert_eq!((delivery.inc, delivery.seq), (Incarnation(2), 1));
     assert_eq!(two.targets[0].unseen(delivery), Some(TRANSIENT));
     two.work();
-    two.source.release(two.now, message(QoS::ExactlyOnce, 1).guid, &[ShardId(0)], &mut two.out);
+    two.source.release(two.now, message(QoS::ExactlyOnce, 1).guid(), &[ShardId(0)], &mut two.out);
     receive(&mut two);
     let release = two.deliveries.pop().expect("it has come");
     assert_eq!(two.targets[0].guids().len(), 2);
@@ -364,7 +363,7 @@ fn what_becomes_of_messages_when_their_node_goes_down() {
         }
         let ticket = Ticket(two.next);
         two.send(qos, &[(0, what.clone())]);
-        two.out.clear();
+        two.clear();
         two.source.down(two.now, &mut two.out);
         let got = two.out.iter().find_map(|output| match output {
             Output::Lost { ticket: other } if *other == ticket => Some("lost"),
@@ -400,7 +399,7 @@ fn nothing_overtakes_a_hint() {
     assert_eq!(hints, [2, 3]);
     assert_eq!(two.settle(), [3]);
     for id in [2, 3] {
-        let publication = Arc::new(message(QoS::AtLeastOnce, id));
+        let publication = message(QoS::AtLeastOnce, id);
         let post = Post { ticket: Ticket(100 + id), publication, expires: Instant::NEVER, from_log: true };
         let target = Target { shard: ShardId(0), what: DURABLE };
         assert_eq!(two.source.send(two.now, &post, &[target], &mut two.out).answers, 1);
@@ -415,14 +414,14 @@ fn nothing_overtakes_a_hint() {
 #[test]
 fn a_hint_that_comes_back_stays_in_front() {
     let mut two = Two::new(&Config::default());
-    let publication = Arc::new(message(QoS::AtLeastOnce, 1));
+    let publication = message(QoS::AtLeastOnce, 1);
     let post = Post { ticket: Ticket(100), publication, expires: Instant::NEVER, from_log: true };
     let target = Target { shard: ShardId(0), what: DURABLE };
     two.source.send(two.now, &post, &[target], &mut two.out);
-    two.out.clear();
+    two.clear();
     two.source.down(two.now, &mut two.out);
     assert_eq!(two.out, [Output::Kept { ticket: Ticket(100), seq: Some(1) }]);
-    two.out.clear();
+    two.clear();
     two.source.connected(two.now, Incarnation(1), &mut two.out);
     two.send(QoS::AtLeastOnce, &[(0, DURABLE)]);
     assert!(two.out.iter().any(|output| matches!(output, Output::Hint { .. })), "{:?}", two.out);
@@ -478,7 +477,7 @@ fn two_nodes_that_fill_each_other_go_on() {
 #[test]
 fn nothing_expires_early() {
     let mut two = Two::new(&Config::default());
-    let publication = Arc::new(message(QoS::AtMostOnce, 1));
+    let publication = message(QoS::AtMostOnce, 1);
     let expires = Instant::from_millis(100_000);
     two.now = Instant::from_millis(500);
     let post = Post { ticket: Ticket(1), publication, expires, from_log: false };

@@ -2,7 +2,6 @@
 //! and cut, and that crash: what is promised holds at every step, and at the end nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, Rng, ShardId};
@@ -30,7 +29,7 @@ struct Got {
 /// A message, as its publisher knows it.
 #[derive(Debug)]
 struct Sending {
-    publication: Arc<Publication>,
+    publication: Publication,
     /// (node, target) as sent; a group's last one.
     targets: Vec<(usize, Target)>,
     answers: u32,
@@ -54,7 +53,7 @@ struct Hint {
     to: Spot,
     seq: Option<u64>,
     what: What,
-    publication: Arc<Publication>,
+    publication: Publication,
     posted: bool,
 }
 
@@ -275,7 +274,7 @@ impl World {
                     sending.answers = 0;
                     sending.orphan = true;
                     let plain = sending.tried.is_empty();
-                    if plain && sending.good && sending.publication.qos == QoS::ExactlyOnce {
+                    if plain && sending.good && sending.publication.qos() == QoS::ExactlyOnce {
                         sending.again = true;
                         again.push(*number);
                     }
@@ -418,9 +417,9 @@ impl World {
             in_order(spot, "stored", &shard.disk.got);
         }
         for (number, sending) in &self.sendings {
-            assert!(sending.answers == 0 || sending.publication.qos == QoS::AtMostOnce, "{number} has no answer");
+            assert!(sending.answers == 0 || sending.publication.qos() == QoS::AtMostOnce, "{number} has no answer");
             let source = publisher_of(&sending.publication);
-            let qos = sending.publication.qos;
+            let qos = sending.publication.qos();
             let crashed =
                 |node: usize| self.crashes.get(&node).is_some_and(|crashes| crashes.iter().any(|crash| crash > number));
             // An excuse of QoS 1.
@@ -452,21 +451,21 @@ impl World {
     }
 }
 
-fn sample(qos: QoS, number: u64, size: usize) -> Publication {
+fn sample(publisher: &str, qos: QoS, number: u64, size: usize) -> Publication {
     let mut guid = [0; 16];
     guid[..8].copy_from_slice(&number.to_le_bytes());
     let mut payload = number.to_le_bytes().to_vec();
     payload.resize(size, 0);
-    Publication {
-        publisher: Bytes::from_static(b"publisher-1"),
+    Publication::new(&PublicationParts {
+        publisher: publisher.as_bytes(),
         epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
         guid: Guid(guid),
-        topic: Bytes::from_static(b"a/b"),
+        topic: b"a/b",
         qos,
         retain: false,
-        properties: Bytes::new(),
-        payload: Bytes::from(payload),
-    }
+        properties: &[],
+        payload: &payload,
+    })
 }
 
 fn in_order(spot: &Spot, place: &str, got: &[Got]) {
@@ -491,11 +490,11 @@ fn classes(what: &What) -> (bool, bool) {
 }
 
 fn number_of(publication: &Publication) -> u64 {
-    u64::from_le_bytes(publication.payload[..8].try_into().unwrap())
+    u64::from_le_bytes(publication.payload()[..8].try_into().unwrap())
 }
 
 fn publisher_of(publication: &Publication) -> Spot {
-    let text = core::str::from_utf8(&publication.publisher).unwrap();
+    let text = core::str::from_utf8(publication.publisher()).unwrap();
     let (node, shard) = text.split_once('.').unwrap();
     (node.parse().unwrap(), shard.parse().unwrap())
 }

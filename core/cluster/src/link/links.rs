@@ -372,7 +372,7 @@ impl Links {
                 }
                 self.dirty.extend(self.links.values().filter(|link| !link.direct_ok).map(|link| link.node));
             }
-            Frame::Control { .. } | Frame::Run { .. } => self.arrive(peer, frame, out),
+            Frame::Control { .. } | Frame::Run { .. } => self.arrive(peer, frame, true, out),
             Frame::Relay(passed) => self.pass_on(peer, passed, out),
             Frame::Relayed(passed) => return self.passed_on(now, passed, out),
             Frame::Hello(_) | Frame::Proof { .. } | Frame::Welcome | Frame::Refused(_) | Frame::Use => return false,
@@ -395,7 +395,7 @@ impl Links {
         self.dirty.insert(peer);
     }
 
-    pub(super) fn arrive(&mut self, peer: NodeId, frame: &Frame<'_>, out: &mut Vec<Output>) {
+    pub(super) fn arrive(&mut self, peer: NodeId, frame: &Frame<'_>, direct: bool, out: &mut Vec<Output>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (stream, payload) = match frame {
             Frame::Control { payload, .. } => (Stream::Control, payload),
@@ -411,7 +411,7 @@ impl Links {
             | Frame::Relay(_)
             | Frame::Relayed(_) => return,
         };
-        match link.arrive(frame) {
+        match link.arrive(frame, direct) {
             Took::Frame => {
                 let payload = Bytes::copy_from_slice(payload);
                 out.push(Output::Frame { peer, stream, payload });

@@ -302,7 +302,7 @@ impl Link {
     }
 
     /// A frame of a stream came, whatever way.
-    pub(crate) fn arrive(&mut self, frame: &Frame<'_>) -> Took {
+    pub(crate) fn arrive(&mut self, frame: &Frame<'_>, direct: bool) -> Took {
         if !self.up {
             return Took::Shut;
         }
@@ -321,7 +321,8 @@ impl Link {
             | Frame::Relay(_)
             | Frame::Relayed(_) => Arrival::Old,
         };
-        self.ack_due = true;
+        // Of data nobody waits for it on a direct link; how many bytes have come is told there.
+        self.ack_due |= !direct || !matches!(frame, Frame::Run { bulk: false, .. });
         match arrival {
             Arrival::Next => Took::Frame,
             Arrival::Old => Took::Old,

@@ -178,7 +178,7 @@ impl Links {
             }
             Frame::Control { .. } | Frame::Run { .. } if to_this_end => {
                 link.heard(now, false);
-                self.arrive(peer, &frame, out);
+                self.arrive(peer, &frame, false, out);
             }
             Frame::Ack { .. } | Frame::Control { .. } | Frame::Run { .. } => self.counters.received_stale += 1,
             Frame::Hello(_)

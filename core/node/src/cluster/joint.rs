@@ -29,7 +29,7 @@ pub struct ClusterCounts {
     pub malformed: u64,
     /// Messages that a link did not take. Their parts say them again.
     pub unsent: u64,
-    /// Frames of lanes that a link did not take. Lanes find out.
+    /// Parcels of lanes that a link did not take. Lanes find out.
     pub lanes_unsent: u64,
     /// Large messages for which there was no place.
     pub bulk_unsent: u64,
@@ -332,7 +332,7 @@ impl Cluster {
             link::Output::Dial { dial, address } => cx.ask(ClusterOutput::Dial { dial, address }),
             link::Output::Ready(conn) => cx.ask(ClusterOutput::Ready(conn)),
             link::Output::Close(conn, _) => cx.ask(ClusterOutput::Close(conn)),
-            link::Output::Frame { peer, stream, payload } => self.on_frame(cx, peer, stream, &payload),
+            link::Output::Frame { peer, stream, payload } => self.on_frame(cx, peer, stream, payload),
             link::Output::Event(event) => {
                 cx.event(ClusterEvent::Link(event.clone()));
                 self.on_link_event(cx, event);

@@ -1,23 +1,21 @@
 //! What nodes say to each other: from the links to the part that it is for, and from the parts to the links.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-
 use bytes::Bytes;
-use newtmq_base::{Instant, NodeId, ShardId, planted};
+use newtmq_base::{Instant, NodeId, planted};
+use newtmq_cluster::lane::Parcel;
 use newtmq_cluster::link::Stream;
-use newtmq_cluster::{lane, meta, owned};
+use newtmq_cluster::{meta, owned};
 
 use super::joint::{Cluster, Cx};
 use super::streams::{self, Said};
 use crate::control::{ControlOutput, FromControl};
 
 impl Cluster {
-    pub(super) fn on_frame(&mut self, cx: &mut Cx<'_>, from: NodeId, stream: Stream, payload: &Bytes) {
+    pub(super) fn on_frame(&mut self, cx: &mut Cx<'_>, from: NodeId, stream: Stream, payload: Bytes) {
         match stream {
-            Stream::Control => self.on_said(cx, from, payload),
-            Stream::Data => self.on_lane(cx, from, payload),
-            Stream::Bulk => match self.bulk_in.entry(from).or_default().piece(payload) {
+            Stream::Control => self.on_said(cx, from, &payload),
+            Stream::Data => self.on_lanes(cx, from, payload),
+            Stream::Bulk => match self.bulk_in.entry(from).or_default().piece(&payload) {
                 Ok(Some(whole)) => self.on_said(cx, from, &whole),
                 Ok(None) => {}
                 Err(_) => self.counts.malformed += 1,
@@ -53,34 +51,27 @@ impl Cluster {
         self.members.contains_key(&node) || planted!(StrangersAreHeard)
     }
 
-    fn on_lane(&mut self, cx: &mut Cx<'_>, from: NodeId, payload: &Bytes) {
+    /// Frames of lanes, which are read by the shards that they are for.
+    fn on_lanes(&mut self, cx: &mut Cx<'_>, from: NodeId, parcel: Bytes) {
         if !self.is_heard(from) {
             self.counts.foreign += 1;
             return;
         }
-        let Ok(frame) = lane::Frame::decode(payload) else {
+        let Ok(shards) = Parcel::shards(&parcel) else {
             self.counts.malformed += 1;
             return;
         };
-        let shards: BTreeSet<ShardId> = match &frame {
-            lane::Frame::Bundle(bundle) => bundle.headers.iter().map(|header| header.shard).collect(),
-            lane::Frame::Probe(probe) => [probe.to].into(),
-            lane::Frame::Receipt(receipt) => [receipt.to].into(),
-        };
-        let frame = Arc::new(frame);
-        for to in shards.into_iter().filter(|to| to.0 < self.shards) {
-            let message = FromControl::Lane { from, frame: Arc::clone(&frame) };
+        for to in shards.filter(|to| to.0 < self.shards) {
+            let message = FromControl::Lanes { from, parcel: parcel.clone() };
             cx.out.push(ControlOutput::Shard { to, message });
         }
     }
 
     /// Frames of the own shards.
-    pub(crate) fn lanes(&mut self, now: Instant, frames: Vec<(NodeId, lane::Frame)>) {
-        for (node, frame) in frames {
-            let mut bytes = Vec::new();
-            frame.encode(&mut bytes);
-            let is_sent = self.is_heard(node)
-                && self.links.send(now, node, Stream::Data, Bytes::from(bytes), &mut self.link_out).is_ok();
+    pub(crate) fn lanes(&mut self, now: Instant, parcels: Vec<(NodeId, Bytes)>) {
+        for (node, parcel) in parcels {
+            let is_sent =
+                self.is_heard(node) && self.links.send(now, node, Stream::Data, parcel, &mut self.link_out).is_ok();
             self.counts.lanes_unsent += u64::from(!is_sent);
         }
     }

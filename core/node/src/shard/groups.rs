@@ -1,7 +1,5 @@
 //! Shared subscriptions over all shards of the node (section 4.8.2): whose turn it is, and the way to its member.
 
-use std::sync::Arc;
-
 use newtmq_base::{ConnId, Instant, ShardId, planted};
 use newtmq_cluster::lane::{Gone, Publication, Settled, Ticket, What};
 use newtmq_cluster::owned::Class;
@@ -248,7 +246,7 @@ impl Shard {
         ticket: Ticket,
         what: &What,
         why: Gone,
-        publication: Arc<Publication>,
+        publication: Publication,
         expires: Instant,
         out: &mut Outbox,
     ) {
@@ -265,7 +263,7 @@ impl Shard {
         let gate = waiting.gate;
         if let Some((conn, _)) = gate {
             // A repeated one does not go there again.
-            self.forget_target(conn, publication.guid, what);
+            self.forget_target(conn, publication.guid(), what);
         }
         let Some(waiting) = self.peers.as_mut().and_then(|peers| peers.tickets.get(ticket)) else { return };
         let tried = waiting.tried.iter_mut().find(|(of, _)| of == name);

@@ -36,7 +36,6 @@ pub(crate) struct Inward {
     /// Those that have something at the store.
     storing: BTreeSet<Key>,
     scratch: Vec<Delivery>,
-    receipts: Vec<(NodeId, lane::Receipt)>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +68,6 @@ impl Inward {
             turns: VecDeque::new(),
             storing: BTreeSet::new(),
             scratch: Vec::new(),
-            receipts: Vec::new(),
         }
     }
 
@@ -137,9 +135,13 @@ impl Inward {
         }
     }
 
-    pub(super) fn receipts(&mut self, frames: &mut Vec<(NodeId, Frame)>) {
-        self.lanes.receipts(&mut self.receipts);
-        frames.extend(self.receipts.drain(..).map(|(node, receipt)| (node, Frame::Receipt(receipt))));
+    /// Whether there is something to say to senders.
+    pub(super) fn has_answers(&self) -> bool {
+        self.lanes.has_receipts()
+    }
+
+    pub(super) fn receipts(&mut self, out: &mut Vec<(NodeId, lane::Receipt)>) {
+        self.lanes.receipts(out);
     }
 
     /// It was enqueued, or nobody was left that it is for. `kept` if it is safe only with this call's batch; then the batch
@@ -153,9 +155,9 @@ impl Inward {
             journal.record_later(&guid_record(own, *guid, &delivery.what));
         }
         if kept {
-            let qos2 = delivery.publication.as_deref().filter(|message| message.qos == QoS::ExactlyOnce);
+            let qos2 = delivery.publication.as_ref().filter(|message| message.qos() == QoS::ExactlyOnce);
             if let Some(message) = qos2.filter(|_| !planted!(ForwardGuidNotStored)) {
-                journal.record_later(&guid_record(own, message.guid, &delivery.what));
+                journal.record_later(&guid_record(own, message.guid(), &delivery.what));
             }
             let (node, shard) = (delivery.node.0, delivery.shard.0);
             journal.record_later(&Record::Mark { own: own.0, node, shard, inc: mark.inc.0, upto: mark.upto });
@@ -260,13 +262,13 @@ impl Shard {
 
     fn take_in_plain(&mut self, now: Instant, key: Key, delivery: Delivery, message: &Publication, out: &mut Outbox) {
         let mut memo = Memo::default();
-        if message.qos > QoS::AtMostOnce && self.cannot_store(&message.topic, &mut memo) {
+        if message.qos() > QoS::AtMostOnce && self.cannot_store(message.topic(), &mut memo) {
             return self.answer_or_refuse(&delivery, Err(Refusal::Full));
         }
         let publishing = self.of_publication(message, delivery.expires);
         let before = self.journal.records();
         // A part of it alone would be delivered again after a restart.
-        self.journal.whole = message.qos == QoS::ExactlyOnce;
+        self.journal.whole = message.qos() == QoS::ExactlyOnce;
         let delivered = self.deliver(now, publishing, &mut memo, Origin::Peer(key), None, out);
         self.journal.whole = false;
         if delivered.unfinished {
@@ -321,11 +323,11 @@ impl Shard {
     ) -> Result<bool, Refusal> {
         let text = core::str::from_utf8(name).ok().and_then(|text| TopicFilter::new(text).ok());
         let group = text.map(OwnedTopicFilter::from).and_then(|text| self.topics.find_group(&text));
-        let pick = group.and_then(|group| self.pick_for(group, &message.publisher)).ok_or(Refusal::NoMember)?;
+        let pick = group.and_then(|group| self.pick_for(group, message.publisher())).ok_or(Refusal::NoMember)?;
         let key = pick.member.subscriber.0;
         let slot = self.sessions.get(key).ok_or(Refusal::NoMember)?;
         let limits = self.config.zones[usize::from(slot.zone)].session;
-        let stored = slot.stored.is_some() && message.qos > QoS::AtMostOnce;
+        let stored = slot.stored.is_some() && message.qos() > QoS::AtMostOnce;
         let has_room = pick.fit == Fit::Ready || slot.session.queue_len() < limits.max_mqueue_len;
         if !has_room || (stored && self.journal.state() != StoreState::Open) {
             return Err(Refusal::Full);
@@ -356,11 +358,11 @@ impl Shard {
     fn of_publication<'a>(&mut self, message: &'a Publication, expires: Instant) -> Publishing<'a> {
         Publishing {
             id: self.journal.message_id(),
-            topic: &message.topic,
-            forwardable: &message.properties,
-            payload: &message.payload,
-            qos: message.qos,
-            retain: message.retain,
+            topic: message.topic(),
+            forwardable: message.properties(),
+            payload: message.payload(),
+            qos: message.qos(),
+            retain: message.retain(),
             expires,
             stretched: true,
             verbatim: None,

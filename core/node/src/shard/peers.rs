@@ -2,13 +2,12 @@
 //! is sent there, and who waits for the answers. What comes from there is in [`super::inward`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{
-    self, Epoch, Frame, GateId, Guid, PeerOut, Post, Publication, Refusal, Sent, Settled, Target as LaneTarget, Ticket,
-    What,
+    self, Epoch, GateId, Guid, PeerOut, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled,
+    Target as LaneTarget, Ticket, What,
 };
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::{PacketId, QoS};
@@ -21,12 +20,14 @@ use super::fan::Publishing;
 use super::inward::Inward;
 use super::tickets::Tickets;
 use crate::conn::Target;
-use crate::control::{PeerNews, ToControl};
+use crate::control::PeerNews;
 use crate::io::{Boot, Outbox, Output};
 use crate::place::{class_of, shard_of, slot_of};
 
 /// Most other nodes that a shard knows at a time: slots are 1 to 255.
 const PEERS_MAX: usize = 255;
+/// What a sending end has asked for: room for so much stays reserved.
+const OUTPUTS_KEPT: usize = 256;
 
 /// What a shard has of other nodes.
 #[derive(Debug)]
@@ -36,15 +37,21 @@ pub(crate) struct Peers {
     inc: Incarnation,
     shard: ShardId,
     /// By slot, from 1.
-    slots: Vec<Peer>,
+    pub(super) slots: Vec<Peer>,
     by_node: BTreeMap<NodeId, u8>,
     pub(super) tickets: Tickets,
     /// Slots whose sending ends have asked for something.
     news: Vec<u8>,
     /// Oldest first.
     held: VecDeque<Held>,
-    /// Of this call, in order.
-    frames: Vec<(NodeId, Frame)>,
+    pub(super) receipts: Vec<(NodeId, lane::Receipt)>,
+    press: Press,
+    /// A buffer of [`Shard::forward_far`].
+    targets: Vec<LaneTarget>,
+    /// A sending end has frames that have not left.
+    pub(super) has_frames: bool,
+    /// The driver was told that something is to be taken.
+    pub(super) is_told: bool,
     pub(super) inward: Inward,
     /// Number of the last guid.
     guid: u64,
@@ -52,8 +59,8 @@ pub(crate) struct Peers {
 
 /// Another node.
 #[derive(Debug)]
-struct Peer {
-    out: PeerOut,
+pub(super) struct Peer {
+    pub(super) out: PeerOut,
     /// What its sending end has asked for and has not got.
     outputs: Vec<lane::Output>,
     /// Publishers that wait for it.
@@ -106,7 +113,11 @@ impl Peers {
             tickets: Tickets::default(),
             news: Vec::new(),
             held: VecDeque::new(),
-            frames: Vec::new(),
+            receipts: Vec::new(),
+            press: Press::default(),
+            targets: Vec::new(),
+            has_frames: false,
+            is_told: false,
             inward: Inward::new(config, boot.shard, boot.incarnation),
             guid: 0,
         }
@@ -134,19 +145,30 @@ impl Peers {
         Some(slot)
     }
 
-    fn peer(&mut self, slot: u8) -> &mut Peer {
+    pub(super) fn peer(&mut self, slot: u8) -> &mut Peer {
         &mut self.slots[usize::from(slot) - 1]
     }
 
     /// Calls a sending end. What it asks for is done at the end of the shard's call.
-    fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
-        let Peer { out, outputs, .. } = self.peer(slot);
+    pub(super) fn call<R>(&mut self, slot: u8, call: impl FnOnce(&mut PeerOut, &mut Vec<lane::Output>) -> R) -> R {
+        let Peers { slots, has_frames, .. } = self;
+        let Peer { out, outputs, .. } = &mut slots[usize::from(slot) - 1];
         let asked = !outputs.is_empty();
         let result = call(out, outputs);
+        *has_frames |= out.has_frames();
         if !asked && !outputs.is_empty() {
             self.news.push(slot);
         }
         result
+    }
+
+    /// The room for what a sending end asks for is used again.
+    fn keep(&mut self, slot: u8, mut room: Vec<lane::Output>) {
+        let outputs = &mut self.peer(slot).outputs;
+        if outputs.is_empty() {
+            room.shrink_to(OUTPUTS_KEPT);
+            *outputs = room;
+        }
     }
 
     /// A name that no other message of the cluster has.
@@ -228,22 +250,6 @@ impl Shard {
         }
     }
 
-    /// A frame of another node's shards.
-    pub(crate) fn on_lane(&mut self, now: Instant, from: NodeId, frame: &Frame) {
-        let recovering = self.recovering;
-        let Some(peers) = &mut self.peers else { return };
-        match frame {
-            Frame::Receipt(receipt) => {
-                if let Some(slot) = peers.by_node.get(&from).copied() {
-                    peers.call(slot, |peer, outputs| peer.receipt(now, receipt, outputs));
-                }
-            }
-            // What had come before the start is not known yet. It is asked again.
-            Frame::Bundle(_) | Frame::Probe(_) if recovering => {}
-            Frame::Bundle(_) | Frame::Probe(_) => peers.inward.frame(now, from, frame),
-        }
-    }
-
     /// Sends a message to the other nodes that have plain subscriptions for it; `places` are theirs, in order.
     pub(crate) fn forward_far(
         &mut self,
@@ -253,8 +259,10 @@ impl Shard {
         departure: &mut Departure,
         out: &mut Outbox,
     ) {
+        let Some(peers) = &mut self.peers else { return };
+        let mut targets = core::mem::take(&mut peers.targets);
         for at_node in places.chunk_by(|one, other| slot_of(*one) == slot_of(*other)) {
-            let mut targets: Vec<LaneTarget> = Vec::new();
+            targets.clear();
             for place in at_node {
                 let (shard, durable) = (ShardId(shard_of(*place)), class_of(*place) == Class::Durable);
                 match targets.last_mut() {
@@ -269,6 +277,9 @@ impl Shard {
                 }
             }
             self.post(now, publishing, slot_of(at_node[0]), &targets, departure, out);
+        }
+        if let Some(peers) = &mut self.peers {
+            peers.targets = targets;
         }
     }
 
@@ -370,10 +381,11 @@ impl Shard {
         let gate = departure.publisher.zip(departure.gate);
         let guid = self.guid_for(publishing, departure);
         let client = self.sessions.get(publishing.publisher).map_or("", |slot| slot.session.client().as_str());
-        let publication = publication(publishing, client, guid);
         let Some(peers) = &mut self.peers else { return };
-        let ticket = peers.tickets.add(gate);
-        let post = Post { ticket, publication: Arc::new(publication), expires: publishing.expires, from_log: false };
+        let publication = publication(&mut peers.press, publishing, client, guid);
+        let answered = publishing.qos > QoS::AtMostOnce;
+        let ticket = if answered { peers.tickets.add(gate) } else { Tickets::NONE };
+        let post = Post { ticket, publication, expires: publishing.expires, from_log: false };
         departure.post = Some(post);
     }
 
@@ -453,33 +465,29 @@ impl Shard {
         }
     }
 
-    /// The end of a call: what the sending ends have asked for is done, and frames leave.
+    /// The end of a call: what the sending ends have asked for is done, and the driver is told if frames are to leave.
     pub(crate) fn finish_peers(&mut self, now: Instant, out: &mut Outbox) {
         while let Some(peers) = &mut self.peers
             && let Some(slot) = peers.news.pop()
         {
-            let outputs = core::mem::take(&mut peers.peer(slot).outputs);
-            for output in outputs {
+            let mut outputs = core::mem::take(&mut peers.peer(slot).outputs);
+            for output in outputs.drain(..) {
                 self.on_lane_output(now, slot, output, out);
+            }
+            if let Some(peers) = &mut self.peers {
+                peers.keep(slot, outputs);
             }
         }
         let Some(peers) = &mut self.peers else { return };
-        // One answers for all that is worked off at the next Tick.
-        if !peers.inward.has_work() {
-            peers.inward.receipts(&mut peers.frames);
-        }
-        if !peers.frames.is_empty() {
-            out.push(Output::Control(ToControl::Lanes(core::mem::take(&mut peers.frames))));
+        if !peers.is_told && peers.has_parcels() {
+            peers.is_told = true;
+            out.push(Output::Lanes);
         }
     }
 
     fn on_lane_output(&mut self, now: Instant, slot: u8, output: lane::Output, out: &mut Outbox) {
         let peers = self.peers.as_mut().expect("it has just said something");
         match output {
-            lane::Output::Frame(frame) => {
-                let node = peers.peer(slot).out.node();
-                peers.frames.push((node, frame));
-            }
             lane::Output::Acked { ticket } => self.settle(now, ticket, Settled::Stored, out),
             lane::Output::Refused { ticket, refusal } => self.settle(now, ticket, Settled::Refused(refusal), out),
             lane::Output::Overdue { ticket } => self.settle(now, ticket, Settled::Overdue, out),
@@ -524,14 +532,14 @@ impl Shard {
         ticket: Ticket,
         what: &What,
         place: PlaceId,
-        message: (Arc<Publication>, Instant),
+        message: (Publication, Instant),
     ) {
         let What::Group { name, .. } = what else { return };
         let Some(peers) = &mut self.peers else { return };
         let (publication, expires) = message;
         let what = What::Group { name: name.clone(), durable: class_of(place) == Class::Durable };
         let target = LaneTarget { shard: ShardId(shard_of(place)), what };
-        let (slot, packet) = (slot_of(place), publication.guid);
+        let (slot, packet) = (slot_of(place), publication.guid());
         let post = Post { ticket, publication, expires, from_log: false };
         let sent = peers.call(slot, |peer, outputs| peer.send(now, &post, core::slice::from_ref(&target), outputs));
         // This one's answer takes the place of the one that came.
@@ -553,14 +561,16 @@ impl Shard {
     }
 }
 
-/// A message as it goes over links. One block holds its parts.
-fn publication(publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
-    let parts = [client.as_bytes(), publishing.topic, publishing.forwardable, publishing.payload];
-    let mut block = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-    parts.iter().for_each(|part| block.extend_from_slice(part));
-    let mut block = Bytes::from(block);
-    let [publisher, topic, properties, payload] = parts.map(|part| block.split_to(part.len()));
-    let epoch = Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) };
-    let (qos, retain) = (publishing.qos, publishing.retain);
-    Publication { publisher, epoch, guid, topic, qos, retain, properties, payload }
+/// A message as it goes over links.
+fn publication(press: &mut Press, publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
+    press.publication(&PublicationParts {
+        publisher: client.as_bytes(),
+        epoch: Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) },
+        guid,
+        topic: publishing.topic,
+        qos: publishing.qos,
+        retain: publishing.retain,
+        properties: publishing.forwardable,
+        payload: publishing.payload,
+    })
 }

@@ -148,7 +148,7 @@ impl Shard {
                 out.push(Output::Control(ToControl::Returned(kind, count)));
             }
             FromControl::Peer { node, news } => self.on_peer(now, node, news),
-            FromControl::Lane { from, frame } => self.on_lane(now, from, &frame),
+            FromControl::Lanes { from, parcel } => self.on_lanes(now, from, &parcel),
             FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
         }

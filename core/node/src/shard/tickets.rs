@@ -27,6 +27,9 @@ pub(super) struct Waiting {
 }
 
 impl Tickets {
+    /// Of what is never answered.
+    pub(super) const NONE: Ticket = Ticket(u64::MAX);
+
     /// A ticket that is held until its message has departed.
     pub(super) fn add(&mut self, gate: Option<(ConnId, GateId)>) -> Ticket {
         self.open.push_back(Some(Waiting { gate, left: 1, tried: Vec::new() }));

@@ -8,8 +8,7 @@ impl World {
         self.next += 1;
         let qos = QoS::from_bits(self.rng.below(3) as u8).unwrap();
         let size = [8, 8, 100, 900][self.rng.below(4) as usize];
-        let publisher = Bytes::from(format!("{}.{}", from.0, from.1));
-        let publication = Arc::new(Publication { publisher, ..sample(qos, number, size) });
+        let publication = sample(&format!("{}.{}", from.0, from.1), qos, number, size);
         let mut sending = Sending {
             publication,
             targets: Vec::new(),
@@ -44,7 +43,7 @@ impl World {
 
     pub(super) fn gate(&mut self, from: Spot, number: u64) {
         let sending = self.sendings.get_mut(&number).unwrap();
-        if sending.publication.qos != QoS::AtMostOnce {
+        if sending.publication.qos() != QoS::AtMostOnce {
             let shard = self.shards.get_mut(&from).unwrap();
             let gate = shard.gates.begin(self.now, 1, Duration::from_secs(600)).expect("fan-out ends at once");
             assert_eq!(shard.gates.begin(self.now, 2, Duration::ZERO), Err(Busy), "fan-out is left");
@@ -92,12 +91,15 @@ impl World {
     }
 
     pub(super) fn outputs(&mut self, spot: Spot, peer: usize, outputs: Vec<Output>) {
+        let out = self.shards.get_mut(&spot).and_then(|shard| shard.outs.get_mut(&peer)).unwrap();
+        for parcel in out.take().collect::<Vec<_>>() {
+            assert!(self.linked.contains(&World::pair(spot.0, peer)));
+            for frame in Parcel::frames(&parcel).unwrap() {
+                self.transmit(spot.0, peer, &frame.unwrap());
+            }
+        }
         for output in outputs {
             match output {
-                Output::Frame(frame) => {
-                    assert!(self.linked.contains(&World::pair(spot.0, peer)));
-                    self.transmit(spot.0, peer, &frame);
-                }
                 Output::Acked { ticket: Ticket(id) } if id >= HINT => self.hint_ended(spot, id),
                 Output::Refused { ticket: Ticket(id), .. } if id >= HINT => {
                     let number = self.hint_number(spot, id);
@@ -109,7 +111,7 @@ impl World {
                 Output::Lost { ticket } => {
                     let sending = &self.sendings[&ticket.0];
                     let group = !sending.tried.is_empty();
-                    assert!(!group || sending.publication.qos == QoS::ExactlyOnce, "another member is to get it");
+                    assert!(!group || sending.publication.qos() == QoS::ExactlyOnce, "another member is to get it");
                     self.answer(spot, ticket, Settled::Lost);
                 }
                 Output::Overdue { ticket } => self.answer(spot, ticket, Settled::Overdue),
@@ -228,7 +230,7 @@ impl World {
             let sending = &self.sendings[&number];
             if outcome == Outcome::Success && sending.good && !sending.hinted {
                 self.check_acknowledged(number);
-                if sending.publication.qos == QoS::ExactlyOnce && self.chance(700) {
+                if sending.publication.qos() == QoS::ExactlyOnce && self.chance(700) {
                     self.release(spot, number);
                 }
             }
@@ -248,7 +250,7 @@ impl World {
     }
 
     fn release(&mut self, spot: Spot, number: u64) {
-        let guid = self.sendings[&number].publication.guid;
+        let guid = self.sendings[&number].publication.guid();
         for (node, target) in self.sendings[&number].targets.clone() {
             let mut out = Vec::new();
             let peer = self.shards.get_mut(&spot).unwrap().outs.get_mut(&node).unwrap();
@@ -265,7 +267,7 @@ impl World {
             let group = matches!(delivery.what, What::Group { .. });
             let release = matches!(delivery.what, What::Release(_));
             // What is refused to plain subscriptions is refused whenever it comes.
-            let number = delivery.publication.as_ref().map_or(0, |publication| number_of(publication));
+            let number = delivery.publication.as_ref().map_or(0, number_of);
             let refused = !release && if group { self.chance(refuse * 3) } else { number % 29 == 0 };
             let refusal = if self.chance(500) { Refusal::Full } else { Refusal::NoMember };
             let shard = self.shards.get_mut(&spot).unwrap();
@@ -279,7 +281,7 @@ impl World {
             let got = delivery.publication.as_ref().map(|publication| Got {
                 source: (delivery.node.0 as usize, delivery.shard.0),
                 number: number_of(publication),
-                qos: publication.qos,
+                qos: publication.qos(),
                 group,
             });
             shard.got.extend(got.filter(|_| classes.0));
@@ -298,8 +300,8 @@ impl World {
             if let What::Release(guid) = delivery.what {
                 shard.disk.guids.push((guid, delivery.what.clone(), false));
             }
-            if let Some(message) = delivery.publication.as_ref().filter(|message| message.qos == QoS::ExactlyOnce) {
-                shard.disk.guids.push((message.guid, delivery.what.clone(), true));
+            if let Some(message) = delivery.publication.as_ref().filter(|message| message.qos() == QoS::ExactlyOnce) {
+                shard.disk.guids.push((message.guid(), delivery.what.clone(), true));
             }
             shard.disk.got.extend(got);
             shard.ins.stored(delivery.node, delivery.shard, delivery.inc, delivery.seq);

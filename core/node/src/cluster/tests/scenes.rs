@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_cluster::link::{self, Cookie};
 use newtmq_cluster::owned::{Class, Phase};
@@ -357,24 +356,24 @@ pub(super) fn a_foreign_cookie_has_no_effect() {
 }
 
 fn frame(to_inc: u64, seq: u64) -> lane::Frame {
-    let message = lane::Publication {
-        publisher: Bytes::from_static(b"c"),
+    let message = lane::Publication::new(&lane::PublicationParts {
+        publisher: b"c",
         epoch: lane::Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
         guid: lane::Guid([1; 16]),
-        topic: Bytes::from_static(b"b"),
+        topic: b"b",
         qos: newtmq_mqtt::QoS::AtLeastOnce,
         retain: false,
-        properties: Bytes::new(),
-        payload: Bytes::from_static(b"x"),
-    };
+        properties: &[],
+        payload: b"x",
+    });
     let what = lane::What::Plain { transient: true, durable: false };
     let header = |shard| lane::Header { shard: ShardId(shard), seq, what: what.clone() };
     lane::Frame::Bundle(lane::Bundle {
         from: ShardId(0),
         from_inc: Incarnation(1),
         to_inc: Incarnation(to_inc),
-        headers: vec![header(0), header(1), header(77)],
-        publication: Some(std::sync::Arc::new(message)),
+        headers: vec![header(0), header(1), header(77)].into(),
+        publication: Some(message),
         remaining: None,
     })
 }

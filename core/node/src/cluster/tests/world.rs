@@ -308,7 +308,13 @@ impl World {
     }
 
     pub(super) fn lanes(&mut self, at: usize, frames: Vec<(NodeId, lane::Frame)>) {
-        self.handle(at, ControlInput::Shard { from: ShardId(0), message: ToControl::Lanes(frames) });
+        let parcel = |(node, frame): (NodeId, lane::Frame)| {
+            let mut parcel = lane::Parcel::default();
+            parcel.push(&frame);
+            (node, parcel.take())
+        };
+        let parcels = frames.into_iter().map(parcel).collect();
+        self.handle(at, ControlInput::Shard { from: ShardId(0), message: ToControl::Lanes(parcels) });
     }
 
     /// Any datagram, as if it came from there.
@@ -472,8 +478,9 @@ impl World {
                 of.news.entry(node).or_default().push(news);
                 None
             }
-            FromControl::Lane { from, frame } => {
-                of.frames.push((from, (*frame).clone()));
+            FromControl::Lanes { from, parcel } => {
+                let frames = lane::Parcel::frames(&parcel).unwrap();
+                of.frames.extend(frames.map(|frame| (from, frame.unwrap())));
                 None
             }
             FromControl::Acknowledge { until } => {

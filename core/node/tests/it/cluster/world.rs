@@ -2,11 +2,10 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, Rng, SEED_BYTES, ShardId, WallTime};
-use newtmq_cluster::lane::Frame;
+use newtmq_cluster::lane::Parcel;
 use newtmq_cluster::owned::{Class, RouteChange};
 use newtmq_node::{
     Boot, Durability, FromControl, Outbox, Output, PeerNews, PlaceMessage, Replay, Shard, ShardConfig, ShardInput,
@@ -29,7 +28,7 @@ pub(super) enum Event {
     /// A node's store has so many batches, up to these of each shard.
     Stored(usize, u64, usize, Vec<u64>),
     /// Over a link: from, to, the run of the link, and the life of the sender.
-    Frame(usize, usize, u64, Bytes),
+    Parcel(usize, usize, u64, Bytes),
 }
 
 /// What a shard hears.
@@ -277,7 +276,7 @@ impl World {
 
     /// What is on the link now is lost, unnoticed.
     pub(super) fn lose_frames(&mut self) {
-        self.queue.retain(|_, event| !matches!(event, Event::Frame(..)));
+        self.queue.retain(|_, event| !matches!(event, Event::Parcel(..)));
     }
 
     /// A node counts as down at another one.
@@ -350,9 +349,11 @@ impl World {
                     let say = Say::Place(ShardId(shard as u16), message);
                     self.push(time, Event::Shard(node, inc, usize::from(to.0), say));
                 }
-                Output::Control(ToControl::Lanes(frames)) => {
-                    for (to, frame) in frames {
-                        self.send(node, at(to), &frame);
+                Output::Lanes => {
+                    if let Some(ToControl::Lanes(parcels)) = self.nodes[node].shards[shard].take_lanes() {
+                        for (to, parcel) in parcels {
+                            self.send(node, at(to), parcel);
+                        }
                     }
                 }
                 Output::Control(message) => {
@@ -391,14 +392,12 @@ impl World {
         self.push(time, Event::Stored(node, inc, batches, lasts));
     }
 
-    fn send(&mut self, from: usize, to: usize, frame: &Frame) {
+    fn send(&mut self, from: usize, to: usize, parcel: Bytes) {
         let delay = Duration::from_micros(self.rng.below(self.delay_us.max(1)));
         let Some(link) = self.links.get_mut(&(from, to)).filter(|link| link.up) else { return };
         link.last = link.last.max(self.now + delay);
         let (time, run) = (link.last, link.run);
-        let mut bytes = Vec::new();
-        frame.encode(&mut bytes);
-        self.push(time, Event::Frame(from, to, run, bytes.into()));
+        self.push(time, Event::Parcel(from, to, run, parcel));
     }
 
     /// When a shard gets the Tick that it wants.
@@ -488,14 +487,16 @@ impl World {
                     self.control(node, shard, message);
                 }
             }
-            Event::Frame(from, to, run, bytes) => {
+            Event::Parcel(from, to, run, parcel) => {
                 if self.links.get(&(from, to)).is_none_or(|link| link.run != run) || !self.nodes[to].alive {
                     return;
                 }
-                let frame = Arc::new(Frame::decode(&bytes).unwrap());
-                for shard in 0..self.nodes[to].shards.len() {
-                    let lane = FromControl::Lane { from: id(from), frame: Arc::clone(&frame) };
-                    self.input(to, shard, ShardInput::Control(lane));
+                let shards = self.nodes[to].shards.len();
+                for shard in
+                    Parcel::shards(&parcel).unwrap().map(|shard| usize::from(shard.0)).filter(|at| *at < shards)
+                {
+                    let lanes = FromControl::Lanes { from: id(from), parcel: parcel.clone() };
+                    self.input(to, shard, ShardInput::Control(lanes));
                 }
             }
         }

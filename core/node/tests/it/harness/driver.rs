@@ -136,6 +136,7 @@ impl Net {
                     let from = ShardId(shard as u16);
                     self.say(shard, CONTROL, Happening::ToControl(from, message));
                 }
+                Output::Lanes => panic!("there are no other nodes"),
                 Output::Ready(conn) => {
                     let link = self.link_of(shard, conn);
                     assert!(!self.links[link].ready, "Ready twice without Drained in between");

@@ -29,7 +29,7 @@ impl Told {
             | FromControl::Report
             | FromControl::Publish(_)
             | FromControl::Recovered
-            | FromControl::Lane { .. }
+            | FromControl::Lanes { .. }
             | FromControl::Drain(_) => {}
         }
     }
