@@ -257,6 +257,12 @@ impl Meta {
         self.cluster
     }
 
+    /// Whether those can decide, as far as this node knows: while voters change both who voted and who will vote have to.
+    #[must_use]
+    pub fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        self.group.as_ref().is_some_and(|group| group.is_quorum(has))
+    }
+
     /// Whether the node is a member, as far as it knows.
     #[must_use]
     pub fn is_member(&self) -> bool {

@@ -211,6 +211,10 @@ impl State {
     #[cold]
     fn unanswered_connect(&mut self, conn: u32, what: &str, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
+        // A node that leaves lets nobody in.
+        if self.ways.exist() && self.ways.was_leaving(c.node, c.connect_at) {
+            return;
+        }
         // A node without a leader serves its clients all the same.
         let alone = self.ways.is_leaderless(c.node, Duration::ZERO, cx.now);
         let check = if alone { Check::Degraded } else { Check::ConnectAnswered };

@@ -79,6 +79,11 @@ pub(crate) struct ClusterWatch {
     away: BTreeSet<u16>,
     /// Nodes that are not where their seeds say.
     moved: BTreeSet<u16>,
+    /// Who each node is, and whether all that run have been one cluster.
+    ids: BTreeMap<u16, NodeId>,
+    was_one: bool,
+    /// A seed has lost its disk before that: whom it had promised to found no other cluster it does not know any more.
+    broke_its_word: bool,
     /// When the last node that was told to stop in order had done so.
     stopped: Instant,
     /// When a node was told to join, as long as it has not answered.
@@ -109,6 +114,8 @@ impl ClusterWatch {
         obligations.count(Check::Incarnations, 1);
         self.down.retain(|(of, _), _| *of != node);
         self.leads.remove(&node);
+        let is_another = self.ids.insert(node, id).is_some_and(|before| before != id);
+        self.broke_its_word |= is_another && !self.was_one;
         let last = self.starts.insert(id, incarnation);
         let last = last.filter(|last| *last >= incarnation)?;
         Some((
@@ -242,7 +249,7 @@ impl ClusterWatch {
         }
         let down = self.down.get(&(member.ix, removed)).copied();
         let autoclean = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
-        let set = if by == RemovedBy::Autoclean { autoclean } else { DETECT };
+        let set = if by == RemovedBy::Autoclean { autoclean } else { scenario.cluster.paced(DETECT) };
         if members.contains_key(&removed) {
             let since = [down, self.leads.get(&member.ix).copied()].into_iter().flatten().max();
             // Clocks may be 1 % wrong.
@@ -265,6 +272,9 @@ impl ClusterWatch {
     /// Looks at all nodes that run.
     pub(crate) fn look(&mut self, now: Instant, members: &[Member<'_>], obligations: &mut Obligations) -> Vec<Found> {
         self.due = now + EVERY;
+        self.was_one |= members.first().is_some_and(|first| {
+            first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
+        });
         let mut found = Vec::new();
         for member in members {
             self.look_at_group(member, obligations, &mut found);
@@ -452,7 +462,11 @@ impl ClusterWatch {
     /// What stands against that all nodes of the core know each other, and where.
     fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
         let lost = |member: &&Member<'_>| {
-            !self.away.contains(&member.ix) && !core.has(member.id) && !Core::with(all, member.belongs()).is_stuck()
+            let is_excused = self.broke_its_word && member.belongs().is_some();
+            !is_excused
+                && !self.away.contains(&member.ix)
+                && !core.has(member.id)
+                && !Core::with(all, member.belongs()).is_stuck()
         };
         // Who has left has a cluster of its own, and who comes to its address may join that.
         if scenario.cluster.discovery != Discovery::None
@@ -564,8 +578,7 @@ impl<'a> Core<'a> {
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
     pub(crate) fn has_quorum(&self) -> bool {
-        let Some(state) = newest(&self.nodes) else { return false };
-        let votes = state.voters().iter().filter(|node| self.has(**node)).count();
-        2 * votes > state.voters().len()
+        let metas = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta()));
+        metas.max_by_key(|meta| meta.view().state.index()).is_some_and(|meta| meta.is_quorum(|node| self.has(node)))
     }
 }

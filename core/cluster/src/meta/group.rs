@@ -211,6 +211,13 @@ impl Group {
         self.raw.store().is_joint() && !planted!(LeavesTooEarly)
     }
 
+    /// Whether those are more than half of who decides.
+    pub(super) fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        let conf = self.raw.store().conf();
+        let most = |voters: &[u64]| voters.iter().filter(|node| has(NodeId(**node))).count() * 2 > voters.len();
+        most(&conf.voters) && (conf.voters_outgoing.is_empty() || most(&conf.voters_outgoing))
+    }
+
     /// What has become durable, up to this number.
     pub(super) fn persisted(&mut self, number: u64, numbers: &mut u64, rng: &mut Rng, effects: &mut Effects) {
         while self.waiting.front().is_some_and(|first| first.number <= number) {
