@@ -442,7 +442,9 @@ impl ClusterWatch {
     }
 
     fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {
-        core.has_quorum() && self.can_meet(running, scenario)
+        // Others may have promised it something as well, and wait for somebody who is nobody any more.
+        let waits = self.broke_its_word && !self.was_one;
+        core.has_quorum() && self.can_meet(running, scenario) && !waits
     }
 
     /// Whether all nodes know each other and one leader, without others between them.
