@@ -86,8 +86,8 @@ pub(crate) struct ClusterWatch {
     broke_its_word: bool,
     /// When the last node that was told to stop in order had done so.
     stopped: Instant,
-    /// When a node was told to join, as long as it has not answered.
-    joining: BTreeMap<u16, Instant>,
+    /// Nodes that were told to join and have not answered, and when.
+    joining: Vec<(u16, Instant)>,
     /// When the last of them has answered.
     answered: Instant,
     /// Since when the nodes' routes have been wrong at each look.
@@ -147,12 +147,14 @@ impl ClusterWatch {
 
     /// A node was told to join: until it answers it may be between two clusters, and lets nobody into its own.
     pub(crate) fn joins(&mut self, node: u16, now: Instant) {
-        self.joining.insert(node, now);
+        self.joining.push((node, now));
     }
 
     /// It has answered.
     pub(crate) fn has_answered(&mut self, node: u16, now: Instant) {
-        if self.joining.remove(&node).is_some() {
+        // Of several the last one is refused at once.
+        if let Some(at) = self.joining.iter().rposition(|(of, _)| *of == node) {
+            self.joining.remove(at);
             self.answered = now;
         }
     }
@@ -356,7 +358,7 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let joined = self.joining.values().map(|at| *at + JOINED).fold(self.answered, Instant::max);
+        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
         let after = now.saturating_since(calm.max(joined));
         let mut found = Vec::new();
         let core = Core::of(members);
