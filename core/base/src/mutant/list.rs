@@ -470,8 +470,6 @@ mutants! {
         "A leader is heard before its term and its vote are durable.";
     WitnessLeads, "witness-leads", None, ["part", "W"],
         "A witness leads like anybody else.";
-    LeadsBeforeItKnows, "leads-before-it-knows", None, ["part", "Q7", "L2"],
-        "A new leader that has not applied all that was decided before it tells members that they have left.";
     WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
         "A witness never leads, although it alone may have what was agreed on.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],

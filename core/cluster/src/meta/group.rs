@@ -216,7 +216,7 @@ impl Group {
         let raft = &self.raw.raft;
         let committed = raft.raft_log.committed;
         let is_own = raft.raft_log.term(committed).is_ok_and(|term| term == raft.term);
-        is_own && self.state.index >= committed || planted!(LeadsBeforeItKnows)
+        is_own && self.state.index >= committed
     }
 
     /// Whether those are more than half of who decides.
