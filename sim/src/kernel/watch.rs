@@ -128,7 +128,13 @@ pub(super) fn views(nodes: &[Node], ix: u16) -> Vec<ShardView<'_>> {
 /// The tables of all nodes, cluster by cluster. `views` gives the shards of a node.
 pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Vec<ShardView<'a>>) -> Vec<Found> {
     let mut clusters: BTreeMap<_, Vec<&Member<'_>>> = BTreeMap::new();
-    for member in members {
+    // Who is let go of, as its log says, and may be needed for that as yet, waits for a quorum to hear more.
+    let is_between = |member: &Member<'_>| {
+        let meta = member.control.cluster().map(|cluster| cluster.meta());
+        let meta = meta.filter(|meta| meta.cluster().is_some() && !meta.is_member());
+        meta.is_some_and(|meta| !meta.is_quorum(|node| members.iter().any(|other| other.id == node)))
+    };
+    for member in members.iter().filter(|member| !is_between(member)) {
         // Who is in none is alone.
         let alone = u64::from(member.ix) + 1;
         let key = member.belongs().map_or((alone, None), |cluster| (0, Some(cluster)));

@@ -86,8 +86,8 @@ pub(crate) struct ClusterWatch {
     broke_its_word: bool,
     /// When the last node that was told to stop in order had done so.
     stopped: Instant,
-    /// When a node was told to join, as long as it has not answered.
-    joining: BTreeMap<u16, Instant>,
+    /// Nodes that were told to join and have not answered, and when.
+    joining: Vec<(u16, Instant)>,
     /// When the last of them has answered.
     answered: Instant,
     /// Since when the nodes' routes have been wrong at each look.
@@ -147,12 +147,14 @@ impl ClusterWatch {
 
     /// A node was told to join: until it answers it may be between two clusters, and lets nobody into its own.
     pub(crate) fn joins(&mut self, node: u16, now: Instant) {
-        self.joining.insert(node, now);
+        self.joining.push((node, now));
     }
 
     /// It has answered.
     pub(crate) fn has_answered(&mut self, node: u16, now: Instant) {
-        if self.joining.remove(&node).is_some() {
+        // Of several the last one is refused at once.
+        if let Some(at) = self.joining.iter().rposition(|(of, _)| *of == node) {
+            self.joining.remove(at);
             self.answered = now;
         }
     }
@@ -356,7 +358,7 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let joined = self.joining.values().map(|at| *at + JOINED).fold(self.answered, Instant::max);
+        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
         let after = now.saturating_since(calm.max(joined));
         let mut found = Vec::new();
         let core = Core::of(members);
@@ -379,12 +381,13 @@ impl ClusterWatch {
             }
         }
         if after >= bound(ROUTED) && self.judged < 3 {
-            let wrong = if self.can_heal(&core, members, scenario) { routes() } else { None };
+            let can_heal = self.can_heal(&core, members, scenario);
+            let wrong = if can_heal { routes() } else { None };
             // A session may have ended just now.
             let since = *self.wrong_routes.get_or_insert(now);
             if wrong.is_none() || now >= since + CONVERGED {
                 self.judged = 3;
-                obligations.count(Check::RoutesHealed, u64::from(self.can_heal(&core, members, scenario)));
+                obligations.count(Check::RoutesHealed, u64::from(can_heal));
                 found.extend(wrong.map(|what| (Check::RoutesHealed, core.nodes[0].ix, what)));
             }
         }
@@ -511,12 +514,6 @@ fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
 }
 
-/// What is agreed on as the one of these nodes knows it that knows the most.
-fn newest<'a>(nodes: &[&'a Member<'a>]) -> Option<&'a MetaState> {
-    let states = nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
-    states.max_by_key(|state| state.index())
-}
-
 /// The largest cluster, and those of its nodes that run.
 pub(crate) struct Core<'a> {
     pub(crate) cluster: Option<ClusterId>,
@@ -532,18 +529,29 @@ impl<'a> Core<'a> {
             }
         }
         let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
-        let (cluster, mut nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
-        // Who was removed and cannot hear of it is none of them, whatever it believes.
-        if let Some(state) = newest(&nodes) {
-            nodes.retain(|member| state.members().contains_key(&member.id));
-        }
-        Core { cluster, nodes }
+        let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
+        let mut core = Core { cluster, nodes };
+        core.drop_removed();
+        core
     }
 
     /// Those of one cluster.
     fn with(members: &'a [Member<'a>], cluster: Option<ClusterId>) -> Core<'a> {
         let nodes = members.iter().filter(|member| cluster.is_some() && member.belongs() == cluster).collect();
         Core { cluster, nodes }
+    }
+
+    /// Who was removed and cannot hear of it is none of them, whatever it believes.
+    fn drop_removed(&mut self) {
+        let Some(state) = self.newest() else { return };
+        let known: BTreeSet<NodeId> = state.members().keys().copied().collect();
+        self.nodes.retain(|member| known.contains(&member.id));
+    }
+
+    /// What whoever knows the most knows.
+    fn newest(&self) -> Option<&'a MetaState> {
+        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
+        states.max_by_key(|state| state.index())
     }
 
     /// Too many of those who decide are lost: it can never let go of the others.
@@ -553,9 +561,11 @@ impl<'a> Core<'a> {
 
     /// Without a quorum somebody who has left may never hear that it has: without those.
     pub(crate) fn without_left(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
-        let core = Core { cluster, nodes: nodes.to_vec() };
-        let Some(state) = newest(nodes).filter(|_| !core.has_quorum()) else { return core.nodes };
-        core.nodes.into_iter().filter(|member| state.members().contains_key(&member.id)).collect()
+        let mut core = Core { cluster, nodes: nodes.to_vec() };
+        if core.is_stuck() {
+            core.drop_removed();
+        }
+        core.nodes
     }
 
     /// The members that these nodes know of.

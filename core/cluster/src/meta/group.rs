@@ -211,6 +211,14 @@ impl Group {
         self.raw.store().is_joint() && !planted!(LeavesTooEarly)
     }
 
+    /// Whether this leader has applied all that was decided before it led: until then it may not know who is a member.
+    pub(super) fn knows_all(&self) -> bool {
+        let raft = &self.raw.raft;
+        let committed = raft.raft_log.committed;
+        let is_own = raft.raft_log.term(committed).is_ok_and(|term| term == raft.term);
+        is_own && self.state.index >= committed
+    }
+
     /// Whether those are more than half of who decides.
     pub(super) fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
         let conf = self.raw.store().conf();

@@ -152,7 +152,7 @@ impl Meta {
         let inc = member.inc;
         // Its cluster is about to be given up: who comes into it would be left behind.
         let goes = matches!(self.wish, Some(Wish::Join { .. })) && !planted!(JoinedWhileJoining);
-        let answer = if goes {
+        let answer = if goes || group.is_leader() && !group.knows_all() {
             JoinAnswer::Wait
         } else if !group.is_leader() {
             match group.leader() {

@@ -180,7 +180,7 @@ impl Meta {
 
     /// A member wants to go.
     pub(super) fn leave_asked(&mut self, now: Instant, from: NodeId, out: &mut Vec<Output>) {
-        let Some(group) = self.group.as_mut().filter(|group| group.is_leader()) else { return };
+        let Some(group) = self.group.as_mut().filter(|group| group.is_leader() && group.knows_all()) else { return };
         if !group.state.members.contains_key(&from) && from != self.me.node {
             // Otherwise it would be taken for one that comes back.
             let removed = group.state.removed.get(&from);

@@ -92,6 +92,22 @@ impl Shard {
         if is_full { Next::Hold } else { Next::Go }
     }
 
+    /// Whether a PUBREL waits behind its publish, which was repeated and put aside: without its identifier that would be new.
+    pub(super) fn stays_behind(&mut self, conn: ConnId, rel: Frame<'_>) -> bool {
+        let c = self.live(conn);
+        let (version, Some(asides)) = (c.version, c.rare.as_ref().and_then(|rare| rare.asides.as_ref())) else {
+            return false;
+        };
+        let Ok(ack) = rel.ack(version) else { return false };
+        let is_its = |(_, packet): &(Instant, Aside)| {
+            let (mut decoder, mut bytes) = (Decoder::new(), &packet[..]);
+            let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return false };
+            frame.packet_type() == PacketType::Publish
+                && frame.publish(version).is_ok_and(|publish| publish.packet_id == Some(ack.packet_id))
+        };
+        asides.packets.iter().any(is_its) && !planted!(RelOvertakesAside)
+    }
+
     /// Those that have waited for long enough are told.
     pub(super) fn expire_aside(&mut self, now: Instant, out: &mut Outbox) {
         while let Some((due, conn)) = self.reluctance.waiting.first().copied().filter(|(due, _)| *due <= now) {

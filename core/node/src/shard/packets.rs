@@ -119,7 +119,7 @@ impl Shard {
         let answers = [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrel, PacketType::Pubcomp];
         if self.live(conn).rare.as_ref().is_some_and(|rare| rare.asides.is_some())
             && kind != PacketType::Pingreq
-            && !answers.contains(&kind)
+            && (!answers.contains(&kind) || kind == PacketType::Pubrel && self.stays_behind(conn, frame))
         {
             return self.put_aside(now, conn, frame);
         }

@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use newtmq_base::Instant;
 use newtmq_cluster::lane::Qos0;
-use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce};
-use newtmq_mqtt::ReasonCode;
+use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use newtmq_mqtt::{PacketType, ReasonCode};
 use newtmq_node::{FromControl, ShardConfig};
 
 use super::world::World;
@@ -164,6 +164,48 @@ pub(super) fn each_publish_that_waits_has_its_time_from_when_it_came() {
     assert_eq!(world.acked(w), ids.into_iter().map(|id| (id, ReasonCode::Success)).collect::<Vec<_>>());
     assert_eq!(world.received(r).len(), 20);
     assert!(!world.is_held(w));
+    world.assert_idle();
+}
+
+// [MQTT-4.3.3-10]: its PUBREL would free the identifier, and what was repeated would be new.
+#[test]
+pub(super) fn a_repeated_publish_that_waits_stays_in_front_of_its_release() {
+    let mut world = World::new(1, 2, 1, |_| {});
+    let r = world.join(0, Connect::v5("r"));
+    world.subscribe(r, "t", ExactlyOnce);
+    let w = world.join(0, Connect { auto_ack: false, ..Connect::v5("w") });
+    let id = world.publish(w, Publish::new("t", "x").qos2());
+    world.settle();
+    assert_eq!(world.received_now(r), ["t x"]);
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::START });
+    world.settle();
+    world.publish(w, Publish::new("t", "x").qos2().id(id).dup());
+    world.ack(w, PacketType::Pubrel, id);
+    world.advance(Duration::from_secs(1));
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::NEVER });
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.received_now(r), Vec::<String>::new());
+    world.assert_idle();
+}
+
+// The client goes on to use the Topic Alias.
+#[test]
+pub(super) fn a_publish_that_is_refused_sets_its_topic_alias() {
+    let mut world = World::new(1, 2, 1, |_| {});
+    let r = world.join(0, Connect::v5("r"));
+    world.subscribe(r, "t", AtLeastOnce);
+    let w = world.join(0, Connect::v5("w"));
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::START });
+    world.settle();
+    let id = world.publish(w, Publish::new("t", "a").qos1().alias(1));
+    world.advance(Duration::from_secs(11));
+    assert_eq!(world.acked(w), [(id, ReasonCode::QuotaExceeded)]);
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::NEVER });
+    world.settle();
+    let id = world.publish(w, Publish::new("", "b").qos1().alias(1));
+    world.settle();
+    assert_eq!(world.acked(w), [(id, ReasonCode::Success)]);
+    assert_eq!(world.received_now(r), ["t b"]);
     world.assert_idle();
 }
 
