@@ -143,6 +143,12 @@ impl State {
         self.limits.lanes_narrow || no_lease || no_table || self.ways.was_closed(node, sent, now)
     }
 
+    /// The same for one that is for stored sessions, too: a target's disk may be full.
+    pub(super) fn may_be_refused(&self, node: u16, sent: Instant, now: Instant) -> bool {
+        let troubled = || self.nodes.iter().any(|of| of.lives.was_troubled(sent));
+        self.ways.exist() && (troubled() || self.may_refuse(node, sent, now))
+    }
+
     /// A publish was refused: a target was out of reach, or a limit was hit.
     pub(super) fn judge_refused(&mut self, conn: u32, publish: &OutPublish, code: ReasonCode, cx: &mut Cx<'_>) {
         if !self.ways.exist() || code != ReasonCode::QuotaExceeded {
@@ -151,9 +157,7 @@ impl State {
         cx.owe(Check::Refused);
         let c = self.conn(conn);
         let of = &self.nodes[usize::from(c.node)];
-        // A target stores it, or says that it cannot.
-        let troubled = self.nodes.iter().any(|of| of.lives.was_troubled(publish.at));
-        if c.wild || of.pressed || troubled || self.may_refuse(c.node, publish.at, cx.now) {
+        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) {
             return;
         }
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());

@@ -282,6 +282,8 @@ impl State {
         let await_rel = self.limits.await_rel;
         let lives = &self.nodes[usize::from(node)].lives;
         let stopped = self.message_ref(facts.uid).is_some_and(|known| lives.stopped_since(known.resent));
+        // A refusal that the client did not hear makes the next one another message, and some may have got this one.
+        let refused = self.message_ref(facts.uid).is_some_and(|known| self.may_be_refused(node, known.resent, cx.now));
         let Some(uid) = facts.uid else {
             self.count_matches(topic, facts.size, conn.0, &mut Vec::new(), cx);
             return;
@@ -292,10 +294,10 @@ impl State {
                 && known.epoch == epoch
                 && known.id == id
                 && await_rel.is_none_or(|limit| known.sent + limit / 2 > cx.now);
-            if !same {
+            let unknown = known.accepted.is_none();
+            if !same || unknown && refused {
                 known.logical += 1;
             }
-            let unknown = known.accepted.is_none();
             known.forgotten += u32::from(stopped);
             known.resent = cx.now;
             known.last = sequence;

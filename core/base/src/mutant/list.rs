@@ -265,6 +265,8 @@ mutants! {
         "The broker uses one Topic Alias more than the client's maximum.";
     AliasOfRefusedForgotten, "alias-of-refused-forgotten", None, ["part", "L13"],
         "A publish that is refused after it has waited for another node gives its Topic Alias no topic.";
+    FarewellForgotten, "farewell-forgotten", None, ["part", "S7", "S10"],
+        "A DISCONNECT that waits behind a publish is forgotten when its connection is gone.";
     RelOvertakesAside, "rel-overtakes-aside", None, ["part", "S3", "S4"],
         "A PUBREL frees the identifier of a repeated publish that waits for another node, which is then taken for a new one.";
 

@@ -61,6 +61,7 @@ impl Shard {
         if self.conn(conn).is_none() {
             return;
         }
+        self.end_aside(now, conn, out);
         let reason = match cause {
             CloseCause::Peer | CloseCause::Asked => ReasonCode::Success,
             CloseCause::Error => ReasonCode::UnspecifiedError,

@@ -92,6 +92,28 @@ impl Shard {
         if is_full { Next::Hold } else { Next::Go }
     }
 
+    /// A connection ends while something of it is put aside. What would have to be acknowledged is forgotten, for nobody is there
+    /// to hear it; what needs no answer counts as it came, a DISCONNECT above all.
+    pub(super) fn end_aside(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let c = self.live(conn);
+        if !is_open(c) || planted!(FarewellForgotten) {
+            return;
+        }
+        let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.take()) else { return };
+        let version = c.version;
+        for (_, packet) in asides.packets {
+            let (mut decoder, mut bytes) = (Decoder::new(), &packet[..]);
+            let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return };
+            let counts = match frame.packet_type() {
+                PacketType::Publish => frame.publish(version).is_ok_and(|publish| publish.qos == QoS::AtMostOnce),
+                kind => kind == PacketType::Disconnect,
+            };
+            if counts && self.on_open_frame(now, conn, frame, out) == Next::Stop {
+                return;
+            }
+        }
+    }
+
     /// Whether a PUBREL waits behind its publish, which was repeated and put aside: without its identifier that would be new.
     pub(super) fn stays_behind(&mut self, conn: ConnId, rel: Frame<'_>) -> bool {
         let c = self.live(conn);

@@ -10,7 +10,7 @@ use newtmq_mqtt::{PacketType, ReasonCode};
 use newtmq_node::{FromControl, ShardConfig};
 
 use super::world::World;
-use crate::harness::{Connect, Got, Publish};
+use crate::harness::{Connect, Got, Publish, Will};
 
 fn narrow(config: &mut ShardConfig) {
     (config.lanes.window_messages, config.lanes.waiting_messages) = (4, 8);
@@ -186,6 +186,32 @@ pub(super) fn a_repeated_publish_that_waits_stays_in_front_of_its_release() {
     world.advance(Duration::from_secs(1));
     assert_eq!(world.received_now(r), Vec::<String>::new());
     world.assert_idle();
+}
+
+// [MQTT-3.14.4-3]: the will is gone.
+#[test]
+pub(super) fn a_farewell_behind_a_publish_that_waits_counts() {
+    for taken_over in [false, true] {
+        let mut world = World::new(1, 2, 1, |_| {});
+        let r = world.join(0, Connect::v5("r"));
+        world.subscribe(r, "#", AtLeastOnce);
+        let p = world.join(0, Connect::v5("p").will(Will::new(Publish::new("w", "will"))));
+        world.tell_all(0, &FromControl::Acknowledge { until: Instant::START });
+        world.settle();
+        world.publish(p, Publish::new("t", "waits").qos1());
+        world.publish(p, Publish::new("t", "at most once"));
+        if taken_over {
+            world.send_bytes(p, vec![0xE0, 0]);
+            world.join(0, Connect::v5("p"));
+        } else {
+            world.disconnect(p);
+            world.settle();
+        }
+        world.tell_all(0, &FromControl::Acknowledge { until: Instant::NEVER });
+        world.settle();
+        assert_eq!(world.received_now(r), ["t at most once"], "taken over: {taken_over}");
+        world.assert_idle();
+    }
 }
 
 // The client goes on to use the Topic Alias.

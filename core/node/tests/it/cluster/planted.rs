@@ -34,6 +34,7 @@ const ROWS: &[Row] = &[
     (Mutant::SharedEndsWithSession, groups::what_a_member_has_not_acknowledged_goes_to_others_when_its_session_ends),
     (Mutant::FarMembersForgotten, groups::what_a_member_has_not_acknowledged_goes_to_others_when_its_session_ends),
     (Mutant::AsideOneByOne, holds::each_publish_that_waits_has_its_time_from_when_it_came),
+    (Mutant::FarewellForgotten, holds::a_farewell_behind_a_publish_that_waits_counts),
     (Mutant::RelOvertakesAside, holds::a_repeated_publish_that_waits_stays_in_front_of_its_release),
     (Mutant::AliasOfRefusedForgotten, holds::a_publish_that_is_refused_sets_its_topic_alias),
     (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
