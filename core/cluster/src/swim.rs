@@ -280,14 +280,15 @@ impl Swim {
         self.note(result);
     }
 
-    fn call_absent(&mut self, out: &mut Vec<Output>) {
-        let here = self.foca.identity().address;
+    fn call_absent(&self, out: &mut Vec<Output>) {
         let answering: BTreeSet<SocketAddr> = self.alive.values().map(|(_, address)| *address).collect();
         let absent = self.known.iter().filter(|(node, _)| !self.alive.contains_key(node)).map(|(_, address)| *address);
-        let called: BTreeSet<SocketAddr> = absent
-            .chain(self.configured.iter().copied().filter(|address| !answering.contains(address)))
-            .filter(|address| *address != here)
-            .collect();
+        self.call(absent.chain(self.configured.iter().copied().filter(|address| !answering.contains(address))), out);
+    }
+
+    fn call(&self, addresses: impl Iterator<Item = SocketAddr>, out: &mut Vec<Output>) {
+        let here = self.foca.identity().address;
+        let called: BTreeSet<SocketAddr> = addresses.filter(|address| *address != here).collect();
         let mut body = Vec::new();
         self.foca.identity().encode(&mut body);
         let bytes = sealed(&self.config.key, KIND_CALL, &body);
@@ -295,10 +296,15 @@ impl Swim {
     }
 
     fn drain(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let mut changed = false;
+        let (mut changed, mut renewed) = (false, 0);
         while let Some(notification) = self.runtime.to_notify() {
             changed = true;
-            self.counters.renewed += u64::from(matches!(notification, foca::OwnedNotification::Rejoin(_)));
+            renewed += u64::from(matches!(notification, foca::OwnedNotification::Rejoin(_)));
+        }
+        self.counters.renewed += renewed;
+        if renewed > 0 && !planted!(RenewedInSilence) {
+            // What others send to our old identity does not come, and nobody who has renewed as well knows the new one.
+            self.call(self.known.values().chain(&self.configured).copied(), out);
         }
         if changed && !self.left {
             self.compare(out);

@@ -142,7 +142,7 @@ pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Ve
     }
     let mut found = Vec::new();
     for ((_, cluster), group) in &clusters {
-        let group = &Core::without_left(*cluster, group);
+        let group = &Core::who_knows(*cluster, group);
         let shards = |member: &&Member<'_>| NodeShards { ix: member.ix, id: member.id, shards: views(member.ix) };
         let all: Vec<NodeShards<'_>> = group.iter().map(shards).collect();
         let gone: BTreeSet<NodeId> =

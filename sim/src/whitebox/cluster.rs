@@ -81,7 +81,7 @@ pub(crate) struct ClusterWatch {
     moved: BTreeSet<u16>,
     /// Who each node is, and whether all that run have been one cluster.
     ids: BTreeMap<u16, NodeId>,
-    was_one: bool,
+    was_one: Option<Instant>,
     /// A seed has lost its disk before that: whom it had promised to found no other cluster it does not know any more.
     broke_its_word: bool,
     /// When the last node that was told to stop in order had done so.
@@ -115,7 +115,7 @@ impl ClusterWatch {
         self.down.retain(|(of, _), _| *of != node);
         self.leads.remove(&node);
         let is_another = self.ids.insert(node, id).is_some_and(|before| before != id);
-        self.broke_its_word |= is_another && !self.was_one;
+        self.broke_its_word |= is_another && self.was_one.is_none();
         let last = self.starts.insert(id, incarnation);
         let last = last.filter(|last| *last >= incarnation)?;
         Some((
@@ -274,9 +274,12 @@ impl ClusterWatch {
     /// Looks at all nodes that run.
     pub(crate) fn look(&mut self, now: Instant, members: &[Member<'_>], obligations: &mut Obligations) -> Vec<Found> {
         self.due = now + EVERY;
-        self.was_one |= members.first().is_some_and(|first| {
+        let is_one = members.first().is_some_and(|first| {
             first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
         });
+        if is_one {
+            self.was_one.get_or_insert(now);
+        }
         let mut found = Vec::new();
         for member in members {
             self.look_at_group(member, obligations, &mut found);
@@ -359,7 +362,8 @@ impl ClusterWatch {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
         let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let after = now.saturating_since(calm.max(joined));
+        let founded = self.was_one.filter(|_| self.broke_its_word).unwrap_or(Instant::START);
+        let after = now.saturating_since(calm.max(joined).max(founded));
         let mut found = Vec::new();
         let core = Core::of(members);
         // A link that flaps counts as down for a while.
@@ -446,7 +450,7 @@ impl ClusterWatch {
 
     fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {
         // Others may have promised it something as well, and wait for somebody who is nobody any more.
-        let waits = self.broke_its_word && !self.was_one;
+        let waits = self.broke_its_word && self.was_one.is_none();
         core.has_quorum() && self.can_meet(running, scenario) && !waits
     }
 
@@ -559,11 +563,20 @@ impl<'a> Core<'a> {
         self.cluster.is_some() && !self.has_quorum()
     }
 
-    /// Without a quorum somebody who has left may never hear that it has: without those.
-    pub(crate) fn without_left(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
+    /// Without a quorum somebody who has left may never hear that it has: without those. And who is behind may never hear who
+    /// belongs to them: then nobody is left.
+    pub(crate) fn who_knows(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
         let mut core = Core { cluster, nodes: nodes.to_vec() };
         if core.is_stuck() {
             core.drop_removed();
+            let known = |member: &&Member<'_>| {
+                let state = member.cluster().map(|cluster| cluster.meta().view().state);
+                state.map(|state| state.members().keys().copied().collect::<Vec<_>>())
+            };
+            let first = core.nodes.first().and_then(known);
+            if core.nodes.iter().any(|member| known(member) != first) {
+                core.nodes.clear();
+            }
         }
         core.nodes
     }

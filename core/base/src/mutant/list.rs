@@ -454,6 +454,8 @@ mutants! {
         "Addresses where nobody is alive are never called again, so that two halves stay apart.";
     BumpIsIncarnation, "bump-is-incarnation", None, ["part", "W11", "Q1", "Q7", "L2", "W"],
         "A node that was declared down and comes back counts as one that has started anew.";
+    RenewedInSilence, "renewed-in-silence", None, ["part", "L2"],
+        "A node that comes back under a new identity tells nobody, and waits until it is missed.";
     SentBeforeSync, "sent-before-sync", None, ["part", "W1", "W2", "crash"],
         "A vote, and what a follower confirms of the log, is sent before it is durable.";
     OnlySeedsAreJoined, "only-seeds-are-joined", None, ["part", "Q7", "L2"],

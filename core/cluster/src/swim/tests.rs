@@ -181,6 +181,25 @@ fn two_halves_reunite() {
     println!("reunited after {:?} (median), {:?} (max)", times[12], times[23]);
 }
 
+// Each of them suspects another one, so that all come back under new identities at the same time.
+#[test]
+fn who_loses_sight_of_all_for_a_moment_stays() {
+    for seed in 0..100 {
+        let mut net = Net::new(3, seed);
+        net.loss_ppm = 0;
+        net.until_agreed(seconds(10));
+        net.run(seconds(3));
+        net.side = vec![0, 1, 2];
+        net.run(Duration::from_millis(1_100 + 60 * seed));
+        net.side = vec![0; 3];
+        net.run(seconds(7));
+        for _ in 0..15 {
+            assert!(net.agreed(), "seed {seed}: nobody is missed any more");
+            net.run(seconds(1));
+        }
+    }
+}
+
 #[test]
 fn dead_node_is_noticed() {
     for seed in 0..10 {

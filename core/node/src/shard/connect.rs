@@ -8,7 +8,7 @@ use newtmq_mqtt::{
 };
 use newtmq_session::{MessageParts, Op, Session, Will};
 
-use super::{Next, Shard, TimerKind, is_open};
+use super::{Next, Shard, TimerKind};
 use crate::conn::{Feature, NONE, Pending, Phase, Stage};
 use crate::hooks::{Hook, Question};
 use crate::io::Outbox;
@@ -292,10 +292,7 @@ impl Shard {
     fn fence(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
         let Some(Some(c)) = self.conns.get(slot as usize) else { return };
         let old = ConnId { slot, generation: c.generation };
-        self.end_aside(now, old, out);
-        if self.conn(old).is_none_or(|c| !is_open(c)) {
-            return;
-        }
+        self.hear_farewell(old);
         self.reject(now, old, ReasonCode::SessionTakenOver, out);
     }
 

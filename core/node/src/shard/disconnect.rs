@@ -25,13 +25,25 @@ impl Shard {
         disconnect: &Disconnect<'_>,
         out: &mut Outbox,
     ) -> Next {
+        if let Err(reason) = self.take_farewell(conn, disconnect) {
+            return self.reject(now, conn, reason, out);
+        }
+        self.close(now, conn, disconnect.reason_code, out);
+        Next::Stop
+    }
+
+    /// What a DISCONNECT says of the session and of its will.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn take_farewell(&mut self, conn: ConnId, disconnect: &Disconnect<'_>) -> Result<(), ReasonCode> {
         let key = self.live(conn).session;
         if let Some(interval) = disconnect.properties.session_expiry_interval {
             let zone = usize::from(self.live(conn).zone);
             let expiry_interval = interval.min(self.config.zones[zone].max_session_expiry_interval);
             if self.slot(key).session.expiry_interval() == 0 && expiry_interval > 0 {
                 // An ended session cannot be kept after all (3.14.2.2.2). In a zone that keeps none nobody has tried to.
-                return self.reject(now, conn, ReasonCode::ProtocolError, out);
+                return Err(ReasonCode::ProtocolError);
             }
             self.apply(conn, Op::Detach { expiry_interval });
         }
@@ -40,8 +52,7 @@ impl Shard {
         if deletes && !planted!(WillOnDisconnect) {
             self.apply(conn, Op::Will { will: None });
         }
-        self.close(now, conn, disconnect.reason_code, out);
-        Next::Stop
+        Ok(())
     }
 
     /// Parts a connection from its session and asks the driver to close it.
@@ -61,7 +72,7 @@ impl Shard {
         if self.conn(conn).is_none() {
             return;
         }
-        self.end_aside(now, conn, out);
+        self.hear_farewell(conn);
         let reason = match cause {
             CloseCause::Peer | CloseCause::Asked => ReasonCode::Success,
             CloseCause::Error => ReasonCode::UnspecifiedError,

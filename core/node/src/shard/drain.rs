@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, Instant, planted};
-use newtmq_mqtt::{Decoder, Frame, PacketType, ProtocolVersion, QoS, RawPublish, ReasonCode};
+use newtmq_mqtt::{Decoder, Frame, Packet, PacketType, ProtocolVersion, QoS, RawPublish, ReasonCode, Sender};
 use newtmq_session::Op;
 
 use super::{Next, Shard, is_open};
@@ -92,25 +92,22 @@ impl Shard {
         if is_full { Next::Hold } else { Next::Go }
     }
 
-    /// A connection ends while something of it is put aside. What would have to be acknowledged is forgotten, for nobody is there
-    /// to hear it; what needs no answer counts as it came, a DISCONNECT above all.
-    pub(super) fn end_aside(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+    /// A connection ends while something of it is put aside. Nobody is there to hear of what would have to be acknowledged, so
+    /// that it counts as not come; but a DISCONNECT behind it counts.
+    pub(super) fn hear_farewell(&mut self, conn: ConnId) {
         let c = self.live(conn);
         if !is_open(c) || planted!(FarewellForgotten) {
             return;
         }
-        let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.take()) else { return };
-        let version = c.version;
-        for (_, packet) in asides.packets {
-            let (mut decoder, mut bytes) = (Decoder::new(), &packet[..]);
-            let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return };
-            let counts = match frame.packet_type() {
-                PacketType::Publish => frame.publish(version).is_ok_and(|publish| publish.qos == QoS::AtMostOnce),
-                kind => kind == PacketType::Disconnect,
-            };
-            if counts && self.on_open_frame(now, conn, frame, out) == Next::Stop {
-                return;
-            }
+        let (version, Some(mut asides)) = (c.version, c.rare.as_mut().and_then(|rare| rare.asides.take())) else {
+            return;
+        };
+        let Some((_, packet)) = asides.packets.pop_back() else { return };
+        let (mut decoder, mut bytes) = (Decoder::new(), &packet[..]);
+        let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return };
+        if let Ok(Packet::Disconnect(disconnect)) = frame.decode(version, Sender::Client) {
+            // Its connection is gone, whatever is wrong with it.
+            let _ = self.take_farewell(conn, &disconnect);
         }
     }
 
