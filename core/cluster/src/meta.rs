@@ -219,7 +219,7 @@ impl Meta {
             }
             Input::Init { request, name } => self.init(request, name, out),
             Input::Seeds { name, total, here, reached } => self.seeds(now, name, total, here, reached),
-            Input::Join { request } => self.join(now, request, out),
+            Input::Join { request, via } => self.join(now, request, via, out),
             Input::Leave { request } => self.leave(now, request, out),
             Input::GiveUp { request } => self.give_up_wish(request, out),
             Input::ForceLeave { request, node } => self.ask(now, request, Asked::ForceLeave(node), out),

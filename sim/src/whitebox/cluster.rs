@@ -29,8 +29,8 @@ const CONVERGED: Duration = Duration::from_secs(2);
 const JOINED: Duration = Duration::from_secs(15);
 /// A member that is down for less is removed by nobody.
 const DETECT: Duration = Duration::from_secs(8);
-/// So much of that is an election, which takes as long at any pace.
-const ELECTED: Duration = Duration::from_secs(3);
+/// So much of that are an election and joining, which take as long at any pace.
+const ELECTED: Duration = Duration::from_secs(5);
 
 /// A node that runs.
 pub(crate) struct Member<'a> {
@@ -92,6 +92,8 @@ pub(crate) struct ClusterWatch {
     answered: Instant,
     /// Since when the nodes' routes have been wrong at each look.
     wrong_routes: Option<Instant>,
+    /// Since when somebody has reached as many as it takes to decide.
+    linked: Option<Instant>,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
     judged: u8,
@@ -366,8 +368,10 @@ impl ClusterWatch {
         let after = now.saturating_since(calm.max(joined).max(founded));
         let mut found = Vec::new();
         let core = Core::of(members);
-        // A link that flaps counts as down for a while.
-        let led = calm.max(core.held_until()).max(self.stopped) + LED;
+        self.linked = if core.reaches_quorum() { self.linked.or(Some(now)) } else { None };
+        // A link that flaps counts as down for a while, and who has moved is found after a while.
+        let led = self.linked.map(|linked| calm.max(core.held_until()).max(self.stopped).max(linked) + LED);
+        let led = led.unwrap_or(Instant::NEVER).min(calm + bound(HEALED).max(LED));
         if now >= led && self.judged < 1 {
             self.judged = 1;
             if self.can_heal(&core, members, scenario) {
@@ -599,6 +603,14 @@ impl<'a> Core<'a> {
 
     pub(crate) fn has(&self, node: NodeId) -> bool {
         self.nodes.iter().any(|member| member.id == node)
+    }
+
+    /// Whether one of them has links to as many as it takes to decide.
+    fn reaches_quorum(&self) -> bool {
+        self.nodes.iter().filter_map(|member| Some((member.id, member.cluster()?))).any(|(id, cluster)| {
+            let is_up = |node| cluster.links().peer(node).is_some_and(|peer| peer.is_up());
+            cluster.meta().is_quorum(|node| node == id || is_up(node))
+        })
     }
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.

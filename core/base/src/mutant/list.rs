@@ -464,6 +464,8 @@ mutants! {
         "A node lets others into its cluster while it gives that one up for another.";
     LeavesTooEarly, "leaves-too-early", None, ["part", "L1", "Q7"],
         "A node that leaves goes before its vote on that is no longer needed.";
+    AnybodyIsJoined, "anybody-is-joined", None, ["part", "Q7", "L2"],
+        "A node that is told to join another one joins whichever cluster lets it in first.";
     CountedWhileAway, "counted-while-away", None, ["part", "W12"],
         "A leader that was paused lets go of members for being down in that time.";
     StaysInTwo, "stays-in-two", None, ["part", "Q7", "L2"],

@@ -90,15 +90,19 @@ impl Meta {
             if now >= founding.until {
                 self.give_up(now, out);
             } else {
-                // Who was not there before, or had promised somebody else.
+                // Who was not there before, or had promised somebody else; this node itself, too.
+                let (attempt, is_own) = (founding.attempt, founding.granted.contains(&self.me.node));
                 self.ask_seeds(out);
+                if !is_own {
+                    self.found_asked(now, self.me.node, self.me.inc, attempt, out);
+                }
             }
             return;
         }
         founding.standings.retain(|_, (said, _)| now.saturating_since(*said) < STANDING_LASTS);
         let others = founding.standings.values().any(|(_, standing)| matches!(standing, Standing::Member { .. }));
         if others && !planted!(FoundsBesideOthers) {
-            self.wish = Some(Wish::Join { request: None, ask: None, told: false });
+            self.wish = Some(Wish::Join { request: None, via: None, ask: None, told: false });
             return;
         }
         let seeds = |node: &&NodeId| founding.reached.contains(node);

@@ -60,6 +60,8 @@ pub enum Input<'a> {
     Join {
         /// For the answer, which comes when the node is a member.
         request: RequestId,
+        /// Whose cluster it is to be; nobody else is asked. `None` is whoever lets it in first.
+        via: Option<NodeId>,
     },
     /// Leave the cluster.
     Leave {

@@ -13,8 +13,9 @@ use super::{Gone, Lost, Meta, Output};
 /// What a node wants, until it has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// To be a member. `ask` is whom to ask, if not everybody; `told` is whether a leader has said that it is one.
-    Join { request: Option<RequestId>, ask: Option<NodeId>, told: bool },
+    /// To be a member. `via` is whose cluster it is to be, if not anybody's, `ask` whom to ask next instead; `told` is whether
+    /// a leader has said that it is one.
+    Join { request: Option<RequestId>, via: Option<NodeId>, ask: Option<NodeId>, told: bool },
     /// To be none.
     Leave { request: RequestId },
 }
@@ -31,7 +32,7 @@ impl Wish {
 
 impl Meta {
     /// Joins, by an operator's word.
-    pub(super) fn join(&mut self, now: Instant, request: RequestId, out: &mut Vec<Output>) {
+    pub(super) fn join(&mut self, now: Instant, request: RequestId, via: Option<NodeId>, out: &mut Vec<Output>) {
         if self.begun.is_some() {
             out.push(Output::Answer { request, outcome: Err(Refusal::InCluster) });
             return;
@@ -58,7 +59,8 @@ impl Meta {
         self.requests.insert(request, Instant::NEVER);
         self.freed = self.gone.take().or(self.freed);
         self.founding = None;
-        self.wish = Some(Wish::Join { request: Some(request), ask: None, told: false });
+        let via = via.filter(|_| !planted!(AnybodyIsJoined));
+        self.wish = Some(Wish::Join { request: Some(request), via, ask: None, told: false });
         self.next_ask = now;
     }
 
@@ -89,7 +91,7 @@ impl Meta {
         let is_in_new = self.group.as_ref().is_some_and(|group| self.cluster != Some(group.state.cluster));
         self.wish = match wish {
             // It has given up what it had, so that it goes on.
-            Wish::Join { ask, told, .. } if is_in_new => Some(Wish::Join { request: None, ask, told }),
+            Wish::Join { ask, told, .. } if is_in_new => Some(Wish::Join { request: None, via: None, ask, told }),
             Wish::Join { .. } | Wish::Leave { .. } => None,
         };
         if self.wish.is_none() {
@@ -110,10 +112,10 @@ impl Meta {
                 Some(leader) => self.send(leader, &Message::Leave, out),
                 None => self.ask_to_join(None, false, out),
             },
-            Some(Wish::Join { request, ask, told }) => {
-                self.ask_to_join(ask, request.is_some(), out);
+            Some(Wish::Join { request, via, ask, told }) => {
+                self.ask_to_join(ask.or(via), request.is_some(), out);
                 // Whom we were sent to may be gone.
-                self.wish = Some(Wish::Join { request, ask: None, told });
+                self.wish = Some(Wish::Join { request, via, ask: None, told });
             }
             None => {
                 let Some(group) = &self.group else { return };
@@ -200,9 +202,9 @@ impl Meta {
         match answer {
             JoinAnswer::Wait => {}
             JoinAnswer::Redirect(leader) => {
-                if let Some(Wish::Join { request, told, .. }) = self.wish {
+                if let Some(Wish::Join { request, via, told, .. }) = self.wish {
                     let ask = Some(leader).filter(|leader| self.up.contains(leader) && *leader != from);
-                    self.wish = Some(Wish::Join { request, ask, told });
+                    self.wish = Some(Wish::Join { request, via, ask, told });
                 } else if self.up.contains(&leader) && self.group.is_some() {
                     self.ask_to_join(Some(leader), false, out);
                 }

@@ -153,12 +153,13 @@ impl Cluster {
         let text = address.to_string();
         let dialed = self.links.reached().filter(|(other, _)| other.0 == text).map(|(_, node)| node);
         let answering = self.swim.alive().filter(|(_, _, other)| *other == address).map(|(node, _, _)| node);
-        if dialed.chain(answering).any(|node| self.reached.contains_key(&node)) {
+        let via = dialed.chain(answering).find(|node| self.reached.contains_key(node));
+        if via.is_some() {
             let wish = self.desk.request(Purpose::Join(request));
             let task = Task::Join { address, asked: true };
             self.desk.work = Some(Work { request, task, until: last, wish: Some(wish), last });
             let request = wish;
-            self.meta.handle(cx.now, meta::Input::Join { request }, &mut self.meta_out);
+            self.meta.handle(cx.now, meta::Input::Join { request, via }, &mut self.meta_out);
         }
     }
 

@@ -35,14 +35,14 @@ pub(super) fn force_leave_needs_a_dead_node_and_a_quorum() {
     let refused = JoinRefusal::Rejected(Rejected::ForcedOut);
     assert_eq!(net.nodes[dead].events.last(), Some(&Event::Gone(Gone::Refused(refused))));
     let request = net.request();
-    net.input(dead, Input::Join { request });
+    net.input(dead, Input::Join { request, via: None });
     assert_eq!(net.answer(request.0, 10), Err(Refusal::Join(refused)));
     assert_eq!(net.members(leader).len(), 2);
     let request = net.request();
     net.input(leader, Input::Write { request, command: Command::Readmit { node: NodeId(node) } });
     net.answer(request.0, 3).unwrap();
     let request = net.request();
-    net.input(dead, Input::Join { request });
+    net.input(dead, Input::Join { request, via: None });
     assert_eq!(net.answer(request.0, 10), Ok(0));
     net.until("three again", 10, Net::is_whole);
     assert_eq!(net.voters(leader).len(), 3);

@@ -118,7 +118,7 @@ impl Net {
         self.init(0);
         for index in 1..self.nodes.len() {
             let request = self.request();
-            self.input(index, Input::Join { request });
+            self.input(index, Input::Join { request, via: None });
         }
         self.until("all are members", 20, |net| net.is_whole());
     }

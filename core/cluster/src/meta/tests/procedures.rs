@@ -24,7 +24,7 @@ pub(super) fn who_starts_after_the_others_joins_too() {
             net.init(0);
         } else {
             let request = net.request();
-            net.input(index, Input::Join { request });
+            net.input(index, Input::Join { request, via: None });
             assert_eq!(net.answer(request.0, 10), Ok(0));
         }
         net.seconds(20);
@@ -154,7 +154,7 @@ pub(super) fn leaving() {
         assert_eq!(net.members(left[0] as usize - 1), left);
         assert!(!net.meta(goes).is_member());
         let request = net.request();
-        net.input(goes, Input::Join { request });
+        net.input(goes, Input::Join { request, via: None });
         assert_eq!(net.answer(request.0, 10), Ok(0));
         net.until("it is back", 15, Net::is_whole);
         assert_eq!(net.members(goes).len(), count);
@@ -170,10 +170,28 @@ pub(super) fn who_has_left_may_come_back_at_once() {
         net.input(goes, Input::Leave { request });
         assert_eq!(net.answer(request.0, 15), Ok(0));
         let request = net.request();
-        net.input(goes, Input::Join { request });
+        net.input(goes, Input::Join { request, via: None });
         assert_eq!(net.answer(request.0, 10), Ok(0));
         net.seconds(10);
         assert!(net.is_whole() && net.members(goes) == [1, 2, 3], "its leaving was over");
+    }
+}
+
+#[test]
+pub(super) fn who_is_told_whom_to_join_joins_nobody_else() {
+    for seed in 0..10 {
+        let mut net = Net::new(4, seed);
+        (0..4).for_each(|index| net.start(index));
+        for index in [0, 1, 2] {
+            net.init(index);
+        }
+        let wanted = net.meta(1).cluster();
+        let request = net.request();
+        net.input(3, Input::Join { request, via: Some(NodeId(2)) });
+        assert_eq!(net.answer(request.0, 10), Ok(0));
+        net.seconds(5);
+        assert_eq!((net.meta(3).cluster(), net.members(3)), (wanted, vec![2, 4]));
+        assert_eq!((net.members(0), net.members(2)), (vec![1], vec![3]));
     }
 }
 
@@ -206,17 +224,17 @@ pub(super) fn sole_member_gives_its_cluster_up_and_says_what_is_lost() {
     // The first node takes the third one in; so it is alone no more.
     let request = net.request();
     net.side = vec![0, 1, 0];
-    net.input(2, Input::Join { request });
+    net.input(2, Input::Join { request, via: None });
     assert_eq!(net.answer(request.0, 10), Ok(0));
     net.side = vec![0; 3];
     net.seconds(10);
     for index in [0, 2] {
         let request = net.request();
-        net.input(index, Input::Join { request });
+        net.input(index, Input::Join { request, via: None });
         assert_eq!(net.answer(request.0, 1), Err(Refusal::NotAlone));
     }
     let request = net.request();
-    net.input(1, Input::Join { request });
+    net.input(1, Input::Join { request, via: None });
     assert_eq!(net.answer(request.0, 10), Ok(0));
     let lost = net.nodes[1].events.iter().find_map(|event| match event {
         Event::Abandoned(lost) => Some(lost.clone()),
@@ -242,7 +260,7 @@ pub(super) fn who_goes_into_another_cluster_lets_nobody_in() {
         net.seconds(1);
         let asked = [1, 2].map(|index| {
             let request = net.request();
-            net.input(index, Input::Join { request });
+            net.input(index, Input::Join { request, via: None });
             request.0
         });
         for request in asked {
@@ -262,7 +280,7 @@ pub(super) fn who_does_not_come_is_let_go() {
     }
     net.seconds(1);
     let request = net.request();
-    net.input(1, Input::Join { request });
+    net.input(1, Input::Join { request, via: None });
     net.until("it is let in", 5, |net| net.members(0) == [1, 2]);
     net.input(1, Input::GiveUp { request });
     assert_eq!(net.answers.remove(&request.0), Some(Err(Refusal::Timeout)));
@@ -270,7 +288,7 @@ pub(super) fn who_does_not_come_is_let_go() {
     net.seconds(10);
     assert_eq!((net.members(1), net.meta(1).is_member()), (vec![2], true), "it has what it had");
     let request = net.request();
-    net.input(1, Input::Join { request });
+    net.input(1, Input::Join { request, via: None });
     assert_eq!(net.answer(request.0, 10), Ok(0), "an operator may want it again");
     net.until("one cluster", 10, Net::is_whole);
 }
@@ -329,7 +347,7 @@ pub(super) fn wiped_disk_needs_another_id() {
     assert!(net.meta(2).counters().foreign > 0, "what is said to the old one is not taken");
     assert_eq!(net.meta(2).view().term, 0);
     let request = net.request();
-    net.input(2, Input::Join { request });
+    net.input(2, Input::Join { request, via: None });
     let refused = JoinRefusal::Rejected(Rejected::OtherDisk);
     assert_eq!(net.answer(request.0, 10), Err(Refusal::Join(refused)));
     // A log that came from somewhere else is not taken either.
