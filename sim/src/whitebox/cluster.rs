@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId};
 use newtmq_cluster::lane::LanesIn;
-use newtmq_cluster::meta::{ClusterId, MetaState, RemovedBy};
+use newtmq_cluster::meta::{ClusterId, Meta, MetaState, RemovedBy};
 use newtmq_cluster::owned::Phase;
 use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
 
@@ -567,12 +567,12 @@ impl<'a> Core<'a> {
         self.cluster.is_some() && !self.has_quorum()
     }
 
-    /// Without a quorum somebody who has left may never hear that it has: without those. And who is behind may never hear who
-    /// belongs to them: then nobody is left.
+    /// Somebody who was removed may never hear of it: without those. Without a quorum who is behind may never hear who belongs to
+    /// them: then nobody is left.
     pub(crate) fn who_knows(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
         let mut core = Core { cluster, nodes: nodes.to_vec() };
+        core.drop_removed();
         if core.is_stuck() {
-            core.drop_removed();
             let known = |member: &&Member<'_>| {
                 let state = member.cluster().map(|cluster| cluster.meta().view().state);
                 state.map(|state| state.members().keys().copied().collect::<Vec<_>>())
@@ -615,7 +615,11 @@ impl<'a> Core<'a> {
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
     pub(crate) fn has_quorum(&self) -> bool {
-        let metas = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta()));
-        metas.max_by_key(|meta| meta.view().state.index()).is_some_and(|meta| meta.is_quorum(|node| self.has(node)))
+        let metas = || self.nodes.iter().filter_map(|member| Some((member.id, member.cluster()?.meta())));
+        let Some((_, newest)) = metas().max_by_key(|(_, meta)| meta.view().state.index()) else { return false };
+        // Who votes may not know yet that others who are lost need not be asked any more.
+        let decides = |meta: &Meta| meta.is_quorum(|node| self.has(node));
+        let voters = newest.view().state.voters();
+        decides(newest) && metas().any(|(id, meta)| voters.contains(&id) && decides(meta))
     }
 }
