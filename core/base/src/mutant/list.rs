@@ -5,8 +5,8 @@
 //! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
 //! of the protocol that a client itself sees broken (a malformed packet, its window, packet size or aliases exceeded,
 //! acknowledgements out of order, an answer that is missing or that it did not ask for, the end of its connection without a
-//! reason), crash for a panic, part for what the trials of a part of the core find
-//! and few cases of whole nodes do.
+//! reason), crash for a panic. Two are no checks: cluster says that only several nodes can have a bug, part the same of
+//! one that the trials of its part of the core find and hardly any case that nobody wrote does.
 
 macro_rules! mutants {
     ($($name:ident, $text:literal, $number:expr, [$($check:literal),+], $about:literal;)+) => {
@@ -52,10 +52,16 @@ macro_rules! mutants {
                 }
             }
 
-            /// Whether a node can have it; else the tests of its part of the core plant it.
+            /// Whether only several nodes can have it.
             #[must_use]
-            pub fn is_of_node(self) -> bool {
-                !self.expected().contains(&"part")
+            pub fn is_of_cluster(self) -> bool {
+                self.is_of_part() || self.expected().contains(&"cluster")
+            }
+
+            /// Whether finding it is left to the trials of its part of the core.
+            #[must_use]
+            pub fn is_of_part(self) -> bool {
+                self.expected().contains(&"part")
             }
         }
     };
@@ -361,8 +367,7 @@ mutants! {
     LedgerMissesInFlight, "ledger-misses-in-flight", None, ["Q9", "W"],
         "What was in flight when a session ended is in no account.";
 
-    // Cluster. All of these are of "part" until every case of several nodes is clean without a bug: then a case that fails
-    // says something, and those with further checks are of the node.
+    // Cluster.
     ReflectedProof, "reflected-proof", None, ["part", "W"],
         "A node takes its own proof, sent back to it, for the other side's.";
     EvictedAdmitted, "evicted-admitted", None, ["part", "W", "L9"],

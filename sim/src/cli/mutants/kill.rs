@@ -32,7 +32,8 @@ struct Kill {
 
 /// Runs all of them and prints the table.
 pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
-    let mutants = chosen(&arguments.only)?;
+    let mut mutants = chosen(&arguments.only)?;
+    mutants.retain(|mutant| !arguments.only.is_empty() || !mutant.is_of_part());
     let next = AtomicUsize::new(0);
     let kills = Mutex::new(Vec::new());
     let mut progress = Progress::new();
@@ -86,19 +87,24 @@ fn find(name: &str) -> Result<Mutant, String> {
     })
 }
 
+/// Those that were named, else all.
 pub(super) fn chosen(only: &[String]) -> Result<Vec<Mutant>, String> {
-    if only.is_empty() {
-        return Ok(Mutant::ALL.iter().copied().filter(|mutant| mutant.is_of_node()).collect());
-    }
-    only.iter().map(|name| find(name)).collect()
+    if only.is_empty() { Ok(Mutant::ALL.to_vec()) } else { only.iter().map(|name| find(name)).collect() }
 }
 
 fn hunt(mutant: Mutant, arguments: &MutantsArguments) -> Kill {
     let mut kill = Kill { mutant, any: None, black: None, checks: BTreeSet::new(), reached: 0, shrunk: None };
     let mut first: Option<(Scenario, Check)> = None;
-    let mut families = Families::new(&arguments.families);
-    for number in 1..=arguments.seeds {
-        if kill.any.is_some_and(|found| number > found + BLACK_BOX_MORE) {
+    let mut families = Families::new(&arguments.families, mutant.is_of_cluster());
+    // A case of several nodes takes as long as dozens of others.
+    let dear = arguments.families.is_empty() && mutant.is_of_cluster();
+    let (most, black_box_more) = if dear {
+        ((arguments.seeds / CLUSTER_CASE_COSTS).max(CLUSTER_CASES_MIN), BLACK_BOX_MORE / CLUSTER_CASE_COSTS)
+    } else {
+        (arguments.seeds, BLACK_BOX_MORE)
+    };
+    for number in 1..=most {
+        if kill.any.is_some_and(|found| number > found + black_box_more) {
             break;
         }
         let seed = arguments.first.wrapping_add(number - 1);
@@ -144,9 +150,10 @@ struct Families {
 }
 
 impl Families {
-    fn new(named: &[String]) -> Families {
+    fn new(named: &[String], of_cluster: bool) -> Families {
         let names = if named.is_empty() {
-            cases::usual().iter().map(|family| family.name().to_owned()).collect()
+            let usual = if of_cluster { cases::of_clusters() } else { cases::usual() };
+            usual.iter().map(|family| family.name().to_owned()).collect()
         } else {
             named.to_vec()
         };
@@ -250,5 +257,9 @@ fn median(all: impl Iterator<Item = Option<u64>>) -> Option<u64> {
 
 /// So many cases more for what clients see alone, once a look inside has found a bug: some of them nobody ever sees.
 const BLACK_BOX_MORE: u64 = 2_000;
+/// For a bug that only several nodes have there are so many times fewer cases,
+const CLUSTER_CASE_COSTS: u64 = 100;
+/// but not fewer than these.
+const CLUSTER_CASES_MIN: u64 = 100;
 /// Of a hundred planted bugs so many must be found by what clients see alone.
 const BLACK_PERCENT_MIN: usize = 90;
