@@ -1,10 +1,12 @@
 //! Steps of several nodes: links that are cut and heal, nodes that crash, pause, join and leave, while clients at all of
 //! them go on.
 
+use newtmq_mqtt::QoS;
+
 use super::kind::Kind;
 use super::{Steps, WARM_UP_MS};
 use crate::generate::{Family, STEPS_MAX_CLUSTER};
-use crate::scenario::{Action, Discovery, WorldAction};
+use crate::scenario::{Act, Action, Discovery, PublishSpec, WorldAction};
 
 macro_rules! deeds {
     ($($variant:ident $weight:literal,)*) => {
@@ -36,6 +38,7 @@ deeds! {
     Slow 3,
     Fast 6,
     Crash 4,
+    LossAtAcks 2,
     Restart 16,
     Wipe 1,
     Pause 4,
@@ -186,6 +189,7 @@ impl Steps<'_> {
             Deed::Fast => !done.slow.is_empty(),
             // Now and then all are down at one time.
             Deed::Crash | Deed::Shutdown => !node.down && downs + 1 < usize::from(nodes),
+            Deed::LossAtAcks => self.scenario.broker.durability.is_some() && self.publisher_here().is_some(),
             Deed::Pause => !node.down,
             Deed::Restart => node.down,
             // What is lost for good is less than a half.
@@ -245,6 +249,7 @@ impl Steps<'_> {
                 let power_loss = self.source.coin();
                 self.crash(power_loss);
             }
+            Deed::LossAtAcks => self.loss_at_acks(),
             Deed::Restart => self.restart(),
             Deed::Wipe => {
                 done.wiped += 1;
@@ -327,6 +332,31 @@ impl Steps<'_> {
         self.world_and(flap, done, |done| done.flaps = true);
     }
 
+    fn publisher_here(&self) -> Option<usize> {
+        let is_here = |client: &usize| self.scenario.clients[*client].node == self.at_node;
+        (0..self.clients.len()).filter(is_here).find(|client| self.is_possible(Kind::Row, *client))
+    }
+
+    /// A row of publishes, and in its midst the power goes: here or everywhere.
+    fn loss_at_acks(&mut self) {
+        let Some(client) = self.publisher_here() else { return };
+        let count = self.source.log(5, 30) as u32;
+        let every_us = self.source.log(500, 10_000);
+        let qos = *self.source.pick(&[QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
+        let row = PublishSpec { qos, count, every_us, retain: false, expiry_s: 0, ..self.message() };
+        self.act(client, Act::Publish(row));
+        self.at_ms += self.source.log(2, u64::from(count) * every_us / 1_000 + 50);
+        if self.source.coin() {
+            return self.crash(true);
+        }
+        for node in 0..self.scenario.nodes {
+            self.at_node = node;
+            if !self.node().down {
+                self.crash(true);
+            }
+        }
+    }
+
     fn faster(&mut self, (from, to): (u16, u16)) {
         self.world(WorldAction::SlowLink { from, to, by_us: 0, bytes_per_s: 0 });
     }
@@ -359,7 +389,7 @@ const fn boost(family: Family, deed: Deed) -> u32 {
             Deed::Isolate | Deed::Split | Deed::Bridge | Deed::Ring | Deed::OneWay | Deed::Single | Deed::Flap,
         ) => 4,
         (Family::ClusterPartition, Deed::HealAll | Deed::HealOne) => 3,
-        (Family::ClusterCrash, Deed::Crash | Deed::Pause | Deed::Wipe | Deed::Shutdown) => 5,
+        (Family::ClusterCrash, Deed::Crash | Deed::LossAtAcks | Deed::Pause | Deed::Wipe | Deed::Shutdown) => 5,
         (Family::ClusterCrash, Deed::Restart) => 3,
         (Family::ClusterMember, Deed::Join | Deed::Leave | Deed::ForceLeave | Deed::NewAddress | Deed::Wipe) => 6,
         (Family::ClusterMember, Deed::Restart | Deed::Crash) => 2,
