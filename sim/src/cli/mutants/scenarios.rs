@@ -78,7 +78,7 @@ fn wrong(row: &Row, mutants: &[Mutant]) -> Option<String> {
     if let Some(check) = row.clean {
         return Some(format!("violates {check} without any planted bug"));
     }
-    // Bugs of several nodes are tried by the parts of the core that they are in.
+    // Of what a file of several nodes guards, the trials of the parts of the core often have the only planted bug.
     if row.kills.is_empty() && !row.is_cluster {
         return Some("`expect.kills` names no planted bug".into());
     }
