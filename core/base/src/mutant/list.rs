@@ -394,7 +394,7 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
-    LeavesAgain, "leaves-again", None, ["cluster", "Q7", "L2"],
+    LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
         "A shared message that another node refuses goes to no other one (31 between nodes).";
@@ -481,7 +481,7 @@ mutants! {
         "A leader is heard before its term and its vote are durable.";
     WitnessLeads, "witness-leads", None, ["part", "W"],
         "A witness leads like anybody else.";
-    WitnessKeepsItsLog, "witness-keeps-its-log", None, ["cluster", "L1", "Q7"],
+    WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
         "A witness never leads, although it alone may have what was agreed on.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";
