@@ -97,7 +97,8 @@ impl Steps<'_> {
                 self.happen();
             }
         }
-        self.at_ms = self.at_ms.min(end_ms);
+        let last_ms = self.scenario.steps.last().map_or(0, |step| step.at_ms);
+        self.at_ms = self.at_ms.min(end_ms).max(last_ms);
         self.faults_end_ms = self.at_ms;
         self.mend(&mut done);
     }
@@ -189,7 +190,12 @@ impl Steps<'_> {
             Deed::Fast => !done.slow.is_empty(),
             // Now and then all are down at one time.
             Deed::Crash | Deed::Shutdown => !node.down && downs + 1 < usize::from(nodes),
-            Deed::LossAtAcks => self.scenario.broker.durability.is_some() && self.publisher_here().is_some(),
+            Deed::LossAtAcks => {
+                // All may be down afterwards, and each is started again.
+                let cost = self.cost_of_making_well() + done.slow.len() + 2 * usize::from(nodes) + 6;
+                let fits = !self.is_micro() || self.scenario.steps.len() + cost <= STEPS_MAX_CLUSTER;
+                fits && self.scenario.broker.durability.is_some() && self.publisher_here().is_some()
+            }
             Deed::Pause => !node.down,
             Deed::Restart => node.down,
             // What is lost for good is less than a half.
