@@ -86,9 +86,7 @@ impl Steps<'_> {
         self.faults_end_ms = end_ms;
         loop {
             self.at_ms += if self.source.percent(25) { 0 } else { self.source.log(1, 3 * mean_ms) };
-            let cost = self.cost_of_making_well() + done.slow.len() + 6;
-            let full = self.is_micro() && self.scenario.steps.len() + cost > STEPS_MAX_CLUSTER;
-            if full || self.at_ms >= end_ms {
+            if !self.has_room(&done, 0) || self.at_ms >= end_ms {
                 break;
             }
             if self.source.percent(deeds_percent) {
@@ -176,6 +174,12 @@ impl Steps<'_> {
         self.carry_out_deed(deed, done);
     }
 
+    /// Whether a small scenario has room for so many steps more, and for what makes everything well.
+    fn has_room(&self, done: &Done, more: usize) -> bool {
+        let cost = self.cost_of_making_well() + done.slow.len() + 6 + more;
+        !self.is_micro() || self.scenario.steps.len() + cost <= STEPS_MAX_CLUSTER
+    }
+
     /// Whether something can be done to the node that was chosen, or to the links.
     fn may(&self, deed: Deed, done: &Done) -> bool {
         let node = self.node();
@@ -192,9 +196,8 @@ impl Steps<'_> {
             Deed::Crash | Deed::Shutdown => !node.down && downs + 1 < usize::from(nodes),
             Deed::LossAtAcks => {
                 // All may be down afterwards, and each is started again.
-                let cost = self.cost_of_making_well() + done.slow.len() + 2 * usize::from(nodes) + 6;
-                let fits = !self.is_micro() || self.scenario.steps.len() + cost <= STEPS_MAX_CLUSTER;
-                fits && self.scenario.broker.durability.is_some() && self.publisher_here().is_some()
+                let has_room = self.has_room(done, 2 * usize::from(nodes));
+                has_room && self.scenario.broker.durability.is_some() && self.publisher_here().is_some()
             }
             Deed::Pause => !node.down,
             Deed::Restart => node.down,
