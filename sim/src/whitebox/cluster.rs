@@ -88,8 +88,9 @@ pub(crate) struct ClusterWatch {
     away: BTreeSet<u16>,
     /// Nodes that are not where their seeds say.
     moved: BTreeSet<u16>,
-    /// Who each node is, and whether all that run have been one cluster.
+    /// Who each node is, who has belonged to a cluster, and when all that run were one and nobody else was left out.
     ids: BTreeMap<u16, NodeId>,
+    belonged: BTreeSet<NodeId>,
     was_one: Option<Instant>,
     /// A seed has lost its disk before that: whom it had promised to found no other cluster it does not know any more.
     broke_its_word: bool,
@@ -288,7 +289,8 @@ impl ClusterWatch {
         let is_one = members.first().is_some_and(|first| {
             first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
         });
-        if is_one {
+        self.belonged.extend(members.iter().filter(|member| member.belongs().is_some()).map(|member| member.id));
+        if is_one && self.ids.values().all(|id| self.belonged.contains(id)) {
             self.was_one.get_or_insert(now);
         }
         let mut found = Vec::new();

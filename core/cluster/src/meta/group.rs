@@ -16,6 +16,8 @@ use super::command::{Command, NotACommand, Rejected};
 use super::log::{Log, Persist, Stored};
 use super::state::MetaState;
 
+mod election;
+
 /// What came of one step, in order.
 #[derive(Default)]
 pub(super) struct Effects {
@@ -118,7 +120,8 @@ impl Group {
             election_tick: config.election_ticks as usize,
             heartbeat_tick: config.heartbeat_ticks as usize,
             min_election_tick: range.0 as usize,
-            max_election_tick: range.1 as usize,
+            // Who lets another one stand first waits for longer than what is drawn.
+            max_election_tick: (range.1 + config.election_ticks) as usize,
             applied: state.index,
             check_quorum: true,
             pre_vote: true,
@@ -173,8 +176,12 @@ impl Group {
             return false;
         }
         // An answer of somebody who is no member any more, at most.
+        let asks = (message.get_msg_type() == MessageType::MsgRequestPreVote).then_some(message.from);
         let taken = self.raw.step(message).is_ok();
         self.draw(rng);
+        if let Some(node) = asks {
+            self.yield_to(node);
+        }
         taken
     }
 
@@ -362,32 +369,6 @@ impl Group {
         effects.persists.push(Persist { number: *numbers, first, snapshot, ..Persist::default() });
     }
 
-    // raft-rs lets a leader that is no voter any more lead on. It hands over instead; and so does a witness, once somebody
-    // else has what it alone may have had.
-    fn step_down(&mut self) {
-        let raft = &mut self.raw.raft;
-        let is_witness = self.witness && !planted!(WitnessLeads);
-        if raft.state != StateRole::Leader || raft.promotable() && !is_witness || self.raw.store().is_joint() {
-            return;
-        }
-        let raft = &mut self.raw.raft;
-        let last = raft.raft_log.last_index();
-        let voters: Vec<u64> = self.state.voters.iter().map(|voter| voter.0).collect();
-        let next = voters
-            .into_iter()
-            .filter(|voter| self.state.members.get(&NodeId(*voter)).is_some_and(|member| !member.witness))
-            .filter_map(|voter| Some((raft.prs().get(voter)?.matched, voter)))
-            .max();
-        if is_witness && next.is_none_or(|(matched, _)| matched < last) {
-            return;
-        }
-        if let Some((_, voter)) = next {
-            raft.send_timeout_now(voter);
-        }
-        let term = raft.term;
-        raft.become_follower(term, raft::INVALID_ID);
-    }
-
     fn changes(&self, command: &Command) -> Vec<ConfChangeSingle> {
         let mut changes = Vec::new();
         let mut push = |kind, node: NodeId| {
@@ -471,17 +452,6 @@ impl Group {
             | MessageType::MsgReadIndex
             | MessageType::MsgReadIndexResp => false,
         }
-    }
-
-    // The timeouts are ours: raft-rs draws them from the operating system.
-    fn draw(&mut self, rng: &mut Rng) {
-        let raft = &mut self.raw.raft;
-        let situation = (raft.term, raft.state, raft.leader_id);
-        if self.drawn != Some(situation) {
-            self.drawn = Some(situation);
-            self.timeout = self.election.0 + rng.below(self.election.1 - self.election.0);
-        }
-        raft.set_randomized_election_timeout(self.timeout as usize);
     }
 
     // A snapshot that was lost on its way is sent again; nobody else tells raft-rs.
