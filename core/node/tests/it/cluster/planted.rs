@@ -20,7 +20,7 @@ const ROWS: &[Row] = &[
     (Mutant::ForwardGuidIgnored, qos2::a_repeated_publish_waits_for_other_nodes_again_and_comes_once),
     (Mutant::LaneGroupNotRedispatched, groups::a_member_that_has_left_is_replaced),
     (Mutant::FarGroupNotRedispatched, groups::what_a_node_that_is_down_had_goes_to_other_members),
-    (Mutant::LaneGroupAckedEarly, groups::a_member_that_has_left_is_replaced),
+    (Mutant::LaneGroupAckedEarly, groups::an_acknowledgement_waits_for_the_disk_of_a_member),
     (Mutant::HintForgotten, stored::nothing_is_promised_for_a_stored_session_of_a_node_that_is_down),
     (Mutant::AckOvertakesGate, plain::acknowledgements_wait_for_other_nodes_and_keep_their_order),
     (Mutant::RepeatedForwardForgotten, qos2::a_repeated_publish_waits_for_other_nodes_again_and_comes_once),
