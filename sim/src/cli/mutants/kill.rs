@@ -44,6 +44,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
         }
     };
     // What a planted bug breaks is told by the table, not by a message for each panic.
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs_or_all(arguments.jobs)).map(|_| scope.spawn(work)).collect();
@@ -58,7 +59,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
             });
         }
     });
-    let _ = std::panic::take_hook();
+    std::panic::set_hook(hook);
     progress.clear();
     let mut kills = kills.into_inner().expect("nobody panicked with it");
     kills.sort_by_key(|kill| Mutant::ALL.iter().position(|mutant| *mutant == kill.mutant));
