@@ -214,28 +214,27 @@ impl Desk<'_> {
         let answer = link.call("/v3/kv/range", &range).await?;
         let revision = number(&answer["header"]["revision"]).ok_or_else(|| malformed("no `header.revision`"))?;
         let mut read = Read { revision, ..Read::default() };
-        let more = format!("etcd keys {}", self.folder);
-        if answer["more"].as_bool() == Some(true) {
-            self.told.fails(&more, &format!("there are more than {NODES_MAX} nodes; the others are not seen"));
-        } else {
-            self.told.works(&more);
-        }
+        let is_cut = answer["more"].as_bool() == Some(true);
+        let mut wrong = is_cut.then(|| format!("there are more than {NODES_MAX} nodes; the others are not seen"));
         for kv in answer["kvs"].as_array().into_iter().flatten() {
             let entry =
                 Entry::read(kv).ok_or_else(|| malformed("an entry of `kvs` without a key or value of base64"))?;
-            let name = format!("etcd key {}", excerpt(&entry.key, None));
             match node(&entry.value) {
                 Some(node) => read.listed.nodes.push(node),
                 None => {
-                    self.told.fails(
-                        &name,
-                        "not the value of a node; it must be JSON with `address`, an IP address and a port",
-                    );
+                    let key = excerpt(&entry.key, None);
+                    wrong =
+                        Some(format!("{key} has no value of a node: JSON with `address`, an IP address and a port"));
                 }
             }
             if entry.key == self.key {
                 read.own = Some(entry);
             }
+        }
+        let keys = format!("etcd keys {}", self.folder);
+        match wrong {
+            Some(wrong) => self.told.fails(&keys, &wrong),
+            None => self.told.works(&keys),
         }
         Ok(read)
     }
