@@ -140,7 +140,9 @@ impl State {
         // A member that nobody is any more gives no lease, and may be behind a partition for all that others know.
         let no_lease = self.limits.strict && self.ways.had_lost_members(sent, now);
         let no_table = self.ways.had_unknown_members(node, sent, now);
-        self.limits.lanes_narrow || no_lease || no_table || self.ways.was_closed(node, sent, now)
+        // Until it is removed, what is for its stored sessions can be promised by nobody.
+        let no_store = self.limits.durability.is_some() && self.ways.had_lost_members(sent, now);
+        self.limits.lanes_narrow || no_lease || no_table || no_store || self.ways.was_closed(node, sent, now)
     }
 
     /// The same for one that is for stored sessions, too: a target's disk may be full.
