@@ -193,6 +193,8 @@ impl State {
                 // Before SUBACK a lower QoS than asked for may be granted.
                 let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
                 let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
+                // What a member has not acknowledged may go to one that has come since.
+                let until = if sub.group.is_some() && message.qos > QoS::AtMostOnce { now } else { until };
                 if grant.overlaps(message.sent, until) {
                     if own {
                         explained.own = true;

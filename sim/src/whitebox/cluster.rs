@@ -100,7 +100,8 @@ pub(crate) struct ClusterWatch {
     joining: Vec<(u16, Instant)>,
     /// When the last of them has answered.
     answered: Instant,
-    /// Since when the nodes' routes have been wrong at each look.
+    /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
+    wrong_members: Option<Instant>,
     wrong_routes: Option<Instant>,
     /// Since when somebody has reached as many as it takes to decide.
     linked: Option<Instant>,
@@ -393,13 +394,17 @@ impl ClusterWatch {
             }
         }
         if after >= bound(HEALED) && self.judged < 2 {
-            self.judged = 2;
-            if self.can_heal(&core, members, scenario) {
-                obligations.count(Check::Healed, 1);
-                found.extend(self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Healed, at, what)));
+            let can_heal = self.can_heal(&core, members, scenario);
+            let wrong = if can_heal { self.members_differ(&core, members, scenario) } else { None };
+            // Somebody may have been removed just now.
+            let since = *self.wrong_members.get_or_insert(now);
+            if wrong.is_none() || now >= since + CONVERGED {
+                self.judged = 2;
+                obligations.count(Check::Healed, u64::from(can_heal));
+                found.extend(wrong.map(|(at, what)| (Check::Healed, at, what)));
             }
         }
-        if after >= bound(ROUTED) && self.judged < 3 {
+        if after >= bound(ROUTED) && self.judged == 2 {
             let can_heal = self.can_heal(&core, members, scenario);
             let wrong = if can_heal { routes() } else { None };
             // A session may have ended just now.

@@ -271,6 +271,8 @@ mutants! {
         "The broker uses one Topic Alias more than the client's maximum.";
     AliasOfRefusedForgotten, "alias-of-refused-forgotten", None, ["part", "L13"],
         "A publish that is refused after it has waited for another node gives its Topic Alias no topic.";
+    AsideAfterParting, "aside-after-parting", None, ["part", "crash"],
+        "What a publisher has put aside is worked on while it is being closed and has no session any more.";
     FarewellForgotten, "farewell-forgotten", None, ["part", "S7", "S10"],
         "A DISCONNECT that waits behind a publish is forgotten when its connection is gone.";
     RelOvertakesAside, "rel-overtakes-aside", None, ["part", "S3", "S4"],
