@@ -151,6 +151,14 @@ impl State {
         self.ways.exist() && (troubled() || self.may_refuse(node, sent, now))
     }
 
+    /// Whether the queues of a group's members, all of which may be elsewhere, may have no room for a message.
+    fn may_be_full(&self, topic: u32) -> bool {
+        let mut members =
+            self.topics[topic as usize].subs.iter().filter(|(_, sub)| self.subs[*sub as usize].group.is_some());
+        let limit = self.limits.queue_len;
+        members.any(|(id, _)| self.ids[*id as usize].matched + self.wills > limit)
+    }
+
     /// A publish was refused: a target was out of reach, or a limit was hit.
     pub(super) fn judge_refused(&mut self, conn: u32, publish: &OutPublish, code: ReasonCode, cx: &mut Cx<'_>) {
         if !self.ways.exist() || code != ReasonCode::QuotaExceeded {
@@ -159,7 +167,7 @@ impl State {
         cx.owe(Check::Refused);
         let c = self.conn(conn);
         let of = &self.nodes[usize::from(c.node)];
-        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) {
+        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) || self.may_be_full(publish.topic) {
             return;
         }
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());

@@ -192,6 +192,8 @@ impl ClusterWatch {
             }
             ClusterEvent::Link(newtmq_cluster::link::Event::Down { peer, .. }) => {
                 self.down.entry((member.ix, *peer)).or_insert(now);
+                // An election may have been under way; it is looked again whether as many reach each other as it takes.
+                self.linked = None;
             }
             ClusterEvent::Leader { term, leader } => {
                 if *leader == Some(member.id) {
