@@ -230,7 +230,7 @@ impl Engine {
     /// Takes what raft-rs has to say next. `numbers` counts what is given to the disk; what may leave at once is added to
     /// `sent`.
     pub(crate) fn turn(&mut self, numbers: &mut u64, sent: &mut Vec<Message>) -> Option<Turn> {
-        if self.stopped.is_some() || !self.raw.has_ready() {
+        if !self.has_turn() {
             return None;
         }
         let mut ready = self.raw.ready();
@@ -277,6 +277,11 @@ impl Engine {
             self.raw.on_persist_ready(ready_number);
         }
         Some(turn)
+    }
+
+    /// Whether [`Engine::turn`] has something to say.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.stopped.is_none() && self.raw.has_ready()
     }
 
     /// A change of who belongs to the group is applied.

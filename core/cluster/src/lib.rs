@@ -8,4 +8,5 @@ pub mod lane;
 pub mod link;
 pub mod meta;
 pub mod owned;
+pub mod retained;
 pub mod swim;

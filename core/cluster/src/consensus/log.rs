@@ -13,6 +13,7 @@ pub(crate) struct Log {
     // Index and term of the last entry that is gone.
     gone: (u64, u64),
     entries: Vec<Entry>,
+    bytes: usize,
 }
 
 impl Log {
@@ -28,13 +29,16 @@ impl Log {
         }
         let hard = HardState { commit: hard.commit.max(index), ..hard.clone() };
         let conf = snapshot.get_metadata().get_conf_state().clone();
-        Ok(Log { hard, conf, snapshot, gone: (index, term), entries })
+        let bytes = entries.iter().map(bytes_of).sum();
+        Ok(Log { hard, conf, snapshot, gone: (index, term), entries, bytes })
     }
 
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let keep = (first.index - self.gone.0 - 1) as usize;
         assert!(keep <= self.entries.len(), "the log has no gap");
+        self.bytes -= self.entries[keep..].iter().map(bytes_of).sum::<usize>();
+        self.bytes += entries.iter().map(bytes_of).sum::<usize>();
         self.entries.truncate(keep);
         self.entries.extend_from_slice(entries);
     }
@@ -72,6 +76,7 @@ impl Log {
         self.hard.commit = self.hard.commit.max(metadata.index);
         self.hard.term = self.hard.term.max(metadata.term);
         self.entries.clear();
+        self.bytes = 0;
         self.snapshot = snapshot;
     }
 
@@ -97,7 +102,7 @@ impl Log {
         }
         let count = (first - self.gone.0 - 1) as usize;
         let term = self.entries[count - 1].term;
-        self.entries.drain(..count);
+        self.bytes -= self.entries.drain(..count).map(|entry| bytes_of(&entry)).sum::<usize>();
         self.gone = (first - 1, term);
     }
 
@@ -108,6 +113,33 @@ impl Log {
     pub(crate) fn last(&self) -> u64 {
         self.gone.0 + self.entries.len() as u64
     }
+
+    /// What the entries have.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The first of the last entries that have no more than so many bytes.
+    pub(crate) fn first_within(&self, bytes: usize) -> u64 {
+        let mut left = bytes;
+        let fit = self.entries.iter().rev().take_while(|entry| {
+            let cost = bytes_of(entry);
+            let fits = cost <= left;
+            left -= cost.min(left);
+            fits
+        });
+        self.last() + 1 - fit.count() as u64
+    }
+
+    /// The entries after this one.
+    pub(crate) fn after(&self, index: u64) -> &[Entry] {
+        let start = index.saturating_sub(self.gone.0) as usize;
+        &self.entries[start.min(self.entries.len())..]
+    }
+}
+
+fn bytes_of(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.data.len() + entry.context.len()
 }
 
 impl Storage for Log {
