@@ -89,8 +89,8 @@ impl Stored {
     // What is in the log alone is brought into the topics, before the log goes.
     fn replay(&mut self, upto: u64) {
         // What cannot be read the node could not read either, and went no further.
-        let Some(Ok(mut state)) = self.base.as_ref().map(|base| State::decode_header(&base.data)) else { return };
-        state.topics = core::mem::take(&mut self.topics);
+        let Some(Ok(header)) = self.base.as_ref().map(|base| State::decode_header(&base.data)) else { return };
+        let mut state = State::with(header, core::mem::take(&mut self.topics));
         let entries = self.entries.iter().filter(|entry| entry.index > state.index && entry.index <= upto);
         for entry in entries.collect::<Vec<_>>() {
             if state.step(entry).is_err() {

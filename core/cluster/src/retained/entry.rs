@@ -13,22 +13,15 @@ pub(super) struct Origin {
     pub(super) settled: u64,
 }
 
-/// Of what a topic has to be as it was, for a write that was asked for without a leader.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Base {
-    /// Index of the entry that changed the topic last; 0 if none is known.
-    pub(super) index: u64,
-    /// What was applied where that was looked up.
-    pub(super) seen: u64,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Write {
     pub(super) origin: Origin,
     pub(super) topic: Box<str>,
     /// `None` deletes.
     pub(super) message: Option<Bytes>,
-    pub(super) base: Option<Base>,
+    /// It was asked for without a leader, where everything up to this index was known: it counts only if no entry after
+    /// that one has changed the topic.
+    pub(super) seen: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +50,12 @@ impl From<InvalidField> for NotAnEntry {
 impl Write {
     /// Appends it as an entry.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
-        let has = 1 | u8::from(self.message.is_some()) << 1 | u8::from(self.base.is_some()) << 2;
+        let has = 1 | u8::from(self.message.is_some()) << 1 | u8::from(self.seen.is_some()) << 2;
         let Origin { node, inc, number, settled } = self.origin;
         // What is settled is written as a difference, which is small.
         Put(out).byte(has).number(node.0).number(inc.0).number(number).number(number.saturating_sub(settled));
-        if let Some(base) = self.base {
-            Put(out).number(base.index).number(base.seen);
+        if let Some(seen) = self.seen {
+            Put(out).number(seen);
         }
         Put(out).text(&self.topic);
         if let Some(message) = &self.message {
@@ -78,17 +71,14 @@ impl Write {
             return Err(InvalidField("a number that is settled"));
         }
         let origin = Origin { node, inc, number, settled: number - open };
-        let base = if has & 4 != 0 { Some(Base { index: take.number()?, seen: take.number()? }) } else { None };
-        if base.is_some_and(|base| base.index > base.seen) {
-            return Err(InvalidField("a base that was not seen"));
-        }
+        let seen = if has & 4 != 0 { Some(take.number()?) } else { None };
         let topic = take.text()?.into();
         if has & 2 == 0 {
             take.end()?;
         }
         // A part of the entry's own bytes: they are there once.
         let message = (has & 2 != 0).then(|| bytes.slice(bytes.len() - take.0.len()..));
-        Ok(Write { origin, topic, message, base })
+        Ok(Write { origin, topic, message, seen })
     }
 }
 

@@ -63,9 +63,7 @@ impl Group {
             heartbeat_ticks: config.heartbeat_ticks,
         };
         let disk_bytes = log.bytes() as u64;
-        let mut state = State { topics: stored.topics, ..header };
-        let index = state.index;
-        state.topics.applied(index);
+        let state = State::with(header, stored.topics);
         Ok(Group { engine: Engine::new(part, log)?, state, restored: None, sweep: None, disk_bytes })
     }
 

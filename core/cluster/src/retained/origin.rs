@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use newtmq_base::{Instant, NodeId, RequestId, planted};
 
-use super::entry::{Base, Origin, Write};
+use super::entry::{Origin, Write};
 use super::group::Applied;
 use super::io::{Output, PendingChange, Refusal, Written};
 use super::message::Message;
@@ -28,7 +28,7 @@ struct Asked {
 struct Kept {
     number: u64,
     message: Option<Bytes>,
-    base: Base,
+    seen: u64,
     sent: Option<Sent>,
 }
 
@@ -73,7 +73,7 @@ impl Asking {
 
     /// What the deletions are needed for that are known here.
     pub(super) fn least_seen(&self) -> Option<u64> {
-        self.kept.values().map(|kept| kept.base.seen).min()
+        self.kept.values().map(|kept| kept.seen).min()
     }
 
     /// Whether nothing waits for an answer or for a leader.
@@ -174,10 +174,10 @@ impl Retained {
         let state = &self.group.state;
         let index = state.topics.get(&topic).map_or(0, |item| item.index);
         // A later one of the same topic stands for all of them, and is held against what the first one saw.
-        let base = self.asking.take_kept(&topic).map_or(Base { index, seen: state.index.max(index) }, |kept| kept.base);
+        let seen = self.asking.take_kept(&topic).map_or(state.index.max(index), |kept| kept.seen);
         self.asking.kept_numbers.insert(number, topic.clone());
         self.asking.kept_bytes += bytes;
-        self.asking.kept.insert(topic.clone(), Kept { number, message: message.clone(), base, sent: None });
+        self.asking.kept.insert(topic.clone(), Kept { number, message: message.clone(), seen, sent: None });
         self.counters.pending_kept += 1;
         out.push(Output::Pending { topic, change: PendingChange::Kept(message) });
         Ok(Written::Pending)
@@ -252,7 +252,7 @@ impl Retained {
             first.filter(|topic| self.asking.kept.get(*topic).is_some_and(|kept| is_due(kept.sent))).cloned().collect();
         for topic in due {
             let Some(kept) = self.asking.kept.get(&topic) else { continue };
-            let write = batch.write(kept.number, &topic, kept.message.clone(), Some(kept.base));
+            let write = batch.write(kept.number, &topic, kept.message.clone(), Some(kept.seen));
             let is_sent = self.send_write(batch, write, out);
             if let Some(kept) = self.asking.kept.get_mut(&topic) {
                 kept.sent = is_sent.then_some(sent);
@@ -355,9 +355,9 @@ struct Batch {
 }
 
 impl Batch {
-    fn write(&self, number: u64, topic: &str, message: Option<Bytes>, base: Option<Base>) -> Write {
+    fn write(&self, number: u64, topic: &str, message: Option<Bytes>, seen: Option<u64>) -> Write {
         let origin = Origin { node: self.me.node, inc: self.me.inc, number, settled: self.settled };
-        Write { origin, topic: topic.into(), message, base }
+        Write { origin, topic: topic.into(), message, seen }
     }
 }
 

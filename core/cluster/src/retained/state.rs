@@ -16,7 +16,7 @@ use super::topics::Topics;
 pub(super) enum Outcome {
     /// It is in the topic, or has been.
     Done,
-    /// The topic was another one than its base, or is another one by now.
+    /// The topic was changed after what was seen of it, or is another one by now.
     Changed,
     /// It is in the log a second time, or nobody wants it any more.
     Repeated,
@@ -101,16 +101,16 @@ impl State {
         if !self.is_new(write.origin) {
             return (Outcome::Repeated, false);
         }
-        let is_as_before = write.base.is_none_or(|base| {
-            let before = self.topics.get(&write.topic).map_or(0, |item| item.index);
+        let is_as_before = write.seen.is_none_or(|seen| {
+            let changed = self.topics.get(&write.topic).map(|item| item.index);
             // What was deleted and is forgotten looks like what never was.
-            let is_known = before > 0 || self.horizon <= base.seen || planted!(RetainedForgottenUnchanged);
-            before == base.index && is_known || planted!(RetainedPendingWins)
+            let forgotten = if planted!(RetainedForgottenUnchanged) { 0 } else { self.horizon };
+            changed.unwrap_or(forgotten) <= seen || planted!(RetainedPendingWins)
         });
         self.note(index, write.origin);
         if self.topics.has(&write.topic, index) {
             let is_it = self.topics.get(&write.topic).is_some_and(|item| item.index == index);
-            return (if is_it || write.base.is_none() { Outcome::Done } else { Outcome::Changed }, false);
+            return (if is_it || write.seen.is_none() { Outcome::Done } else { Outcome::Changed }, false);
         }
         if !is_as_before {
             return (Outcome::Changed, false);
@@ -153,11 +153,16 @@ impl State {
         self.topics.exact_from() <= self.index
     }
 
+    /// What is known of an index without its topics, with topics that are as of that index or newer.
+    pub(super) fn with(header: State, mut topics: Topics) -> State {
+        topics.forget(header.horizon);
+        topics.applied(header.index);
+        State { topics, ..header }
+    }
+
     /// Another node's of a later index, all but its topics, which have come before.
     pub(super) fn replace(&mut self, header: State) {
-        let topics = core::mem::take(&mut self.topics);
-        *self = State { topics, ..header };
-        self.topics.applied(self.index);
+        *self = State::with(header, core::mem::take(&mut self.topics));
     }
 
     /// All but the topics.

@@ -60,7 +60,7 @@ fn run(seed: u64, network: (u64, u64, u64, u64), steps: Vec<Step>) {
             Step::Read(..) => {}
             // Only what is whole survives the loss of a disk.
             Step::Replace(index) => {
-                if net.is_whole() {
+                if net.is_whole() && net.members.2.len() == 3 {
                     net.replace(index);
                 }
             }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use newtmq_base::{Incarnation, NodeId};
 use proptest::prelude::*;
 
-use super::super::entry::{Base, Entry, Origin, Write};
+use super::super::entry::{Entry, Origin, Write};
 use super::super::message::{Ask, Message};
 use super::super::state::State;
 use super::super::topics::{Chunk, End, Item};
@@ -23,13 +23,12 @@ fn write() -> impl Strategy<Value = Write> {
         number,
         settled: open % number,
     });
-    let base = proptest::option::of((any::<u64>(), any::<u64>()))
-        .prop_map(|base| base.map(|(index, seen)| Base { index: index.min(seen), seen }));
-    (origin, ".{0,9}", message(), base).prop_map(|(origin, topic, message, base)| Write {
+    let seen = proptest::option::of(any::<u64>());
+    (origin, ".{0,9}", message(), seen).prop_map(|(origin, topic, message, seen)| Write {
         origin,
         topic: topic.into(),
         message,
-        base,
+        seen,
     })
 }
 
