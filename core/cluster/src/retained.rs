@@ -493,8 +493,8 @@ impl Retained {
 
     fn reached(&mut self, out: &mut Vec<Output>) {
         let state = &self.group.state;
-        let upto = if planted!(RetainedReadTooEarly) { self.group.engine.commit() } else { state.index };
-        if !state.is_exact() && !planted!(RetainedReadTooEarly) {
+        let upto = if planted!(RetainedReadAtCommit) { self.group.engine.commit() } else { state.index };
+        if !state.is_exact() && !planted!(RetainedReadAtCommit) {
             return;
         }
         while let Some(first) = self.waits.first_entry().filter(|first| first.key().0 <= upto) {

@@ -534,7 +534,7 @@ mutants! {
         "What was kept without a leader replaces what the majority has written since.";
     RetainedPiecesIgnored, "retained-pieces-ignored", None, ["part", "Q8"],
         "Entries are applied again to topics that have come from another node as they were later.";
-    RetainedReadTooEarly, "retained-read-too-early", None, ["part", "S10"],
+    RetainedReadAtCommit, "retained-read-at-commit", None, ["part", "S10"],
         "A subscriber reads retained messages when they are committed, before they are applied.";
     RetainedRepeatApplied, "retained-repeat-applied", None, ["part", "S10"],
         "A retained write that was sent again is applied a second time.";

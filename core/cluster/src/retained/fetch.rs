@@ -19,6 +19,8 @@ pub(super) struct Fetch {
     since: u64,
     least: u64,
     after: Option<Box<str>>,
+    // Chunks that have overtaken one before them.
+    ahead: Vec<Chunk>,
     // Of those that were asked for, so many have not come.
     left: u32,
     asked_at: Instant,
@@ -50,7 +52,17 @@ impl Retained {
             return;
         }
         let (since, least) = (self.group.state.index, self.group.state.topics.exact_from().max(index));
-        let fetch = Fetch { snapshot: message, from, since, least, after: None, left: 0, asked_at: now, tries: 0 };
+        let fetch = Fetch {
+            snapshot: message,
+            from,
+            since,
+            least,
+            after: None,
+            ahead: Vec::new(),
+            left: 0,
+            asked_at: now,
+            tries: 0,
+        };
         self.fetch = Some(fetch);
         self.ask_for_chunks(now, out);
     }
@@ -85,14 +97,31 @@ impl Retained {
 
     /// A chunk has come.
     pub(super) fn chunk_came(&mut self, now: Instant, from: NodeId, chunk: Chunk, out: &mut Vec<Output>) {
-        let is_next = |fetch: &&mut Fetch| {
-            let is_of_it = fetch.from == from && chunk.as_of >= fetch.least && chunk.since <= fetch.since;
-            is_of_it && (chunk.from == fetch.after || planted!(RetainedGapTaken))
-        };
-        let Some(fetch) = self.fetch.as_mut().filter(is_next) else {
+        let is_of_it = |fetch: &&mut Fetch| fetch.from == from && chunk.since <= fetch.since;
+        let Some(fetch) = self.fetch.as_mut().filter(is_of_it) else {
             self.counters.untaken += 1;
             return;
         };
+        fetch.ahead.push(chunk);
+        let most = self.config.chunks_at_once as usize;
+        while let Some(fetch) = &mut self.fetch {
+            let is_next = |chunk: &Chunk| chunk.from == fetch.after || planted!(RetainedGapTaken);
+            let Some(place) = fetch.ahead.iter().position(is_next) else {
+                let extra = fetch.ahead.len().saturating_sub(most);
+                fetch.ahead.drain(..extra);
+                return;
+            };
+            let chunk = fetch.ahead.swap_remove(place);
+            if chunk.as_of < fetch.least {
+                self.counters.untaken += 1;
+                continue;
+            }
+            self.take_chunk(now, chunk, out);
+        }
+    }
+
+    fn take_chunk(&mut self, now: Instant, chunk: Chunk, out: &mut Vec<Output>) {
+        let Some(fetch) = &mut self.fetch else { return };
         // What is taken in later is not older than this.
         fetch.least = chunk.as_of;
         (fetch.left, fetch.tries) = (fetch.left.saturating_sub(1), 0);

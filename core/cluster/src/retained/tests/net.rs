@@ -46,6 +46,7 @@ pub(super) struct Net {
     pub(super) config: Config,
     pub(super) nodes: Vec<Node>,
     pub(super) side: Vec<u32>,
+    pub(super) bulk_is_lost: bool,
     pub(super) loss_ppm: u64,
     pub(super) twice_ppm: u64,
     pub(super) delay_ms: u64,
@@ -85,6 +86,7 @@ impl Net {
             config,
             nodes: Vec::new(),
             side: vec![0; count],
+            bulk_is_lost: false,
             loss_ppm: 0,
             twice_ppm: 0,
             delay_ms: 10,
@@ -146,10 +148,8 @@ impl Net {
         self.rng.fill(&mut seed);
         let node = &mut self.nodes[index];
         node.inc.0 += 1;
-        let mut stored = Stored::default();
-        for record in &node.records {
-            stored.apply(Persist::decode(record).expect("what was written can be read"));
-        }
+        let stored = self.stored(index);
+        let node = &mut self.nodes[index];
         let me = Identity { node: node.id, inc: node.inc, cluster: CLUSTER, witness: false };
         let retained = Retained::new(self.config.clone(), me, stored, Rng::from_seed(seed), self.now);
         let retained = retained.expect("what was synced can be started with");
@@ -157,6 +157,19 @@ impl Net {
         node.mirror = messages.map(|(topic, index, message)| (topic.into(), (index, Some(message.clone())))).collect();
         node.retained = Some(retained);
         self.tell(index);
+    }
+
+    /// What is durable.
+    pub(super) fn stored(&self, index: usize) -> Stored {
+        let mut stored = Stored::default();
+        for record in &self.nodes[index].records {
+            stored.apply(Persist::decode(record).expect("what was written can be read"));
+        }
+        stored
+    }
+
+    pub(super) fn disk_bytes(&self, index: usize) -> usize {
+        self.nodes[index].records.iter().map(Vec::len).sum()
     }
 
     /// The node hears what the meta group has decided last.
@@ -249,7 +262,7 @@ impl Net {
         }
         let sum: u64 = bytes.iter().map(|byte| u64::from(*byte)).sum();
         self.trace = self.trace.wrapping_mul(31).wrapping_add(sum);
-        if self.rng.below(1_000_000) < self.loss_ppm {
+        if self.rng.below(1_000_000) < self.loss_ppm || bulk && self.bulk_is_lost {
             return;
         }
         let copies = 1 + u64::from(self.rng.below(1_000_000) < self.twice_ppm);
@@ -448,8 +461,9 @@ impl Net {
         let Some(leader) = self.leader() else { return false };
         let led = self.retained(leader).view();
         let voters: BTreeSet<NodeId> = self.retained(leader).voters().collect();
-        // Who decided before decides as long as both do.
+        // A leader that has only begun may not know what is committed. Who decided before decides as long as both do.
         voters == self.members.2
+            && self.retained(leader).group.engine.knows_all(led.applied)
             && self.retained(leader).group.engine.log().conf().voters_outgoing.is_empty()
             && self.nodes.iter().filter_map(|node| node.retained.as_ref()).all(|retained| {
                 let view = retained.view();
@@ -499,6 +513,11 @@ impl Net {
         self.reads.insert(request, Read { node: index, topic: topic.into(), least });
         self.input(index, Input::WaitFor { request: RequestId(request), index: barrier });
         request
+    }
+
+    pub(super) fn next_wait(&mut self, node: usize, index: u64) {
+        self.next_request += 1;
+        self.input(node, Input::WaitFor { request: RequestId(self.next_request), index });
     }
 
     pub(super) fn heal(&mut self) {
