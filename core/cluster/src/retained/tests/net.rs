@@ -309,9 +309,9 @@ impl Net {
 
     // Played only onto what it was held against, dropped only for another one.
     fn pending(&mut self, index: usize, topic: Box<str>, change: PendingChange) {
-        let has = self.nodes[index].mirror.get(&topic).map_or(0, |(has, _)| *has);
         match change {
             PendingChange::Kept(message) => {
+                let has = self.retained(index).group.state.topics.get(&topic).map_or(0, |item| item.index);
                 let seen = self.nodes[index].kept.get(&topic).map(|(_, seen)| *seen);
                 let seen = seen.unwrap_or(self.retained(index).applied().max(has));
                 self.nodes[index].kept.insert(topic, (message, seen));
@@ -322,7 +322,11 @@ impl Net {
                 let between = self.log.range((topic.clone(), seen + 1)..(topic.clone(), u64::MAX));
                 let first = between.map(|(_, written)| written).next();
                 // What was sent before it was kept may have got there.
-                let is_free = self.free.contains(&(has, self.nodes[index].id, topic.clone()));
+                let id = self.nodes[index].id;
+                let is_free = self.free.iter().any(|(at, node, of)| {
+                    let is_it = *at > seen && *node == id && *of == topic;
+                    is_it && self.log.get(&(topic.clone(), *at)) == Some(&message)
+                });
                 assert!(is_free || first == Some(&message), "{topic} was played onto something else");
             }
             PendingChange::Dropped => {
@@ -342,9 +346,9 @@ impl Net {
         let Some(read) = self.reads.remove(&request).filter(|_| reached) else { return };
         assert_eq!(read.node, index);
         self.checked_reads += 1;
-        let has = self.nodes[index].mirror.get(&read.topic).map_or(0, |(has, _)| *has);
-        let horizon = self.retained(index).group.state.horizon;
-        assert!(has.max(horizon) >= read.least, "{} is read as of {has}, and {} was answered", read.topic, read.least);
+        let state = &self.retained(index).group.state;
+        let has = state.topics.get(&read.topic).map_or(state.horizon, |item| item.index);
+        assert!(has >= read.least, "{} is read as of {has}, and {} was answered", read.topic, read.least);
     }
 
     fn check(&mut self, index: usize) {
