@@ -198,10 +198,13 @@ impl Engine {
     /// Whether all that was decided before this leader led is applied, if everything up to this index is: until then it may
     /// not know who is a member.
     pub(crate) fn knows_all(&self, applied: u64) -> bool {
+        self.knows_term() && applied >= self.commit()
+    }
+
+    /// Whether something of this term is known to be committed, and so everything before it is.
+    pub(crate) fn knows_term(&self) -> bool {
         let raft = &self.raw.raft;
-        let committed = raft.raft_log.committed;
-        let is_own = raft.raft_log.term(committed).is_ok_and(|term| term == raft.term);
-        is_own && applied >= committed
+        raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term == raft.term)
     }
 
     /// Whether those are more than half of who decides.

@@ -26,7 +26,7 @@
 //!   only rise. [`Output::Pending`] lies in front of it for clients of this node. The bytes of a message are shared with this
 //!   part's state: a shard that keeps them as they are costs no second copy.
 //! - A publish with RETAIN waits for its [`Output::Answer`], and is matched to routes afterwards. The live copy carries the
-//!   index of the answer. An acknowledgement of a route barrier carries [`Retained::committed`]; a subscriber reads after
+//!   index of the answer. An acknowledgement of a route barrier carries [`Retained::barrier`]; a subscriber reads after
 //!   [`Input::WaitFor`] the highest of those was [`Output::Reached`], and skips a retained copy that is not newer than a live
 //!   one.
 
@@ -330,11 +330,24 @@ impl Retained {
         self.group.state.index
     }
 
-    /// Index of the last entry that is known here to be committed: of any write that was answered here it is not below
-    /// that one's.
+    /// Index of the last entry that is known here to be committed.
     #[must_use]
     pub fn committed(&self) -> u64 {
         self.group.engine.commit()
+    }
+
+    /// What an acknowledgement of a route barrier carries: no write that was answered here, in this start or in one before,
+    /// has a higher index. Who follows a leader and has heard what is committed in its term takes that; otherwise what is in
+    /// the log may have been answered, although nobody who runs knows that it is committed. Part of a log may never be: who
+    /// waits for that waits until others have come up to its index, or until his time is over.
+    #[must_use]
+    pub fn barrier(&self) -> u64 {
+        let engine = &self.group.engine;
+        if engine.leader().is_some() && engine.knows_term() || planted!(RetainedBarrierByCommit) {
+            engine.commit()
+        } else {
+            engine.log().last().max(engine.commit())
+        }
     }
 
     /// What clients of this node are to read: what is kept here for a topic, or else what is applied.
@@ -481,8 +494,8 @@ impl Retained {
     fn take(&mut self, effects: Effects, out: &mut Vec<Output>) {
         out.extend(effects.out);
         for body in effects.messages {
-            let to = NodeId(body.to);
-            self.send(to, &Message::Raft(Box::new(body)), false, out);
+            let (to, bulk) = (NodeId(body.to), body.get_msg_type() == MessageType::MsgSnapshot);
+            self.send(to, &Message::Raft(Box::new(body)), bulk, out);
         }
         if effects.installed {
             self.look_for_ended(out);

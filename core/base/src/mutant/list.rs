@@ -512,6 +512,8 @@ mutants! {
     // Cluster: retained messages.
     RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
         "A retained message is answered before it is committed.";
+    RetainedBarrierByCommit, "retained-barrier-by-commit", None, ["part", "S10"],
+        "A subscriber reads retained messages as of what somebody knows to be committed, though more was acknowledged before a crash.";
     RetainedDeletedForgotten, "retained-deleted-forgotten", None, ["part", "Q8"],
         "A deletion is forgotten before all members have passed it.";
     RetainedForgottenUnchanged, "retained-forgotten-unchanged", None, ["part", "Q8"],

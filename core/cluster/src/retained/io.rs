@@ -66,8 +66,9 @@ pub enum Output {
         to: NodeId,
         /// For its [`Input::Message`].
         bytes: Vec<u8>,
-        /// Whether it is a part of a snapshot, and should not hold up others. It is no larger than
-        /// [`super::Config::chunk_bytes`], unless a single message is.
+        /// Whether it is a part of a snapshot, and should not hold up others. It is about as large as
+        /// [`super::Config::chunk_bytes`], or as a single message that is larger. What is not has 256 KiB at most, or a single
+        /// message.
         bulk: bool,
     },
     /// Something for the disk.

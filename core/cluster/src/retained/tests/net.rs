@@ -22,7 +22,7 @@ pub(super) struct Node {
     mirror: BTreeMap<Box<str>, (u64, Option<Bytes>)>,
     // Kept without a leader: the message, and up to which entry the topic was known.
     kept: BTreeMap<Box<str>, (Option<Bytes>, u64)>,
-    // Highest index of what this start has answered, by topic.
+    // Highest index of what was answered, by topic.
     answered: BTreeMap<Box<str>, u64>,
     members: (u64, BTreeSet<NodeId>, BTreeSet<NodeId>),
 }
@@ -188,7 +188,7 @@ impl Net {
     pub(super) fn crash(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         node.retained = None;
-        (node.kept, node.answered) = (BTreeMap::new(), BTreeMap::new());
+        node.kept.clear();
         let kept = self.rng.below(node.unsynced.len() as u64 + 1) as usize;
         let unsynced: Vec<_> = node.unsynced.drain(..).take(kept).collect();
         for (_, _, _, marks, bytes) in unsynced {
@@ -512,7 +512,7 @@ impl Net {
         self.next_request += 1;
         let request = self.next_request;
         let there: Vec<&Node> = self.nodes.iter().filter(|node| node.retained.is_some()).collect();
-        let barrier = there.iter().filter_map(|node| Some(node.retained.as_ref()?.committed())).max().unwrap_or(0);
+        let barrier = there.iter().filter_map(|node| Some(node.retained.as_ref()?.barrier())).max().unwrap_or(0);
         let least = there.iter().filter_map(|node| node.answered.get(topic).copied()).max().unwrap_or(0);
         self.reads.insert(request, Read { node: index, topic: topic.into(), least });
         self.input(index, Input::WaitFor { request: RequestId(request), index: barrier });

@@ -8,6 +8,7 @@ use super::{adversary, scenes};
 fn planted_bugs_are_found() {
     let tests: &[fn()] = &[
         scenes::a_write_is_everywhere_and_read_after_the_barrier,
+        scenes::a_barrier_knows_what_a_node_has_answered_before_it_crashed,
         scenes::a_write_that_is_sent_again_is_there_once,
         scenes::a_write_of_a_later_start_is_none_of_the_one_before,
         scenes::what_was_given_up_does_not_come_after_what_was_written_since,
@@ -29,6 +30,7 @@ fn planted_bugs_are_found() {
     ];
     let bugs = [
         Mutant::RetainedAnsweredWhenSent,
+        Mutant::RetainedBarrierByCommit,
         Mutant::RetainedDeletedForgotten,
         Mutant::RetainedForgottenUnchanged,
         Mutant::RetainedGapTaken,

@@ -54,6 +54,26 @@ pub(super) fn a_write_is_everywhere_and_read_after_the_barrier() {
 }
 
 #[test]
+pub(super) fn a_barrier_knows_what_a_node_has_answered_before_it_crashed() {
+    for seed in 0..30 {
+        let mut net = Net::new(3, seed, small());
+        let leader = net.leader().unwrap();
+        let request = net.write(leader, "t", true, false);
+        // Nobody else knows as yet that it is committed.
+        while !net.answers.contains_key(&request) {
+            net.run(Duration::from_millis(1));
+        }
+        net.crash(leader);
+        net.start(leader);
+        for reader in 0..3 {
+            net.read(reader, "t");
+        }
+        net.seconds(6);
+        assert_eq!(net.checked_reads, 3);
+    }
+}
+
+#[test]
 pub(super) fn a_write_that_is_sent_again_is_there_once() {
     for seed in 0..20 {
         let mut net = Net::new(3, seed, small());
