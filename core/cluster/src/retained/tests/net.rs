@@ -321,10 +321,10 @@ impl Net {
                 self.played += 1;
                 let between = self.log.range((topic.clone(), seen + 1)..(topic.clone(), u64::MAX));
                 let first = between.map(|(_, written)| written).next();
-                // What was sent before it was kept may have got there.
+                // What was sent before it was kept may have got there, and have come back in a chunk before that.
                 let id = self.nodes[index].id;
                 let is_free = self.free.iter().any(|(at, node, of)| {
-                    let is_it = *at > seen && *node == id && *of == topic;
+                    let is_it = *at >= seen && *node == id && *of == topic;
                     is_it && self.log.get(&(topic.clone(), *at)) == Some(&message)
                 });
                 assert!(is_free || first == Some(&message), "{topic} was played onto something else");
