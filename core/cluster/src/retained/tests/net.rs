@@ -17,7 +17,7 @@ pub(super) struct Node {
     // What is durable, record by record, and where the last one is that began.
     records: Vec<Vec<u8>>,
     begins: usize,
-    unsynced: VecDeque<(Instant, u64, bool, (bool, bool), Vec<u8>)>,
+    unsynced: VecDeque<Record>,
     // What shards have been told.
     mirror: BTreeMap<Box<str>, (u64, Option<Bytes>)>,
     // Kept without a leader: the message, and up to which entry the topic was known.
@@ -25,6 +25,16 @@ pub(super) struct Node {
     // Highest index of what was answered, by topic.
     answered: BTreeMap<Box<str>, u64>,
     members: (u64, BTreeSet<NodeId>, BTreeSet<NodeId>),
+}
+
+// On its way to the disk: durable at that time.
+struct Record {
+    at: Instant,
+    number: u64,
+    sync: bool,
+    begins: bool,
+    ends: bool,
+    bytes: Vec<u8>,
 }
 
 struct Op {
@@ -191,8 +201,8 @@ impl Net {
         node.kept.clear();
         let kept = self.rng.below(node.unsynced.len() as u64 + 1) as usize;
         let unsynced: Vec<_> = node.unsynced.drain(..).take(kept).collect();
-        for (_, _, _, marks, bytes) in unsynced {
-            node.write(marks, bytes);
+        for record in unsynced {
+            node.write(record);
         }
     }
 
@@ -242,9 +252,10 @@ impl Net {
                     let read = Persist::decode(&bytes).expect("what is written can be read");
                     assert_eq!(Persist { number: persist.number, sync: persist.sync, ..read }, persist);
                     let at = self.now + Duration::from_millis(1 + self.rng.below(self.sync_ms));
-                    let at = self.nodes[index].unsynced.back().map_or(at, |(before, ..)| at.max(*before));
-                    let marks = (persist.begins(), persist.ends());
-                    self.nodes[index].unsynced.push_back((at, persist.number, persist.sync, marks, bytes));
+                    let at = self.nodes[index].unsynced.back().map_or(at, |before| at.max(before.at));
+                    let (begins, ends) = (persist.begins(), persist.ends());
+                    let record = Record { at, number: persist.number, sync: persist.sync, begins, ends, bytes };
+                    self.nodes[index].unsynced.push_back(record);
                 }
                 Output::Apply { index: at, topic, message } => self.applied(index, at, topic, message),
                 Output::Answer { request, outcome } => self.answered(index, request.0, outcome),
@@ -387,7 +398,7 @@ impl Net {
             let all = self.nodes.iter().filter_map(|node| node.retained.as_ref());
             let tick = all.filter_map(Retained::next_deadline).min().unwrap_or(Instant::NEVER);
             let packet = self.flying.first_key_value().map_or(Instant::NEVER, |((at, _), _)| *at);
-            let sync = self.nodes.iter().filter_map(|node| Some(node.unsynced.front()?.0)).min();
+            let sync = self.nodes.iter().filter_map(|node| Some(node.unsynced.front()?.at)).min();
             let sync = sync.unwrap_or(Instant::NEVER);
             let next = tick.min(packet).min(sync);
             if next > end {
@@ -419,10 +430,9 @@ impl Net {
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let mut number = 0;
-            while node.unsynced.front().is_some_and(|(at, ..)| *at <= self.now) {
-                let Some((_, of, sync, marks, bytes)) = node.unsynced.pop_front() else { break };
-                node.write(marks, bytes);
-                number = if sync { of } else { number };
+            while let Some(record) = node.unsynced.pop_front_if(|record| record.at <= self.now) {
+                number = if record.sync { record.number } else { number };
+                node.write(record);
             }
             if number > 0 {
                 self.input(index, Input::Persisted { number });
@@ -554,12 +564,12 @@ impl Net {
 }
 
 impl Node {
-    fn write(&mut self, (begins, ends): (bool, bool), bytes: Vec<u8>) {
-        if begins {
+    fn write(&mut self, record: Record) {
+        if record.begins {
             self.begins = self.records.len();
         }
-        self.records.push(bytes);
-        if ends {
+        self.records.push(record.bytes);
+        if record.ends {
             self.records.drain(..self.begins);
             self.begins = 0;
         }
