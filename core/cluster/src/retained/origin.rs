@@ -338,8 +338,9 @@ impl Retained {
         let known = |number: &u64| Some((*number, state.known(me.node, me.inc, *number)?));
         let ended: Vec<(u64, u64)> = numbers.filter_map(known).collect();
         for (number, index) in ended {
-            let item = self.asking.kept_numbers.get(&number).and_then(|topic| self.group.state.topics.get(topic));
-            let is_there = item.is_some_and(|item| item.index == index);
+            let kept = self.asking.kept_numbers.get(&number).and_then(|topic| self.asking.kept.get_key_value(topic));
+            let is_there =
+                kept.is_some_and(|(topic, kept)| self.group.state.is_of(topic, index, kept.message.is_none()));
             self.ended(number, index, if is_there { Outcome::Done } else { Outcome::Changed }, out);
         }
     }

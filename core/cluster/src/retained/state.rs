@@ -109,14 +109,19 @@ impl State {
         });
         self.note(index, write.origin);
         if self.topics.has(&write.topic, index) {
-            let is_it = self.topics.get(&write.topic).is_some_and(|item| item.index == index);
-            return (if is_it || write.seen.is_none() { Outcome::Done } else { Outcome::Changed }, false);
+            let is_it = write.seen.is_none() || self.is_of(&write.topic, index, write.message.is_none());
+            return (if is_it { Outcome::Done } else { Outcome::Changed }, false);
         }
         if !is_as_before {
             return (Outcome::Changed, false);
         }
         self.topics.put(&write.topic, index, write.message.clone());
         (Outcome::Done, true)
+    }
+
+    /// Whether a topic is what a write has made of it, as far as that can be known: a deletion may be forgotten.
+    pub(super) fn is_of(&self, topic: &str, index: u64, is_deletion: bool) -> bool {
+        self.topics.get(topic).map_or(is_deletion, |item| item.index == index)
     }
 
     fn is_new(&self, origin: Origin) -> bool {
