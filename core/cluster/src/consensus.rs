@@ -86,6 +86,8 @@ pub(crate) struct Engine {
     // Term, role and leader for which the timeout was drawn.
     drawn: Option<(u64, StateRole, u64)>,
     timeout: u64,
+    // Since which entry this leader should not lead.
+    demoted_at: Option<u64>,
     // For how many ticks a member has been at a snapshot.
     at_snapshot: BTreeMap<u64, u64>,
 }
@@ -128,6 +130,7 @@ impl Engine {
             election: range,
             drawn: None,
             timeout: range.0,
+            demoted_at: None,
             at_snapshot: BTreeMap::new(),
         })
     }

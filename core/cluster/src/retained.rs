@@ -426,6 +426,7 @@ impl Retained {
         // After a pause no time is made up for: others may have been heard in it.
         self.next_tick = now + self.config.tick;
         self.group.engine.tick(&mut self.rng);
+        self.group.engine.step_down(|_| true);
         self.tick_lead(out);
         self.tick_asked(now, out);
         self.tick_fetch(now, out);

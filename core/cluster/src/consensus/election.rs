@@ -37,19 +37,27 @@ impl Engine {
     // raft-rs lets a leader that is no voter any more lead on. It hands over instead; and so does a witness, once somebody
     // else has what it alone may have had.
     pub(crate) fn step_down(&mut self, may_lead: impl Fn(NodeId) -> bool) {
-        let raft = &mut self.raw.raft;
+        let raft = &self.raw.raft;
         let is_witness = self.witness && !planted!(WitnessLeads);
         if raft.state != StateRole::Leader || raft.promotable() && !is_witness || self.raw.store().is_joint() {
+            self.demoted_at = None;
             return;
         }
+        let demoted_at = *self.demoted_at.get_or_insert(raft.raft_log.applied);
         let voters = self.raw.store().conf().voters.clone();
         let raft = &mut self.raw.raft;
         let last = raft.raft_log.last_index();
         let next = voters
             .into_iter()
             .filter(|voter| may_lead(NodeId(*voter)))
-            .filter_map(|voter| Some((raft.prs().get(voter)?.matched, voter)))
+            .filter_map(|voter| Some((voter, raft.prs().get(voter)?)))
+            // Who does not know as yet that others vote no more asks them for their votes, and they may have more.
+            .filter(|(_, progress)| is_witness || progress.committed_index >= demoted_at)
+            .map(|(voter, progress)| (progress.matched, voter))
             .max();
+        if next.is_none() {
+            return;
+        }
         if is_witness && next.is_none_or(|(matched, _)| matched < last) {
             return;
         }

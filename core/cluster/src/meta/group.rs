@@ -71,6 +71,12 @@ impl Group {
 
     pub(super) fn tick(&mut self, rng: &mut Rng) {
         self.engine.tick(rng);
+        self.step_down();
+    }
+
+    fn step_down(&mut self) {
+        let members = &self.state.members;
+        self.engine.step_down(|node| members.get(&node).is_some_and(|member| !member.witness));
     }
 
     /// A message of a member. Says whether it was one that can be taken.
@@ -184,8 +190,7 @@ impl Group {
         if members_changed || self.state.index >= covered + self.snapshot_every {
             self.take_snapshot(numbers, effects);
         }
-        let members = &self.state.members;
-        self.engine.step_down(|node| members.get(&node).is_some_and(|member| !member.witness));
+        self.step_down();
     }
 
     fn take_snapshot(&mut self, numbers: &mut u64, effects: &mut Effects) {
