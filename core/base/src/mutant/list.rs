@@ -509,4 +509,45 @@ mutants! {
         "Frames of lanes of a node that is no member are taken.";
     InstalledBeforeDisk, "installed-before-disk", None, ["part"],
         "Durable routes of others count as stored before they are.";
+    // Cluster: retained messages.
+    RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
+        "A retained message is answered before it is committed.";
+    RetainedBarrierByCommit, "retained-barrier-by-commit", None, ["part", "S10"],
+        "A subscriber reads retained messages as of what somebody knows to be committed, though more was acknowledged before a crash.";
+    RetainedDeletedForgotten, "retained-deleted-forgotten", None, ["part", "Q8"],
+        "A deletion is forgotten before all members have passed it.";
+    RetainedForgottenUnchanged, "retained-forgotten-unchanged", None, ["part", "Q8"],
+        "What was deleted and is forgotten counts as what never was, for a write that was kept without a leader.";
+    RetainedGapTaken, "retained-gap-taken", None, ["part", "Q8"],
+        "A chunk of retained messages is taken although one before it is missing.";
+    RetainedGoneStays, "retained-gone-stays", None, ["part", "Q8"],
+        "A retained message that was deleted while a node was away stays there.";
+    RetainedLateApplied, "retained-late-applied", None, ["part", "S10"],
+        "A retained write that its node has given up comes up after a later one of that node.";
+    RetainedMembersGoBack, "retained-members-go-back", None, ["part", "Q7"],
+        "A leader makes the retained group follow members that are no longer those.";
+    RetainedNumbersOutliveStart, "retained-numbers-outlive-start", None, ["part", "S10"],
+        "Retained writes of a node's start count as repetitions of those of the start before.";
+    RetainedPendingStays, "retained-pending-stays", None, ["part", "Q8"],
+        "What was kept without a leader is read at its node although it was dropped.";
+    RetainedPendingUnlimited, "retained-pending-unlimited", None, ["part", "W"],
+        "Without a leader any number of retained messages is kept.";
+    RetainedPendingWins, "retained-pending-wins", None, ["part", "Q8"],
+        "What was kept without a leader replaces what the majority has written since.";
+    RetainedPiecesIgnored, "retained-pieces-ignored", None, ["part", "Q8"],
+        "Entries are applied again to topics that have come from another node as they were later.";
+    RetainedReadAtCommit, "retained-read-at-commit", None, ["part", "S10"],
+        "A subscriber reads retained messages when they are committed, before they are applied.";
+    RetainedRepeatApplied, "retained-repeat-applied", None, ["part", "S10"],
+        "A retained write that was sent again is applied a second time.";
+    RetainedSentAnew, "retained-sent-anew", None, ["part", "S10"],
+        "A retained write that is sent again has another number.";
+    RetainedSweepEndsFirst, "retained-sweep-ends-first", None, ["part", "W2"],
+        "The old topics on a disk go before the new ones are there.";
+    RetainedTakenWithoutTopics, "retained-taken-without-topics", None, ["part", "Q8"],
+        "A snapshot of retained messages counts as taken before its topics have come.";
+    RetainedTooLittleSent, "retained-too-little-sent", None, ["part", "Q8"],
+        "A node that was away for longer than deletions are remembered gets only what has changed.";
+    RetainedVotesUnready, "retained-votes-unready", None, ["part", "L1"],
+        "A node votes in the retained group before it has what is retained.";
 }

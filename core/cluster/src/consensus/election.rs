@@ -5,11 +5,11 @@ use newtmq_base::{NodeId, Rng, planted};
 use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
 
-use super::Group;
+use super::Engine;
 
-impl Group {
+impl Engine {
     // The timeouts are ours: raft-rs draws them from the operating system.
-    pub(super) fn draw(&mut self, rng: &mut Rng) {
+    pub(crate) fn draw(&mut self, rng: &mut Rng) {
         let raft = &mut self.raw.raft;
         let situation = (raft.term, raft.state, raft.leader_id);
         if self.drawn != Some(situation) {
@@ -21,7 +21,7 @@ impl Group {
 
     // Who would vote for another one lets it stand first. That one has to store its vote before it asks for others, and with
     // slow disks all would stand in the meantime, and nobody would have most of the votes.
-    pub(super) fn yield_to(&mut self, node: u64) {
+    pub(crate) fn yield_to(&mut self, node: u64) {
         let raft = &self.raw.raft;
         let is_answer = |message: &&Message| message.get_msg_type() == MessageType::MsgRequestPreVoteResponse;
         let granted = raft.msgs.iter().rev().find(is_answer).is_some_and(|last| last.to == node && !last.reject);
@@ -36,20 +36,28 @@ impl Group {
 
     // raft-rs lets a leader that is no voter any more lead on. It hands over instead; and so does a witness, once somebody
     // else has what it alone may have had.
-    pub(super) fn step_down(&mut self) {
-        let raft = &mut self.raw.raft;
+    pub(crate) fn step_down(&mut self, may_lead: impl Fn(NodeId) -> bool) {
+        let raft = &self.raw.raft;
         let is_witness = self.witness && !planted!(WitnessLeads);
         if raft.state != StateRole::Leader || raft.promotable() && !is_witness || self.raw.store().is_joint() {
+            self.demoted_at = None;
             return;
         }
+        let demoted_at = *self.demoted_at.get_or_insert(raft.raft_log.applied);
+        let voters = self.raw.store().conf().voters.clone();
         let raft = &mut self.raw.raft;
         let last = raft.raft_log.last_index();
-        let voters: Vec<u64> = self.state.voters.iter().map(|voter| voter.0).collect();
         let next = voters
             .into_iter()
-            .filter(|voter| self.state.members.get(&NodeId(*voter)).is_some_and(|member| !member.witness))
-            .filter_map(|voter| Some((raft.prs().get(voter)?.matched, voter)))
+            .filter(|voter| may_lead(NodeId(*voter)))
+            .filter_map(|voter| Some((voter, raft.prs().get(voter)?)))
+            // Who does not know as yet that others vote no more asks them for their votes, and they may have more.
+            .filter(|(_, progress)| is_witness || progress.committed_index >= demoted_at)
+            .map(|(voter, progress)| (progress.matched, voter))
             .max();
+        if next.is_none() {
+            return;
+        }
         if is_witness && next.is_none_or(|(matched, _)| matched < last) {
             return;
         }
