@@ -155,7 +155,7 @@ struct Families {
 impl Families {
     fn new(named: &[String], of_cluster: bool) -> Families {
         let names = if named.is_empty() {
-            let usual = if of_cluster { cases::of_clusters() } else { cases::usual() };
+            let usual = if of_cluster { cases::of_clusters() } else { cases::of_one_node() };
             usual.iter().map(|family| family.name().to_owned()).collect()
         } else {
             named.to_vec()
