@@ -94,7 +94,7 @@ impl<'a> Core<'a> {
         let decides = |member: &&Member<'_>| {
             member.cluster().is_some_and(|cluster| cluster.meta().is_quorum(|node| linked(member, node)))
         };
-        self.nodes.iter().any(|member| decides(member))
+        self.nodes.iter().any(decides)
     }
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.
