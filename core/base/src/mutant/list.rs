@@ -485,7 +485,7 @@ mutants! {
         "A witness leads like anybody else.";
     WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
         "A witness never leads, although it alone may have what was agreed on.";
-    RemovedLeadsOn, "removed-leads-on", None, ["cluster", "crash"],
+    RemovedLeadsOn, "removed-leads-on", None, ["part", "crash"],
         "A leader that is no member any more leads until another one knows that.";
     StandsAlongside, "stands-alongside", None, ["part", "L1"],
         "Who would vote for another one stands for election itself while that one stores its vote.";
