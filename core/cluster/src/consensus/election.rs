@@ -57,10 +57,9 @@ impl Engine {
             .filter(|(_, progress)| is_witness || is_removed || progress.committed_index >= demoted_at)
             .map(|(voter, progress)| (progress.matched, voter))
             .max();
-        if next.is_none() && !is_removed {
-            return;
-        }
-        if is_witness && next.is_none_or(|(matched, _)| matched < last) {
+        // Who votes no more waits for somebody who knows that, a witness for somebody who has all that it has.
+        let is_ready = next.is_some_and(|(matched, _)| !is_witness || matched >= last);
+        if !is_ready && !is_removed {
             return;
         }
         if let Some((_, voter)) = next {
