@@ -364,8 +364,14 @@ impl State {
 
     /// The broker has noticed the end of a connection.
     pub(super) fn gone(&mut self, conn: ConnIx, cx: &mut Cx<'_>) {
+        let c = self.conn(conn.0);
+        let sent_away = self.ways.exist() && self.ways.was_leaving(c.node, c.connect_at);
         let c = self.conn_mut(conn);
         c.gone = Some(cx.now);
+        // A node that sends its clients away may have closed it before it read what the client said last.
+        if sent_away && let Some(expiry) = c.unread_expiry.take() {
+            (c.expiry_min, c.expiry_max) = expiry;
+        }
         if !c.retaining.is_empty() {
             self.retained_gone(conn.0, cx.now);
         }

@@ -20,8 +20,10 @@ pub(super) fn members(nodes: &[Node]) -> Vec<Member<'_>> {
 impl World<'_, '_> {
     /// A node has started.
     pub(super) fn watch_start(&mut self, node: u16, id: NodeId, incarnation: Incarnation) {
+        let now = self.queue.now();
+        let shown = self.nodes[usize::from(node)].clock.at(now);
         let obligations = &mut self.observer.findings.obligations;
-        let found = self.cluster_watch.started(node, id, incarnation, obligations);
+        let found = self.cluster_watch.started((now, shown), node, id, incarnation, obligations);
         self.found_all(found.into_iter().collect());
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use newtmq_base::{Incarnation, NodeId};
+use newtmq_base::{Incarnation, Instant, NodeId};
 use newtmq_node::{ClusterEvent, Control, ShardView};
 
 use super::journal::Journal;
@@ -62,7 +62,7 @@ impl Watch {
     pub(super) fn started(&self, node: u16, id: NodeId, incarnation: Incarnation) {
         let mut shared = self.lock();
         let Shared { of_cluster, obligations, .. } = &mut *shared;
-        let found = of_cluster.started(node, id, incarnation, obligations);
+        let found = of_cluster.started((self.journal.now(), Instant::START), node, id, incarnation, obligations);
         shared.add(&self.journal, found.into_iter().collect());
     }
 
