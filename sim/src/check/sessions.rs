@@ -162,6 +162,10 @@ impl State {
             // An answer may arrive long after the broker has ended the connection.
             None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
+        // What was under way when its node stopped may be heard long after.
+        let accepted = last.connack.map_or(last.connect_at, |of| of.at);
+        let stopped = self.nodes[usize::from(last.node)].lives.stopped_since(accepted);
+        let parted = if stopped && !last.crashed { parted.min(last.disturbed.unwrap_or(parted)) } else { parted };
         let still = self.stood_still(known.node, parted, until);
         until < self.earliest(known.node, parted, last.expiry_min) + still
     }

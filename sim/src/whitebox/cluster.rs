@@ -464,15 +464,18 @@ impl ClusterWatch {
         obligations: &mut Obligations,
     ) -> Vec<Found> {
         let core = Core::of(members);
-        // Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let begun = joined.max(self.founded());
-        let joins = begun > Instant::START && now < begun + scenario.cluster.bound(ELECTED, HEALED);
-        if joins || !self.can_heal(&core, members, scenario) {
+        if self.is_joining(now, scenario) || !self.can_heal(&core, members, scenario) {
             return Vec::new();
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
         self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what)).into_iter().collect()
+    }
+
+    /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
+    pub(crate) fn is_joining(&self, now: Instant, scenario: &Scenario) -> bool {
+        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
+        let begun = joined.max(self.founded());
+        begun > Instant::START && now < begun + scenario.cluster.bound(ELECTED, HEALED)
     }
 
     /// Whether the nodes that run can find each other: where all have moved, seeds name nobody.
