@@ -10,6 +10,7 @@ mod tests;
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use newtmq_mqtt::ReasonCode;
 use newtmq_node::{AccessConfig, Hook, HookSet, Question, Verdict};
 use tokio::sync::mpsc;
 
-use crate::config::Access as Config;
+use crate::config::{Access as Config, Secret};
 use crate::driver::{Asked, Decider};
 use crate::rt::{self, Clock};
 use crate::settings;
@@ -161,12 +162,25 @@ impl Access {
 /// # Errors
 /// One of them.
 pub fn check(config: &Config) -> Result<(), FileError> {
-    read(config).map(drop)
+    // Hashing passwords takes its time, and nothing can be wrong with them.
+    read(&Config { users: Vec::new(), ..config.clone() }).map(drop)
+}
+
+/// The text of a password file for users whose passwords are known, as `newtmq passwd` would write it.
+///
+/// # Errors
+/// A name that no user can have, or no random bytes.
+pub fn password_file(users: &[(String, Secret)]) -> Result<String, FileError> {
+    files::hashed(Path::new("users"), String::new(), users)
 }
 
 fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError> {
     let acl = config.acl_file.as_deref().map(files::acl).transpose()?;
-    let users = config.password_file.as_deref().map(files::users).transpose()?;
+    let users = if config.users.is_empty() {
+        config.password_file.as_deref().map(files::users).transpose()?
+    } else {
+        Some(files::with_passwords(config.password_file.as_deref(), &config.users)?)
+    };
     let rules = AccessConfig { acl: acl.map(Arc::new), ..settings::access(config) };
     Ok((rules, users.map(Arc::new)))
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use newtmq_node::SHARDS_MAX;
@@ -32,12 +33,15 @@ pub fn main() -> ExitCode {
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
         Command::CheckConfig { file, json } => check_config(&file, json),
+        Command::Config(ConfigCommand::Import { file, output, force, json }) => {
+            config_import(&file, output.as_deref(), force, json)
+        }
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::Data(command) => data(command),
         Command::Ctl { data, socket, json, command } => ctl(&data, socket, json, command),
         Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
-        Command::ConfigDocs { file } => config_docs(file.as_deref()),
+        Command::ConfigDocs { file, migration, sample } => config_docs(file.as_deref(), migration, sample),
     };
     match result {
         Ok(()) => Exit::Success.into(),
@@ -75,6 +79,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bring a configuration from elsewhere.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Set a user's password in a password file, which is made if there is none. The password is asked for, or is the
     /// first line of standard input if that is no terminal.
     Passwd {
@@ -118,6 +125,31 @@ enum Command {
     ConfigDocs {
         /// Where to; standard output if absent.
         file: Option<PathBuf>,
+        /// Write how to come from other brokers instead.
+        #[arg(long)]
+        migration: bool,
+        /// Write a file with every key and its default instead.
+        #[arg(long, conflicts_with = "migration")]
+        sample: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Write what an emqx.conf of EMQ X 3 or 4 says as a TOML file with comments, and list what is different here.
+    Import {
+        /// The file, usually etc/emqx.conf; files of plugins are looked for beside it.
+        file: PathBuf,
+        /// Where to; standard output if absent. Users that a plugin's file has with their passwords go into a password file beside
+        /// it.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -148,7 +180,7 @@ enum ClusterCommand {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// Read this configuration file (TOML).
+    /// Read this configuration file: TOML, or an emqx.conf of EMQ X 3 or 4.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, as in the file; may be repeated, and wins over the file and the environment.
@@ -359,11 +391,15 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
     let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
     let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
     let loaded = loaded.with_storage(arguments.data.is_some()).map_err(Failed::usage)?;
-    let Loaded { config, notes, .. } = loaded;
-    logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
-    for note in notes {
+    logging::init(&loaded.config.log, arguments.json).map_err(Failed::usage)?;
+    for note in loaded.notes.iter().chain(&check::missing(&loaded)) {
         tracing::warn!("{note}");
     }
+    if let (false, Some(file)) = (loaded.differences.is_empty(), &arguments.config) {
+        let (keys, file) = (loaded.differences.len(), file.display());
+        tracing::info!(keys, "some keys do something else here than in EMQ X: newtmq check-config {file}");
+    }
+    let Loaded { config, .. } = loaded;
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit of open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
@@ -474,8 +510,66 @@ fn demo_cluster(arguments: DemoArguments) -> Result<(), Failed> {
     if good { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
 }
 
-fn config_docs(file: Option<&Path>) -> Result<(), Failed> {
-    let text = config::markdown();
+/// Writes the files, or the text to standard output; what is different goes to the other one of standard output and error.
+fn config_import(file: &Path, output: Option<&Path>, force: bool, json: bool) -> Result<(), Failed> {
+    let users = output.map_or(PathBuf::from("users"), |output| output.with_extension("users"));
+    let result = config::import(file, &users);
+    let mut written = Vec::new();
+    if let (Ok(import), Some(output)) = (&result, output) {
+        let has_users = !import.config.access.users.is_empty();
+        for path in [Some(output), has_users.then_some(users.as_path())].into_iter().flatten() {
+            if path.exists() && !force {
+                return Err(Failed::runtime(anyhow::anyhow!("{}: it is there; --force replaces it", path.display())));
+            }
+        }
+        if has_users {
+            let text = access::password_file(&import.config.access.users).map_err(Failed::runtime)?;
+            write_file(&users, &text, true).map_err(Failed::runtime)?;
+            written.push(users.clone());
+        }
+        write_file(output, &import.toml, import.has_secrets).map_err(Failed::runtime)?;
+        written.push(output.to_owned());
+    }
+    if json {
+        print(&check::import_json(file, &result, &written)).map_err(Failed::runtime)?;
+        return result.map(drop).map_err(Failed::usage);
+    }
+    let import = result.map_err(Failed::usage)?;
+    let mut told = String::new();
+    for difference in &import.differences {
+        told.push_str(&check::told(difference));
+        told.push('\n');
+    }
+    for path in &written {
+        told.push_str(&format!("wrote {}\n", path.display()));
+    }
+    if output.is_some() {
+        return print(&told).map_err(Failed::runtime);
+    }
+    let _ = std::io::stderr().write_all(told.as_bytes());
+    print(&import.toml).map_err(Failed::runtime)
+}
+
+/// What is secret is for its owner.
+fn write_file(path: &Path, text: &str, is_secret: bool) -> anyhow::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mode = if is_secret { 0o600 } else { 0o644 };
+    let open = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
+    let written = open.and_then(|mut file| {
+        if is_secret {
+            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        }
+        file.write_all(text.as_bytes())
+    });
+    written.with_context(|| path.display().to_string())
+}
+
+fn config_docs(file: Option<&Path>, migration: bool, sample: bool) -> Result<(), Failed> {
+    let text = match (migration, sample) {
+        (true, _) => config::migration(),
+        (false, true) => config::sample(),
+        (false, false) => config::markdown(),
+    };
     match file {
         Some(file) => std::fs::write(file, text).map_err(Failed::runtime),
         None => print(&text).map_err(Failed::runtime),

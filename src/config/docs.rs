@@ -54,6 +54,65 @@ fn part<'a, T: 'static>(
     }
 }
 
+/// How to come from EMQ X and Mosquitto, as Markdown.
+#[must_use]
+pub fn migration() -> String {
+    super::emqx::docs::markdown()
+}
+
+/// A file with every key and its default, as comments.
+#[must_use]
+pub fn sample() -> String {
+    let mut out = SAMPLE_HEAD.to_owned();
+    let once = |section: &str| {
+        let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
+        table::once().filter(mine).collect::<Vec<_>>()
+    };
+    lines(&mut out, "Listeners", "listener.tcp.external.", listener_table::LISTENER);
+    lines(&mut out, "TLS, for listeners ssl and wss", "listener.ssl.external.", listener_table::TLS);
+    lines(&mut out, "WebSocket, for listeners ws and wss", "listener.ws.external.", listener_table::WEBSOCKET);
+    lines(&mut out, "What clients get", "zone.external.", table::ZONE);
+    for (title, section) in [
+        ("Protocol", "mqtt"),
+        ("Retained messages", "retained"),
+        ("Routing", "broker"),
+        ("Node", "node"),
+        ("Cluster", "cluster"),
+        ("Store, with --data DIR", "store"),
+        ("Memory", "memory"),
+        ("Access", ""),
+        ("Throttling of logins", "login_throttle"),
+        ("Logging", "log"),
+    ] {
+        lines(&mut out, title, "", once(section));
+    }
+    out
+}
+
+fn lines<'a, T: 'static>(out: &mut String, title: &str, prefix: &str, keys: impl IntoIterator<Item = &'a Key<T>>) {
+    let _ = write!(out, "\n## {title}\n");
+    for key in keys {
+        let sentence = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first).trim_end_matches('.');
+        let _ = write!(out, "\n# {sentence}.\n");
+        let quote = if key.field.quoted() || key.default.starts_with('o') { "\"" } else { "" };
+        let name = key.name.replace(".N", ".1");
+        let _ = match key.default {
+            "" => writeln!(out, "# {prefix}{name} = {}", key.field.example()),
+            default => writeln!(out, "#{prefix}{name} = {quote}{default}{quote}"),
+        };
+    }
+}
+
+const SAMPLE_HEAD: &str = "\
+## NewtMQ: every key with its default. A key counts when the # before it is taken away; see docs/configuration.md.
+##
+## Written by `newtmq config-docs --sample etc/newtmq.toml` from the tables in src/config. Change it there.
+##
+##   newtmq run --config etc/newtmq.toml
+##   newtmq check-config etc/newtmq.toml
+##   newtmq ctl reload                        after a change; it says what needs a restart
+";
+
 const HEAD: &str = "\
 # Configuration
 
