@@ -12,9 +12,10 @@ use newtmq_node::SHARDS_MAX;
 
 use crate::access::{self, Passwd};
 use crate::cluster::watched::Watched;
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
+use crate::reload::Reading;
 use crate::run::RunOptions;
 use crate::store::{self, Done, Task};
 use crate::{cert, check, cluster, ctl, demo, limits, logging};
@@ -158,6 +159,9 @@ enum CtlCommand {
     /// Tell who is in the cluster, and change it.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a
+    /// restart; if anything is wrong, nothing is changed.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]
@@ -388,10 +392,11 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         rustix::process::set_parent_process_death_signal(kill).map_err(Failed::runtime)?;
     }
     let certificates = arguments.data.as_ref().map(|data| data.join(config::CERTIFICATE_FOLDER));
-    let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
+    let sources = sources(arguments);
+    let loaded = config::load(&sources).map_err(Failed::usage)?;
     let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
     let loaded = loaded.with_storage(arguments.data.is_some()).map_err(Failed::usage)?;
-    logging::init(&loaded.config.log, arguments.json).map_err(Failed::usage)?;
+    let level = logging::init(&loaded.config.log, arguments.json).map_err(Failed::usage)?;
     for note in loaded.notes.iter().chain(&check::missing(&loaded)) {
         tracing::warn!("{note}");
     }
@@ -399,7 +404,8 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         let (keys, file) = (loaded.differences.len(), file.display());
         tracing::info!(keys, "some keys do something else here than in EMQ X: newtmq check-config {file}");
     }
-    let Loaded { config, .. } = loaded;
+    let config = loaded.config.clone();
+    let reading = Reading { sources, loaded, data: arguments.data.clone(), level };
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit of open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
@@ -412,7 +418,7 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
     let (shards, data) = (arguments.shards.unwrap_or_else(one_each), arguments.data.clone());
     let socket = arguments.socket.clone();
     let options = RunOptions { config, node, shards, json: arguments.json, data, socket, watched: Watched::default() };
-    crate::run::run(options).map_err(Failed::ended)
+    crate::run::run(options, Some(reading)).map_err(Failed::ended)
 }
 
 /// A shard for each processor that this process may use.
@@ -486,12 +492,12 @@ fn data(command: DataCommand) -> Result<(), Failed> {
 }
 
 fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
-    let CtlCommand::Cluster(command) = command;
     let command = match command {
-        ClusterCommand::Join { node } => ctl::Command::Join(node),
-        ClusterCommand::Leave => ctl::Command::Leave,
-        ClusterCommand::ForceLeave { node } => ctl::Command::ForceLeave(node),
-        ClusterCommand::Status => ctl::Command::Status,
+        CtlCommand::Cluster(ClusterCommand::Join { node }) => ctl::Command::Join(node),
+        CtlCommand::Cluster(ClusterCommand::Leave) => ctl::Command::Leave,
+        CtlCommand::Cluster(ClusterCommand::ForceLeave { node }) => ctl::Command::ForceLeave(node),
+        CtlCommand::Cluster(ClusterCommand::Status) => ctl::Command::Status,
+        CtlCommand::Reload => ctl::Command::Reload,
     };
     let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
     let told = ctl::ask(&socket, &command, json)

@@ -6,6 +6,7 @@
 #[macro_use]
 mod words;
 
+mod changes;
 mod cluster;
 mod cluster_table;
 mod discovery;
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use changes::{Change, changes};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::{markdown, migration, sample};
