@@ -15,8 +15,8 @@ pub fn report(file: &Path, loaded: &Loaded) -> String {
     for Setting { key, value, origin } in &loaded.settings {
         let Given::Text(value) = value else { continue };
         let _ = match origin {
-            Origin::Line(_, line) => writeln!(out, "{key} = {value}  (line {line})"),
-            Origin::Environment(_) | Origin::Set | Origin::File(_) | Origin::Absent(_) => {
+            Origin::Line(name, line) if Path::new(name) == file => writeln!(out, "{key} = {value}  (line {line})"),
+            Origin::Line(..) | Origin::Environment(_) | Origin::Set | Origin::File(_) | Origin::Absent(_) => {
                 writeln!(out, "{key} = {value}  ({origin})")
             }
         };

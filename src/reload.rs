@@ -10,7 +10,7 @@ use newtmq_node::AdminCommand;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{self, Access, CERTIFICATE_FOLDER, Change, Config, Listener, Loaded, Problems, Sources};
+use crate::config::{self, Access, CERTIFICATE_FOLDER, Change, Config, Listener, Loaded, LogLevel, Problems, Sources};
 use crate::logging::LevelSwitch;
 use crate::rt::ReloadSignals;
 
@@ -99,6 +99,8 @@ pub struct Reloader {
     /// What holds, which is what was read last but for what needs a restart.
     config: Config,
     values: BTreeMap<String, String>,
+    /// A level of the log that is still to be set.
+    level: Option<LogLevel>,
     all: Vec<Arc<dyn Reload>>,
     commands: mpsc::Sender<AdminCommand>,
 }
@@ -113,7 +115,7 @@ impl Reloader {
         commands: mpsc::Sender<AdminCommand>,
     ) -> Reloader {
         let values = reading.as_ref().map(|reading| reading.loaded.values()).unwrap_or_default();
-        Reloader { reading, config, values, all, commands }
+        Reloader { reading, config, values, level: None, all, commands }
     }
 
     /// Whether there is any file to be read again.
@@ -173,7 +175,14 @@ impl Reloader {
                 tracing::info!("read the {name} again");
             }
         }
+        self.set_level();
         report
+    }
+
+    fn set_level(&mut self) {
+        if let (Some(level), Some(reading)) = (self.level.take(), &self.reading) {
+            reading.level.set(level);
+        }
     }
 
     /// Reads everything. If it is right, says what is to be done, and takes it for done.
@@ -218,8 +227,10 @@ impl Reloader {
         if !errors.is_empty() {
             return Err(errors);
         }
-        if let Some(reading) = self.reading.as_ref().filter(|_| config.log.level != self.config.log.level) {
-            reading.level.set(config.log.level);
+        // What is told about it is to be seen: with the old level or with the new one.
+        self.level = (config.log.level != self.config.log.level).then_some(config.log.level);
+        if config.log.level < self.config.log.level {
+            self.set_level();
         }
         (self.config, self.values) = (config, values);
         Ok((report, prepared))
@@ -265,29 +276,16 @@ fn adopt(config: &mut Config, new: &Config, logins: bool) {
     }
 }
 
-/// Whether a key can be changed while it runs.
+/// Whether a key can be changed while this broker runs.
 fn is_live(key: &str, logins: bool, listeners: &[Listener]) -> bool {
-    match key.split('.').collect::<Vec<_>>().as_slice() {
-        ["log", "level"] | ["login_throttle", _] => true,
-        ["acl_file" | "acl_nomatch" | "acl_deny_action"] => true,
-        ["enable_acl_cache" | "acl_cache_max_size" | "acl_cache_ttl"] => true,
-        ["allow_anonymous" | "password_file"] | ["auth", "user"] => logins,
-        ["listener", transport, name, leaf, ..] => {
-            let is_there = |listener: &Listener| listener.name == *name && listener.transport.word() == *transport;
-            let of_tls = [
-                "certfile",
-                "keyfile",
-                "cacertfile",
-                "verify",
-                "fail_if_no_peer_cert",
-                "tls_versions",
-                "ciphers",
-                "sni",
-            ];
-            of_tls.contains(leaf) && listeners.iter().any(is_there)
+    config::is_live(key)
+        && match key.split('.').collect::<Vec<_>>().as_slice() {
+            ["allow_anonymous" | "password_file"] | ["auth", "user"] => logins,
+            ["listener", transport, name, ..] => {
+                listeners.iter().any(|listener| listener.name == *name && listener.transport.word() == *transport)
+            }
+            _ => true,
         }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -294,6 +294,7 @@ mod tests {
         let join = r#"{"version":1,"command":"cluster.join","arguments":{"node":"a@b"}}"#;
         assert_eq!(question(join), Ok(Question::Join("a@b".to_owned())));
         assert_eq!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status));
+        assert_eq!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload));
         for (line, why) in [
             ("", "not a line of JSON"),
             ("[]", "another version"),

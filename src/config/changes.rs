@@ -96,3 +96,20 @@ fn leads_elsewhere<T: Clone + PartialEq>(
     };
     with(one) != with(other)
 }
+
+/// Whether a key can be changed while a broker runs.
+#[must_use]
+pub fn is_live(key: &str) -> bool {
+    match key.split('.').collect::<Vec<_>>().as_slice() {
+        ["log", "level"] | ["login_throttle", _] | ["auth", "user"] => true,
+        ["allow_anonymous" | "password_file" | "acl_file" | "acl_nomatch" | "acl_deny_action"] => true,
+        ["enable_acl_cache" | "acl_cache_max_size" | "acl_cache_ttl"] => true,
+        ["listener", _, _, leaf] => {
+            let of_certificates =
+                ["certfile", "keyfile", "cacertfile", "verify", "fail_if_no_peer_cert", "tls_versions", "ciphers"];
+            of_certificates.contains(leaf)
+        }
+        ["listener", _, _, "sni", ..] => true,
+        _ => false,
+    }
+}

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use changes::{Change, changes};
+pub use changes::{Change, changes, is_live};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::{markdown, migration, sample};
@@ -195,8 +195,12 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     let named = config.listeners.iter().filter(|l| l.peer_cert_as_username != PeerName::None);
     let unasked = named.filter(|l| l.transport.has_tls() && l.tls.verify == Verify::None && !l.proxy_protocol);
     let mut notes: Vec<String> = unused.map(|zone| format!("no listener has the zone {zone}")).collect();
-    if (config.access.password_file.is_some() || !config.access.users.is_empty()) && config.access.allow_anonymous {
-        notes.push("password_file is set, and allow_anonymous lets in clients without a user name".to_owned());
+    let users = match config.access.password_file {
+        Some(_) => Some("password_file is set"),
+        None => (!config.access.users.is_empty()).then_some("there are users"),
+    };
+    if let Some(users) = users.filter(|_| config.access.allow_anonymous) {
+        notes.push(format!("{users}, and allow_anonymous lets in clients without a user name"));
     }
     notes.extend(
         unasked.map(|l| format!("{}: no client is asked for a certificate without verify = verify_peer", l.path())),
