@@ -126,7 +126,8 @@ impl Reloader {
     }
 
     /// Reloads at each signal and whenever it is asked to. Without `signals` it is only asked.
-    pub async fn run(mut self, mut signals: Option<ReloadSignals>, mut asked: mpsc::Receiver<Asked>) {
+    pub async fn run(mut self, mut signals: Option<ReloadSignals>, asked: mpsc::Receiver<Asked>) {
+        let mut asked = Some(asked);
         loop {
             let signal = async {
                 match &mut signals {
@@ -134,13 +135,22 @@ impl Reloader {
                     None => std::future::pending().await,
                 }
             };
+            let question = async {
+                match &mut asked {
+                    Some(asked) => asked.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
             let who = tokio::select! {
                 biased;
-                who = asked.recv() => match who {
-                    Some(who) => Some(who),
-                    // The control plane is gone, and the broker with it.
-                    None => return,
-                },
+                who = question => {
+                    if who.is_none() {
+                        // Nobody can ask: there is no socket, or the control plane is gone.
+                        asked = None;
+                        continue;
+                    }
+                    who
+                }
                 () = signal => None,
             };
             let report = self.reload().await;
@@ -271,6 +281,7 @@ fn adopt(config: &mut Config, new: &Config, logins: bool) {
         let same = |other: &&Listener| other.path() == listener.path();
         if let Some(other) = new.listeners.iter().find(same) {
             let handshake_timeout = listener.tls.handshake_timeout;
+            listener.access.clone_from(&other.access);
             listener.tls = config::Tls { handshake_timeout, ..other.tls.clone() };
         }
     }

@@ -229,7 +229,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         intakes.push(intake);
     }
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
-    let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts).collect();
+    let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
+    let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
     Ok(Started { drivers, listening, intakes, reloadable, reloads, stored, control })
 }
 

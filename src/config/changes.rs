@@ -109,7 +109,7 @@ pub fn is_live(key: &str) -> bool {
                 ["certfile", "keyfile", "cacertfile", "verify", "fail_if_no_peer_cert", "tls_versions", "ciphers"];
             of_certificates.contains(leaf)
         }
-        ["listener", _, _, "sni", ..] => true,
+        ["listener", _, _, "sni" | "access", ..] => true,
         _ => false,
     }
 }
