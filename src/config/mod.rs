@@ -211,6 +211,10 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     notes.extend(exposed.map(|l| {
         format!("{} can be reached from other machines, and the zone {} asks nobody for a login", l.path(), l.zone)
     }));
+    let is_known = config.node.cookie.as_ref().is_some_and(|cookie| cookie.reveal() == EMQX_COOKIE);
+    if is_known && config.node.listen.is_some_and(|listen| !listen.ip().to_canonical().is_loopback()) {
+        notes.push(format!("node.cookie is {EMQX_COOKIE}, which everybody knows: any machine could join the cluster"));
+    }
     if !ignored.is_empty() {
         notes.push(format!("these environment variables name no key and are ignored: {}", ignored.join(", ")));
     }
@@ -502,6 +506,9 @@ fn unknown(key: &str) -> Fault {
         Fault::UnknownKey { key, suggestion }
     }
 }
+
+/// What `emqx.conf` has for a cookie if nobody changes it.
+const EMQX_COOKIE: &str = "emqxsecretcookie";
 
 /// What is shown of a secret.
 const HIDDEN: &str = "(not shown)";

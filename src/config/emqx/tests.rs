@@ -201,6 +201,17 @@ fn a_node_is_reached_by_the_address_in_its_name() {
 }
 
 #[test]
+fn the_cookie_that_everybody_knows() {
+    let notes = |name: &str| {
+        let text = format!("allow_anonymous = true\nnode.cookie = emqxsecretcookie\nnode.name = {name}");
+        flat(&text).unwrap().notes
+    };
+    let told = "node.cookie is emqxsecretcookie, which everybody knows: any machine could join the cluster";
+    assert_eq!(notes("emqx@192.0.2.1"), [told]);
+    assert_eq!(notes("emqx@127.0.0.1"), [""; 0]);
+}
+
+#[test]
 fn variables_mean_what_they_mean_in_the_file() {
     let environment = [
         ("EMQX_LOG__LEVEL", "warning"),
