@@ -1,11 +1,12 @@
 //! The command line: reads arguments, loads the configuration, opens the data directory and hands over to `run`.
 //! Errors go to standard error; what a command is asked for goes to standard output.
 
+mod settings;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use newtmq_node::SHARDS_MAX;
@@ -33,16 +34,16 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
-        Command::CheckConfig { file, json } => check_config(&file, json),
+        Command::CheckConfig { file, json } => settings::check_config(&file, json),
         Command::Config(ConfigCommand::Import { file, output, force, json }) => {
-            config_import(&file, output.as_deref(), force, json)
+            settings::config_import(&file, output.as_deref(), force, json)
         }
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::Data(command) => data(command),
         Command::Ctl { data, socket, json, command } => ctl(&data, socket, json, command),
         Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
-        Command::ConfigDocs { file, migration, sample } => config_docs(file.as_deref(), migration, sample),
+        Command::ConfigDocs { file, migration, sample } => settings::config_docs(file.as_deref(), migration, sample),
     };
     match result {
         Ok(()) => Exit::Success.into(),
@@ -315,6 +316,7 @@ Examples:
   newtmq run --set listener.tcp.external.bind=127.0.0.1:0 --json
                                                  on a free port, told as JSON
   newtmq check-config newtmq.toml                is this file right?
+  newtmq run --config etc/emqx.conf              with the file of EMQ X 3 or 4
   newtmq passwd users alice                      set a password, asked for
   newtmq cert dev && newtmq run --data data      with TLS on 127.0.0.1:8883
 
@@ -331,6 +333,7 @@ const CTL_HELP: &str = "\
 Examples:
   newtmq ctl --data data cluster status
   newtmq ctl cluster join newtmq@10.0.0.2
+  newtmq ctl reload                              the configuration, users, rules and certificates
 
 Exit codes:
   0  done
@@ -440,19 +443,6 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-fn check_config(file: &Path, json: bool) -> Result<(), Failed> {
-    let sources = Sources { file: Some(file.to_owned()), environment: environment(), sets: Vec::new() };
-    let result = config::load(&sources);
-    let files = result.as_ref().map_or(Ok(()), |loaded| access::check(&loaded.config.access));
-    if json {
-        let of_files = files.as_ref().err().map(ToString::to_string);
-        print(&check::json(file, &result, of_files)).map_err(Failed::runtime)?;
-    }
-    let loaded = result.map_err(Failed::usage)?;
-    files.map_err(Failed::usage)?;
-    if json { Ok(()) } else { print(&check::report(file, &loaded)).map_err(Failed::runtime) }
-}
-
 fn passwd(wanted: Passwd) -> Result<(), Failed> {
     let told = access::passwd(&wanted).map_err(|error| {
         let exit = if error.is_usage() { Exit::Usage } else { Exit::Failure };
@@ -514,72 +504,6 @@ fn demo_cluster(arguments: DemoArguments) -> Result<(), Failed> {
     let options = demo::Options { nodes, clients: usize::from(clients), rate, script, json, folder: dir };
     let good = demo::run(&options).map_err(Failed::runtime)?;
     if good { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
-}
-
-/// Writes the files, or the text to standard output; what is different goes to the other one of standard output and error.
-fn config_import(file: &Path, output: Option<&Path>, force: bool, json: bool) -> Result<(), Failed> {
-    let users = output.map_or(PathBuf::from("users"), |output| output.with_extension("users"));
-    let result = config::import(file, &users);
-    let mut written = Vec::new();
-    if let (Ok(import), Some(output)) = (&result, output) {
-        let has_users = !import.config.access.users.is_empty();
-        for path in [Some(output), has_users.then_some(users.as_path())].into_iter().flatten() {
-            if path.exists() && !force {
-                return Err(Failed::runtime(anyhow::anyhow!("{}: it is there; --force replaces it", path.display())));
-            }
-        }
-        if has_users {
-            let text = access::password_file(&import.config.access.users).map_err(Failed::runtime)?;
-            write_file(&users, &text, true).map_err(Failed::runtime)?;
-            written.push(users.clone());
-        }
-        write_file(output, &import.toml, import.has_secrets).map_err(Failed::runtime)?;
-        written.push(output.to_owned());
-    }
-    if json {
-        print(&check::import_json(file, &result, &written)).map_err(Failed::runtime)?;
-        return result.map(drop).map_err(Failed::usage);
-    }
-    let import = result.map_err(Failed::usage)?;
-    let mut told = String::new();
-    for difference in &import.differences {
-        told.push_str(&check::told(difference));
-        told.push('\n');
-    }
-    for path in &written {
-        told.push_str(&format!("wrote {}\n", path.display()));
-    }
-    if output.is_some() {
-        return print(&told).map_err(Failed::runtime);
-    }
-    let _ = std::io::stderr().write_all(told.as_bytes());
-    print(&import.toml).map_err(Failed::runtime)
-}
-
-/// What is secret is for its owner.
-fn write_file(path: &Path, text: &str, is_secret: bool) -> anyhow::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-    let mode = if is_secret { 0o600 } else { 0o644 };
-    let open = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
-    let written = open.and_then(|mut file| {
-        if is_secret {
-            file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        }
-        file.write_all(text.as_bytes())
-    });
-    written.with_context(|| path.display().to_string())
-}
-
-fn config_docs(file: Option<&Path>, migration: bool, sample: bool) -> Result<(), Failed> {
-    let text = match (migration, sample) {
-        (true, _) => config::migration(),
-        (false, true) => config::sample(),
-        (false, false) => config::markdown(),
-    };
-    match file {
-        Some(file) => std::fs::write(file, text).map_err(Failed::runtime),
-        None => print(&text).map_err(Failed::runtime),
-    }
 }
 
 /// A closed pipe, as in `newtmq check-config FILE | head`, is no failure.

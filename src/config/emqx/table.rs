@@ -192,7 +192,7 @@ const NODE: &[Row] = &[
          accepted there at port 4370 (`node.listen`)",
     )
     .quiet(&["*"]),
-    row("node.cookie", Does::Same, "it is never sent; without TLS it still only authenticates and does not encrypt"),
+    row("node.cookie", Does::Same, "it is never sent; without TLS it still only authenticates and does not encrypt").quiet(&["*"]),
     none("node.data_dir", "the data directory is what `--data DIR` says; nothing is stored without it").quiet(&["data"]),
     none("node.dist_listen_min|dist_listen_max", LINKS).quiet(&["*"]),
     none("node.proto_dist|ssl_dist_optfile|dist_net_ticktime|dist_buffer_size", LINKS).quiet(&["*"]),
@@ -211,7 +211,8 @@ const LOG: &[Row] = &[
         Does::By(convert::log_level),
         "warning is warn, notice is info, critical and above are error; error is warn, for what a file asks for and is not \
          done is a warning: `--log error` leaves that out",
-    ),
+    )
+    .quiet(&["warning", "notice", "critical", "alert", "emergency"]),
     none("log.to", LOGS).quiet(&["console", "both"]),
     none("log.dir|file|rotation|primary_log_level|logger_sasl_compatible|sasl|error_logger|size", LOGS).quiet(&["*"]),
     none("log.rotation.size|count", LOGS).quiet(&["*"]),
@@ -234,6 +235,7 @@ const ACCESS: &[Row] = &[
         "a user name that is given needs its password if there are users; in EMQ X one that nobody has gets in. `false` \
          needs users",
     )
+    .quiet(&["*"])
     .absent("false"),
     same("acl_nomatch").absent("deny"),
     row("acl_file", Does::Same, "in an `allow` rule a wildcard at the beginning does not stand for topics with `$`, nor `+` for a `#`"),
