@@ -464,7 +464,8 @@ const PLUGIN: &[Row] = &[
     not_yet("exhook.*", "hooks in other processes"),
     not_yet("rule_engine.*", "rules"),
     not_yet("prometheus.*", "metrics for Prometheus"),
-    none("reloader.*|recon.*", ERLANG).quiet(&["*"]),
+    none("reloader.*", ERLANG).quiet(&["*"]),
+    none("recon.*", ERLANG).quiet(&["*"]),
 ];
 
 #[cfg(test)]

@@ -291,6 +291,68 @@ fn every_line() -> Vec<String> {
     all.into_iter().collect()
 }
 
+/// What the page says of each row is what comes of it.
+#[test]
+fn each_row_does_what_it_says() {
+    use super::table::Does;
+    for row in table::rows() {
+        for path in table::paths(row, "") {
+            let path = path.replace("$name", "external").replace("$number", "1").replace("$level", "debug");
+            let path = if row.key.ends_with('*') { format!("{path}.x") } else { path };
+            let text = format!("allow_anonymous = true\nacl_nomatch = deny\n{path} = some-value\n");
+            let read = flat(&text);
+            let tells = |kind: Effect| {
+                let differences = &read.as_ref().unwrap_or_else(|problems| panic!("{problems}")).differences;
+                match row.is_quiet("some-value") {
+                    true => assert_eq!(differences, &[], "{path}"),
+                    false => assert_eq!((&differences[0].key, differences[0].kind), (&path, kind)),
+                }
+            };
+            match row.does {
+                Does::NoEffect => tells(Effect::NoEffect),
+                Does::NotYet => tells(Effect::NotYet),
+                Does::Refused => {
+                    let told = format!("emqx.conf:3: {path}: {}", row.why);
+                    assert!(read.unwrap_err().to_string().contains(&told), "{path}");
+                }
+                Does::NodeWide(other) => {
+                    let told = format!("emqx.conf:3: {path}: {}; set `{other}`", row.why);
+                    assert!(known::find(other).is_some() && read.unwrap_err().to_string().contains(&told), "{path}");
+                }
+                Does::Same | Does::By(_) => assert!(known::find(&path).is_some(), "{path}"),
+                Does::As(other) => assert!(known::find(&super::named(other, &path)).is_some(), "{path}"),
+                Does::Together => {}
+            }
+        }
+    }
+}
+
+/// What the page says of each plugin is what comes of it.
+#[test]
+fn each_plugin_is_what_it_says() {
+    use super::plugins::{Is, PLUGINS};
+    let scratch = crate::data::tests::Scratch::new("plugins");
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    std::fs::write(scratch.0.join("emqx.conf"), "allow_anonymous = true\n").unwrap();
+    for plugin in PLUGINS {
+        let environment = vec![("EMQX_LOADED_PLUGINS".to_owned(), plugin.name.to_owned())];
+        let read = load(&Sources { file: Some(scratch.0.join("emqx.conf")), environment, ..Sources::default() });
+        let told = match &read {
+            Ok(loaded) => loaded.differences.iter().map(|of| (of.key.as_str(), of.kind, of.why.as_str())).collect(),
+            Err(problems) => {
+                assert!(problems.to_string().contains(&format!("EMQX_LOADED_PLUGINS: {}: ", plugin.name)));
+                Vec::new()
+            }
+        };
+        let missing = [(plugin.name, Effect::NotYet, plugin.why)];
+        match plugin.is {
+            Is::BuiltIn | Is::Needless => assert!(read.is_ok() && told.is_empty(), "{}", plugin.name),
+            Is::Missing => assert_eq!(told, missing),
+            Is::Guard => assert!(read.is_err(), "{}", plugin.name),
+        }
+    }
+}
+
 #[test]
 fn what_is_imported_says_the_same() {
     let import = import_text("emqx.conf", SAMPLE).unwrap();
