@@ -277,11 +277,13 @@ fn adopt(config: &mut Config, new: &Config, logins: bool) {
             (old.allow_anonymous, old.password_file, old.users);
     }
     config.log.level = new.log.level;
+    config.memory.clone_from(&new.memory);
     for listener in &mut config.listeners {
         let same = |other: &&Listener| other.path() == listener.path();
         if let Some(other) = new.listeners.iter().find(same) {
             let handshake_timeout = listener.tls.handshake_timeout;
             listener.access.clone_from(&other.access);
+            listener.max_conn_rate = other.max_conn_rate;
             listener.tls = config::Tls { handshake_timeout, ..other.tls.clone() };
         }
     }

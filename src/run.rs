@@ -56,15 +56,15 @@ pub struct RunOptions {
 pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, reloadable, reloads, stored, mut control } =
+        let Started { drivers, listening, intakes, mut reloadable, reloads, stored, mut control } =
             start(&options, commanded).await?;
+        reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
         let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
         // Without a file it stays what ends a process whose terminal is closed.
         let signals = reloader.has_files().then(ReloadSignals::new).transpose().context("listen for signals")?;
         tokio::spawn(reloader.run(signals, reloads));
         // Before the start message: who reads that may send a signal at once.
-        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
-        memory::watch(options.config.memory.high_watermark, commands);
+        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
         let facts =

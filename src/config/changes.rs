@@ -104,6 +104,7 @@ pub fn is_live(key: &str) -> bool {
         ["log", "level"] | ["login_throttle", _] | ["auth", "user"] => true,
         ["allow_anonymous" | "password_file" | "acl_file" | "acl_nomatch" | "acl_deny_action"] => true,
         ["enable_acl_cache" | "acl_cache_max_size" | "acl_cache_ttl"] => true,
+        ["memory", "high_watermark"] | ["listener", _, _, "max_conn_rate"] => true,
         ["listener", _, _, leaf] => {
             let of_certificates =
                 ["certfile", "keyfile", "cacertfile", "verify", "fail_if_no_peer_cert", "tls_versions", "ciphers"];

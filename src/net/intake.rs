@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Intake {
     listener: Listener,
     /// Who may connect, which can be changed while it accepts.
     rules: RwLock<Rules>,
+    /// The same of connections accepted a second.
+    max_conn_rate: AtomicU32,
     id: ListenerId,
     context: Option<Arc<Context>>,
     /// What became of connections.
@@ -75,13 +77,20 @@ impl Intake {
     pub fn new(listener: Listener, id: ListenerId, context: Option<Arc<Context>>) -> Intake {
         assert_eq!(listener.transport.has_tls(), context.is_some(), "a listener with TLS has certificates");
         let rules = RwLock::new(listener.access.clone());
-        Intake { listener, rules, id, context, counters: Counters::default() }
+        let max_conn_rate = AtomicU32::new(listener.max_conn_rate);
+        Intake { listener, rules, max_conn_rate, id, context, counters: Counters::default() }
     }
 
     /// Its listener.
     #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Connections accepted a second; 0 is no limit.
+    #[must_use]
+    pub fn max_conn_rate(&self) -> u32 {
+        self.max_conn_rate.load(Ordering::Relaxed)
     }
 
     /// Whether a connection can go to a shard as it is.
@@ -180,7 +189,7 @@ impl Intake {
 
 impl Reload for Intake {
     fn name(&self) -> String {
-        format!("access rules of {}", self.listener.path())
+        format!("limits of {}", self.listener.path())
     }
 
     fn has_files(&self) -> bool {
@@ -189,8 +198,10 @@ impl Reload for Intake {
 
     fn prepare(self: Arc<Self>, config: &Config) -> anyhow::Result<Prepared> {
         let listener = config.listeners.iter().find(|listener| listener.path() == self.listener.path());
-        let rules = listener.context("no such listener")?.access.clone();
+        let listener = listener.context("no such listener")?;
+        let (rules, max_conn_rate) = (listener.access.clone(), listener.max_conn_rate);
         Ok(Box::new(move || {
+            self.max_conn_rate.store(max_conn_rate, Ordering::Relaxed);
             *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
             None
         }))

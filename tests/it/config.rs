@@ -104,14 +104,22 @@ fn a_reload_tells_what_it_changes() {
     assert_eq!(reload(false), ("Nothing of the configuration has changed.".to_owned(), String::new(), Some(0)));
 
     let mut before = Client::connect(&broker, "a");
-    let other =
-        "acl_nomatch = \"deny\"\nzone.external.max_inflight = 64\nlistener.tcp.external.access.1 = \"deny all\"\n";
+    let other = "acl_nomatch = \"deny\"\nzone.external.max_inflight = 64\nlistener.tcp.external.access.1 = \"deny all\"\n\
+                 memory.high_watermark = \"none\"\nlistener.tcp.external.max_conn_rate = 7\n";
     scratch.write("newtmq.toml", other);
     let (line, _, code) = reload(true);
     let data = serde_json::from_str::<Value>(&line).unwrap()["data"].clone();
     assert_eq!(code, Some(0));
     let keys = |of: &str| data[of].as_array().unwrap().iter().map(|of| of["key"].clone()).collect::<Vec<_>>();
-    assert_eq!(keys("changed"), ["acl_nomatch", "listener.tcp.external.access.1"]);
+    assert_eq!(
+        keys("changed"),
+        [
+            "acl_nomatch",
+            "listener.tcp.external.access.1",
+            "listener.tcp.external.max_conn_rate",
+            "memory.high_watermark"
+        ]
+    );
     assert_eq!(keys("restart"), ["zone.external.max_inflight"]);
     // The rules are on their way to the shards; who is connected stays.
     crate::broker::wait_until("the new rules", || {
