@@ -96,3 +96,19 @@ pub(super) const ROWS: &[Row] = &[
     row("address", "", "bridges are not in this version"),
     row("topic", "", "bridges are not in this version"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::super::known;
+    use super::*;
+
+    #[test]
+    fn what_is_named_is_there() {
+        for row in ROWS {
+            for name in row.here.split('`').filter(|part| part.contains('.') && !part.contains(' ')) {
+                let name = name.replace("NAME", "external");
+                assert!(known::find(&name).is_some(), "{}: {name}", row.key);
+            }
+        }
+    }
+}

@@ -137,11 +137,11 @@ const MOSQUITTO: &str = "
 ## From Mosquitto
 
 A `mosquitto.conf` is not read; these are the keys that are used most, and what they are in [this broker's file](configuration.md).
-`listener.ssl.NAME` and the like are shown without their section.
 ";
 
 const FOOT: &str = "
-Rules of an `acl_file` of Mosquitto, and what they are in [acl.conf](access.md#rules-aclconf):
+Rules of an `acl_file` of Mosquitto, and what they are in [acl.conf](access.md#rules-aclconf). A `topic` above the first `user` is there
+for clients without a user name; no rule here is for those alone.
 
 | Mosquitto | here |
 |---|---|
