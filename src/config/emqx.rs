@@ -19,6 +19,7 @@ use super::known::{self, Found};
 use super::problem::{Fault, Origin, Problem};
 use super::source::{Given, Read, Setting};
 use super::types::{DEFAULT_NAME, INTERNAL_NAME, STANDARD_ZONES};
+use super::value;
 use convert::Converted;
 pub(super) use lex::is_flat;
 use lex::{Entry, Line};
@@ -269,6 +270,9 @@ impl Translation<'_> {
         let key = known::canonical(key);
         let value = match known::find(&key) {
             Some(found) if found.is_path() => self.flat.path(value),
+            Some(found) if found.is_time() && value::duration(value).is_none() => {
+                convert::duration(value).unwrap_or_else(|| value.to_owned())
+            }
             _ => value.to_owned(),
         };
         self.settings.push(Setting { key, value: Given::Text(value), origin: origin.clone() });
@@ -395,13 +399,21 @@ fn is_secret(key: &str) -> bool {
     ["password", "secret", "cookie", "passcode", "key_password"].iter().any(|word| leaf.contains(word))
 }
 
-/// Whether a key is one of ours that holds the path of a file.
+/// What a key of ours holds: the path of a file, a duration.
 impl Found<'_> {
     fn is_path(&self) -> bool {
         match self {
             Found::Listener(_, _, _, key) => key.field.is_path(),
             Found::Zone(_, key) => key.field.is_path(),
             Found::Root(key) => key.field.is_path(),
+        }
+    }
+
+    fn is_time(&self) -> bool {
+        match self {
+            Found::Listener(_, _, _, key) => key.field.is_time(),
+            Found::Zone(_, key) => key.field.is_time(),
+            Found::Root(key) => key.field.is_time(),
         }
     }
 }

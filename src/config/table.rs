@@ -238,6 +238,11 @@ impl<T> Field<T> {
         matches!(self, Field::File(_) | Field::Path(_))
     }
 
+    /// Whether its values are durations.
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self, Field::Time(..) | Field::Seconds(..) | Field::TimeOrOff(..) | Field::KeepAlive(_))
+    }
+
     /// Whether its values are not shown.
     pub(super) fn is_secret(&self) -> bool {
         matches!(self, Field::Secret(_))

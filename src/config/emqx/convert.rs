@@ -35,6 +35,23 @@ pub(super) fn awaiting_rel(text: &str) -> Converted {
     }
 }
 
+/// `1.5h` and `1f`, a fortnight, which are durations in EMQ X alone; none if it is none of these.
+pub(super) fn duration(text: &str) -> Option<String> {
+    const UNITS: [(&str, f64); 7] = [
+        ("ms", 1.0),
+        ("f", 14.0 * 86_400_000.0),
+        ("w", 7.0 * 86_400_000.0),
+        ("d", 86_400_000.0),
+        ("h", 3_600_000.0),
+        ("m", 60_000.0),
+        ("s", 1000.0),
+    ];
+    let (unit, millis) = UNITS.iter().find(|(unit, _)| text.ends_with(unit))?;
+    let number = value::ratio(text.strip_suffix(unit)?)?;
+    let millis = (number * millis).ceil();
+    (millis < 9e15).then(|| format!("{millis:.0}ms"))
+}
+
 /// The levels of syslog.
 pub(super) fn log_level(text: &str) -> Converted {
     let word = match text {
@@ -156,6 +173,19 @@ mod tests {
             (to(ciphers("TLS_AES_128_GCM_SHA256", true)), "TLS_AES_128_GCM_SHA256"),
         ] {
             assert_eq!(got, want);
+        }
+        for (text, want) in [
+            ("1.5h", Some("5400000ms")),
+            ("0.1s", Some("100ms")),
+            ("1f", Some("1209600000ms")),
+            ("0.5ms", Some("1ms")),
+            ("h", None),
+            ("1.5", None),
+            ("-1s", None),
+            ("1e9s", None),
+            ("99999999999999999999w", None),
+        ] {
+            assert_eq!(duration(text).as_deref(), want, "{text}");
         }
         assert!(to(ciphers("AES128-SHA", false)).starts_with("wrong: "));
     }
