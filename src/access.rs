@@ -140,7 +140,18 @@ impl Access {
     /// # Errors
     /// One of the files.
     pub fn prepare(&self, config: &Config) -> Result<Ready, FileError> {
-        let (rules, users) = read(config)?;
+        let same = {
+            let holds = self.config.read().unwrap_or_else(PoisonError::into_inner);
+            let files = holds.password_file.is_some() || config.password_file.is_some();
+            !files && !config.users.is_empty() && holds.users == config.users
+        };
+        // Passwords that are the same need not be hashed again.
+        let (rules, users) = if same {
+            let (rules, _) = read(&Config { users: Vec::new(), ..config.clone() })?;
+            (rules, self.shared.users.read().unwrap_or_else(PoisonError::into_inner).clone())
+        } else {
+            read(config)?
+        };
         let (shared, holds) = (Arc::clone(&self.shared), Arc::clone(&self.config));
         Ok(Ready { rules, users, config: config.clone(), shared, holds })
     }
