@@ -1,0 +1,5 @@
+//! The codec, and the gateway in front of a whole shard.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test fails by panicking")]
+
+mod codec;
