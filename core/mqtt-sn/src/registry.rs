@@ -50,6 +50,7 @@ impl Registry {
     }
 
     /// The id of a name.
+    #[cfg(test)]
     pub(crate) fn find(&self, name: &str) -> Option<u16> {
         self.place(name).ok().map(|at| self.order[at] + 1)
     }
