@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test fails by panicking")]
 
+mod behaviour;
 mod codec;
+mod world;
