@@ -1,6 +1,8 @@
 //! The behaviours of clients and gateway, each under its name.
 
 mod connecting;
+mod messages;
+mod sleeping;
 
 use newtmq_mqtt::QoS;
 use newtmq_mqtt_sn::{Ack, Message, Publish, ReturnCode, SnQoS, TopicRef, TopicSpec};
