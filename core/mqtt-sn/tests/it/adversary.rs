@@ -376,3 +376,10 @@ proptest! {
         run(seed, faults, sleeps, &messages)?;
     }
 }
+
+/// One case that follows from a number.
+#[cfg(newtmq_mutants)]
+pub(crate) fn run_seed(seed: u64) {
+    let faults = Faults { lost: 20, repeated: 30, delay_ms: DELAY_MS_MAX };
+    run(seed, faults, seed % 2 == 0, &[AtLeastOnce, ExactlyOnce, ExactlyOnce, AtLeastOnce, ExactlyOnce]).unwrap();
+}

@@ -1,8 +1,8 @@
 //! The behaviours of clients and gateway, each under its name.
 
-mod connecting;
-mod messages;
-mod sleeping;
+pub(crate) mod connecting;
+pub(crate) mod messages;
+pub(crate) mod sleeping;
 
 use newtmq_mqtt::QoS;
 use newtmq_mqtt_sn::{Ack, Message, Publish, ReturnCode, SnQoS, TopicRef, TopicSpec};

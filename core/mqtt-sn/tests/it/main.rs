@@ -5,4 +5,6 @@
 mod adversary;
 mod behaviour;
 mod codec;
+#[cfg(newtmq_mutants)]
+mod planted;
 mod world;

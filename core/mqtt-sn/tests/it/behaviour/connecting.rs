@@ -37,7 +37,7 @@ fn world_with_will(clean_session: bool) -> (World, usize) {
 }
 
 #[test]
-fn connect_and_disconnect() {
+pub(crate) fn connect_and_disconnect() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     join(&mut world, &a, connect("a"));
@@ -50,7 +50,7 @@ fn connect_and_disconnect() {
 }
 
 #[test]
-fn connects_that_are_refused() {
+pub(crate) fn connects_that_are_refused() {
     let config = Config { max_client_id_len: 5, ..Config::default() };
     let mut world = World::with(&config, rules("{deny, {client, \"bad\"}, publish, [\"#\"]}. {allow, all}."), 1);
     let a = device(1);
@@ -77,7 +77,7 @@ fn bad_resume() -> Message<'static> {
 }
 
 #[test]
-fn duplicate_connect() {
+pub(crate) fn duplicate_connect() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     join(&mut world, &a, connect("a"));
@@ -99,7 +99,7 @@ fn duplicate_connect() {
 }
 
 #[test]
-fn duplicate_connect_in_the_will_handshake() {
+pub(crate) fn duplicate_connect_in_the_will_handshake() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     world.exchange(&a, with_will(true), &[Message::WillTopicReq]);
@@ -112,7 +112,7 @@ fn duplicate_connect_in_the_will_handshake() {
 }
 
 #[test]
-fn will_prompts_are_sent_again_and_given_up() {
+pub(crate) fn will_prompts_are_sent_again_and_given_up() {
     let mut world =
         World::new(&Config { retries: 2, idle_timeout: core::time::Duration::from_secs(99), ..Config::default() });
     let a = device(1);
@@ -125,7 +125,7 @@ fn will_prompts_are_sent_again_and_given_up() {
 }
 
 #[test]
-fn will_message_before_its_topic() {
+pub(crate) fn will_message_before_its_topic() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     world.exchange(&a, Message::WillMsg(b"x"), &[]);
@@ -136,7 +136,7 @@ fn will_message_before_its_topic() {
 }
 
 #[test]
-fn other_messages_in_the_will_handshake() {
+pub(crate) fn other_messages_in_the_will_handshake() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     world.send(&a, with_will(true));
@@ -152,7 +152,7 @@ fn other_messages_in_the_will_handshake() {
 }
 
 #[test]
-fn will_is_published_when_the_client_is_lost() {
+pub(crate) fn will_is_published_when_the_client_is_lost() {
     for clean in [true, false] {
         let (mut world, watcher) = world_with_will(clean);
         world.advance_secs(89);
@@ -164,7 +164,7 @@ fn will_is_published_when_the_client_is_lost() {
 }
 
 #[test]
-fn will_is_not_published_on_disconnect() {
+pub(crate) fn will_is_not_published_on_disconnect() {
     let (mut world, watcher) = world_with_will(false);
     world.exchange(&device(1), Message::Disconnect(None), &[Message::Disconnect(None)]);
     world.advance_secs(200);
@@ -172,7 +172,7 @@ fn will_is_not_published_on_disconnect() {
 }
 
 #[test]
-fn empty_will_topic_connects_without_will() {
+pub(crate) fn empty_will_topic_connects_without_will() {
     let mut world = World::new(&Config::default());
     let watcher = world.mqtt("watcher");
     world.mqtt_subscribe(watcher, "#");
@@ -184,7 +184,7 @@ fn empty_will_topic_connects_without_will() {
 }
 
 #[test]
-fn will_is_kept_without_clean_session_and_deleted_with_it() {
+pub(crate) fn will_is_kept_without_clean_session_and_deleted_with_it() {
     // 6.3: without Will and CleanSession the will of the session goes on.
     for (second, wills) in [(resume("a"), &["w gone"][..]), (connect("a"), &[])] {
         let (mut world, watcher) = world_with_will(false);
@@ -198,7 +198,7 @@ fn will_is_kept_without_clean_session_and_deleted_with_it() {
 }
 
 #[test]
-fn will_is_asked_for_again_with_will_and_without_clean_session() {
+pub(crate) fn will_is_asked_for_again_with_will_and_without_clean_session() {
     let (mut world, watcher) = world_with_will(false);
     let a = device(1);
     world.advance_secs(3);
@@ -210,7 +210,7 @@ fn will_is_asked_for_again_with_will_and_without_clean_session() {
 }
 
 #[test]
-fn will_updates() {
+pub(crate) fn will_updates() {
     let upd = |topic| Message::WillTopicUpd(Some(will_topic(topic)));
     let (topic_ok, message_ok) =
         (Message::WillTopicResp(ReturnCode::Accepted), Message::WillMsgResp(ReturnCode::Accepted));
@@ -240,7 +240,7 @@ fn will_updates() {
 }
 
 #[test]
-fn search_and_advertise() {
+pub(crate) fn search_and_advertise() {
     let mut world = World::new(&Config { gateway_id: 7, ..Config::default() });
     let a = device(1);
     let own = Message::GwInfo { gateway: 7, address: b"" };
@@ -256,7 +256,7 @@ fn search_and_advertise() {
 }
 
 #[test]
-fn congestion_is_said() {
+pub(crate) fn congestion_is_said() {
     let mut world = World::new(&Config { max_clients: 1, max_handshakes: 1, ..Config::default() });
     let (a, b) = (device(1), device(2));
     join(&mut world, &a, connect("a"));
@@ -276,7 +276,7 @@ fn congestion_is_said() {
 }
 
 #[test]
-fn takeover_by_client_id() {
+pub(crate) fn takeover_by_client_id() {
     let mut world = World::new(&Config::default());
     let (a, b) = (device(1), device(2));
     join(&mut world, &a, resume("x"));
@@ -299,7 +299,7 @@ fn takeover_by_client_id() {
 }
 
 #[test]
-fn takeover_on_a_reused_port() {
+pub(crate) fn takeover_on_a_reused_port() {
     let mut world = World::new(&Config::default());
     let (a, b) = (device(1), device(2));
     join(&mut world, &a, resume("old"));
@@ -318,7 +318,7 @@ fn takeover_on_a_reused_port() {
 }
 
 #[test]
-fn clients_behind_a_forwarder() {
+pub(crate) fn clients_behind_a_forwarder() {
     let mut world = World::new(&Config::default());
     let mut one = device(1);
     one.node = Some(vec![1]);
@@ -335,7 +335,7 @@ fn clients_behind_a_forwarder() {
 }
 
 #[test]
-fn flood_from_unknown_addresses_costs_no_memory() {
+pub(crate) fn flood_from_unknown_addresses_costs_no_memory() {
     let config = Config { stray_replies_per_second: 10, ..Config::default() };
     let mut world = World::new(&config);
     let a = device(1);

@@ -43,7 +43,7 @@ fn suback(qos: QoS, topic_id: u16, msg_id: u16, code: ReturnCode) -> Message<'st
 }
 
 #[test]
-fn registrations() {
+pub(crate) fn registrations() {
     let (mut world, a, _) = world_with_client(&Config { max_topic_ids: 2, ..config() }, connect("a"));
     register(&mut world, &a, "one", 1, 1);
     register(&mut world, &a, "two", 2, 2);
@@ -63,7 +63,7 @@ fn registrations() {
 }
 
 #[test]
-fn publish_of_all_kinds() {
+pub(crate) fn publish_of_all_kinds() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.mqtt_subscribe(m, "#");
     register(&mut world, &a, "normal", 1, 1);
@@ -94,7 +94,7 @@ fn publish_of_all_kinds() {
 }
 
 #[test]
-fn publish_to_unknown_topic_ids() {
+pub(crate) fn publish_to_unknown_topic_ids() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.mqtt_subscribe(m, "#");
     for topic in [TopicRef::Normal(9), TopicRef::Normal(0), TopicRef::Predefined(8), TopicRef::Short(*b"a#")] {
@@ -107,7 +107,7 @@ fn publish_to_unknown_topic_ids() {
 }
 
 #[test]
-fn publish_denied_by_the_rules() {
+pub(crate) fn publish_denied_by_the_rules() {
     let mut world = with_rules(&config(), r#"{deny, {client, "a"}, publish, ["no"]}. {allow, all}."#);
     let a = device(1);
     join(&mut world, &a, connect("a"));
@@ -117,7 +117,7 @@ fn publish_denied_by_the_rules() {
 }
 
 #[test]
-fn repeated_publishes_are_answered_and_not_published_again() {
+pub(crate) fn repeated_publishes_are_answered_and_not_published_again() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.mqtt_subscribe(m, "#");
     let topic = TopicRef::Short(*b"ab");
@@ -143,7 +143,7 @@ fn repeated_publishes_are_answered_and_not_published_again() {
 }
 
 #[test]
-fn qos2_goes_on_after_a_reconnect() {
+pub(crate) fn qos2_goes_on_after_a_reconnect() {
     let (mut world, a, m) = world_with_client(&config(), resume("a"));
     world.mqtt_subscribe(m, "#");
     let two = publish(TopicRef::Short(*b"ab"), ExactlyOnce, 6, b"2");
@@ -156,7 +156,7 @@ fn qos2_goes_on_after_a_reconnect() {
 }
 
 #[test]
-fn subscribe_of_all_kinds() {
+pub(crate) fn subscribe_of_all_kinds() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.exchange(&a, subscribe("name", ExactlyOnce, 1), &[suback(ExactlyOnce, 1, 1, ReturnCode::Accepted)]);
     world.exchange(&a, subscribe("w/#", AtLeastOnce, 2), &[suback(AtLeastOnce, 0, 2, ReturnCode::Accepted)]);
@@ -189,7 +189,7 @@ fn subscribe_of_all_kinds() {
 }
 
 #[test]
-fn subscribe_that_is_repeated() {
+pub(crate) fn subscribe_that_is_repeated() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.exchange(&a, subscribe("name", AtLeastOnce, 1), &[suback(AtLeastOnce, 1, 1, ReturnCode::Accepted)]);
     let repeated = Message::Subscribe { dup: true, qos: AtLeastOnce, msg_id: 1, topic: TopicSpec::Name("name") };
@@ -203,7 +203,7 @@ fn subscribe_that_is_repeated() {
 }
 
 #[test]
-fn wildcard_denied_by_the_rules() {
+pub(crate) fn wildcard_denied_by_the_rules() {
     let mut world = with_rules(&config(), r##"{deny, {client, "a"}, subscribe, ["no/#"]}. {allow, all}."##);
     let a = device(1);
     join(&mut world, &a, connect("a"));
@@ -212,7 +212,7 @@ fn wildcard_denied_by_the_rules() {
 }
 
 #[test]
-fn mountpoint() {
+pub(crate) fn mountpoint() {
     let mut shard = ShardConfig::default();
     shard.zones[0].mountpoint = "%c/".into();
     let mut world = World::with(&config(), shard, 1);
@@ -230,7 +230,7 @@ fn mountpoint() {
 }
 
 #[test]
-fn register_before_the_first_delivery_and_enqueue_while_registering() {
+pub(crate) fn register_before_the_first_delivery_and_enqueue_while_registering() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     subscribed(&mut world, &a, "w/+", AtLeastOnce, 1);
     for data in [b"0", b"1", b"2"] {
@@ -248,7 +248,7 @@ fn register_before_the_first_delivery_and_enqueue_while_registering() {
 }
 
 #[test]
-fn delivery_of_qos2() {
+pub(crate) fn delivery_of_qos2() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     subscribed(&mut world, &a, "topic", ExactlyOnce, 1);
     world.mqtt_publish(m, "topic", b"x", ExactlyOnce, false);
@@ -268,7 +268,7 @@ fn delivery_of_qos2() {
 }
 
 #[test]
-fn delivery_is_sent_again_until_the_client_is_lost() {
+pub(crate) fn delivery_is_sent_again_until_the_client_is_lost() {
     let (mut world, a, m) = world_with_client(&Config { retries: 2, ..config() }, resume("a"));
     subscribed(&mut world, &a, "topic", AtLeastOnce, 1);
     world.mqtt_publish(m, "topic", b"x", AtLeastOnce, false);
@@ -292,7 +292,7 @@ fn join_and_register(world: &mut World, a: &Device, topic: &str) {
 }
 
 #[test]
-fn register_retries_exhausted() {
+pub(crate) fn register_retries_exhausted() {
     let (mut world, a, m) = world_with_client(&Config { retries: 1, ..config() }, resume("a"));
     subscribed(&mut world, &a, "w/+", AtLeastOnce, 1);
     world.mqtt_publish(m, "w/1", b"x", AtLeastOnce, false);
@@ -308,7 +308,7 @@ fn register_retries_exhausted() {
 }
 
 #[test]
-fn registrations_are_resumed_or_not() {
+pub(crate) fn registrations_are_resumed_or_not() {
     for register_on_resume in [true, false] {
         let (mut world, a, m) = world_with_client(&Config { register_on_resume, ..config() }, resume("a"));
         world.mqtt_subscribe(m, "#");
@@ -339,7 +339,7 @@ fn registrations_are_resumed_or_not() {
 }
 
 #[test]
-fn invalid_topic_id_on_delivery_is_registered_again() {
+pub(crate) fn invalid_topic_id_on_delivery_is_registered_again() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     subscribed(&mut world, &a, "topic", AtLeastOnce, 1);
     world.mqtt_publish(m, "topic", b"x", AtLeastOnce, false);
@@ -358,7 +358,7 @@ fn invalid_topic_id_on_delivery_is_registered_again() {
 }
 
 #[test]
-fn refused_registration_counts_as_unsubscribe() {
+pub(crate) fn refused_registration_counts_as_unsubscribe() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     subscribed(&mut world, &a, "w/+", AtLeastOnce, 1);
     world.mqtt_publish(m, "w/1", b"x", AtLeastOnce, false);
@@ -376,7 +376,7 @@ fn refused_registration_counts_as_unsubscribe() {
 }
 
 #[test]
-fn too_long_for_a_datagram() {
+pub(crate) fn too_long_for_a_datagram() {
     let (mut world, a, m) = world_with_client(&Config { max_datagram: 100, ..config() }, connect("a"));
     subscribed(&mut world, &a, "#", AtLeastOnce, 1);
     world.mqtt_publish(m, "ab", &[1; 92], AtLeastOnce, false);
@@ -388,7 +388,7 @@ fn too_long_for_a_datagram() {
 }
 
 #[test]
-fn minus_one() {
+pub(crate) fn minus_one() {
     let topic = TopicRef::Predefined(7);
     let message =
         Message::Publish(Publish { dup: false, qos: SnQoS::MinusOne, retain: false, topic, msg_id: 0, data: b"x" });

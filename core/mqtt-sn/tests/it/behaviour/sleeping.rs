@@ -25,7 +25,7 @@ fn wake() -> Message<'static> {
 }
 
 #[test]
-fn sleep_with_all_qos_buffered() {
+pub(crate) fn sleep_with_all_qos_buffered() {
     let (mut world, a, m) = asleep(&Config::default(), connect("a"), 1);
     for (data, qos) in [(b"0", AtMostOnce), (b"1", AtLeastOnce), (b"2", ExactlyOnce), (b"3", AtLeastOnce)] {
         world.mqtt_publish(m, "topic", data, qos, false);
@@ -44,7 +44,7 @@ fn sleep_with_all_qos_buffered() {
 }
 
 #[test]
-fn sleep_ends_in_time_or_the_will_is_published() {
+pub(crate) fn sleep_ends_in_time_or_the_will_is_published() {
     let mut world = World::new(&Config::default());
     let m = world.mqtt("m");
     world.mqtt_subscribe(m, "#");
@@ -70,7 +70,7 @@ fn sleep_ends_in_time_or_the_will_is_published() {
 }
 
 #[test]
-fn from_sleep_to_active_and_to_disconnected() {
+pub(crate) fn from_sleep_to_active_and_to_disconnected() {
     let (mut world, a, m) = asleep(&Config::default(), connect("a"), 1);
     world.mqtt_publish(m, "topic", b"1", AtLeastOnce, false);
     // The session goes on, and is told its topics again.
@@ -83,7 +83,7 @@ fn from_sleep_to_active_and_to_disconnected() {
 }
 
 #[test]
-fn buffer_of_a_sleeper_is_bounded() {
+pub(crate) fn buffer_of_a_sleeper_is_bounded() {
     let config = Config { max_buffer_len: 3, ..Config::default() };
     let (mut world, a, m) = asleep(&config, connect("a"), 1);
     for index in 0..10u8 {
@@ -102,7 +102,7 @@ fn buffer_of_a_sleeper_is_bounded() {
 }
 
 #[test]
-fn unanswered_while_awake_waits_for_the_next_time() {
+pub(crate) fn unanswered_while_awake_waits_for_the_next_time() {
     let (mut world, a, m) = asleep(&Config { retries: 1, ..Config::default() }, connect("a"), 1);
     world.mqtt_publish(m, "topic", b"1", AtLeastOnce, false);
     let message = publish(T, AtLeastOnce, 1, b"1");
@@ -117,7 +117,7 @@ fn unanswered_while_awake_waits_for_the_next_time() {
 }
 
 #[test]
-fn ping_from_a_new_port() {
+pub(crate) fn ping_from_a_new_port() {
     let (mut world, a, m) = asleep(&Config::default(), connect("a"), 1);
     let b = device(2);
     world.mqtt_publish(m, "topic", b"0", AtMostOnce, false);
@@ -131,7 +131,7 @@ fn ping_from_a_new_port() {
 }
 
 #[test]
-fn ping_that_reaches_another_cluster_node() {
+pub(crate) fn ping_that_reaches_another_cluster_node() {
     let (mut world, _, m) = asleep(&Config::default(), resume("a"), 2);
     world.mqtt_publish(m, "topic", b"1", AtLeastOnce, false);
     assert_eq!(world.records(), 1);
@@ -149,7 +149,7 @@ fn ping_that_reaches_another_cluster_node() {
 }
 
 #[test]
-fn ping_of_nobody() {
+pub(crate) fn ping_of_nobody() {
     let mut world = World::new(&Config::default());
     let a = device(1);
     world.exchange(&a, wake(), &[Message::Disconnect(None)]);
@@ -165,7 +165,7 @@ fn ping_of_nobody() {
 }
 
 #[test]
-fn stale_link_is_not_heard() {
+pub(crate) fn stale_link_is_not_heard() {
     // The broker's last word on a link that was replaced does not end its successor.
     let mut world = World::new(&Config::default());
     let a = device(1);
