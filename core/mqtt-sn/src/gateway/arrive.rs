@@ -37,7 +37,26 @@ impl Gateway {
             Message::Pingreq(Some(client_id)) => self.on_wake(round, from, client_id),
             Message::Publish(publish) if publish.qos == SnQoS::MinusOne => self.on_minus_one(round, from, &publish),
             Message::Disconnect(duration) => self.on_disconnect(round, from, duration),
-            message => match self.find_address(from.key()) {
+            message @ (Message::Connack(_)
+            | Message::WillTopicReq
+            | Message::WillMsgReq
+            | Message::Register { .. }
+            | Message::Regack(_)
+            | Message::Publish(_)
+            | Message::Puback(_)
+            | Message::Pubrec(_)
+            | Message::Pubrel(_)
+            | Message::Pubcomp(_)
+            | Message::Subscribe { .. }
+            | Message::Suback { .. }
+            | Message::Unsubscribe { .. }
+            | Message::Unsuback(_)
+            | Message::Pingreq(None)
+            | Message::Pingresp
+            | Message::WillTopicUpd(_)
+            | Message::WillTopicResp(_)
+            | Message::WillMsgUpd(_)
+            | Message::WillMsgResp(_)) => match self.find_address(from.key()) {
                 Some(slot) => self.on_message(round, slot, &message),
                 None => self.on_stray(round, from, &message),
             },

@@ -341,10 +341,12 @@ pub(super) fn code_of(reason: ReasonCode) -> ReturnCode {
         ReasonCode::ServerShuttingDown,
         ReasonCode::UseAnotherServer,
     ];
-    match reason {
-        ReasonCode::TopicNameInvalid => ReturnCode::InvalidTopicId,
-        reason if busy.contains(&reason) => ReturnCode::Congestion,
-        _ => ReturnCode::NotSupported,
+    if reason == ReasonCode::TopicNameInvalid {
+        ReturnCode::InvalidTopicId
+    } else if busy.contains(&reason) {
+        ReturnCode::Congestion
+    } else {
+        ReturnCode::NotSupported
     }
 }
 

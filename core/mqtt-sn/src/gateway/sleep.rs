@@ -84,6 +84,10 @@ impl Gateway {
             self.counters.congested += 1;
             return;
         }
+        // Each costs the broker a connection.
+        if !self.may_answer_stranger(round.now) {
+            return;
+        }
         let facts = ConnectFacts { will: false, clean_session: false, duration: 0 };
         self.connect(round, from.to_address(), facts, id, None, true);
     }

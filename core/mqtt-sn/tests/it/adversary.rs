@@ -301,8 +301,8 @@ pub(crate) fn run(seed: u64, faults: Faults, sleeps: bool, messages: &[QoS]) -> 
         for bytes in outs.drain(..) {
             net.send(now, true, 0, bytes);
         }
-        for who in 0..2 {
-            for bytes in world.take(&models[who].device) {
+        for (who, model) in models.iter().enumerate() {
+            for bytes in world.take(&model.device) {
                 net.send(now, false, who, bytes);
             }
         }

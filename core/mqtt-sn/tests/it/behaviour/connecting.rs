@@ -209,12 +209,15 @@ pub(crate) fn will_is_asked_for_again_with_will_and_without_clean_session() {
     assert_eq!(world.received(watcher), ["other x"]);
 }
 
+/// What a client sends, and what it gets.
+type Update<'a> = (Message<'a>, Message<'a>);
+
 #[test]
 pub(crate) fn will_updates() {
     let upd = |topic| Message::WillTopicUpd(Some(will_topic(topic)));
     let (topic_ok, message_ok) =
         (Message::WillTopicResp(ReturnCode::Accepted), Message::WillMsgResp(ReturnCode::Accepted));
-    let rows: &[(&str, &[(Message<'_>, Message<'_>)], &[&str])] = &[
+    let rows: &[(&str, &[Update<'_>], &[&str])] = &[
         ("topic", &[(upd("v"), topic_ok)], &["v gone"]),
         ("message", &[(Message::WillMsgUpd(b"new"), message_ok)], &["w new"]),
         ("both", &[(upd("v"), topic_ok), (Message::WillMsgUpd(b"new"), message_ok)], &["v new"]),
