@@ -370,7 +370,7 @@ pub(crate) fn cases() -> impl Strategy<Value = (u64, Faults, bool, Vec<QoS>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.div_ceil(4), ..ProptestConfig::default() })]
     #[test]
     fn promises_are_kept((seed, faults, sleeps, messages) in cases()) {
         run(seed, faults, sleeps, &messages)?;

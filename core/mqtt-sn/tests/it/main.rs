@@ -4,6 +4,7 @@
 
 mod adversary;
 mod behaviour;
+mod chaos;
 mod codec;
 #[cfg(newtmq_mutants)]
 mod planted;
