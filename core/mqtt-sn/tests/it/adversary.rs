@@ -286,7 +286,13 @@ impl Net {
     }
 }
 
-pub(crate) fn run(seed: u64, faults: Faults, sleeps: bool, messages: &[QoS]) -> Result<(), TestCaseError> {
+pub(crate) fn run(
+    seed: u64,
+    faults: Faults,
+    sleeps: bool,
+    deaths: &[u64],
+    messages: &[QoS],
+) -> Result<(), TestCaseError> {
     let mut world = World::new(&Config::default());
     let watcher = world.mqtt("watcher");
     world.mqtt_subscribe(watcher, "#");
@@ -314,6 +320,11 @@ pub(crate) fn run(seed: u64, faults: Faults, sleeps: bool, messages: &[QoS]) -> 
         world.advance(next.saturating_since(now));
         let mut replies: Vec<(usize, Vec<u8>)> = Vec::new();
         if arrival > second {
+            if deaths.contains(&(second.as_nanos() / 1_000_000_000)) {
+                world.replace_gateway(0, &Config::default());
+                // The next one has another address.
+                net.under_way.retain(|_, (to_gateway, ..)| !*to_gateway);
+            }
             second = second + Duration::from_secs(1);
             if models[0].phase == Phase::Active && models[1].to_publish.is_empty() {
                 models[1].to_publish = messages.to_vec();
@@ -359,21 +370,22 @@ pub(crate) fn run(seed: u64, faults: Faults, sleeps: bool, messages: &[QoS]) -> 
     Ok(())
 }
 
-pub(crate) fn cases() -> impl Strategy<Value = (u64, Faults, bool, Vec<QoS>)> {
+pub(crate) fn cases() -> impl Strategy<Value = (u64, Faults, bool, Vec<u64>, Vec<QoS>)> {
     let faults = (0..40u64, 0..40u64, 1..DELAY_MS_MAX).prop_map(|(lost, repeated, delay_ms)| Faults {
         lost,
         repeated,
         delay_ms,
     });
     let messages = prop::collection::vec(prop_oneof![Just(AtLeastOnce), Just(ExactlyOnce)], 1..12);
-    (any::<u64>(), faults, any::<bool>(), messages)
+    let deaths = prop::collection::vec(5..300u64, 0..3);
+    (any::<u64>(), faults, any::<bool>(), deaths, messages)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.div_ceil(4), ..ProptestConfig::default() })]
     #[test]
-    fn promises_are_kept((seed, faults, sleeps, messages) in cases()) {
-        run(seed, faults, sleeps, &messages)?;
+    fn promises_are_kept((seed, faults, sleeps, deaths, messages) in cases()) {
+        run(seed, faults, sleeps, &deaths, &messages)?;
     }
 }
 
@@ -381,5 +393,5 @@ proptest! {
 #[cfg(newtmq_mutants)]
 pub(crate) fn run_seed(seed: u64) {
     let faults = Faults { lost: 20, repeated: 30, delay_ms: DELAY_MS_MAX };
-    run(seed, faults, seed % 2 == 0, &[AtLeastOnce, ExactlyOnce, ExactlyOnce, AtLeastOnce, ExactlyOnce]).unwrap();
+    run(seed, faults, seed % 2 == 0, &[], &[AtLeastOnce, ExactlyOnce, ExactlyOnce, AtLeastOnce, ExactlyOnce]).unwrap();
 }

@@ -124,6 +124,19 @@ impl World {
         }
     }
 
+    /// A gateway's node dies, and another gateway takes its place.
+    pub(crate) fn replace_gateway(&mut self, gateway: usize, config: &Config) {
+        self.gateways[gateway] = Gateway::new(config.clone(), 1, self.now);
+        self.inputs.clear();
+        for at in 0..self.wires.len() {
+            let wire = &self.wires[at];
+            if matches!(wire.owner, Owner::Link(of, _) if of == gateway) && !wire.gone {
+                self.gone(at, CloseCause::Error);
+            }
+        }
+        self.settle();
+    }
+
     /// A device sends a message.
     pub(crate) fn send(&mut self, device: &Device, message: Message<'_>) {
         let forwarded = device.node.as_deref().map(|node| Encapsulation { radius: 0, node });
