@@ -1,9 +1,11 @@
 //! Joining, leaving, two nodes, a witness, restarts, what is written.
 
+use core::time::Duration;
+
 use newtmq_base::{InvalidField, NodeId, Put};
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
-use super::super::message::Message as MetaMessage;
+use super::super::message::{JoinAnswer, Message as MetaMessage};
 use super::super::{BlobKind, Command, Gone, Input, JoinRefusal, Meta, Refusal, Rejected, Role, Stopped};
 use super::net::{Event, Net};
 
@@ -196,6 +198,45 @@ pub(super) fn who_has_left_may_come_back_at_once() {
         let is_of_it = |event: &&Event| matches!(event, Event::Removed(node, _) if *node == net.nodes[goes].me.node);
         assert_eq!(net.nodes[1].events.iter().filter(is_of_it).count(), 1, "it left once");
     }
+}
+
+#[test]
+pub(super) fn who_comes_back_is_somebody_else() {
+    let mut net = Net::cluster(3, 16);
+    net.until("the first one leads", 1, |net| net.leader() == Some(0));
+    // The second one does not hear that the third one leaves, and that the first one alone votes then.
+    net.side[1] = 1;
+    let request = net.request();
+    net.input(2, Input::Leave { request });
+    assert_eq!(net.answer(request.0, 15), Ok(0));
+    net.init(2);
+    let request = net.request();
+    net.input(2, Input::Join { request, via: None });
+    while net.meta(2).cluster() != net.meta(0).cluster() {
+        net.run(Duration::from_millis(1));
+    }
+    assert_eq!(net.meta(2).view().commit, 0, "it has heard nothing as yet");
+    net.side[2] = 1;
+    net.seconds(10);
+    assert_eq!(net.meta(2).view().term, 0, "it does not vote on what it has forgotten");
+    net.side = vec![0; 3];
+    net.until("all are there", 15, Net::is_whole);
+    net.crash(2);
+    net.start(2);
+    net.until("it is as it was", 15, Net::is_whole);
+}
+
+#[test]
+pub(super) fn who_led_before_refuses_nobody() {
+    let mut net = Net::cluster(3, 17);
+    let leader = net.leader().unwrap();
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (inc, from) = (net.nodes[one].me.inc, net.nodes[other].me.node);
+    let mut bytes = Vec::new();
+    MetaMessage::JoinAnswer { inc, answer: JoinAnswer::Refused(JoinRefusal::Left) }.encode(&mut bytes);
+    net.input(one, Input::Message { from, bytes: &bytes });
+    net.seconds(1);
+    assert!(net.is_whole(), "it follows another one");
 }
 
 #[test]
