@@ -61,8 +61,13 @@ impl World<'_, '_> {
     /// A node has answered an operator.
     pub(super) fn watch_answer(&mut self, node: u16, request: RequestId, answer: &ClusterAnswer) {
         let command = usize::try_from(request.0).ok().and_then(|number| self.commands.get(number.checked_sub(1)?));
+        let now = self.queue.now();
+        if let Some(ClusterCommand::Leave) = command
+            && *answer != ClusterAnswer::Done
+        {
+            self.cluster_watch.did_not_leave(now);
+        }
         if let Some(ClusterCommand::Join(_)) = command {
-            let now = self.queue.now();
             self.cluster_watch.has_answered(node, now);
             if *answer == ClusterAnswer::Done {
                 self.cluster_watch.called_back(node);

@@ -180,6 +180,11 @@ impl ClusterWatch {
         }
     }
 
+    /// It was told to leave, and says that it could not. It may have been removed, and then it comes back only now.
+    pub(crate) fn did_not_leave(&mut self, now: Instant) {
+        self.answered = now;
+    }
+
     /// It has joined again.
     pub(crate) fn called_back(&mut self, node: u16) {
         self.away.remove(&node);
