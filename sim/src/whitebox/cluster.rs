@@ -102,8 +102,8 @@ pub(crate) struct ClusterWatch {
     joining: Vec<(u16, Instant)>,
     /// When each node has started, and what its clock showed then.
     began: BTreeMap<u16, (Instant, Instant)>,
-    /// Until when a link between two of those who decide counts as down because it flaps.
-    held: Instant,
+    /// Until when a link between two of those who decide counts as down because it flaps, and the same of their routes.
+    held: (Instant, Instant),
     /// When the last of them has answered.
     answered: Instant,
     /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
@@ -405,13 +405,16 @@ impl ClusterWatch {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
         let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let after = now.saturating_since(calm.max(joined).max(self.founded()));
         let mut found = Vec::new();
         let core = Core::of(members);
+        let held = core.held_until(&self.began);
+        self.held = (self.held.0.max(held.0), self.held.1.max(held.1));
+        // What flapped is damped twice, its link and then its routes.
+        let held = self.held.0.max(self.held.1).min(calm + bound(HEALED));
+        let after = now.saturating_since(calm.max(joined).max(self.founded()).max(held));
         self.linked = if core.reaches_quorum() { self.linked.or(Some(now)) } else { None };
         // A link that flaps counts as down for a while, and who has moved is found after a while.
-        self.held = self.held.max(core.held_until(&self.began));
-        let led = self.linked.map(|linked| calm.max(self.held).max(self.stopped).max(linked) + LED);
+        let led = self.linked.map(|linked| calm.max(self.held.0).max(self.stopped).max(linked) + LED);
         let led = led.unwrap_or(Instant::NEVER).min(calm + bound(HEALED).max(LED));
         if now >= led && self.judged < 1 {
             self.judged = 1;

@@ -174,6 +174,12 @@ impl Owned {
         self.leaving.iter().any(|replica| replica.owner() == node)
     }
 
+    /// Until when a member that can be reached counts as down because it flaps; [`Instant::START`] if it does not.
+    #[must_use]
+    pub fn held_until(&self, node: NodeId) -> Instant {
+        self.links.get(&node).and_then(|link| link.rises).map_or(Instant::START, |(from, _)| from)
+    }
+
     /// What has happened.
     #[must_use]
     pub fn counts(&self) -> OwnedCounts {

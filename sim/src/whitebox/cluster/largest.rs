@@ -72,16 +72,21 @@ impl<'a> Core<'a> {
         nodes.iter().flat_map(|member| member.knows()).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Until when a link between two of them counts as down because it flaps. `began` has when nodes started, and what their
-    /// clocks showed then.
-    pub(super) fn held_until(&self, began: &BTreeMap<u16, (Instant, Instant)>) -> Instant {
+    /// Until when a link between two of them counts as down because it flaps, and until when their routes do. `began` has when
+    /// nodes started, and what their clocks showed then.
+    pub(super) fn held_until(&self, began: &BTreeMap<u16, (Instant, Instant)>) -> (Instant, Instant) {
         let held = |member: &&Member<'_>| {
             let links = member.cluster()?.links();
-            let until = links.peers().filter(|peer| self.has(peer.node())).map(|peer| peer.held_until()).max()?;
+            let link = links.peers().filter(|peer| self.has(peer.node())).map(|peer| peer.held_until()).max()?;
+            let others = self.nodes.iter().map(|other| member.control.owned().held_until(other.id));
+            let routes = others.max().unwrap_or(Instant::START);
             let (started, shown) = *began.get(&member.ix)?;
-            Some(started + until.saturating_since(shown))
+            Some([link, routes].map(|until| started + until.saturating_since(shown)))
         };
-        self.nodes.iter().filter_map(held).max().unwrap_or(Instant::START)
+        let all = self.nodes.iter().filter_map(held);
+        let (links, routes): (Vec<_>, Vec<_>) = all.map(|[link, routes]| (link, routes)).unzip();
+        let last = |of: Vec<Instant>| of.into_iter().max().unwrap_or(Instant::START);
+        (last(links), last(routes))
     }
 
     pub(crate) fn has(&self, node: NodeId) -> bool {
