@@ -33,7 +33,7 @@ impl World<'_, '_> {
             return;
         }
         let until = self.queue.now() + Duration::from_secs(SILENCE_S_MAX);
-        while !self.is_silent() && self.queue.now() < until {
+        while !(self.is_silent() && self.lanes_are_at_rest()) && self.queue.now() < until {
             self.advance(SILENCE_STEP);
         }
         self.look_at_all();

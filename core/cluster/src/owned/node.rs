@@ -209,7 +209,8 @@ impl Owned {
             due = due.min(rises);
         }
         if self.config.strict {
-            for (owner, _) in self.barriers.present() {
+            let with_routes = |owner: &NodeId| self.phase(*owner) == Phase::Open || planted!(LeaseWithoutRoutes);
+            for owner in self.barriers.present().map(|(owner, _)| owner).filter(with_routes) {
                 due = self.leases.next_deadline(owner).map_or(due, |other| due.min(other));
             }
         }
@@ -589,6 +590,11 @@ impl Owned {
         }
         if self.config.strict {
             for (owner, _) in self.barriers.present() {
+                // Nothing is acknowledged without its routes: it need not wait for a node that cannot take them, with a full
+                // disk for instance.
+                if self.phase(owner) != Phase::Open && !planted!(LeaseWithoutRoutes) {
+                    continue;
+                }
                 if let Some((inc, number)) = self.leases.request(now, owner) {
                     out.push(Output::Send { to: vec![owner], message: Message::LeaseRequest { inc, number } });
                 }
