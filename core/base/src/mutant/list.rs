@@ -458,7 +458,7 @@ mutants! {
         "A node says that it has installed a version before its shards have.";
     NumbersStartOver, "numbers-start-over", None, ["part", "S1", "W9", "W"],
         "A node that has started numbers its questions about logs as before, so that late answers count.";
-    LeaseWithoutRoutes, "lease-without-routes", None, ["cluster", "L5"],
+    LeaseWithoutRoutes, "lease-without-routes", None, ["part", "L5"],
         "A node asks to be waited for by whose routes it does not match, and cannot.";
     LeaseWithoutVersion, "lease-without-version", None, ["part", "W9", "S1", "W"],
         "A lease counts before what the owner had subscribed to by then is installed.";
