@@ -404,14 +404,13 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
         let mut found = Vec::new();
         let core = Core::of(members);
         let held = core.held_until(&self.began);
         self.held = (self.held.0.max(held.0), self.held.1.max(held.1));
         // What flapped is damped twice, its link and then its routes.
         let held = self.held.0.max(self.held.1).min(calm + bound(HEALED));
-        let after = now.saturating_since(calm.max(joined).max(self.founded()).max(held));
+        let after = now.saturating_since(calm.max(self.joined()).max(self.founded()).max(held));
         self.linked = if core.reaches_quorum() { self.linked.or(Some(now)) } else { None };
         // A link that flaps counts as down for a while, and who has moved is found after a while.
         let led = self.linked.map(|linked| calm.max(self.held.0).max(self.stopped).max(linked) + LED);
@@ -497,8 +496,7 @@ impl ClusterWatch {
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
     pub(crate) fn is_joining(&self, now: Instant, scenario: &Scenario) -> bool {
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let begun = joined.max(self.founded());
+        let begun = self.joined().max(self.founded());
         begun > Instant::START && now < begun + scenario.cluster.bound(ELECTED, HEALED)
     }
 
@@ -506,6 +504,11 @@ impl ClusterWatch {
     pub(crate) fn can_meet(&self, running: &[Member<'_>], scenario: &Scenario) -> bool {
         let has_moved = |member: &Member<'_>| self.moved.contains(&member.ix);
         scenario.cluster.discovery != Discovery::Seeds || !running.iter().all(has_moved)
+    }
+
+    /// By when those who were told to join have answered.
+    fn joined(&self) -> Instant {
+        self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max)
     }
 
     /// When all became one cluster, if somebody who had promised to be in it was lost before: others waited for it.

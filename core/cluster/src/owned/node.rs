@@ -209,12 +209,18 @@ impl Owned {
             due = due.min(rises);
         }
         if self.config.strict {
-            let with_routes = |owner: &NodeId| self.phase(*owner) == Phase::Open || planted!(LeaseWithoutRoutes);
-            for owner in self.barriers.present().map(|(owner, _)| owner).filter(with_routes) {
+            for owner in self.lessors() {
                 due = self.leases.next_deadline(owner).map_or(due, |other| due.min(other));
             }
         }
         if self.leaving.is_empty() { due } else { Instant::START }
+    }
+
+    /// Whom this node asks to be waited for. Nothing is acknowledged without an owner's routes: it need not wait for a node that
+    /// cannot take them, with a full disk for instance.
+    fn lessors(&self) -> impl Iterator<Item = NodeId> {
+        let present = self.barriers.present().map(|(owner, _)| owner);
+        present.filter(|owner| self.phase(*owner) == Phase::Open || planted!(LeaseWithoutRoutes))
     }
 
     /// Changes of a shard's subscriptions. [`Owned::require`] afterwards waits for them.
@@ -589,12 +595,7 @@ impl Owned {
             }
         }
         if self.config.strict {
-            for (owner, _) in self.barriers.present() {
-                // Nothing is acknowledged without its routes: it need not wait for a node that cannot take them, with a full
-                // disk for instance.
-                if self.phase(owner) != Phase::Open && !planted!(LeaseWithoutRoutes) {
-                    continue;
-                }
+            for owner in self.lessors().collect::<Vec<_>>() {
                 if let Some((inc, number)) = self.leases.request(now, owner) {
                     out.push(Output::Send { to: vec![owner], message: Message::LeaseRequest { inc, number } });
                 }

@@ -81,12 +81,11 @@ impl<'a> Core<'a> {
             let others = self.nodes.iter().map(|other| member.control.owned().held_until(other.id));
             let routes = others.max().unwrap_or(Instant::START);
             let (started, shown) = *began.get(&member.ix)?;
-            Some([link, routes].map(|until| started + until.saturating_since(shown)))
+            let shown_at = |until: Instant| started + until.saturating_since(shown);
+            Some((shown_at(link), shown_at(routes)))
         };
-        let all = self.nodes.iter().filter_map(held);
-        let (links, routes): (Vec<_>, Vec<_>) = all.map(|[link, routes]| (link, routes)).unzip();
-        let last = |of: Vec<Instant>| of.into_iter().max().unwrap_or(Instant::START);
-        (last(links), last(routes))
+        let none = (Instant::START, Instant::START);
+        self.nodes.iter().filter_map(held).fold(none, |last, held| (last.0.max(held.0), last.1.max(held.1)))
     }
 
     pub(crate) fn has(&self, node: NodeId) -> bool {
