@@ -460,7 +460,7 @@ impl ClusterWatch {
             for lane in out.view() {
                 obligations.count(Check::LanesEmpty, 1);
                 let left = lane.flight_messages > 0 || lane.flight_bytes > 0 || lane.unstored + lane.waiting > 0;
-                if left || lane.unsettled {
+                if left || lane.releases > 0 || lane.unsettled {
                     found.push(format!("the lane to node {:x} is not at rest: {lane:?}", out.node().0));
                 }
             }

@@ -483,6 +483,8 @@ mutants! {
         "A leader that was paused lets go of members for being down in that time.";
     EarlierLeaderRefuses, "earlier-leader-refuses", None, ["part", "Q7", "L2"],
         "A node is gone when somebody does not know it who led before the leader that has let it in.";
+    StrangerIsNotHeard, "stranger-is-not-heard", None, ["part", "Q7", "L1", "L2"],
+        "A node does not follow a leader that has come back as somebody else while this node was away.";
     DecidesBeforeItHears, "decides-before-it-hears", None, ["part", "W12"],
         "A leader decides whom to let go of before it hears who is reached now.";
     ComesBackAsItWas, "comes-back-as-it-was", None, ["part", "W1", "W2", "L1", "Q7"],
