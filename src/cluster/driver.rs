@@ -10,8 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use newtmq_base::{Instant, RequestId};
+use newtmq_base::{Instant, NodeId, RequestId};
 use newtmq_cluster::link::{self, Address, ConnectionId, DialId, Fill};
+use newtmq_cluster::owned;
 use newtmq_node::{
     ClusterAnswer, ClusterCommand, ClusterInput, ClusterOutput, Control, ControlInput, ControlOutput, FromControl,
 };
@@ -73,6 +74,24 @@ pub enum Event {
         /// For the answer.
         answer: oneshot::Sender<ClusterAnswer>,
     },
+    /// An operator wants to know something.
+    Ask {
+        /// Filters of other nodes that are left out.
+        skip: usize,
+        /// Most that are answered.
+        limit: usize,
+        /// For the answer.
+        answer: oneshot::Sender<Known>,
+    },
+}
+
+/// What the control plane knows that an operator may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The highest figures that were told under `$SYS`.
+    pub most: [u64; 7],
+    /// Filters that other nodes have subscribers of, in the order of nodes.
+    pub routes: Vec<(NodeId, Box<str>)>,
 }
 
 /// What the driver needs of a cluster.
@@ -290,6 +309,7 @@ impl ControlDriver {
             }
             Event::Stored(Ok(upto)) => self.cluster(ClusterInput::Stored { upto }),
             Event::Stored(Err(error)) => self.failed = Some(error),
+            Event::Ask { skip, limit, answer } => drop(answer.send(known(&self.control, skip, limit))),
             Event::Command { answer, .. } if self.ways.is_none() => {
                 let _ = answer.send(ClusterAnswer::Refused("this node stays alone (see node.listen)".to_owned()));
             }
@@ -540,6 +560,17 @@ fn take_rest(control: &mut Control, now: Instant, connection: &mut Connection) {
     while connection.output.len() < REST_MAX
         && control.fill_link(now, connection.id, &mut connection.output, FILL_BYTES) == Fill::More
     {}
+}
+
+fn known(control: &Control, skip: usize, limit: usize) -> Known {
+    let routes = control.owned().replicas().flat_map(|replica| {
+        let owner = replica.owner();
+        replica.entries().filter_map(move |entry| match entry {
+            owned::Op::Route { filter, .. } => Some((owner, filter.as_str().into())),
+            owned::Op::Record { .. } => None,
+        })
+    });
+    Known { most: control.most(), routes: routes.skip(skip).take(limit).collect() }
 }
 
 fn write(connection: &mut Connection) -> Poll<io::Result<()>> {

@@ -86,6 +86,8 @@ pub(crate) enum Feature {
     Subscribing = 16,
     /// Its CONNACK waits for the store: nothing may be sent before.
     Greeting = 32,
+    /// It came with Clean Start.
+    CleanStart = 64,
 }
 
 impl Features {

@@ -1,0 +1,114 @@
+//! What an operator asks of this node while it runs. `newtmq ctl` and the HTTP API ask the same questions and get the same
+//! values; they only show them differently. Shards answer a bounded page at a time and never wait for anybody; nothing here
+//! is locked by them.
+
+mod apps;
+mod commands;
+mod gather;
+mod lines;
+mod question;
+mod show;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
+use tokio::sync::{mpsc, oneshot};
+
+pub use apps::{App, Apps, AppsError};
+pub use commands::{Does, ROWS, Row, find};
+pub use question::{Answer, Cursor, Fault, Part, Publication, Question};
+
+use crate::cluster::driver::Event;
+use crate::config::Config;
+use crate::driver::Office;
+use crate::logging::LevelSwitch;
+use crate::net::intake::Intake;
+use crate::reload::{self, Asked};
+use crate::rt::{Clock, Stream};
+
+/// Who answers operators. Clones are the same one.
+#[derive(Clone)]
+pub struct Admin(Arc<Inner>);
+
+struct Inner {
+    office: Office<Stream>,
+    events: mpsc::Sender<Event>,
+    reloads: mpsc::Sender<Asked>,
+    facts: Facts,
+    apps: Apps,
+    listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
+}
+
+/// What does not change while the node runs.
+#[derive(Debug)]
+pub struct Facts {
+    /// The node's name.
+    pub node: String,
+    /// What it was started with.
+    pub config: Config,
+    /// Its clock.
+    pub clock: Clock,
+    /// What that showed at the start.
+    pub started: newtmq_base::Instant,
+    /// Sets the level of the log.
+    pub level: LevelSwitch,
+    /// The data directory.
+    pub data: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("node", &self.0.facts.node).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// For a node whose shards are reached by `office`, and whose control plane hears of `events`.
+    ///
+    /// # Errors
+    /// What is stored of applications cannot be read.
+    pub fn new(
+        office: Office<Stream>,
+        events: mpsc::Sender<Event>,
+        reloads: mpsc::Sender<Asked>,
+        facts: Facts,
+    ) -> anyhow::Result<Admin> {
+        let apps = Apps::open(&facts.config.api, facts.data.as_deref())?;
+        Ok(Admin(Arc::new(Inner { office, events, reloads, facts, apps, listening: OnceLock::new() })))
+    }
+
+    /// The listeners are open.
+    pub fn listens(&self, listening: Vec<(SocketAddr, Arc<Intake>)>) {
+        let _ = self.0.listening.set(listening);
+    }
+
+    /// Who may use the HTTP API.
+    #[must_use]
+    pub fn apps(&self) -> &Apps {
+        &self.0.apps
+    }
+
+    /// What does not change.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.0.facts
+    }
+
+    /// How the cluster is, as this node sees it; none of a node alone.
+    async fn cluster(&self) -> Option<ClusterStatus> {
+        let (answer, answered) = oneshot::channel();
+        self.0.events.send(Event::Command { command: ClusterCommand::Status, answer }).await.ok()?;
+        match answered.await.ok()? {
+            ClusterAnswer::Status(status) => Some(*status),
+            ClusterAnswer::Done | ClusterAnswer::Refused(_) => None,
+        }
+    }
+
+    async fn reload(&self) -> Result<reload::Report, Fault> {
+        let (asked, answered) = oneshot::channel();
+        self.0.reloads.send(asked).await.map_err(|_| Fault::stopping())?;
+        answered.await.map_err(|_| Fault::stopping())
+    }
+}
