@@ -17,7 +17,7 @@ use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
 
 pub use apps::{App, Apps, AppsError};
-pub use commands::{Does, ROWS, Row, find};
+pub use commands::{Does, Given, ROWS, Row, find};
 pub use question::{Answer, Cursor, Fault, Part, Publication, Question};
 
 use crate::cluster::driver::Event;
@@ -39,6 +39,7 @@ struct Inner {
     facts: Facts,
     apps: Apps,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
+    level: OnceLock<LevelSwitch>,
 }
 
 /// What does not change while the node runs.
@@ -52,8 +53,6 @@ pub struct Facts {
     pub clock: Clock,
     /// What that showed at the start.
     pub started: newtmq_base::Instant,
-    /// Sets the level of the log.
-    pub level: LevelSwitch,
     /// The data directory.
     pub data: Option<PathBuf>,
 }
@@ -76,12 +75,17 @@ impl Admin {
         facts: Facts,
     ) -> anyhow::Result<Admin> {
         let apps = Apps::open(&facts.config.api, facts.data.as_deref())?;
-        Ok(Admin(Arc::new(Inner { office, events, reloads, facts, apps, listening: OnceLock::new() })))
+        Ok(Admin(Arc::new(Inner { office, events, reloads, facts, apps, listening: OnceLock::new(), level: OnceLock::new() })))
     }
 
     /// The listeners are open.
     pub fn listens(&self, listening: Vec<(SocketAddr, Arc<Intake>)>) {
         let _ = self.0.listening.set(listening);
+    }
+
+    /// The level of the log can be set.
+    pub fn sets_level(&self, level: LevelSwitch) {
+        let _ = self.0.level.set(level);
     }
 
     /// Who may use the HTTP API.

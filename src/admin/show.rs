@@ -78,7 +78,9 @@ impl Admin {
                 }
             }
             Question::LogLevel(level) => {
-                self.0.facts.level.set(level);
+                if let Some(switch) = self.0.level.get() {
+                    switch.set(level);
+                }
                 Ok(Answer::of(json!({ "level": level.word() })))
             }
             Question::Apps => Ok(Answer::of(self.0.apps.list().iter().map(app).collect())),

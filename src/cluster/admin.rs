@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::CTL_VERSION as VERSION;
 use super::discovery::{Shown, State};
 use super::driver::Event;
+use crate::admin::{self, Admin, Does, Given, Row};
 use crate::config::Seed;
 use crate::reload::Asked;
 use crate::rt;
@@ -65,7 +66,7 @@ impl AdminSocket {
     }
 
     /// Answers until it is dropped. Inside a runtime.
-    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State, reloads: mpsc::Sender<Asked>) {
+    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State, reloads: mpsc::Sender<Asked>, admin: Admin) {
         let AdminSocket { listener, file: _file } = self;
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -74,9 +75,10 @@ impl AdminSocket {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (events, discovery, reloads) = (events.clone(), discovery.clone(), reloads.clone());
+                    let (events, discovery) = (events.clone(), discovery.clone());
+                    let (reloads, admin) = (reloads.clone(), admin.clone());
                     tokio::spawn(async move {
-                        let _ = converse(stream, events, discovery, reloads).await;
+                        let _ = converse(stream, events, discovery, reloads, admin).await;
                     });
                 }
                 Err(error) => {
@@ -94,6 +96,7 @@ async fn converse(
     events: mpsc::Sender<Event>,
     discovery: State,
     reloads: mpsc::Sender<Asked>,
+    admin: Admin,
 ) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
@@ -104,6 +107,7 @@ async fn converse(
         }
         let answer = match question(&line) {
             Ok(Question::Reload) => reload(&reloads).await,
+            Ok(Question::Row(row, arguments)) => ask_admin(row, &arguments, &admin).await,
             Ok(question) => answer(question, &events, &discovery).await,
             Err(why) => failed(why.to_owned()),
         };
@@ -112,13 +116,14 @@ async fn converse(
 }
 
 /// What is asked.
-#[derive(Debug, PartialEq, Eq)]
 enum Question {
     Join(String),
     Leave,
     ForceLeave(String),
     Status,
     Reload,
+    /// What is asked of the shards.
+    Row(&'static Row, Value),
 }
 
 fn question(line: &str) -> Result<Question, &'static str> {
@@ -133,7 +138,10 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.force-leave" => Ok(Question::ForceLeave(node()?)),
         "cluster.status" => Ok(Question::Status),
         "reload" => Ok(Question::Reload),
-        _ => Err("the broker does not know this command"),
+        name => {
+            let row = admin::find(&name.replace('.', " ")).ok_or("the broker does not know this command")?;
+            Ok(Question::Row(row, value["arguments"].clone()))
+        }
     }
 }
 
@@ -151,7 +159,7 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
-        Question::Status | Question::Reload => ("", "Failed to get the cluster status", ClusterCommand::Status),
+        Question::Status | Question::Reload | Question::Row(..) => ("", "Failed to get the cluster status", ClusterCommand::Status),
     };
     match ask(command, events).await {
         Ok(Some(status)) => told(None, &status, &discovery.shown()),
@@ -160,6 +168,26 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             None => json!({ "version": VERSION, "ok": true, "lines": [done], "data": null }),
         },
         Err(why) => failed(format!("{failure}: {why}")),
+    }
+}
+
+/// A command of the table.
+async fn ask_admin(row: &Row, arguments: &Value, admin: &Admin) -> Value {
+    let Does::Asks(ask, lines) = &row.does else { return failed(NOT_YET.to_owned()) };
+    let answered = match ask(&Given(arguments)) {
+        Ok(question) => admin.answer(question).await,
+        Err(fault) => Err(fault),
+    };
+    match answered {
+        Ok(answer) => {
+            let mut told =
+                json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
+            if let Some(next) = answer.next {
+                told["next"] = next.to_string().into();
+            }
+            told
+        }
+        Err(fault) => failed(fault.message),
     }
 }
 
@@ -278,6 +306,8 @@ fn status_json(status: &ClusterStatus) -> Value {
 }
 
 /// How often is looked whether a change is complete, and how long after another.
+/// Of a command that is known and not there.
+const NOT_YET: &str = "not in this version";
 const SETTLE_LOOKS: usize = 40;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Longer lines are no questions.
@@ -292,9 +322,11 @@ mod tests {
     #[test]
     fn questions() {
         let join = r#"{"version":1,"command":"cluster.join","arguments":{"node":"a@b"}}"#;
-        assert_eq!(question(join), Ok(Question::Join("a@b".to_owned())));
-        assert_eq!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status));
-        assert_eq!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload));
+        assert!(matches!(question(join), Ok(Question::Join(node)) if node == "a@b"));
+        assert!(matches!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status)));
+        assert!(matches!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload)));
+        let list = r#"{"version":1,"command":"clients.list"}"#;
+        assert!(matches!(question(list), Ok(Question::Row(row, _)) if row.path == "clients list"));
         for (line, why) in [
             ("", "not a line of JSON"),
             ("[]", "another version"),
@@ -302,7 +334,8 @@ mod tests {
             (r#"{"version":1,"command":"cluster.join"}"#, "it needs a node"),
             (r#"{"version":1,"command":"reboot"}"#, "does not know"),
         ] {
-            assert!(question(line).unwrap_err().contains(why), "{line}");
+            let Err(told) = question(line) else { panic!("{line}") };
+            assert!(told.contains(why), "{line}");
         }
     }
 

@@ -61,8 +61,11 @@ pub fn changes(values: &BTreeMap<String, String>, config: &Config, new: &Loaded)
 }
 
 fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
-    let secret =
-        if key == super::cluster_table::COOKIE { &config.node.cookie } else { &config.cluster.etcd.login.password };
+    let secret = match key {
+        super::cluster_table::COOKIE => &config.node.cookie,
+        super::api::API_SECRET => &config.api.app_secret,
+        _ => &config.cluster.etcd.login.password,
+    };
     secret.as_ref().map(|secret| secret.reveal())
 }
 

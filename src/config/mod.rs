@@ -6,6 +6,7 @@
 #[macro_use]
 mod words;
 
+mod api;
 mod changes;
 mod cluster;
 mod cluster_table;
@@ -32,11 +33,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use api::Api;
 pub use changes::{Change, changes, is_live};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::{markdown, migration, sample};
-pub use emqx::{Difference, Effect};
+pub use emqx::{Difference, Effect, plugins};
 pub use import::{Import, import};
 pub use listener::{
     AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,

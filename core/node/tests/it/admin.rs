@@ -72,7 +72,7 @@ fn pages_have_everybody_once_whatever_their_size() {
             net.subscribe(client, &format!("t/{number}"), AtLeastOnce);
             net.subscribe(client, "t/+", AtMostOnce);
             net.publish(client, Publish::new(&format!("r/{number}"), "xy").retain());
-            net.ping(client);
+            net.settle();
         }
         for limit in [1, 3, 7, 1000] {
             let mut found: Vec<String> =
