@@ -62,3 +62,18 @@ pub fn commands() -> String {
 fn status(differs: &str) -> String {
     if differs.is_empty() { "works".to_owned() } else { format!("differs: {differs}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pages_are_what_the_tables_say() {
+        for (page, table) in [("ctl.md", commands()), ("http-api.md", paths())] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(page);
+            let text = std::fs::read_to_string(path).unwrap();
+            let why = "run `cargo run -- config-docs --table docs/PAGE` and review the difference";
+            assert!(filled(&text, &table).unwrap() == text, "docs/{page}: {why}");
+        }
+    }
+}

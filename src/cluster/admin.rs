@@ -179,6 +179,9 @@ async fn ask_admin(row: &Row, arguments: &Value, admin: &Admin) -> Value {
         Err(fault) => Err(fault),
     };
     match answered {
+        Ok(answer) if row.path.ends_with(" show") && answer.data.as_array().is_some_and(Vec::is_empty) => {
+            failed(NOT_FOUND.to_owned())
+        }
         Ok(answer) => {
             let mut told =
                 json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
@@ -306,6 +309,8 @@ fn status_json(status: &ClusterStatus) -> Value {
 }
 
 /// How often is looked whether a change is complete, and how long after another.
+/// Of what is asked for and not there, as EMQ X tells it.
+const NOT_FOUND: &str = "Not Found.";
 /// Of a command that is known and not there.
 const NOT_YET: &str = "not in this version";
 const SETTLE_LOOKS: usize = 40;

@@ -375,6 +375,7 @@ impl Build {
         self.check_listeners(&config);
         self.check_cluster(&config);
         self.check_discovery(&config.cluster);
+        self.check_api(&config.api);
         for (name, zone) in &config.zones {
             let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
             let readable = keys.iter().all(|key| !self.refused.contains(key));
@@ -393,6 +394,27 @@ impl Build {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);
         }
         Some(config)
+    }
+
+    /// What belongs together.
+    fn check_api(&mut self, api: &Api) {
+        let pairs = [
+            ((api::API_ID, api.app_id.is_some()), (api::API_SECRET, api.app_secret.is_some())),
+            ((api::API_CERTFILE, api.certfile.is_some()), (api::API_KEYFILE, api.keyfile.is_some())),
+        ];
+        for ((one, has_one), (other, has_other)) in pairs {
+            if has_one != has_other && !self.refused.contains(one) && !self.refused.contains(other) {
+                let key = if has_one { one } else { other }.to_owned();
+                let needs = if has_one { other } else { one };
+                let needs = match needs {
+                    api::API_ID => "it needs `api.app_id`",
+                    api::API_SECRET => "it needs `api.app_secret`",
+                    api::API_CERTFILE => "it needs `api.certfile`",
+                    _ => "it needs `api.keyfile`",
+                };
+                self.problem(self.origin(std::slice::from_ref(&key)), Fault::Needs { key, needs });
+            }
+        }
     }
 
     fn check_listeners(&mut self, config: &Config) {

@@ -21,7 +21,7 @@ pub enum ShardQuestion {
     Sessions(Which, Walk),
     /// Subscriptions of sessions.
     Subscriptions(Which, Walk),
-    /// Retained messages of the topics that a filter matches, in the order of topics.
+    /// Retained messages of the topics that a filter matches, or of all but the server's own, in the order of topics.
     Retained(Option<OwnedTopicFilter>, Walk),
     /// Its figures.
     Figures,

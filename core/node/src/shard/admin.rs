@@ -183,7 +183,12 @@ impl Shard {
             let Some(retained) = self.retained.after(&after) else { return page };
             let message = &retained.message;
             let name = TopicName::new(retained.topic()).expect("retained under a valid Topic Name");
-            if filter.is_none_or(|filter| filter.as_filter().matches(name)) {
+            // What the server says of itself nobody asks for by asking for all.
+            let is_asked = match filter {
+                Some(filter) => filter.as_filter().matches(name),
+                None => !name.as_str().starts_with("$SYS/"),
+            };
+            if is_asked {
                 let info = || RetainedInfo {
                     topic: name.as_str().into(),
                     qos: message.qos(),
