@@ -367,8 +367,8 @@ fn plain(status: StatusCode, text: String) -> Response {
     (status, text).into_response()
 }
 
-/// The longest head of a request.
-const HEAD_MAX: usize = 64 << 10;
+/// The longest head of a request; one that comes in large pieces may be twice as long.
+const HEAD_MAX: usize = 32 << 10;
 /// Secrets that are checked or wait for it at a time.
 static GUESSES: Semaphore = Semaphore::const_new(8);
 /// After an accept that failed.
