@@ -75,7 +75,15 @@ impl Admin {
         facts: Facts,
     ) -> anyhow::Result<Admin> {
         let apps = Apps::open(&facts.config.api, facts.data.as_deref())?;
-        Ok(Admin(Arc::new(Inner { office, events, reloads, facts, apps, listening: OnceLock::new(), level: OnceLock::new() })))
+        Ok(Admin(Arc::new(Inner {
+            office,
+            events,
+            reloads,
+            facts,
+            apps,
+            listening: OnceLock::new(),
+            level: OnceLock::new(),
+        })))
     }
 
     /// The listeners are open.

@@ -14,7 +14,9 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, RawPathParams, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
@@ -89,7 +91,8 @@ fn acceptor(config: &Api) -> anyhow::Result<Option<TlsAcceptor>> {
     let files = CertificateFiles { certfile: certfile.clone(), keyfile: keyfile.clone() };
     let shown = rustls::sign::SingleCertAndKey::from(Arc::new(certs::certified(&files)?));
     let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let mut tls = builder.with_safe_default_protocol_versions()?.with_no_client_auth().with_cert_resolver(Arc::new(shown));
+    let mut tls =
+        builder.with_safe_default_protocol_versions()?.with_no_client_auth().with_cert_resolver(Arc::new(shown));
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(tls))))
 }
@@ -241,7 +244,9 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
 
 fn unauthorized() -> Response {
     let mut response = refused(StatusCode::UNAUTHORIZED, Fault::OTHER, "it needs the id and secret of an application");
-    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"newtmq\", charset=\"UTF-8\""));
+    response
+        .headers_mut()
+        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"newtmq\", charset=\"UTF-8\""));
     response
 }
 
@@ -256,11 +261,21 @@ async fn answer(
     let Ok(Query(query)) = query else {
         return refused(StatusCode::BAD_REQUEST, Fault::TYPE, "the query cannot be read");
     };
+    // One that is not known would be a wish that is passed over.
+    let is_known = |name: &str| route.paged && matches!(name, "_page" | "_limit");
+    if let Some((name, _)) = query.iter().find(|(name, _)| !is_known(name)) {
+        let message = format!("{name:?} is no parameter of this path");
+        return refused(StatusCode::BAD_REQUEST, Fault::TYPE, &message);
+    }
     let mut parameters: std::collections::BTreeMap<String, String> = query.into_iter().collect();
     parameters.extend(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let node = admin.facts().node.clone();
     if parameters.get("node").is_some_and(|of| *of != node && route.path.contains("{node}")) {
-        return refused(StatusCode::NOT_FOUND, Fault::OTHER, "this is another node; ask it, or there is none of this name");
+        return refused(
+            StatusCode::NOT_FOUND,
+            Fault::OTHER,
+            "this is another node; ask it, or there is none of this name",
+        );
     }
     let mut asked = Asked { parameters, body: Value::Null, node };
     if !route.body.is_empty() {
@@ -284,7 +299,8 @@ async fn answer(
 
 async fn body(admin: &Admin, body: Body) -> Result<Value, Box<Response>> {
     let most = admin.facts().config.api.max_body_size as usize;
-    let too_large = |_| Box::new(refused(StatusCode::PAYLOAD_TOO_LARGE, Fault::OTHER, "the body is too large, or has not come"));
+    let too_large =
+        |_| Box::new(refused(StatusCode::PAYLOAD_TOO_LARGE, Fault::OTHER, "the body is too large, or has not come"));
     let bytes = to_bytes(body, most).await.map_err(too_large)?;
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|_| Box::new(refused(StatusCode::BAD_REQUEST, Fault::JSON, "the body is not JSON")))?;
@@ -296,11 +312,7 @@ async fn body(admin: &Admin, body: Body) -> Result<Value, Box<Response>> {
 
 /// What EMQ X answers with 200 and a code is answered so; what is wrong with a request has a status, too.
 fn faulty(fault: &Fault) -> Response {
-    let status = match fault.code {
-        Fault::OFFLINE => StatusCode::OK,
-        Fault::RPC => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::BAD_REQUEST,
-    };
+    let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     refused(status, fault.code, &fault.message)
 }
 
@@ -335,7 +347,12 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 
 async fn figures(admin: &Admin) -> Result<Figures, Fault> {
     let pairs = |value: &Value| -> Vec<(String, u64)> {
-        value.as_object().into_iter().flatten().filter_map(|(name, count)| Some((name.clone(), count.as_u64()?))).collect()
+        value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)))
+            .collect()
     };
     let stats = admin.answer(Question::Stats).await?.data;
     let metrics = admin.answer(Question::Metrics).await?.data;

@@ -40,6 +40,12 @@ pub enum AppsError {
     /// The operator's.
     #[error("{0}")]
     Refused(&'static str),
+    /// The operator's.
+    #[error("there is an application with this id")]
+    Taken,
+    /// The operator's.
+    #[error("this application is in the configuration; change it there")]
+    Configured,
     /// The environment's.
     #[error("the file of applications: {0}")]
     Io(#[from] io::Error),
@@ -105,24 +111,24 @@ impl Apps {
     /// # Errors
     /// The id is taken or no id; the file cannot be written.
     pub fn add(&self, id: &str, name: &str) -> Result<String, AppsError> {
-        let is_id = (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let is_id = (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if !is_id {
             return Err(AppsError::Refused("an id is 1 to 64 letters, digits, -, _ and ."));
         }
-        if name.len() > 255 || name.chars().any(char::is_control) {
-            return Err(AppsError::Refused("a name is at most 255 bytes without control characters"));
+        if name.chars().count() > 255 || name.chars().any(char::is_control) {
+            return Err(AppsError::Refused("a name is at most 255 characters without control characters"));
         }
         let secret = URL_SAFE_NO_PAD.encode(rt::seed()?);
         let hash = hash(&mut Verifier::default(), &secret).map_err(io::Error::other)?;
         let mut all = self.all();
         if all.contains_key(id) {
-            return Err(AppsError::Refused("there is an application with this id"));
+            return Err(AppsError::Taken);
         }
         if all.len() >= APPS_MAX {
             return Err(AppsError::Refused("there are too many applications"));
         }
-        let app =
-            App { id: id.to_owned(), name: name.to_owned(), enabled: true, hash, configured: false, known: None };
+        let app = App { id: id.to_owned(), name: name.to_owned(), enabled: true, hash, configured: false, known: None };
         all.insert(id.to_owned(), app);
         self.changed(&all).inspect_err(|_| drop(all.remove(id)))?;
         Ok(secret)
@@ -136,7 +142,7 @@ impl Apps {
         let mut all = self.all();
         let Some(app) = all.get_mut(id) else { return Ok(None) };
         if app.configured {
-            return Err(AppsError::Refused("this application is in the configuration; change it there"));
+            return Err(AppsError::Configured);
         }
         app.enabled = enabled;
         let app = app.clone();
@@ -151,7 +157,7 @@ impl Apps {
     pub fn delete(&self, id: &str) -> Result<bool, AppsError> {
         let mut all = self.all();
         if all.get(id).is_some_and(|app| app.configured) {
-            return Err(AppsError::Refused("this application is in the configuration; change it there"));
+            return Err(AppsError::Configured);
         }
         let had = all.remove(id).is_some();
         self.changed(&all)?;
@@ -255,7 +261,7 @@ mod tests {
         let config = Config::default().api;
         let apps = Apps::open(&config, Some(&scratch.0)).unwrap();
         let secret = apps.add("a", "An app").unwrap();
-        assert!(matches!(apps.add("a", ""), Err(AppsError::Refused(_))));
+        assert!(matches!(apps.add("a", ""), Err(AppsError::Taken)));
         assert!(matches!(apps.add("a b", ""), Err(AppsError::Refused(_))));
         assert!(!apps.knows("a", secret.as_bytes()));
         assert!(apps.permits("a", secret.as_bytes()) && apps.knows("a", secret.as_bytes()));

@@ -114,42 +114,123 @@ pub const ROWS: &[Row] = &[
         .differs("the second line names NewtMQ"),
     cluster("cluster join", &["node"], "Join the cluster of NODE: `NAME@HOST`, `HOST` or `HOST:PORT`."),
     cluster("cluster leave", &[], "Leave the cluster. Clients are sent to other nodes."),
-    cluster("cluster force-leave", &["node"], "Remove NODE, which is down, from the cluster. Only an operator brings it back."),
+    cluster(
+        "cluster force-leave",
+        &["node"],
+        "Remove NODE, which is down, from the cluster. Only an operator brings it back.",
+    ),
     cluster("cluster status", &[], "Tell who is a member, and who of them runs."),
-    row("clients list", &[], "List connected clients.", |a| Ok(Question::Clients(Which::All, a.part()?)), lines::connections)
-        .differs(THIS_NODE),
-    row("clients show", &["client"], "Show a connected CLIENT.", |a| Ok(Question::Clients(a.which()?, a.part()?)), lines::connections)
-        .differs(THIS_NODE),
-    row("clients kick", &["client"], "End the connection of CLIENT.", |a| Ok(Question::Kick(a.text("client")?.into())), lines::ok)
-        .differs(THIS_NODE),
+    row(
+        "clients list",
+        &[],
+        "List connected clients.",
+        |a| Ok(Question::Clients(Which::All, a.part()?)),
+        lines::connections,
+    )
+    .differs(THIS_NODE),
+    row(
+        "clients show",
+        &["client"],
+        "Show a connected CLIENT.",
+        |a| Ok(Question::Clients(a.which()?, a.part()?)),
+        lines::connections,
+    )
+    .differs(THIS_NODE),
+    row(
+        "clients kick",
+        &["client"],
+        "End the connection of CLIENT.",
+        |a| Ok(Question::Kick(a.text("client")?.into())),
+        lines::ok,
+    )
+    .differs(THIS_NODE),
     row("sessions list", &[], "List sessions.", |a| Ok(Question::Sessions(Which::All, a.part()?)), lines::sessions)
         .differs(NOT_COUNTED),
-    row("sessions show", &["client"], "Show the session of CLIENT.", |a| Ok(Question::Sessions(a.which()?, a.part()?)), lines::sessions)
-        .differs(NOT_COUNTED),
-    row("routes list", &[], "List topic filters and the nodes with subscribers of them.", |a| Ok(Question::Routes(None, a.all())), lines::routes),
-    row("routes show", &["topic"], "Show the nodes with subscribers of the filter TOPIC.", |a| {
-        Ok(Question::Routes(Some(a.text("topic")?.into()), a.all()))
-    }, lines::routes),
+    row(
+        "sessions show",
+        &["client"],
+        "Show the session of CLIENT.",
+        |a| Ok(Question::Sessions(a.which()?, a.part()?)),
+        lines::sessions,
+    )
+    .differs(NOT_COUNTED),
+    row(
+        "routes list",
+        &[],
+        "List topic filters and the nodes with subscribers of them.",
+        |a| Ok(Question::Routes(None, a.all())),
+        lines::routes,
+    ),
+    row(
+        "routes show",
+        &["topic"],
+        "Show the nodes with subscribers of the filter TOPIC.",
+        |a| Ok(Question::Routes(Some(a.text("topic")?.into()), a.all())),
+        lines::routes,
+    ),
     row("topics list", &[], "The same as `routes list`.", |a| Ok(Question::Routes(None, a.all())), lines::routes),
-    row("topics show", &["topic"], "The same as `routes show`.", |a| {
-        Ok(Question::Routes(Some(a.text("topic")?.into()), a.all()))
-    }, lines::routes),
-    row("subscriptions list", &[], "List subscriptions.", |a| Ok(Question::Subscriptions(Which::All, a.part()?)), lines::subscriptions)
-        .differs(THIS_NODE),
-    row("subscriptions show", &["client"], "Show the subscriptions of CLIENT.", |a| Ok(Question::Subscriptions(a.which()?, a.part()?)), lines::subscriptions)
-        .differs(THIS_NODE),
-    row("subscriptions add", &["client", "topic", "qos"], "Subscribe a connected CLIENT to TOPIC with QOS.", |a| {
-        Ok(Question::Subscribe { client: a.text("client")?.into(), filters: vec![a.filter()?], qos: a.qos()? })
-    }, lines::ok).differs("retained messages are not sent"),
-    row("subscriptions del", &["client", "topic"], "Take the subscription of TOPIC from a connected CLIENT.", |a| {
-        Ok(Question::Unsubscribe { client: a.text("client")?.into(), filter: a.filter()? })
-    }, lines::ok),
-    row("retained list", &[], "List retained messages, without their payloads.", |a| Ok(Question::Retained(None, a.part()?)), lines::retained)
-        .differs("not in EMQ X; of this node"),
-    row("retained show", &["topic"], "List those that the filter TOPIC matches.", |a| Ok(Question::Retained(Some(a.filter()?), a.part()?)), lines::retained)
-        .differs("not in EMQ X; of this node"),
-    row("plugins list", &[], "List what are plugins in EMQ X, and whether they are a part of this broker.", |_| Ok(Question::Plugins), lines::plugins)
-        .differs("what is there is always active"),
+    row(
+        "topics show",
+        &["topic"],
+        "The same as `routes show`.",
+        |a| Ok(Question::Routes(Some(a.text("topic")?.into()), a.all())),
+        lines::routes,
+    ),
+    row(
+        "subscriptions list",
+        &[],
+        "List subscriptions.",
+        |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
+        lines::subscriptions,
+    )
+    .differs(THIS_NODE),
+    row(
+        "subscriptions show",
+        &["client"],
+        "Show the subscriptions of CLIENT.",
+        |a| Ok(Question::Subscriptions(a.which()?, a.part()?)),
+        lines::subscriptions,
+    )
+    .differs(THIS_NODE),
+    row(
+        "subscriptions add",
+        &["client", "topic", "qos"],
+        "Subscribe a connected CLIENT to TOPIC with QOS.",
+        |a| Ok(Question::Subscribe { client: a.text("client")?.into(), filters: vec![a.filter()?], qos: a.qos()? }),
+        lines::ok,
+    )
+    .differs("retained messages are not sent"),
+    row(
+        "subscriptions del",
+        &["client", "topic"],
+        "Take the subscription of TOPIC from a connected CLIENT.",
+        |a| Ok(Question::Unsubscribe { client: a.text("client")?.into(), filter: a.filter()? }),
+        lines::ok,
+    ),
+    row(
+        "retained list",
+        &[],
+        "List retained messages, without their payloads.",
+        |a| Ok(Question::Retained(None, a.part()?)),
+        lines::retained,
+    )
+    .differs("not in EMQ X; of this node"),
+    row(
+        "retained show",
+        &["topic"],
+        "List those that the filter TOPIC matches.",
+        |a| Ok(Question::Retained(Some(a.filter()?), a.part()?)),
+        lines::retained,
+    )
+    .differs("not in EMQ X; of this node"),
+    row(
+        "plugins list",
+        &[],
+        "List what are plugins in EMQ X, and whether they are a part of this broker.",
+        |_| Ok(Question::Plugins),
+        lines::plugins,
+    )
+    .differs("what is there is always active"),
     not_yet("plugins load", "Load a plugin: what is there is built in."),
     not_yet("plugins unload", "Unload a plugin: what is there is built in."),
     not_yet("plugins reload", "Reload a plugin: what is there is built in."),
@@ -158,31 +239,76 @@ pub const ROWS: &[Row] = &[
     row("broker", &[], "Tell who the node is.", |_| Ok(Question::Broker), lines::broker),
     row("broker stats", &[], "Tell how many there are of what.", |_| Ok(Question::Stats), lines::figures),
     row("broker metrics", &[], "Tell the counters.", |_| Ok(Question::Metrics), lines::figures),
-    row("ledger", &[], "Tell the account of messages: what was matched is delivered, waits or is dropped.", |_| Ok(Question::Ledger), lines::ledger)
-        .differs("not in EMQ X"),
-    row("where", &["what"], "Tell what is known of WHAT, a client or a topic: who has subscribed it, where it is.", |a| {
-        Ok(Question::Where(a.text("what")?.into()))
-    }, lines::whereabouts).differs("not in EMQ X; messages are not traced yet"),
-    row("acl reload", &[], "Read the rules again, and all else that `reload` reads.", |_| Ok(Question::Reload), lines::reloaded)
-        .differs("users, certificates and the configuration are read again, too"),
-    cluster("reload", &[], "Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a restart; if anything is wrong, nothing is changed."),
+    row(
+        "ledger",
+        &[],
+        "Tell the account of messages: what was matched is delivered, waits or is dropped.",
+        |_| Ok(Question::Ledger),
+        lines::ledger,
+    )
+    .differs("not in EMQ X"),
+    row(
+        "where",
+        &["what"],
+        "Tell what is known of WHAT, a client or a topic: who has subscribed it, where it is.",
+        |a| Ok(Question::Where(a.text("what")?.into())),
+        lines::whereabouts,
+    )
+    .differs("not in EMQ X; messages are not traced yet"),
+    row(
+        "acl reload",
+        &[],
+        "Read the rules again, and all else that `reload` reads.",
+        |_| Ok(Question::Reload),
+        lines::reloaded,
+    )
+    .differs("users, certificates and the configuration are read again, too"),
+    cluster(
+        "reload",
+        &[],
+        "Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a restart; if anything is wrong, nothing is changed.",
+    ),
     row("mgmt list", &[], "List who may use the HTTP API.", |_| Ok(Question::Apps), lines::apps),
-    row("mgmt insert", &["app_id", "name"], "Let APP_ID use the HTTP API. Its secret is told once.", |a| {
-        Ok(Question::AddApp(a.text("app_id")?.into(), a.text("name")?.into()))
-    }, lines::secret),
-    row("mgmt update", &["app_id", "status"], "Permit or refuse APP_ID: STATUS is true or false.", |a| {
-        let status = a.text("status")?.parse().map_err(|_| Fault::new(Fault::TYPE, "status must be true or false"))?;
-        Ok(Question::EnableApp(a.text("app_id")?.into(), status))
-    }, lines::updated),
+    row(
+        "mgmt insert",
+        &["app_id", "name"],
+        "Let APP_ID use the HTTP API. Its secret is told once.",
+        |a| Ok(Question::AddApp(a.text("app_id")?.into(), a.text("name")?.into())),
+        lines::secret,
+    ),
+    row(
+        "mgmt update",
+        &["app_id", "status"],
+        "Permit or refuse APP_ID: STATUS is true or false.",
+        |a| {
+            let status =
+                a.text("status")?.parse().map_err(|_| Fault::new(Fault::TYPE, "status must be true or false"))?;
+            Ok(Question::EnableApp(a.text("app_id")?.into(), status))
+        },
+        lines::updated,
+    ),
     row("mgmt lookup", &["app_id"], "Show APP_ID.", |a| Ok(Question::App(a.text("app_id")?.into())), lines::apps)
         .differs("the secret is not shown: nobody knows it"),
-    row("mgmt delete", &["app_id"], "Let APP_ID use the HTTP API no more.", |a| Ok(Question::DeleteApp(a.text("app_id")?.into())), lines::ok),
-    row("log set-level", &["level"], "Set LEVEL until the next start: trace, debug, info, warn or error.", |a| {
-        let word = a.text("level")?;
-        let at = LogLevel::WORDS.iter().position(|known| *known == word);
-        at.map(|at| Question::LogLevel(LogLevel::ALL[at]))
-            .ok_or_else(|| Fault::new(Fault::TYPE, format!("a level is one of {}", LogLevel::WORDS.join(", "))))
-    }, lines::level).differs("with other levels"),
+    row(
+        "mgmt delete",
+        &["app_id"],
+        "Let APP_ID use the HTTP API no more.",
+        |a| Ok(Question::DeleteApp(a.text("app_id")?.into())),
+        lines::ok,
+    ),
+    row(
+        "log set-level",
+        &["level"],
+        "Set LEVEL until the next start: trace, debug, info, warn or error.",
+        |a| {
+            let word = a.text("level")?;
+            let at = LogLevel::WORDS.iter().position(|known| *known == word);
+            at.map(|at| Question::LogLevel(LogLevel::ALL[at]))
+                .ok_or_else(|| Fault::new(Fault::TYPE, format!("a level is one of {}", LogLevel::WORDS.join(", "))))
+        },
+        lines::level,
+    )
+    .differs("with other levels"),
     not_yet("log handlers", "Handlers of the log."),
     not_yet("bridges list", "Bridges."),
     not_yet("bridges start", "Bridges."),
@@ -201,7 +327,8 @@ pub const ROWS: &[Row] = &[
     not_yet("mnesia", "The database of EMQ X: there is none."),
 ];
 
-const NOT_COUNTED: &str = "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+const NOT_COUNTED: &str =
+    "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
 
 impl Given<'_> {
     fn all(&self) -> Part {
@@ -224,8 +351,7 @@ mod tests {
             assert!(!ROWS[..at].iter().any(|other| other.path == row.path), "{} is there twice", row.path);
             assert!(row.about.ends_with('.') && row.path.split(' ').count() <= 2, "{}", row.path);
             let Does::Asks(ask, _) = &row.does else { continue };
-            let arguments =
-                json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "level": "info" });
+            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "level": "info" });
             assert!(ask(&Given(&arguments)).is_ok(), "{}", row.path);
             assert_eq!(ask(&Given(&json!({}))).is_err(), !row.arguments.is_empty(), "{}", row.path);
         }

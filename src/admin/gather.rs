@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_node::{
     AdminCommand, ClientInfo, From, OperatorCommand, Page, Report, RetainedInfo, SessionInfo, ShardAnswer,
     ShardQuestion, SubscriptionInfo, Walk, Which,
 };
-use newtmq_mqtt::OwnedTopicFilter;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 

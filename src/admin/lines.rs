@@ -111,7 +111,9 @@ pub(super) fn figures(values: &Value) -> Vec<String> {
 pub(super) fn ledger(values: &Value) -> Vec<String> {
     let pairs = values.as_object().into_iter().flatten();
     let line = |(name, count): (&String, &Value)| match count.as_object() {
-        Some(parts) => parts.iter().map(|(reason, count)| format!("{:<30}: {count}", format!("{name} ({reason})"))).collect(),
+        Some(parts) => {
+            parts.iter().map(|(reason, count)| format!("{:<30}: {count}", format!("{name} ({reason})"))).collect()
+        }
         None => vec![format!("{name:<30}: {count}")],
     };
     pairs.flat_map(line).collect()
@@ -162,7 +164,9 @@ pub(super) fn whereabouts(value: &Value) -> Vec<String> {
     part("By these routes:", routes(&topic["routes"]));
     part("Retained:", retained(&topic["retained"]));
     if out.is_empty() {
-        out.push("No client here, and no topic that anybody here has subscribed or that has a retained message.".to_owned());
+        out.push(
+            "No client here, and no topic that anybody here has subscribed or that has a retained message.".to_owned(),
+        );
     }
     out
 }
@@ -181,11 +185,14 @@ mod tests {
         });
         assert_eq!(
             connections(&json!([client])),
-            ["Connection(a?[2Jb?, clean_start=true, username=undefined, peername=1.2.3.4:64896, connected_at=1700000000)"]
+            [
+                "Connection(a?[2Jb?, clean_start=true, username=undefined, peername=1.2.3.4:64896, connected_at=1700000000)"
+            ]
         );
         assert_eq!(routes(&json!([{ "topic": "t/+/x", "node": "emqx@127.0.0.1" }])), ["t/+/x -> emqx@127.0.0.1"]);
         assert_eq!(broker(&json!({ "sysdescr": "x", "version": "1" }))[..2], ["sysdescr  : x", "version   : 1"]);
-        let nothing = json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] } });
+        let nothing =
+            json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] } });
         assert_eq!(whereabouts(&nothing).len(), 1);
     }
 }

@@ -165,12 +165,25 @@ pub struct Fault {
     pub code: u16,
     /// What is wrong, for people.
     pub message: String,
+    /// What HTTP calls it.
+    pub status: u16,
 }
 
 impl Fault {
     /// With this code.
     pub fn new(code: u16, message: impl Into<String>) -> Fault {
-        Fault { code, message: message.into() }
+        let status = match code {
+            // As in EMQ X.
+            Fault::OFFLINE => 200,
+            Fault::RPC => 503,
+            _ => 400,
+        };
+        Fault { code, message: message.into(), status }
+    }
+
+    pub(super) fn with_status(mut self, status: u16) -> Fault {
+        self.status = status;
+        self
     }
 
     pub(super) fn stopping() -> Fault {

@@ -1,9 +1,9 @@
 //! Answers as JSON, with the names of EMQ X 3.
 
+use newtmq_node::OperatorCommand;
 use newtmq_node::{
     ClientInfo, ClusterStatus, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Which, datetime, uptime,
 };
-use newtmq_node::OperatorCommand;
 use serde_json::{Map, Value, json};
 
 use super::question::{Answer, Fault, Part, Publication, Question};
@@ -274,8 +274,13 @@ impl Admin {
         }
         let has = self.is_subscribed(client).await?;
         // With a mountpoint it is the end of what it has.
-        match texts.iter().find(|text| !has.iter().any(|has| has.ends_with(text.rsplit("$share/").next().unwrap_or(text)))) {
-            Some(text) => Err(Fault::new(Fault::TOPIC, format!("{text}: a limit or a feature of the broker forbids it"))),
+        match texts
+            .iter()
+            .find(|text| !has.iter().any(|has| has.ends_with(text.rsplit("$share/").next().unwrap_or(text))))
+        {
+            Some(text) => {
+                Err(Fault::new(Fault::TOPIC, format!("{text}: a limit or a feature of the broker forbids it")))
+            }
             None => Ok(Answer::of(Value::Null)),
         }
     }
@@ -356,11 +361,16 @@ fn offline() -> Fault {
 }
 
 fn no_app() -> Fault {
-    Fault::new(Fault::OTHER, "there is no such application")
+    Fault::new(Fault::OTHER, "there is no such application").with_status(404)
 }
 
 fn failed(error: super::AppsError) -> Fault {
-    Fault::new(Fault::OTHER, error.to_string())
+    let status = match error {
+        super::AppsError::Refused(_) => 400,
+        super::AppsError::Taken | super::AppsError::Configured => 409,
+        super::AppsError::Io(_) => 503,
+    };
+    Fault::new(Fault::OTHER, error.to_string()).with_status(status)
 }
 
 /// Most that is told of where something is.

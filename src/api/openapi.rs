@@ -77,7 +77,7 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "responses": { "200": { "description": "Done, or what was asked for.", "content": { "application/json": { "schema": answer(route) } } } },
     });
-    refused(&mut operation["responses"], &["400", "401", "403", "404", "408", "413", "429", "503"]);
+    refused(&mut operation["responses"], &["400", "401", "403", "404", "408", "409", "413", "429", "503"]);
     if !route.body.is_empty() {
         let schema = json!({ "$ref": format!("#/components/schemas/{}", route.body) });
         operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
@@ -111,7 +111,8 @@ fn answer(route: &Route) -> Value {
         properties["meta"] = json!({ "$ref": "#/components/schemas/Meta" });
         required.push("meta");
     }
-    let good = json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
+    let good =
+        json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false });
     json!({ "oneOf": [good, { "$ref": "#/components/schemas/Fault" }] })
 }
 
@@ -206,13 +207,13 @@ fn schemas() -> Value {
             "topic": topic, "topics": text, "payload": {}, "qos": qos,
             "retain": { "oneOf": [{ "type": "boolean" }, { "enum": [0, 1] }] }, "client_id": text,
         },
-        "anyOf": [{ "required": ["topic"] }, { "required": ["topics"] }],
+        "oneOf": [{ "required": ["topic"] }, { "required": ["topics"] }],
     });
     all["Subscribe"] = json!({
         "type": "object",
         "properties": { "topic": topic, "topics": text, "qos": qos, "client_id": text },
         "required": ["client_id"],
-        "anyOf": [{ "required": ["topic"] }, { "required": ["topics"] }],
+        "oneOf": [{ "required": ["topic"] }, { "required": ["topics"] }],
     });
     all["Unsubscribe"] = json!({
         "type": "object",
@@ -221,10 +222,11 @@ fn schemas() -> Value {
     });
     all["NewApp"] = json!({
         "type": "object",
-        "properties": { "app_id": id, "name": { "type": "string", "maxLength": 255 } },
+        "properties": { "app_id": id, "name": { "type": "string", "maxLength": 255, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" } },
         "required": ["app_id", "name"],
     });
-    all["AppStatus"] = json!({ "type": "object", "properties": { "status": { "type": "boolean" } }, "required": ["status"] });
+    all["AppStatus"] =
+        json!({ "type": "object", "properties": { "status": { "type": "boolean" } }, "required": ["status"] });
     all
 }
 
@@ -257,7 +259,8 @@ mod tests {
             let named = operation["parameters"].as_array().unwrap().iter().filter(|of| of["in"] == "path").count();
             assert_eq!(named, route.path.matches('{').count(), "{}", route.path);
         }
-        let operations = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().keys());
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().keys());
         assert_eq!(operations.count(), ROUTES.len() + OPEN.len());
         let mut found = BTreeSet::new();
         references(&document, &mut found);

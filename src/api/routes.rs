@@ -67,18 +67,18 @@ impl Asked {
     }
 
     fn text(&self, name: &str) -> Result<&str, Fault> {
-        match &self.body[name] {
-            Value::String(text) => Ok(text),
-            Value::Null => Err(Fault::new(Fault::MISSING, format!("{name} is missing"))),
-            _ => Err(Fault::new(Fault::TYPE, format!("{name} must be a string"))),
+        match self.body.get(name) {
+            Some(Value::String(text)) => Ok(text),
+            None => Err(Fault::new(Fault::MISSING, format!("{name} is missing"))),
+            Some(_) => Err(Fault::new(Fault::TYPE, format!("{name} must be a string"))),
         }
     }
 
     fn qos(&self) -> Result<QoS, Fault> {
         let wrong = || Fault::new(Fault::TYPE, "qos must be 0, 1 or 2");
-        match &self.body["qos"] {
-            Value::Null => Ok(QoS::AtMostOnce),
-            Value::Number(number) => {
+        match self.body.get("qos") {
+            None => Ok(QoS::AtMostOnce),
+            Some(Value::Number(number)) => {
                 number.as_u64().and_then(|number| QoS::from_bits(u8::try_from(number).ok()?)).ok_or_else(wrong)
             }
             _ => Err(wrong()),
@@ -86,22 +86,23 @@ impl Asked {
     }
 
     fn flag(&self, name: &str) -> Result<bool, Fault> {
-        match &self.body[name] {
-            Value::Null => Ok(false),
-            Value::Bool(flag) => Ok(*flag),
+        match self.body.get(name) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
             // As EMQ X takes it.
-            Value::Number(number) if number.as_u64() == Some(0) => Ok(false),
-            Value::Number(number) if number.as_u64() == Some(1) => Ok(true),
+            Some(Value::Number(number)) if number.as_u64() == Some(0) => Ok(false),
+            Some(Value::Number(number)) if number.as_u64() == Some(1) => Ok(true),
             _ => Err(Fault::new(Fault::TYPE, format!("{name} must be true or false"))),
         }
     }
 
     /// `topic`, or `topics` with commas between.
     fn topics(&self) -> Result<Vec<&str>, Fault> {
-        let topics: Vec<&str> = match (&self.body["topic"], &self.body["topics"]) {
-            (Value::Null, Value::Null) => return Err(Fault::new(Fault::MISSING, "topic is missing")),
-            (Value::Null, _) => self.text("topics")?.split(',').map(str::trim).collect(),
-            _ => vec![self.text("topic")?],
+        let topics: Vec<&str> = match (self.body.get("topic"), self.body.get("topics")) {
+            (None, None) => return Err(Fault::new(Fault::MISSING, "topic is missing")),
+            (None, Some(_)) => self.text("topics")?.split(',').map(str::trim).collect(),
+            (Some(_), None) => vec![self.text("topic")?],
+            (Some(_), Some(_)) => return Err(Fault::new(Fault::TYPE, "topic and topics exclude each other")),
         };
         if topics.len() > TOPICS_MAX {
             return Err(Fault::new(Fault::TOPIC, format!("at most {TOPICS_MAX} topics")));
@@ -200,58 +201,298 @@ pub const ROUTES: &[Route] = &[
     get("/nodes", "nodes", "The nodes of the cluster.", "[]Node", |_| Ok(Question::Nodes), as_it_is)
         .differs("without the load and memory of the machine"),
     get("/nodes/{node}", "node", "This node.", "Node", |_| Ok(Question::Nodes), first),
-    get("/connections", "connections", "Connected clients.", "[]Connection", |a| Ok(Question::Clients(Which::All, a.part()?)), as_it_is).paged().differs(OF_NODE),
-    get("/connections/{client_id}", "connection", "A connected client.", "[]Connection", |a| Ok(Question::Clients(a.client(), a.part()?)), as_it_is).differs(OF_NODE),
-    get("/connections/{client_id}", "kick", "End a client's connection.", "", |a| Ok(Question::Kick(a.parameter("client_id").into())), as_it_is).by("DELETE", "").differs(OF_NODE),
-    get("/connection/username/{username}", "connectionsOfUser", "Connected clients with a user name.", "[]Connection", |a| Ok(Question::Clients(Which::Username(a.parameter("username").into()), a.part()?)), as_it_is).paged().differs(OF_NODE),
-    get("/nodes/{node}/connections", "nodeConnections", "Connected clients.", "[]Connection", |a| Ok(Question::Clients(Which::All, a.part()?)), as_it_is).paged(),
-    get("/nodes/{node}/connections/{client_id}", "nodeConnection", "A connected client.", "[]Connection", |a| Ok(Question::Clients(a.client(), a.part()?)), as_it_is),
-    get("/sessions", "sessions", "Sessions.", "[]Session", |a| Ok(Question::Sessions(Which::All, a.part()?)), as_it_is).paged().differs(NOT_COUNTED),
-    get("/sessions/{client_id}", "session", "The session of a client.", "[]Session", |a| Ok(Question::Sessions(a.client(), a.part()?)), as_it_is).differs(NOT_COUNTED),
-    get("/nodes/{node}/sessions", "nodeSessions", "Sessions.", "[]Session", |a| Ok(Question::Sessions(Which::All, a.part()?)), as_it_is).paged(),
-    get("/nodes/{node}/sessions/{client_id}", "nodeSession", "The session of a client.", "[]Session", |a| Ok(Question::Sessions(a.client(), a.part()?)), as_it_is),
-    get("/subscriptions", "subscriptions", "Subscriptions.", "[]Subscription", |a| Ok(Question::Subscriptions(Which::All, a.part()?)), as_it_is).paged().differs(OF_NODE),
-    get("/subscriptions/{client_id}", "subscriptionsOf", "Subscriptions of a client.", "[]Subscription", |a| Ok(Question::Subscriptions(a.client(), a.part()?)), as_it_is).paged().differs(OF_NODE),
-    get("/nodes/{node}/subscriptions", "nodeSubscriptions", "Subscriptions.", "[]Subscription", |a| Ok(Question::Subscriptions(Which::All, a.part()?)), as_it_is).paged(),
-    get("/nodes/{node}/subscriptions/{client_id}", "nodeSubscriptionsOf", "Subscriptions of a client.", "[]Subscription", |a| Ok(Question::Subscriptions(a.client(), a.part()?)), as_it_is).paged(),
-    get("/routes", "routes", "Topic filters, and the nodes with subscribers of them.", "[]Route", |a| Ok(Question::Routes(None, a.part()?)), as_it_is).paged(),
-    get("/routes/{topic}", "routesOf", "The nodes with subscribers of a filter; `/` in it is written `%2F`.", "[]Route", |a| Ok(Question::Routes(Some(a.parameter("topic").into()), a.part()?)), as_it_is),
-    get("/retained", "retained", "Retained messages, without their payloads.", "[]Retained", |a| Ok(Question::Retained(None, a.part()?)), as_it_is).paged().differs("not in EMQ X; of this node"),
-    get("/plugins", "plugins", "What are plugins in EMQ X, and whether they are a part of this broker.", "[]PluginsOfNode", |_| Ok(Question::Plugins), |a, data| of_node(a, "plugins", &data)),
-    get("/nodes/{node}/plugins", "nodePlugins", "The same, of a node.", "[]Plugin", |_| Ok(Question::Plugins), as_it_is),
-    get("/listeners", "listeners", "Listeners.", "[]ListenersOfNode", |_| Ok(Question::Listeners), |a, data| of_node(a, "listeners", &data)).differs(OF_NODE),
-    get("/nodes/{node}/listeners", "nodeListeners", "Listeners of a node.", "[]Listener", |_| Ok(Question::Listeners), as_it_is),
-    get("/metrics", "metrics", "Counters.", "[]MetricsOfNode", |_| Ok(Question::Metrics), |a, data| of_node(a, "metrics", &data)).differs(OF_NODE),
+    get(
+        "/connections",
+        "connections",
+        "Connected clients.",
+        "[]Connection",
+        |a| Ok(Question::Clients(Which::All, a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs(OF_NODE),
+    get(
+        "/connections/{client_id}",
+        "connection",
+        "A connected client.",
+        "[]Connection",
+        |a| Ok(Question::Clients(a.client(), a.part()?)),
+        as_it_is,
+    )
+    .differs(OF_NODE),
+    get(
+        "/connections/{client_id}",
+        "kick",
+        "End a client's connection.",
+        "",
+        |a| Ok(Question::Kick(a.parameter("client_id").into())),
+        as_it_is,
+    )
+    .by("DELETE", "")
+    .differs(OF_NODE),
+    get(
+        "/connection/username/{username}",
+        "connectionsOfUser",
+        "Connected clients with a user name.",
+        "[]Connection",
+        |a| Ok(Question::Clients(Which::Username(a.parameter("username").into()), a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs(OF_NODE),
+    get(
+        "/nodes/{node}/connections",
+        "nodeConnections",
+        "Connected clients.",
+        "[]Connection",
+        |a| Ok(Question::Clients(Which::All, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/nodes/{node}/connections/{client_id}",
+        "nodeConnection",
+        "A connected client.",
+        "[]Connection",
+        |a| Ok(Question::Clients(a.client(), a.part()?)),
+        as_it_is,
+    ),
+    get("/sessions", "sessions", "Sessions.", "[]Session", |a| Ok(Question::Sessions(Which::All, a.part()?)), as_it_is)
+        .paged()
+        .differs(NOT_COUNTED),
+    get(
+        "/sessions/{client_id}",
+        "session",
+        "The session of a client.",
+        "[]Session",
+        |a| Ok(Question::Sessions(a.client(), a.part()?)),
+        as_it_is,
+    )
+    .differs(NOT_COUNTED),
+    get(
+        "/nodes/{node}/sessions",
+        "nodeSessions",
+        "Sessions.",
+        "[]Session",
+        |a| Ok(Question::Sessions(Which::All, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/nodes/{node}/sessions/{client_id}",
+        "nodeSession",
+        "The session of a client.",
+        "[]Session",
+        |a| Ok(Question::Sessions(a.client(), a.part()?)),
+        as_it_is,
+    ),
+    get(
+        "/subscriptions",
+        "subscriptions",
+        "Subscriptions.",
+        "[]Subscription",
+        |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs(OF_NODE),
+    get(
+        "/subscriptions/{client_id}",
+        "subscriptionsOf",
+        "Subscriptions of a client.",
+        "[]Subscription",
+        |a| Ok(Question::Subscriptions(a.client(), a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs(OF_NODE),
+    get(
+        "/nodes/{node}/subscriptions",
+        "nodeSubscriptions",
+        "Subscriptions.",
+        "[]Subscription",
+        |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/nodes/{node}/subscriptions/{client_id}",
+        "nodeSubscriptionsOf",
+        "Subscriptions of a client.",
+        "[]Subscription",
+        |a| Ok(Question::Subscriptions(a.client(), a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/routes",
+        "routes",
+        "Topic filters, and the nodes with subscribers of them.",
+        "[]Route",
+        |a| Ok(Question::Routes(None, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/routes/{topic}",
+        "routesOf",
+        "The nodes with subscribers of a filter; `/` in it is written `%2F`.",
+        "[]Route",
+        |a| Ok(Question::Routes(Some(a.parameter("topic").into()), a.part()?)),
+        as_it_is,
+    ),
+    get(
+        "/retained",
+        "retained",
+        "Retained messages, without their payloads.",
+        "[]Retained",
+        |a| Ok(Question::Retained(None, a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs("not in EMQ X; of this node"),
+    get(
+        "/plugins",
+        "plugins",
+        "What are plugins in EMQ X, and whether they are a part of this broker.",
+        "[]PluginsOfNode",
+        |_| Ok(Question::Plugins),
+        |a, data| of_node(a, "plugins", &data),
+    ),
+    get(
+        "/nodes/{node}/plugins",
+        "nodePlugins",
+        "The same, of a node.",
+        "[]Plugin",
+        |_| Ok(Question::Plugins),
+        as_it_is,
+    ),
+    get(
+        "/listeners",
+        "listeners",
+        "Listeners.",
+        "[]ListenersOfNode",
+        |_| Ok(Question::Listeners),
+        |a, data| of_node(a, "listeners", &data),
+    )
+    .differs(OF_NODE),
+    get(
+        "/nodes/{node}/listeners",
+        "nodeListeners",
+        "Listeners of a node.",
+        "[]Listener",
+        |_| Ok(Question::Listeners),
+        as_it_is,
+    ),
+    get(
+        "/metrics",
+        "metrics",
+        "Counters.",
+        "[]MetricsOfNode",
+        |_| Ok(Question::Metrics),
+        |a, data| of_node(a, "metrics", &data),
+    )
+    .differs(OF_NODE),
     get("/nodes/{node}/metrics", "nodeMetrics", "Counters of a node.", "Counts", |_| Ok(Question::Metrics), as_it_is),
-    get("/stats", "stats", "How many there are of what.", "[]StatsOfNode", |_| Ok(Question::Stats), |a, data| of_node(a, "stats", &data)).differs(OF_NODE),
-    get("/nodes/{node}/stats", "nodeStats", "How many there are of what at a node.", "Counts", |_| Ok(Question::Stats), as_it_is),
-    get("/ledger", "ledger", "The account of messages.", "Ledger", |_| Ok(Question::Ledger), as_it_is).differs("not in EMQ X"),
-    get("/where/{what}", "where", "What is known of a client or a topic.", "Where", |a| Ok(Question::Where(a.parameter("what").into())), as_it_is).differs("not in EMQ X"),
-    get("/mqtt/publish", "publish", "Publish a message.", "", |a| Ok(Question::Publish(a.publications()?)), as_it_is).by("POST", "Publish")
+    get(
+        "/stats",
+        "stats",
+        "How many there are of what.",
+        "[]StatsOfNode",
+        |_| Ok(Question::Stats),
+        |a, data| of_node(a, "stats", &data),
+    )
+    .differs(OF_NODE),
+    get(
+        "/nodes/{node}/stats",
+        "nodeStats",
+        "How many there are of what at a node.",
+        "Counts",
+        |_| Ok(Question::Stats),
+        as_it_is,
+    ),
+    get("/ledger", "ledger", "The account of messages.", "Ledger", |_| Ok(Question::Ledger), as_it_is)
+        .differs("not in EMQ X"),
+    get(
+        "/where/{what}",
+        "where",
+        "What is known of a client or a topic.",
+        "Where",
+        |a| Ok(Question::Where(a.parameter("what").into())),
+        as_it_is,
+    )
+    .differs("not in EMQ X"),
+    get("/mqtt/publish", "publish", "Publish a message.", "", |a| Ok(Question::Publish(a.publications()?)), as_it_is)
+        .by("POST", "Publish")
         .differs("`client_id` is not used; a topic below `$SYS/` is refused"),
-    get("/mqtt/subscribe", "subscribe", "Subscribe a connected client.", "", |a| {
-        Ok(Question::Subscribe { client: a.text("client_id")?.into(), filters: a.filters()?, qos: a.qos()? })
-    }, as_it_is).by("POST", "Subscribe").differs("retained messages are not sent"),
-    get("/mqtt/unsubscribe", "unsubscribe", "Take a subscription from a connected client.", "", |a| {
-        let text = a.text("topic")?;
-        let wrong = |_| Fault::new(Fault::TOPIC, format!("{text:?} is no topic filter"));
-        let filter = TopicFilter::new(text).map(OwnedTopicFilter::from).map_err(wrong)?;
-        Ok(Question::Unsubscribe { client: a.text("client_id")?.into(), filter })
-    }, as_it_is).by("POST", "Unsubscribe"),
+    get(
+        "/mqtt/subscribe",
+        "subscribe",
+        "Subscribe a connected client.",
+        "",
+        |a| Ok(Question::Subscribe { client: a.text("client_id")?.into(), filters: a.filters()?, qos: a.qos()? }),
+        as_it_is,
+    )
+    .by("POST", "Subscribe")
+    .differs("retained messages are not sent"),
+    get(
+        "/mqtt/unsubscribe",
+        "unsubscribe",
+        "Take a subscription from a connected client.",
+        "",
+        |a| {
+            let text = a.text("topic")?;
+            let wrong = |_| Fault::new(Fault::TOPIC, format!("{text:?} is no topic filter"));
+            let filter = TopicFilter::new(text).map(OwnedTopicFilter::from).map_err(wrong)?;
+            Ok(Question::Unsubscribe { client: a.text("client_id")?.into(), filter })
+        },
+        as_it_is,
+    )
+    .by("POST", "Unsubscribe"),
     get("/apps", "apps", "Who may use the HTTP API.", "[]App", |_| Ok(Question::Apps), as_it_is),
-    get("/apps", "addApp", "Let an application use the HTTP API. Its secret is told once.", "AppSecret", |a| {
-        Ok(Question::AddApp(a.text("app_id")?.into(), a.text("name")?.into()))
-    }, as_it_is).by("POST", "NewApp").differs("the secret is chosen by the broker"),
-    get("/apps/{app_id}", "app", "An application.", "App", |a| Ok(Question::App(a.parameter("app_id").into())), as_it_is)
-        .differs("without the secret: nobody knows it"),
-    get("/apps/{app_id}", "changeApp", "Permit or refuse an application.", "App", |a| {
-        Ok(Question::EnableApp(a.parameter("app_id").into(), a.flag("status")?))
-    }, as_it_is).by("PUT", "AppStatus").differs("only `status` can be changed"),
-    get("/apps/{app_id}", "deleteApp", "Let an application use the API no more.", "", |a| Ok(Question::DeleteApp(a.parameter("app_id").into())), as_it_is).by("DELETE", ""),
+    get(
+        "/apps",
+        "addApp",
+        "Let an application use the HTTP API. Its secret is told once.",
+        "AppSecret",
+        |a| Ok(Question::AddApp(a.text("app_id")?.into(), a.text("name")?.into())),
+        as_it_is,
+    )
+    .by("POST", "NewApp")
+    .differs("the secret is chosen by the broker"),
+    get(
+        "/apps/{app_id}",
+        "app",
+        "An application.",
+        "App",
+        |a| Ok(Question::App(a.parameter("app_id").into())),
+        as_it_is,
+    )
+    .differs("without the secret: nobody knows it"),
+    get(
+        "/apps/{app_id}",
+        "changeApp",
+        "Permit or refuse an application.",
+        "App",
+        |a| Ok(Question::EnableApp(a.parameter("app_id").into(), a.flag("status")?)),
+        as_it_is,
+    )
+    .by("PUT", "AppStatus")
+    .differs("only `status` can be changed"),
+    get(
+        "/apps/{app_id}",
+        "deleteApp",
+        "Let an application use the API no more.",
+        "",
+        |a| Ok(Question::DeleteApp(a.parameter("app_id").into())),
+        as_it_is,
+    )
+    .by("DELETE", ""),
 ];
 
 const OF_NODE: &str = "of this node";
-const NOT_COUNTED: &str = "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+const NOT_COUNTED: &str =
+    "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
 
 /// The envelope of EMQ X.
 pub(super) fn envelope(route: &Route, asked: &Asked, answer: Answer) -> Value {
@@ -296,7 +537,8 @@ mod tests {
         ] {
             assert_eq!(asked(body.clone()).publications().unwrap_err().code, code, "{body}");
         }
-        let all = asked(json!({ "topics": "a, b", "payload": { "x": 1 }, "qos": 1, "retain": 1 })).publications().unwrap();
+        let all =
+            asked(json!({ "topics": "a, b", "payload": { "x": 1 }, "qos": 1, "retain": 1 })).publications().unwrap();
         let want = |topic: &str| Publication {
             topic: topic.to_owned(),
             payload: Bytes::from_static(b"{\"x\":1}"),

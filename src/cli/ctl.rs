@@ -165,7 +165,10 @@ mod tests {
             assert_eq!((path.as_str(), arguments.len()), (row.path, row.arguments.len()));
         }
         let (_, arguments) = parsed(&["subscriptions", "add", "c", "t/#", "1"]).unwrap();
-        assert_eq!(arguments, [("client", "c".to_owned()), ("topic", "t/#".to_owned()), ("qos", "1".to_owned())].into());
+        assert_eq!(
+            arguments,
+            [("client", "c".to_owned()), ("topic", "t/#".to_owned()), ("qos", "1".to_owned())].into()
+        );
         assert_eq!(parsed(&["rules", "create", "-x", "y"]).unwrap().0, "rules create");
         for words in [&["clients", "show"][..], &["clients", "list", "x"], &["reboot"], &["cluster"]] {
             assert!(parsed(words).is_err(), "{words:?}");

@@ -66,7 +66,13 @@ impl AdminSocket {
     }
 
     /// Answers until it is dropped. Inside a runtime.
-    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State, reloads: mpsc::Sender<Asked>, admin: Admin) {
+    pub async fn serve(
+        self,
+        events: mpsc::Sender<Event>,
+        discovery: State,
+        reloads: mpsc::Sender<Asked>,
+        admin: Admin,
+    ) {
         let AdminSocket { listener, file: _file } = self;
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -159,7 +165,9 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
-        Question::Status | Question::Reload | Question::Row(..) => ("", "Failed to get the cluster status", ClusterCommand::Status),
+        Question::Status | Question::Reload | Question::Row(..) => {
+            ("", "Failed to get the cluster status", ClusterCommand::Status)
+        }
     };
     match ask(command, events).await {
         Ok(Some(status)) => told(None, &status, &discovery.shown()),
@@ -183,8 +191,7 @@ async fn ask_admin(row: &Row, arguments: &Value, admin: &Admin) -> Value {
             failed(NOT_FOUND.to_owned())
         }
         Ok(answer) => {
-            let mut told =
-                json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
+            let mut told = json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
             if let Some(next) = answer.next {
                 told["next"] = next.to_string().into();
             }

@@ -87,7 +87,11 @@ fn every_path_of_the_document_is_there_and_none_without_an_application() {
             let method = method.to_uppercase();
             let target = path.replace("{node}", "n@h").replace(['{', '}'], "");
             let answer = request(&broker, &method, &target, &with(APP), "{}");
-            assert!(operation["responses"].get(answer.status.to_string()).is_some(), "{method} {target}: {}", answer.status);
+            assert!(
+                operation["responses"].get(answer.status.to_string()).is_some(),
+                "{method} {target}: {}",
+                answer.status
+            );
             assert!(![404, 405, 501].contains(&answer.status), "{method} {target}: {}", answer.text);
             let open = operation["security"] == json!([]);
             let without = request(&broker, &method, &target, "", "{}").status;
@@ -138,7 +142,15 @@ fn a_wrong_secret_an_old_one_and_a_foreign_page_are_refused() {
     assert_eq!(status(&[with(APP), with(APP)].concat()), 401);
     assert_eq!(status(&format!("{}Origin: http://evil.example\r\n", with(APP))), 403);
     // A path is what it is: nothing is found by another spelling of it.
-    for path in ["/api/v3/../v3/brokers", "//api/v3/brokers", "/API/v3/brokers", "/api/v3/brokers/", "/api/v3/%2e%2e/status", "/..%2f..%2fetc/passwd", "/api/v3/brokers%00"] {
+    for path in [
+        "/api/v3/../v3/brokers",
+        "//api/v3/brokers",
+        "/API/v3/brokers",
+        "/api/v3/brokers/",
+        "/api/v3/%2e%2e/status",
+        "/..%2f..%2fetc/passwd",
+        "/api/v3/brokers%00",
+    ] {
         let answer = request(&broker, "GET", path, "", "");
         assert!(matches!(answer.status, 400 | 401 | 404), "{path}: {}", answer.status);
         assert!(!answer.text.contains("node_status"), "{path}");
@@ -213,14 +225,19 @@ fn what_is_too_large_too_slow_or_too_much_is_let_go() {
     assert!(late.contains(" 408 "), "{late}");
     let slow = raw(&broker, b"GET /status HTTP/1.1\r\nHost: h\r\n");
     assert!(!slow.contains("is started"), "{slow}");
-    let long = raw(&broker, format!("GET /status HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100_000)).as_bytes());
+    let long =
+        raw(&broker, format!("GET /status HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100_000)).as_bytes());
     assert!(!long.contains("is started"), "{}", &long[..200.min(long.len())]);
     let many = raw(&broker, format!("GET /status HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(1000)).as_bytes());
     assert!(!many.contains("is started"), "{many}");
     assert!(!raw(&broker, &[0x10, 0x0c, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 0]).contains("200"));
     // Two lengths, or a length beside chunks, would let one request be taken for two.
-    for lengths in ["Content-Length: 2\r\nContent-Length: 3\r\n", "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"] {
-        let answer = raw(&broker, format!("{head}{lengths}\r\n{{}}\r\n0\r\n\r\nGET /status HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes());
+    for lengths in ["Content-Length: 2\r\nContent-Length: 3\r\n", "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n"]
+    {
+        let answer = raw(
+            &broker,
+            format!("{head}{lengths}\r\n{{}}\r\n0\r\n\r\nGET /status HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes(),
+        );
         assert!(!answer.contains("is started"), "{answer}");
     }
     // Idle ones have their time, too: the places come back.
@@ -236,7 +253,11 @@ fn what_is_too_large_too_slow_or_too_much_is_let_go() {
 #[test]
 fn health_and_metrics_need_no_application() {
     let broker = broker(&[]);
-    for (path, text) in [("/health/live", "ok\n"), ("/health/ready", "ready\n"), ("/status", "Node n@h is started\nnewtmq is running\n")] {
+    for (path, text) in [
+        ("/health/live", "ok\n"),
+        ("/health/ready", "ready\n"),
+        ("/status", "Node n@h is started\nnewtmq is running\n"),
+    ] {
         let answer = request(&broker, "GET", path, "", "");
         assert_eq!((answer.status, answer.text.as_str()), (200, text), "{path}");
     }
@@ -255,12 +276,15 @@ fn with_a_certificate_it_is_https() {
     let scratch = Scratch::new("api-tls");
     scratch.certificates("certs", &[]);
     let files = ["certfile=", "keyfile="].iter().zip(["cert.pem", "key.pem"]);
-    let sets: Vec<String> = files.map(|(key, file)| format!("api.{key}{}", scratch.file(&format!("certs/{file}")))).collect();
+    let sets: Vec<String> =
+        files.map(|(key, file)| format!("api.{key}{}", scratch.file(&format!("certs/{file}")))).collect();
     let broker = broker(&sets.iter().map(String::as_str).collect::<Vec<_>>());
     let url = broker.started["api"].as_str().unwrap();
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     assert!(!raw(&broker, b"GET /status HTTP/1.1\r\nHost: h\r\n\r\n").contains("is started"));
-    if let Ok(output) = Command::new("curl").args(["-s", "--cacert", &scratch.file("certs/ca.pem"), &format!("{url}/status")]).output() {
+    if let Ok(output) =
+        Command::new("curl").args(["-s", "--cacert", &scratch.file("certs/ca.pem"), &format!("{url}/status")]).output()
+    {
         assert!(String::from_utf8_lossy(&output.stdout).contains("is started"), "{output:?}");
     }
     broker.stays_well();
@@ -290,7 +314,7 @@ fn schemathesis_finds_nothing() {
     let mut command = clean(Command::new(program));
     command.args(["run", &format!("{url}/api/openapi.json"), "--auth", "app:secret", "--seed", "1", "--no-color"]);
     command.args(["--max-examples", "60", "--checks"]);
-    command.args(["not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"]);
+    command.args(["not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection"]);
     command.current_dir(scratch.path()).env("HOME", scratch.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -305,7 +329,13 @@ fn schemathesis_finds_nothing() {
 fn promtool_finds_nothing() {
     let broker = broker(&[]);
     let text = request(&broker, "GET", "/metrics", "", "").text;
-    let mut child = clean(Command::new("promtool")).args(["check", "metrics"]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = clean(Command::new("promtool"))
+        .args(["check", "metrics"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let told = [output.stdout, output.stderr].concat();

@@ -35,13 +35,16 @@ fn the_page_is_true_of_the_program() {
     let rows = rows();
     assert!(rows.len() > 40, "{rows:?}");
     for (command, here) in rows {
-        let words: Vec<String> = command.split(' ').map(|word| match word {
-            "QOS" => "1".to_owned(),
-            "STATUS" => "true".to_owned(),
-            "LEVEL" => "info".to_owned(),
-            word if word.chars().all(|c| c.is_ascii_uppercase() || c == '_') => "nothing".to_owned(),
-            word => word.to_owned(),
-        }).collect();
+        let words: Vec<String> = command
+            .split(' ')
+            .map(|word| match word {
+                "QOS" => "1".to_owned(),
+                "STATUS" => "true".to_owned(),
+                "LEVEL" => "info".to_owned(),
+                word if word.chars().all(|c| c.is_ascii_uppercase() || c == '_') => "nothing".to_owned(),
+                word => word.to_owned(),
+            })
+            .collect();
         if words[..2.min(words.len())] == ["cluster", "leave"] {
             continue;
         }

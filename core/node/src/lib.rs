@@ -22,8 +22,8 @@ mod traffic;
 mod view;
 
 pub use admin::{
-    ClientInfo, From, OperatorCommand, Page, RetainedInfo, SessionInfo, ShardAnswer, ShardQuestion,
-    SubscriptionInfo, Walk, Which,
+    ClientInfo, From, OperatorCommand, Page, RetainedInfo, SessionInfo, ShardAnswer, ShardQuestion, SubscriptionInfo,
+    Walk, Which,
 };
 pub use batch::WriteBatch;
 pub use cluster::{

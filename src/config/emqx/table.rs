@@ -459,8 +459,11 @@ const PLUGIN: &[Row] = &[
     row("management.listener.http.max_clients", Does::As("api.max_connections"), ""),
     none("management.max_row_limit", "a page of the HTTP API has at most 10,000 rows").quiet(&["10000"]),
     none("management.bridge_max_row_limit", "there are no bridges").quiet(&["*"]),
-    none("management.listener.http.acceptors|backlog|send_timeout|send_timeout_close", "they have no effect on a few requests")
-        .quiet(&["*"]),
+    none(
+        "management.listener.http.acceptors|backlog|send_timeout|send_timeout_close",
+        "they have no effect on a few requests",
+    )
+    .quiet(&["*"]),
     none("management.listener.http.inet6|ipv6_v6only", "`api.bind` says it").quiet(&["false"]),
     not_yet("management.listener.https", "the API is HTTPS with `api.certfile` and `api.keyfile`"),
     not_yet("management.listener.https.*", "the API is HTTPS with `api.certfile` and `api.keyfile`").quiet(&["*"]),

@@ -80,7 +80,8 @@ impl Shard {
                 (None, Ok(filter)) => match self.check_filter(conn, filter, options) {
                     Ok((qos, filter)) => {
                         let options = SubscribeOptions { qos, ..options };
-                        let new = self.subscribe_one(conn, filter.clone(), options, subscribe.subscription_identifier, out);
+                        let new =
+                            self.subscribe_one(conn, filter.clone(), options, subscribe.subscription_identifier, out);
                         granted.push((filter, options, new));
                         granted_code(if planted!(SubackSaysLess, qos == QoS::ExactlyOnce) {
                             QoS::AtLeastOnce

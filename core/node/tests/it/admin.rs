@@ -18,7 +18,12 @@ fn all() -> Walk {
 }
 
 /// Every page of every shard, in their order.
-fn gather<T>(net: &Net, limit: usize, ask: impl Fn(Walk) -> ShardQuestion, of: impl Fn(ShardAnswer) -> Page<T>) -> Vec<T> {
+fn gather<T>(
+    net: &Net,
+    limit: usize,
+    ask: impl Fn(Walk) -> ShardQuestion,
+    of: impl Fn(ShardAnswer) -> Page<T>,
+) -> Vec<T> {
     let mut values = Vec::new();
     for shard in 0..net.shards() {
         let mut from = From::Start;
@@ -87,7 +92,8 @@ fn pages_have_everybody_once_whatever_their_size() {
         assert_eq!(retained(net, None).len(), 20);
         assert_eq!(retained(net, Some("r/1")), ["r/1 2"]);
         // What is skipped is counted.
-        let ShardAnswer::Clients(page) = net.ask(0, &ShardQuestion::Clients(Which::All, walk(From::Start, 1, 1000))) else {
+        let ShardAnswer::Clients(page) = net.ask(0, &ShardQuestion::Clients(Which::All, walk(From::Start, 1, 1000)))
+        else {
             panic!()
         };
         let ShardAnswer::Clients(whole) = net.ask(0, &ShardQuestion::Clients(Which::All, all())) else { panic!() };
@@ -103,7 +109,10 @@ fn a_client_is_shown_as_it_connected() {
             let a = net.connect(Connect::v311("a"));
             let found = clients(net, &Which::Client("a".into()), 10);
             let [info] = &found[..] else { panic!("{found:?}") };
-            assert_eq!((&*info.client, info.version, info.clean_start, info.connected_at), ("a", 4, true, 1_700_000_000));
+            assert_eq!(
+                (&*info.client, info.version, info.clean_start, info.connected_at),
+                ("a", 4, true, 1_700_000_000)
+            );
             assert_eq!(clients(net, &Which::Client("b".into()), 10), []);
             assert_eq!(clients(net, &Which::Username("u".into()), 10), []);
             net.disconnect(a);
