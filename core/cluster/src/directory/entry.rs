@@ -1,0 +1,500 @@
+//! What the seat knows of one client, and what it does about it.
+
+use std::collections::BTreeMap;
+
+use core::time::Duration;
+
+use newtmq_base::{Instant, NodeId, planted};
+
+use super::config::AwayHome;
+use super::io::{Refused, Why};
+use super::message::{Client, Conn, Item, Link, Message};
+use super::node::Sink;
+use super::rank::{Born, wins};
+use super::seat::Seat;
+use crate::lane::Epoch;
+
+/// The connection that has the session.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    node: NodeId,
+    conn: Conn,
+    epoch: Epoch,
+    born: Born,
+    home: NodeId,
+    /// It has to hear of its epoch; when that is sent again.
+    raise: Option<Instant>,
+}
+
+/// A session.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    node: NodeId,
+    epoch: Epoch,
+    clean: Epoch,
+    durable: bool,
+    born: Born,
+}
+
+/// A claim that is not granted yet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    node: NodeId,
+    conn: Conn,
+    born: Born,
+    clean: bool,
+    durable: bool,
+    /// Once its turn has come.
+    epoch: Option<Epoch>,
+}
+
+/// A connection that has to end.
+#[derive(Debug, Clone, Copy)]
+struct Fence {
+    node: NodeId,
+    conn: Conn,
+    epoch: Epoch,
+    why: Why,
+    since: Instant,
+    next: Instant,
+}
+
+/// A session that has to end.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    node: NodeId,
+    epoch: Epoch,
+    to: NodeId,
+    discard: bool,
+    since: Instant,
+    next: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// The highest that was heard of or issued.
+    top: Epoch,
+    holder: Option<Holder>,
+    places: Vec<Place>,
+    pub(super) pending: Option<Pending>,
+    fences: Vec<Fence>,
+    ends: Vec<End>,
+    /// By whom, where, and up to which epoch a session does not count.
+    pub(super) supersedes: Vec<(NodeId, NodeId, Epoch)>,
+    /// When those are told again that it is no more.
+    acted: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) fn place(&self) -> (Option<(NodeId, Conn)>, Option<NodeId>) {
+        (self.holder.map(|holder| (holder.node, holder.conn)), self.places.first().map(|place| place.node))
+    }
+
+    fn is_empty(&self) -> bool {
+        let none = self.fences.is_empty() && self.ends.is_empty() && self.supersedes.is_empty();
+        none && self.holder.is_none() && self.places.is_empty() && self.pending.is_none()
+    }
+
+    /// Whether time has to pass for it.
+    fn waits(&self) -> bool {
+        let raised = self.holder.is_some_and(|holder| holder.raise.is_some());
+        raised || self.pending.is_some() || !self.fences.is_empty() || !self.ends.is_empty() || self.acted.is_some()
+    }
+
+    /// Removes what a node has; says whether there was something.
+    pub(super) fn forget(&mut self, node: NodeId) -> bool {
+        let before = (self.places.len(), self.fences.len(), self.ends.len(), self.supersedes.len());
+        self.places.retain(|place| place.node != node);
+        self.fences.retain(|fence| fence.node != node);
+        self.ends.retain(|end| end.node != node);
+        self.supersedes.retain(|(by, ..)| *by != node);
+        let holder = self.holder.take_if(|holder| holder.node == node).is_some();
+        let pending = self.pending.take_if(|pending| pending.node == node).is_some();
+        let after = (self.places.len(), self.fences.len(), self.ends.len(), self.supersedes.len());
+        before != after || holder || pending || self.pending.is_some()
+    }
+
+    pub(super) fn took(&mut self, node: NodeId, conn: Conn, epoch: Epoch) {
+        if let Some(holder) = &mut self.holder
+            && (holder.node, holder.conn) == (node, conn)
+            && epoch >= holder.epoch
+        {
+            holder.raise = None;
+        }
+    }
+
+    /// Sends again what was not answered.
+    pub(super) fn resend(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        retry: Duration,
+        rounds: &BTreeMap<NodeId, u64>,
+        sink: &mut Sink<'_>,
+    ) {
+        for fence in self.fences.iter_mut().filter(|fence| fence.next <= now) {
+            fence.next = now + retry;
+            fence.send(client, rounds.get(&fence.node).copied(), sink);
+        }
+        for end in self.ends.iter_mut().filter(|end| end.next <= now) {
+            end.next = now + retry;
+            end.send(client, rounds.get(&end.node).copied(), sink);
+        }
+        if let Some(holder) = &mut self.holder
+            && holder.raise.is_some_and(|next| next <= now)
+        {
+            holder.raise = Some(now + retry);
+            holder.send(client, rounds.get(&holder.node).copied(), Vec::new(), sink);
+        }
+    }
+}
+
+impl Holder {
+    fn send(&self, client: &Client, round: Option<u64>, supersedes: Vec<NodeId>, sink: &mut Sink<'_>) {
+        let Some(round) = round else { return };
+        let Holder { conn, epoch, home, .. } = *self;
+        sink.send(self.node, Message::ClaimOk { round, client: client.clone(), conn, epoch, home, supersedes });
+    }
+}
+
+impl Fence {
+    fn send(&self, client: &Client, round: Option<u64>, sink: &mut Sink<'_>) {
+        let Some(round) = round else { return };
+        let Fence { conn, epoch, why, .. } = *self;
+        sink.send(self.node, Message::Fence { round, client: client.clone(), conn, epoch, why });
+    }
+}
+
+impl End {
+    fn send(&self, client: &Client, round: Option<u64>, sink: &mut Sink<'_>) {
+        let Some(round) = round else { return };
+        let End { epoch, to, discard, .. } = *self;
+        sink.send(self.node, Message::End { round, client: client.clone(), epoch, to, discard });
+    }
+}
+
+impl Seat {
+    /// Takes what a node says that it has of a client.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        item: Item,
+        since: Duration,
+        error: Duration,
+        sink: &mut Sink<'_>,
+    ) {
+        let Item { client, known, links, session, supersedes } = item;
+        self.heard(known);
+        let entry = self.entries.entry(client.clone()).or_default();
+        entry.top = entry.top.max(known);
+        if let Some(session) = session {
+            let born = Born::new(now, session.age + since, error);
+            let place =
+                Place { node, epoch: session.epoch, clean: session.clean, durable: session.durable, born };
+            entry.top = entry.top.max(session.epoch);
+            entry.places.push(place);
+        }
+        for (home, epoch) in supersedes.into_iter().filter(|_| !planted!(TombstoneForgotten)) {
+            entry.supersedes.push((node, home, epoch));
+        }
+        for link in &links {
+            let born = Born::new(now, link.age + since, error);
+            match link.granted {
+                Some((epoch, home)) => {
+                    let holder = Holder { node, conn: link.conn, epoch, born, home, raise: None };
+                    self.adopt_holder(now, &client, holder, sink);
+                }
+                None => self.claim(now, &client, node, link, born, known, sink),
+            }
+        }
+    }
+
+    fn adopt_holder(&mut self, now: Instant, client: &Client, new: Holder, sink: &mut Sink<'_>) {
+        let tolerance = self.config.tolerance;
+        self.heard(new.epoch);
+        let Some(mut entry) = self.entries.remove(client) else { return };
+        entry.top = entry.top.max(new.epoch);
+        match entry.holder {
+            None => entry.holder = Some(new),
+            Some(old) => {
+                sink.counts.conflicts += 1;
+                let later = wins((new.epoch, new.born), (old.epoch, old.born), now, tolerance);
+                let (mut winner, loser) = if later { (new, old) } else { (old, new) };
+                // With an epoch above both, nothing of the loser counts any more.
+                entry.top = self.next_epoch(entry.top);
+                winner.epoch = entry.top;
+                winner.raise = Some(now + self.config.retry);
+                winner.send(client, self.round(winner.node), Vec::new(), sink);
+                entry.holder = Some(winner);
+                if !planted!(LoserNotFenced) {
+                    self.fence(now, client, &mut entry, loser, Why::Conflict, sink);
+                }
+            }
+        }
+        self.entries.insert(client.clone(), entry);
+    }
+
+    fn fence(&mut self, now: Instant, client: &Client, entry: &mut Entry, loser: Holder, why: Why, sink: &mut Sink<'_>) {
+        let Holder { node, conn, .. } = loser;
+        let fence = Fence { node, conn, epoch: entry.top, why, since: now, next: now + self.config.retry };
+        fence.send(client, self.round(node), sink);
+        entry.fences.push(fence);
+    }
+
+    fn end(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        entry: &mut Entry,
+        place: Place,
+        (to, discard): (NodeId, bool),
+        sink: &mut Sink<'_>,
+    ) {
+        entry.places.retain(|other| other.node != place.node);
+        let (node, epoch) = (place.node, place.epoch);
+        let end = End { node, epoch, to, discard, since: now, next: now + self.config.retry };
+        sink.counts.lost += 1;
+        end.send(client, self.round(node), sink);
+        entry.ends.push(end);
+    }
+
+    /// Takes a claim, or one again.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn claim(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        node: NodeId,
+        link: &Link,
+        born: Born,
+        known: Epoch,
+        sink: &mut Sink<'_>,
+    ) {
+        let conn = link.conn;
+        self.heard(known);
+        let tolerance = self.config.tolerance;
+        let round = self.round(node);
+        let entry = self.entries.entry(client.clone()).or_default();
+        entry.top = entry.top.max(known);
+        if entry.fences.iter().any(|fence| (fence.node, fence.conn) == (node, conn)) {
+            return;
+        }
+        if let Some(holder) = entry.holder.filter(|holder| (holder.node, holder.conn) == (node, conn)) {
+            let out_of_date = known > holder.epoch;
+            let away = !self.is_complete(holder.home);
+            let entry = self.entries.entry(client.clone()).or_default();
+            if !out_of_date && !away {
+                let voids = entry.supersedes.iter().filter(|(by, _, epoch)| *by == node && *epoch == holder.epoch);
+                let voids = voids.map(|(_, home, _)| *home).collect();
+                return holder.send(client, round, voids, sink);
+            }
+            entry.holder = None;
+        }
+        let entry = self.entries.entry(client.clone()).or_default();
+        if let Some(pending) = entry.pending {
+            if (pending.node, pending.conn) == (node, conn) {
+                return;
+            }
+            let new_wins = !pending.born.is_after(born, now, tolerance);
+            let loser = if new_wins { (pending.node, pending.conn) } else { (node, conn) };
+            self.reject(client, loser, sink);
+            if !new_wins {
+                return;
+            }
+        }
+        let (clean, durable) = (link.clean, link.durable);
+        let pending = Pending { node, conn, born, clean, durable, epoch: None };
+        self.entries.entry(client.clone()).or_default().pending = Some(pending);
+    }
+
+    fn reject(&mut self, client: &Client, (node, conn): (NodeId, Conn), sink: &mut Sink<'_>) {
+        sink.counts.superseded += 1;
+        if let Some(round) = self.round(node) {
+            let why = Refused::Superseded;
+            sink.send(node, Message::ClaimRejected { round, client: client.clone(), conn, why });
+        }
+    }
+
+    /// A connection is no more.
+    pub(super) fn gone(&mut self, now: Instant, node: NodeId, client: &Client, conn: Conn, sink: &mut Sink<'_>) {
+        let Some(entry) = self.entries.get_mut(client) else { return };
+        entry.fences.retain(|fence| (fence.node, fence.conn) != (node, conn));
+        entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn));
+        entry.pending.take_if(|pending| (pending.node, pending.conn) == (node, conn));
+        self.advance(now, client, sink);
+    }
+
+    /// A session is no more: the one that was attached last with an epoch, or none is there.
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        client: &Client,
+        epoch: Option<Epoch>,
+        sink: &mut Sink<'_>,
+    ) {
+        let Some(entry) = self.entries.get_mut(client) else { return };
+        entry.ends.retain(|end| end.node != node);
+        // One that was granted since begins when it is attached.
+        if let Some(epoch) = epoch {
+            entry.places.retain(|place| place.node != node || place.epoch > epoch);
+        }
+        self.advance(now, client, sink);
+    }
+
+    /// Does for a client what can be done.
+    pub(super) fn advance(&mut self, now: Instant, client: &Client, sink: &mut Sink<'_>) {
+        let Some(mut entry) = self.entries.remove(client) else {
+            self.busy.remove(client);
+            return;
+        };
+        if self.open {
+            self.settle(now, client, &mut entry, sink);
+            if let Some(pending) = entry.pending {
+                self.serve(now, client, &mut entry, pending, sink);
+            }
+        }
+        if entry.waits() { self.busy.insert(client.clone()) } else { self.busy.remove(client) };
+        if !entry.is_empty() {
+            self.entries.insert(client.clone(), entry);
+        }
+    }
+
+    /// Sees to it that there is one session, and that what does not count ends.
+    fn settle(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
+        let void = |place: &Place, entry: &Entry| {
+            let mut voids = entry.supersedes.iter();
+            voids.find(|(_, home, epoch)| *home == place.node && place.epoch < *epoch).map(|(by, ..)| *by)
+        };
+        let live = entry.places.iter().filter(|place| void(place, entry).is_none());
+        let mut keep: Option<Place> = None;
+        for place in live {
+            let of_holder = |place: &Place| entry.holder.is_some_and(|holder| holder.home == place.node);
+            let better = keep.is_none_or(|keep| {
+                let later = wins((place.epoch, place.born), (keep.epoch, keep.born), now, self.config.tolerance);
+                !of_holder(&keep) && (of_holder(place) || later)
+            });
+            if better {
+                keep = Some(*place);
+            }
+        }
+        for place in entry.places.clone() {
+            if keep.is_some_and(|keep| keep.node == place.node) {
+                continue;
+            }
+            let by = void(&place, entry).or(keep.map(|keep| keep.node)).unwrap_or(self.me);
+            let to = keep.map_or(by, |keep| keep.node);
+            let discard = keep.is_none_or(|keep| keep.clean > place.epoch);
+            self.end(now, client, entry, place, (to, discard), sink);
+        }
+        self.tell_acted(now, client, entry, sink);
+    }
+
+    /// Tells those who keep a record that what it makes void is no more.
+    fn tell_acted(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
+        if entry.acted.is_some_and(|next| next > now) {
+            return;
+        }
+        entry.acted = None;
+        for (by, home, epoch) in &entry.supersedes {
+            let there = entry.ends.iter().any(|end| end.node == *home)
+                || entry.places.iter().any(|place| place.node == *home && place.epoch < *epoch);
+            if self.is_complete(*home) && !there && let Some(round) = self.round(*by) {
+                entry.acted = Some(now + self.config.retry);
+                let (client, home, epoch) = (client.clone(), *home, *epoch);
+                sink.send(*by, Message::Acted { round, client, home, epoch });
+            }
+        }
+    }
+
+    /// A claim whose turn it is.
+    fn serve(&mut self, now: Instant, client: &Client, entry: &mut Entry, mut claim: Pending, sink: &mut Sink<'_>) {
+        if let Some(holder) = entry.holder {
+            if holder.born.is_after(claim.born, now, self.config.tolerance) {
+                entry.pending = None;
+                return self.reject(client, (claim.node, claim.conn), sink);
+            }
+            entry.holder = None;
+            entry.top = self.next_epoch(entry.top);
+            claim.epoch = Some(entry.top);
+            entry.pending = Some(claim);
+            self.fence(now, client, entry, holder, Why::Takeover, sink);
+        }
+        let wait = self.config.takeover_wait;
+        let over = |since: Instant| wait.is_some_and(|wait| since + wait <= now);
+        if entry.fences.iter().any(|fence| !over(fence.since)) && !planted!(GrantBeforeFenceAck) {
+            return;
+        }
+        if claim.clean {
+            for place in entry.places.clone().into_iter().filter(|place| place.node != claim.node) {
+                self.end(now, client, entry, place, (claim.node, true), sink);
+            }
+            if entry.ends.iter().any(|end| !over(end.since)) {
+                return;
+            }
+        } else if let Some(place) = entry.places.first().copied() {
+            // A session in the memory of a node that does not answer.
+            let silent = entry.fences.iter().any(|fence| fence.node == place.node);
+            if silent && place.node != claim.node && (!place.durable || planted!(StoredHomeNotAwaited)) {
+                self.end(now, client, entry, place, (claim.node, false), sink);
+            }
+        }
+        let mut void: Vec<NodeId> = self.hidden(client, entry, claim.node);
+        if !claim.clean && !entry.places.is_empty() {
+            void.clear();
+        } else if !claim.clean && !void.is_empty() && self.config.away_home == AwayHome::Wait && !planted!(AwayIsNone) {
+            return;
+        }
+        if claim.clean {
+            void.extend(entry.ends.iter().map(|end| end.node));
+        }
+        self.grant(now, client, entry, claim, void, sink);
+    }
+
+    /// Where there are sessions of a client that cannot be asked.
+    fn hidden(&self, client: &Client, entry: &Entry, but: NodeId) -> Vec<NodeId> {
+        let Some(owners) = self.recorded.get(client) else { return Vec::new() };
+        let counts = |owner: &&NodeId| {
+            let void = entry.supersedes.iter().any(|(_, home, _)| home == *owner);
+            **owner != but && !self.is_complete(**owner) && !void
+        };
+        owners.iter().filter(counts).copied().collect()
+    }
+
+    fn grant(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        entry: &mut Entry,
+        claim: Pending,
+        void: Vec<NodeId>,
+        sink: &mut Sink<'_>,
+    ) {
+        let Pending { node, conn, born, clean, durable, epoch } = claim;
+        // It may be that a higher one was heard of since.
+        let epoch = epoch.filter(|epoch| *epoch == entry.top).unwrap_or_else(|| self.next_epoch(entry.top));
+        entry.top = epoch;
+        sink.counts.granted += 1;
+        sink.counts.forks += u64::from(!void.is_empty());
+        sink.counts.unanswered += u64::from(!entry.fences.is_empty());
+        let attached = Born::new(now, Duration::ZERO, Duration::ZERO);
+        let began = if clean { epoch } else { Epoch::ZERO };
+        match entry.places.first_mut() {
+            Some(place) => {
+                (place.epoch, place.born) = (epoch, attached);
+                if clean {
+                    place.clean = epoch;
+                }
+            }
+            None => entry.places.push(Place { node, epoch, clean: began, durable, born: attached }),
+        }
+        let home = entry.places.first().map_or(node, |place| place.node);
+        entry.supersedes.retain(|(by, at, _)| *by != node || !void.contains(at));
+        entry.supersedes.extend(void.iter().map(|at| (node, *at, epoch)));
+        let holder = Holder { node, conn, epoch, born, home, raise: None };
+        holder.send(client, self.round(node), void, sink);
+        entry.holder = Some(holder);
+        entry.pending = None;
+    }
+}

@@ -1,0 +1,318 @@
+//! The seat: it asks every node that is up what it has, and grants claims when it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use newtmq_base::{Incarnation, Instant, NodeId, planted};
+
+use super::config::Config;
+use super::entry::Entry;
+use super::message::{Client, Conn, Item, Message, Report};
+use super::node::{Seated, Sink};
+use super::rank::Born;
+use crate::lane::Epoch;
+
+/// By what right a node is the seat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reign {
+    pub(super) term: u64,
+    /// Without a quorum: who sees each other. Empty with one.
+    pub(super) view: Vec<NodeId>,
+}
+
+/// A node in its round.
+#[derive(Debug)]
+struct Peer {
+    round: u64,
+    /// What it has said until now, with the time and by how much its ages may be wrong.
+    pages: Vec<(Vec<Item>, Instant, core::time::Duration)>,
+    after: Option<Client>,
+    complete: bool,
+    /// Since when it is asked for the next page.
+    asked: Instant,
+    next: Instant,
+    /// Of its last Claim.
+    number: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) config: Config,
+    pub(super) me: NodeId,
+    inc: Incarnation,
+    pub(super) reign: Option<Reign>,
+    since: Instant,
+    pub(super) open: bool,
+    rounds: u64,
+    /// Provisional epochs that this incarnation has issued.
+    issued: u64,
+    seq: u64,
+    /// The highest term and number with a quorum that were heard of.
+    top: (u64, u64),
+    peers: BTreeMap<NodeId, Peer>,
+    pub(super) entries: BTreeMap<Client, Entry>,
+    /// Clients for whom something has to be sent again, or who wait.
+    pub(super) busy: BTreeSet<Client>,
+    /// Stored sessions, as the owned logs say.
+    pub(super) recorded: BTreeMap<Client, BTreeSet<NodeId>>,
+}
+
+impl Seat {
+    pub(super) fn new(config: Config, me: NodeId, inc: Incarnation) -> Seat {
+        Seat {
+            config,
+            me,
+            inc,
+            reign: None,
+            since: Instant::START,
+            open: false,
+            rounds: inc.0 << 32,
+            issued: 0,
+            seq: 0,
+            top: (0, 0),
+            peers: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            recorded: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.reign.is_some() && (!self.busy.is_empty() || !self.open || self.peers.values().any(|peer| !peer.complete))
+    }
+
+    pub(super) fn seated(&self) -> Option<Seated> {
+        let Reign { term, view } = self.reign.as_ref()?;
+        Some(Seated { term: *term, acting: !view.is_empty(), open: self.open, clients: self.entries.len() })
+    }
+
+    pub(super) fn is_complete(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.complete)
+    }
+
+    pub(super) fn place(&self, client: &str) -> Option<(Option<(NodeId, Conn)>, Option<NodeId>)> {
+        self.reign.as_ref()?;
+        Some(self.entries.get(client).map_or((None, None), Entry::place))
+    }
+
+    pub(super) fn round(&self, node: NodeId) -> Option<u64> {
+        self.peers.get(&node).map(|peer| peer.round)
+    }
+
+    /// Begins anew if the reign is another one than before.
+    pub(super) fn set_reign(
+        &mut self,
+        now: Instant,
+        reign: Option<Reign>,
+        up: impl Iterator<Item = NodeId>,
+        sink: &mut Sink<'_>,
+    ) {
+        if self.reign == reign {
+            return;
+        }
+        self.reign = reign;
+        self.peers.clear();
+        self.entries.clear();
+        self.busy.clear();
+        (self.since, self.open, self.seq, self.top) = (now, false, 0, (0, 0));
+        if self.reign.is_some() {
+            up.for_each(|node| self.summon(now, node, sink));
+            self.look(now, sink);
+        }
+    }
+
+    pub(super) fn up(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
+        // Without a quorum the view has changed, and all begins anew.
+        let quorum = self.reign.as_ref().is_some_and(|reign| reign.view.is_empty());
+        if quorum && !self.peers.contains_key(&node) {
+            self.summon(now, node, sink);
+        }
+    }
+
+    pub(super) fn down(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
+        if self.peers.remove(&node).is_some() {
+            self.forget(now, node, sink);
+            self.look(now, sink);
+        }
+    }
+
+    /// What a node has counts no more: it is down, or will say it anew.
+    fn forget(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
+        let touched = self.entries.iter_mut().filter_map(|(client, entry)| entry.forget(node).then(|| client.clone()));
+        for client in touched.collect::<Vec<_>>() {
+            self.advance(now, &client, sink);
+        }
+    }
+
+    /// Begins a round with a node.
+    fn summon(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
+        self.rounds += 1;
+        let peer = Peer {
+            round: self.rounds,
+            pages: Vec::new(),
+            after: None,
+            complete: false,
+            asked: now,
+            next: now,
+            number: 0,
+        };
+        self.peers.insert(node, peer);
+        self.ask(now, node, sink);
+    }
+
+    /// Asks a node for the next page.
+    fn ask(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
+        let (Some(peer), Some(reign)) = (self.peers.get_mut(&node), &self.reign) else { return };
+        peer.next = now + self.config.retry;
+        let (term, view) = (reign.term, reign.view.clone());
+        sink.send(node, Message::Summon { round: peer.round, term, view, after: peer.after.clone() });
+    }
+
+    /// Whether claims can be granted from now on.
+    fn look(&mut self, now: Instant, sink: &mut Sink<'_>) {
+        let Some(reign) = &self.reign else { return };
+        let late = reign.view.is_empty() && self.since + self.config.announce_max <= now;
+        let all = self.peers.values().all(|peer| peer.complete) || planted!(OpenBeforeAnnounced);
+        if !self.open && (all || late) {
+            self.open = true;
+            for client in self.entries.keys().cloned().collect::<Vec<_>>() {
+                self.advance(now, &client, sink);
+            }
+        }
+    }
+
+    pub(super) fn record(&mut self, now: Instant, owner: NodeId, client: Client, present: bool, sink: &mut Sink<'_>) {
+        if present {
+            self.recorded.entry(client).or_default().insert(owner);
+        } else if let Some(owners) = self.recorded.get_mut(&client) {
+            owners.remove(&owner);
+            if owners.is_empty() {
+                self.recorded.remove(&client);
+            }
+            self.advance(now, &client, sink);
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant, sink: &mut Sink<'_>) {
+        if self.reign.is_none() {
+            return;
+        }
+        let late = self.peers.iter().filter(|(_, peer)| !peer.complete && peer.next <= now).map(|(node, _)| *node);
+        late.collect::<Vec<_>>().into_iter().for_each(|node| self.ask(now, node, sink));
+        self.look(now, sink);
+        let rounds: BTreeMap<NodeId, u64> = self.peers.iter().map(|(node, peer)| (*node, peer.round)).collect();
+        for client in self.busy.iter().cloned().collect::<Vec<_>>() {
+            if let Some(entry) = self.entries.get_mut(&client) {
+                entry.resend(now, &client, self.config.retry, &rounds, sink);
+            }
+            self.advance(now, &client, sink);
+        }
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, from: NodeId, message: Message, sink: &mut Sink<'_>) {
+        let Some(peer) = self.peers.get_mut(&from).filter(|_| self.reign.is_some()) else {
+            return sink.stale(&message);
+        };
+        let (round, complete) = (peer.round, peer.complete);
+        match message {
+            Message::Again { round: heard } if heard >= round => {
+                // It has heard of this round and obeys no more.
+                self.peers.remove(&from);
+                self.forget(now, from, sink);
+                self.summon(now, from, sink);
+            }
+            Message::Announce { round: of, after, items, end } if of == round && !complete && peer.after == after => {
+                let error = now.saturating_since(peer.asked);
+                peer.after = items.last().map(|item| item.client.clone()).or(after);
+                peer.asked = now;
+                peer.pages.push((items, now, error));
+                if end { self.announced(now, from, sink) } else { self.ask(now, from, sink) }
+            }
+            Message::Claim { round: of, number, client, link, known } if of == round && complete => {
+                if number <= peer.number && !planted!(OldClaimTaken) {
+                    return sink.counts.stale += 1;
+                }
+                peer.number = number;
+                let born = Born::new(now, link.age, core::time::Duration::ZERO);
+                self.claim(now, &client, from, &link, born, known, sink);
+                self.advance(now, &client, sink);
+            }
+            Message::FenceAck { round: of, client, conn } if of == round => {
+                self.gone(now, from, &client, conn, sink);
+            }
+            Message::EndAck { round: of, client } if of == round && complete => {
+                self.ended(now, from, &client, None, sink);
+            }
+            Message::Report { round: of, number, client, report } if of == round && complete => {
+                match report {
+                    Report::Closed(conn) => self.gone(now, from, &client, conn, sink),
+                    Report::Ended(epoch) => self.ended(now, from, &client, Some(epoch), sink),
+                    Report::Acted(home, epoch) => {
+                        if let Some(entry) = self.entries.get_mut(&client) {
+                            entry.supersedes.retain(|other| *other != (from, home, epoch));
+                        }
+                        self.advance(now, &client, sink);
+                    }
+                }
+                sink.send(from, Message::Reported { round, number });
+            }
+            Message::Took { round: of, client, conn, epoch } if of == round => {
+                if let Some(entry) = self.entries.get_mut(&client) {
+                    entry.took(from, conn, epoch);
+                }
+                self.advance(now, &client, sink);
+            }
+            other => sink.stale(&other),
+        }
+    }
+
+    /// A node has said all that it has.
+    fn announced(&mut self, now: Instant, from: NodeId, sink: &mut Sink<'_>) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        peer.complete = true;
+        let pages = core::mem::take(&mut peer.pages);
+        let mut clients = Vec::new();
+        for (items, at, error) in pages {
+            let since = now.saturating_since(at);
+            for item in items {
+                clients.push(item.client.clone());
+                self.adopt(now, from, item, since, error, sink);
+            }
+        }
+        clients.into_iter().for_each(|client| self.advance(now, &client, sink));
+        // What was to be made void at this node may be no more.
+        let of = |entry: &Entry| entry.supersedes.iter().any(|(_, home, _)| *home == from);
+        let waiting = self.entries.iter().filter(|(_, entry)| of(entry)).map(|(client, _)| client.clone());
+        waiting.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
+        // Its recorded sessions are what it says now.
+        let recorded = self.entries.iter().filter(|(_, entry)| entry.pending.is_some()).map(|(client, _)| client.clone());
+        recorded.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
+        self.look(now, sink);
+    }
+
+    /// An epoch for a client that is higher than all that are known for it.
+    pub(super) fn next_epoch(&mut self, known: Epoch) -> Epoch {
+        let Some(reign) = &self.reign else { return known };
+        if reign.view.is_empty() {
+            // A leader's term is higher than any before; within it this is the only counter.
+            self.seq = if known.term == reign.term { self.seq.max(known.seq) } else { self.seq } + 1;
+            let term = if planted!(SeqWithoutTerm) { 0 } else { reign.term };
+            return Epoch { term, seq: self.seq, provisional: 0, issuer: self.me };
+        }
+        self.issued += 1;
+        let (term, seq) = if known == Epoch::ZERO { self.top } else { (known.term, known.seq) };
+        if planted!(ProvisionalStartsOver) {
+            return Epoch { term, seq, provisional: self.issued, issuer: self.me };
+        }
+        // How often another issuer had a higher number, which start of this one, and which epoch of that start: so it is
+        // higher than what it extends, and none is ever issued twice.
+        let own = (self.inc.0 & 0xF_FFFF) << 32 | self.issued & 0xFFFF_FFFF;
+        let depth = known.provisional >> 52;
+        let depth = if depth << 52 | own > known.provisional { depth } else { depth + 1 };
+        Epoch { term, seq, provisional: depth << 52 | own, issuer: self.me }
+    }
+
+    /// Remembers what epochs there are.
+    pub(super) fn heard(&mut self, epoch: Epoch) {
+        self.top = self.top.max((epoch.term, epoch.seq));
+    }
+}
