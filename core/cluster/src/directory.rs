@@ -26,4 +26,4 @@ pub use crate::lane::Epoch;
 pub use config::{AwayHome, Config};
 pub use io::{Counts, Grant, Input, Output, Refused, Why};
 pub use message::{Client, Conn, Item, Link, Message, Report, Session};
-pub use node::{Directory, Seated};
+pub use node::{Directory, Place, Seated};

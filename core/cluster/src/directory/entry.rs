@@ -8,7 +8,7 @@ use newtmq_base::{Instant, NodeId, planted};
 
 use super::config::AwayHome;
 use super::io::{Refused, Why};
-use super::message::{Client, Conn, Item, Link, Message};
+use super::message::{Client, Conn, Item, Link, Message, Session};
 use super::node::Sink;
 use super::rank::{Born, wins};
 use super::seat::Seat;
@@ -34,6 +34,8 @@ struct Place {
     clean: Epoch,
     durable: bool,
     born: Born,
+    /// Where its connection was.
+    serves: Option<NodeId>,
 }
 
 /// A claim that is not granted yet.
@@ -86,8 +88,9 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn place(&self) -> (Option<(NodeId, Conn)>, Option<NodeId>) {
-        (self.holder.map(|holder| (holder.node, holder.conn)), self.places.first().map(|place| place.node))
+    pub(super) fn place(&self) -> super::node::Place {
+        let holder = self.holder.map(|holder| (holder.node, holder.conn));
+        super::node::Place { holder, home: self.places.first().map(|place| place.node) }
     }
 
     fn is_empty(&self) -> bool {
@@ -190,12 +193,13 @@ impl Seat {
         entry.top = entry.top.max(known);
         if let Some(session) = session {
             let born = Born::new(now, session.age + since, error);
-            let place =
-                Place { node, epoch: session.epoch, clean: session.clean, durable: session.durable, born };
+            let Session { epoch, clean, durable, serves, .. } = session;
+            let place = Place { node, epoch, clean, durable, born, serves };
             entry.top = entry.top.max(session.epoch);
             entry.places.push(place);
         }
         for (home, epoch) in supersedes.into_iter().filter(|_| !planted!(TombstoneForgotten)) {
+            entry.top = entry.top.max(epoch);
             entry.supersedes.push((node, home, epoch));
         }
         for link in &links {
@@ -220,13 +224,9 @@ impl Seat {
             Some(old) => {
                 sink.counts.conflicts += 1;
                 let later = wins((new.epoch, new.born), (old.epoch, old.born), now, tolerance);
-                let (mut winner, loser) = if later { (new, old) } else { (old, new) };
+                let (winner, loser) = if later { (new, old) } else { (old, new) };
                 // With an epoch above both, nothing of the loser counts any more.
-                entry.top = self.next_epoch(entry.top);
-                winner.epoch = entry.top;
-                winner.raise = Some(now + self.config.retry);
-                winner.send(client, self.round(winner.node), Vec::new(), sink);
-                entry.holder = Some(winner);
+                self.raise(now, client, &mut entry, winner, sink);
                 if !planted!(LoserNotFenced) {
                     self.fence(now, client, &mut entry, loser, Why::Conflict, sink);
                 }
@@ -235,7 +235,31 @@ impl Seat {
         self.entries.insert(client.clone(), entry);
     }
 
-    fn fence(&mut self, now: Instant, client: &Client, entry: &mut Entry, loser: Holder, why: Why, sink: &mut Sink<'_>) {
+    /// Gives a connection that has its session a higher epoch than all that there are.
+    fn raise(&mut self, now: Instant, client: &Client, entry: &mut Entry, mut holder: Holder, sink: &mut Sink<'_>) {
+        if self.is_outranked(entry.top) {
+            entry.holder = Some(holder);
+            return;
+        }
+        entry.top = self.next_epoch(entry.top);
+        holder.epoch = entry.top;
+        holder.raise = Some(now + self.config.retry);
+        holder.send(client, self.round(holder.node), Vec::new(), sink);
+        if let Some(place) = entry.places.iter_mut().find(|place| place.node == holder.home) {
+            place.epoch = holder.epoch;
+        }
+        entry.holder = Some(holder);
+    }
+
+    fn fence(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        entry: &mut Entry,
+        loser: Holder,
+        why: Why,
+        sink: &mut Sink<'_>,
+    ) {
         let Holder { node, conn, .. } = loser;
         let fence = Fence { node, conn, epoch: entry.top, why, since: now, next: now + self.config.retry };
         fence.send(client, self.round(node), sink);
@@ -252,7 +276,7 @@ impl Seat {
         sink: &mut Sink<'_>,
     ) {
         entry.places.retain(|other| other.node != place.node);
-        let (node, epoch) = (place.node, place.epoch);
+        let (node, epoch) = (place.node, entry.top);
         let end = End { node, epoch, to, discard, since: now, next: now + self.config.retry };
         sink.counts.lost += 1;
         end.send(client, self.round(node), sink);
@@ -325,6 +349,17 @@ impl Seat {
         self.advance(now, client, sink);
     }
 
+    /// A session has begun at a node; mostly that is known, for it was granted here.
+    pub(super) fn began(&mut self, now: Instant, node: NodeId, client: &Client, epoch: Epoch, sink: &mut Sink<'_>) {
+        let entry = self.entries.entry(client.clone()).or_default();
+        entry.top = entry.top.max(epoch);
+        if entry.places.iter().all(|place| place.node != node) && entry.ends.iter().all(|end| end.node != node) {
+            let born = Born::new(now, Duration::ZERO, Duration::ZERO);
+            entry.places.push(Place { node, epoch, clean: Epoch::ZERO, durable: true, born, serves: None });
+        }
+        self.advance(now, client, sink);
+    }
+
     /// A session is no more: the one that was attached last with an epoch, or none is there.
     pub(super) fn ended(
         &mut self,
@@ -351,11 +386,15 @@ impl Seat {
         };
         if self.open {
             self.settle(now, client, &mut entry, sink);
-            if let Some(pending) = entry.pending {
+            if let Some(pending) = entry.pending.filter(|_| !self.is_outranked(entry.top)) {
                 self.serve(now, client, &mut entry, pending, sink);
             }
         }
-        if entry.waits() { self.busy.insert(client.clone()) } else { self.busy.remove(client) };
+        if entry.waits() {
+            self.busy.insert(client.clone())
+        } else {
+            self.busy.remove(client)
+        };
         if !entry.is_empty() {
             self.entries.insert(client.clone(), entry);
         }
@@ -363,19 +402,20 @@ impl Seat {
 
     /// Sees to it that there is one session, and that what does not count ends.
     fn settle(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
-        let void = |place: &Place, entry: &Entry| {
-            let mut voids = entry.supersedes.iter();
-            voids.find(|(_, home, epoch)| *home == place.node && place.epoch < *epoch).map(|(by, ..)| *by)
-        };
-        let live = entry.places.iter().filter(|place| void(place, entry).is_none());
+        // Whoever has a connection to one of them says so soon.
+        if entry.places.iter().any(|place| place.serves.is_some_and(|node| self.is_asked(node))) {
+            return;
+        }
         let mut keep: Option<Place> = None;
-        for place in live {
-            let of_holder = |place: &Place| entry.holder.is_some_and(|holder| holder.home == place.node);
-            let better = keep.is_none_or(|keep| {
-                let later = wins((place.epoch, place.born), (keep.epoch, keep.born), now, self.config.tolerance);
-                !of_holder(&keep) && (of_holder(place) || later)
-            });
-            if better {
+        let used = |place: &Place, entry: &Entry| entry.holder.is_some_and(|holder| holder.home == place.node);
+        for place in &entry.places {
+            if used(place, entry) {
+                keep = Some(*place);
+                break;
+            }
+            let later =
+                |keep: Place| wins((place.epoch, place.born), (keep.epoch, keep.born), now, self.config.tolerance);
+            if self.void(client, entry, place).is_none() && keep.is_none_or(later) {
                 keep = Some(*place);
             }
         }
@@ -383,12 +423,44 @@ impl Seat {
             if keep.is_some_and(|keep| keep.node == place.node) {
                 continue;
             }
-            let by = void(&place, entry).or(keep.map(|keep| keep.node)).unwrap_or(self.me);
+            let by = self.void(client, entry, &place).map_or(self.me, |(by, _)| by);
             let to = keep.map_or(by, |keep| keep.node);
             let discard = keep.is_none_or(|keep| keep.clean > place.epoch);
             self.end(now, client, entry, place, (to, discard), sink);
         }
+        self.keep_holder(now, client, entry, sink);
         self.tell_acted(now, client, entry, sink);
+    }
+
+    /// Who says that a session does not count.
+    fn void(&self, client: &Client, entry: &Entry, place: &Place) -> Option<(NodeId, Epoch)> {
+        let recorded = self.voids.get(client).into_iter().flatten();
+        // A node that has announced has said what it makes void.
+        let recorded = recorded.filter(|(by, ..)| !self.is_complete(*by) && !planted!(TombstoneForgotten));
+        let mut voids = entry.supersedes.iter().chain(recorded);
+        voids.find(|(_, home, epoch)| *home == place.node && place.epoch < *epoch).map(|(by, _, epoch)| (*by, *epoch))
+    }
+
+    /// A connection whose session is about to be void, or was ended, gets its own again with a higher epoch.
+    fn keep_holder(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
+        let Some(mut holder) = entry.holder.filter(|holder| holder.raise.is_none()) else { return };
+        let place = entry.places.iter().find(|place| place.node == holder.home);
+        match place {
+            Some(place) => match self.void(client, entry, place) {
+                Some((_, epoch)) => entry.top = entry.top.max(epoch),
+                None => return,
+            },
+            None if !self.is_complete(holder.home) => return,
+            None => {
+                let born = Born::new(now, Duration::ZERO, Duration::ZERO);
+                let (node, epoch, serves) = (holder.node, entry.top, Some(holder.node));
+                holder.home = entry.places.first().map_or(node, |place| place.node);
+                if entry.places.is_empty() {
+                    entry.places.push(Place { node, epoch, clean: Epoch::ZERO, durable: false, born, serves });
+                }
+            }
+        }
+        self.raise(now, client, entry, holder, sink);
     }
 
     /// Tells those who keep a record that what it makes void is no more.
@@ -400,7 +472,10 @@ impl Seat {
         for (by, home, epoch) in &entry.supersedes {
             let there = entry.ends.iter().any(|end| end.node == *home)
                 || entry.places.iter().any(|place| place.node == *home && place.epoch < *epoch);
-            if self.is_complete(*home) && !there && let Some(round) = self.round(*by) {
+            if self.is_complete(*home)
+                && !there
+                && let Some(round) = self.round(*by)
+            {
                 entry.acted = Some(now + self.config.retry);
                 let (client, home, epoch) = (client.clone(), *home, *epoch);
                 sink.send(*by, Message::Acted { round, client, home, epoch });
@@ -440,6 +515,10 @@ impl Seat {
                 self.end(now, client, entry, place, (claim.node, false), sink);
             }
         }
+        if entry.places.is_empty() && entry.ends.iter().any(|end| end.node == claim.node) {
+            // A session that has to end there is not the one that begins.
+            return;
+        }
         let mut void: Vec<NodeId> = self.hidden(client, entry, claim.node);
         if !claim.clean && !entry.places.is_empty() {
             void.clear();
@@ -456,7 +535,9 @@ impl Seat {
     fn hidden(&self, client: &Client, entry: &Entry, but: NodeId) -> Vec<NodeId> {
         let Some(owners) = self.recorded.get(client) else { return Vec::new() };
         let counts = |owner: &&NodeId| {
-            let void = entry.supersedes.iter().any(|(_, home, _)| home == *owner);
+            let recorded = self.voids.get(client).into_iter().flatten();
+            let mut voids = entry.supersedes.iter().chain(recorded);
+            let void = voids.any(|(_, home, _)| home == *owner);
             **owner != but && !self.is_complete(**owner) && !void
         };
         owners.iter().filter(counts).copied().collect()
@@ -487,7 +568,7 @@ impl Seat {
                     place.clean = epoch;
                 }
             }
-            None => entry.places.push(Place { node, epoch, clean: began, durable, born: attached }),
+            None => entry.places.push(Place { node, epoch, clean: began, durable, born: attached, serves: Some(node) }),
         }
         let home = entry.places.first().map_or(node, |place| place.node);
         entry.supersedes.retain(|(by, at, _)| *by != node || !void.contains(at));

@@ -98,7 +98,8 @@ pub enum Input {
         /// Whether it has.
         present: bool,
     },
-    /// What an owned log says, of this node's past or of another node: at `home` is a session of before `epoch` that does not count any more.
+    /// What an owned log says, that of this node before its start, or another one's: at `home` is a session of before
+    /// `epoch` that does not count any more.
     Supersedes {
         /// Who says so: this node or another one.
         by: NodeId,
@@ -108,6 +109,8 @@ pub enum Input {
         epoch: Epoch,
         /// Where.
         home: NodeId,
+        /// Whether it says so, or does no more.
+        put: bool,
     },
 }
 

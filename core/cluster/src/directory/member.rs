@@ -221,10 +221,9 @@ impl Member {
         }
         let mut items = Vec::new();
         let mut rest = match &after {
-            Some(after) => self.locals.range::<Client, _>((
-                core::ops::Bound::Excluded(after.clone()),
-                core::ops::Bound::Unbounded,
-            )),
+            Some(after) => {
+                self.locals.range::<Client, _>((core::ops::Bound::Excluded(after.clone()), core::ops::Bound::Unbounded))
+            }
             None => self.locals.range::<Client, _>(..),
         };
         let mut end = true;
@@ -277,7 +276,17 @@ impl Member {
                 self.tidy(now, &client);
             }
             Message::Reported { number, .. } => _ = self.reports.remove(&number),
-            other => sink.stale(&other),
+            other @ (Message::Summon { .. }
+            | Message::Announce { .. }
+            | Message::Again { .. }
+            | Message::Claim { .. }
+            | Message::FenceAck { .. }
+            | Message::EndAck { .. }
+            | Message::Report { .. }
+            | Message::Took { .. }
+            | Message::Attach { .. }
+            | Message::Attached { .. }
+            | Message::Outdated { .. }) => sink.stale(&other),
         }
     }
 
@@ -361,16 +370,6 @@ impl Member {
         }
     }
 
-    /// Another node's log says that the session here does not count, unless it was attached since.
-    pub(super) fn superseded(&mut self, client: &Client, epoch: Epoch, by: NodeId, sink: &mut Sink<'_>) {
-        if let Some(home) = self.locals.get_mut(client).and_then(|local| local.home.as_mut())
-            && home.epoch < epoch
-            && !core::mem::replace(&mut home.lost, true)
-        {
-            sink.out.push(Output::Lost { client: client.clone(), epoch, to: by, discard: true });
-        }
-    }
-
     /// At the home: a connection attaches.
     pub(super) fn on_attach(&mut self, now: Instant, from: NodeId, message: Message, sink: &mut Sink<'_>) {
         let Message::Attach { client, conn, epoch, clean, durable, limits } = message else { return };
@@ -391,11 +390,15 @@ impl Member {
         }
         local.known = epoch.max(known);
         local.until = Some(now + self.config.claim_max * 2);
+        let is_new = local.home.is_none();
         let old = if clean { None } else { local.home.take() };
         let began = if clean { epoch } else { old.as_ref().map_or(Epoch::ZERO, |home| home.clean) };
         let durable = old.as_ref().map_or(durable, |home| home.durable);
         let serves = Some((from, conn));
         local.home = Some(Home { epoch, clean: began, durable, since: now, serves, answer: None, lost: false });
+        if is_new {
+            self.report(now, &client, Report::Began(epoch), sink);
+        }
         sink.out.push(Output::Attach { client, node: from, conn, epoch, clean, durable, limits });
     }
 
@@ -442,14 +445,16 @@ impl Member {
     pub(super) fn recovered(&mut self, now: Instant, client: &Client, epoch: Epoch, clean: Epoch) {
         let local = self.locals.entry(client.clone()).or_default();
         local.known = local.known.max(epoch);
-        local.home =
-            Some(Home { epoch, clean, durable: true, since: now, serves: None, answer: None, lost: false });
+        local.home = Some(Home { epoch, clean, durable: true, since: now, serves: None, answer: None, lost: false });
     }
 
     pub(super) fn ended(&mut self, now: Instant, client: &Client, epoch: Epoch, sink: &mut Sink<'_>) {
         let Some(local) = self.locals.get_mut(client) else { return };
         if local.home.as_ref().is_some_and(|home| home.epoch == epoch) {
             local.home = None;
+            let began =
+                |(of, report, _): &(Client, Report, Instant)| of == client && matches!(report, Report::Began(_));
+            self.reports.retain(|_, report| !began(report));
             self.report(now, client, Report::Ended(epoch), sink);
             self.tidy(now, client);
         }
@@ -471,7 +476,8 @@ impl Member {
     pub(super) fn tick(&mut self, now: Instant, seat: Option<NodeId>, sink: &mut Sink<'_>) {
         while self.graves.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, client)) = self.graves.pop_front() else { break };
-            if self.locals.get(&client).is_some_and(|local| local.is_empty() && local.until.is_some_and(|at| at <= now)) {
+            if self.locals.get(&client).is_some_and(|local| local.is_empty() && local.until.is_some_and(|at| at <= now))
+            {
                 self.locals.remove(&client);
             }
         }
@@ -480,12 +486,14 @@ impl Member {
         }
         match (self.obeys, seat) {
             (Some((seat, round)), _) => {
-                for (number, (client, report, next)) in &mut self.reports {
-                    if *next <= now {
-                        *next = now + self.config.retry;
-                        let (number, client, report) = (*number, client.clone(), *report);
-                        sink.send(seat, Message::Report { round, number, client, report });
-                    }
+                let due = self.reports.iter().filter(|(_, (.., next))| *next <= now).map(|(number, _)| *number);
+                for old in due.collect::<Vec<_>>() {
+                    // With a new number: none is taken for older than what was said after it.
+                    let Some((client, report, _)) = self.reports.remove(&old) else { continue };
+                    self.number += 1;
+                    let number = self.number;
+                    self.reports.insert(number, (client.clone(), report, now + self.config.retry));
+                    sink.send(seat, Message::Report { round, number, client, report });
                 }
             }
             (None, Some(seat)) if self.again <= now => {
@@ -545,8 +553,7 @@ fn tell(line: &Line, now: Instant) -> Link {
         // What the clock said at CONNECT, as if clocks agreed.
         age = core::time::Duration::from_secs(1_000_000).saturating_sub(line.born.saturating_since(Instant::START));
     }
-    let age = core::time::Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-    Link { conn: line.conn, age, clean: line.clean, durable: line.durable, granted: line.granted }
+    Link { conn: line.conn, age: whole(age), clean: line.clean, durable: line.durable, granted: line.granted }
 }
 
 fn item(client: &Client, local: &Local, now: Instant) -> Item {
@@ -554,8 +561,14 @@ fn item(client: &Client, local: &Local, now: Instant) -> Item {
         epoch: home.epoch,
         clean: home.clean,
         durable: home.durable,
-        age: now.saturating_since(home.since),
+        age: whole(now.saturating_since(home.since)),
+        serves: home.serves.map(|(node, _)| node),
     });
     let links = local.lines.iter().map(|line| tell(line, now)).collect();
     Item { client: client.clone(), known: local.known, links, session, supersedes: local.supersedes.clone() }
+}
+
+/// In whole milliseconds, as ages go over links.
+fn whole(age: core::time::Duration) -> core::time::Duration {
+    core::time::Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }

@@ -46,6 +46,8 @@ pub struct Session {
     pub durable: bool,
     /// How long ago it was attached last. In whole milliseconds.
     pub age: Duration,
+    /// Where the connection is or was that attached last since the node started.
+    pub serves: Option<NodeId>,
 }
 
 /// All that a node has of a client.
@@ -63,7 +65,7 @@ pub struct Item {
     pub supersedes: Vec<(NodeId, Epoch)>,
 }
 
-/// What has ended.
+/// What has changed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Report {
     /// A connection.
@@ -72,6 +74,8 @@ pub enum Report {
     Ended(Epoch),
     /// That the session at a node does not count, for it is no more.
     Acted(NodeId, Epoch),
+    /// A session has begun with this epoch, perhaps granted by an earlier seat after this node had announced.
+    Began(Epoch),
 }
 
 /// A message. A round is a pairing of a seat and a node, numbered by the seat.
@@ -196,7 +200,7 @@ pub enum Message {
         /// Of the one that is void.
         epoch: Epoch,
     },
-    /// To the seat: something has ended.
+    /// To the seat: something has changed.
     Report {
         /// The round.
         round: u64,
@@ -315,6 +319,7 @@ impl Message {
                     Report::Closed(conn) => put_conn(put.byte(0), *conn),
                     Report::Ended(epoch) => put_epoch(put.byte(1), *epoch),
                     Report::Acted(home, epoch) => put_epoch(put.byte(2).number(home.0), *epoch),
+                    Report::Began(epoch) => put_epoch(put.byte(3), *epoch),
                 }
             }
             Message::Reported { round, number } => _ = put.byte(13).number(*round).number(*number),
@@ -415,6 +420,7 @@ fn take_numbered(kind: u8, round: u64, t: &mut Take<'_>) -> Result<Message, Inva
                 0 => Report::Closed(take_conn(t)?),
                 1 => Report::Ended(take_epoch(t)?),
                 2 => Report::Acted(NodeId(t.number()?), take_epoch(t)?),
+                3 => Report::Began(take_epoch(t)?),
                 _ => return Err(InvalidField("an unknown report")),
             };
             Message::Report { round, number, client, report }
@@ -494,10 +500,14 @@ fn put_item(put: &mut Put<'_>, Item { client, known, links, session, supersedes 
     put.number(links.len() as u64);
     links.iter().for_each(|link| put_link(put, link));
     put.flag(session.is_some());
-    if let Some(Session { epoch, clean, durable, age }) = session {
+    if let Some(Session { epoch, clean, durable, age, serves }) = session {
         put_epoch(put, *epoch);
         put_epoch(put, *clean);
         put_age(put.flag(*durable), *age);
+        put.flag(serves.is_some());
+        if let Some(node) = serves {
+            put.number(node.0);
+        }
     }
     put.number(supersedes.len() as u64);
     supersedes.iter().for_each(|(home, epoch)| put_epoch(put.number(home.0), *epoch));
@@ -508,7 +518,9 @@ fn take_item(t: &mut Take<'_>) -> Result<Item, InvalidField> {
     let links = (0..t.count()?).map(|_| take_link(t)).collect::<Result<_, _>>()?;
     let session = if t.flag()? {
         let (epoch, clean) = (take_epoch(t)?, take_epoch(t)?);
-        Some(Session { epoch, clean, durable: t.flag()?, age: take_age(t)? })
+        let (durable, age) = (t.flag()?, take_age(t)?);
+        let serves = if t.flag()? { Some(NodeId(t.number()?)) } else { None };
+        Some(Session { epoch, clean, durable, age, serves })
     } else {
         None
     };

@@ -43,6 +43,15 @@ pub struct Seated {
     pub clients: usize,
 }
 
+/// Where a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Its connection.
+    pub holder: Option<(NodeId, Conn)>,
+    /// The node with its session.
+    pub home: Option<NodeId>,
+}
+
 /// The directory at one node.
 #[derive(Debug)]
 pub struct Directory {
@@ -120,7 +129,7 @@ impl Directory {
 
     /// Who has a client, as the seat knows it: its connection and its session. `None` at others.
     #[must_use]
-    pub fn place(&self, client: &str) -> Option<(Option<(NodeId, Conn)>, Option<NodeId>)> {
+    pub fn place(&self, client: &str) -> Option<Place> {
         self.seat.place(client)
     }
 
@@ -141,7 +150,10 @@ impl Directory {
         let mut counts = self.counts;
         let mut sink = Sink { me: self.me, out, own: VecDeque::new(), counts: &mut counts };
         self.take(now, input, &mut sink);
+        let mut turns = 0;
         while let Some(message) = sink.own.pop_front() {
+            turns += 1;
+            debug_assert!(turns < 100_000, "a node talks with itself without end");
             self.receive(now, self.me, message, &mut sink);
         }
         if self.next_tick <= now {
@@ -191,11 +203,11 @@ impl Directory {
             Input::Recovered { client, epoch, clean } => self.member.recovered(now, &client, epoch, clean),
             Input::Ended { client, epoch } => self.member.ended(now, &client, epoch, sink),
             Input::Home { owner, client, present } => self.seat.record(now, owner, client, present, sink),
-            Input::Supersedes { by, client, epoch, home } => {
-                if by == self.me {
+            Input::Supersedes { by, client, epoch, home, put } => {
+                if by != self.me {
+                    self.seat.record_void(now, &client, (by, home, epoch), put, sink);
+                } else if put {
                     self.member.supersede(&client, home, epoch, None);
-                } else if home == self.me {
-                    self.member.superseded(&client, epoch, by, sink);
                 }
             }
         }
@@ -215,9 +227,9 @@ impl Directory {
     }
 
     fn lead(&mut self, now: Instant, term: u64, node: Option<NodeId>, sink: &mut Sink<'_>) {
-        if term < self.term {
-            return;
-        }
+        // Who has promised to obey a later leader has none until it hears of it.
+        let node = node.filter(|_| term >= self.term || planted!(OldTermObeyed));
+        let term = term.max(self.term);
         if node.is_none() && self.leader.is_some() {
             self.leaderless = now;
             self.acting_due = Some(now + self.config.acting_after);
@@ -275,7 +287,7 @@ impl Directory {
                 if self.member.obeys.is_some() && self.obeyed_view != view && !planted!(OtherViewObeyed) {
                     self.member.disobey(now);
                 }
-                (view.first() == Some(&self.me)).then(|| Reign { term: self.term, view })
+                (view.first() == Some(&self.me)).then_some(Reign { term: self.term, view })
             }
             (Some(_) | None, _) => None,
         };
@@ -283,11 +295,15 @@ impl Directory {
         self.seat.set_reign(now, reign, up, sink);
     }
 
-    fn may_summon(&mut self, now: Instant, from: NodeId, term: u64, view: &[NodeId]) -> bool {
+    fn may_summon(&mut self, now: Instant, from: NodeId, term: u64, view: &[NodeId], sink: &mut Sink<'_>) -> bool {
         if view.is_empty() {
-            let may = term >= self.term || planted!(OldTermObeyed);
-            self.term = self.term.max(term);
-            return may;
+            if term > self.term {
+                // Whoever led before leads no more. Who does, and for how long, the meta group says.
+                (self.term, self.leader, self.leaderless) = (term, None, now);
+                self.acting_due = Some(now + self.config.acting_after);
+                self.reconsider(now, sink);
+            }
+            return term >= self.term || planted!(OldTermObeyed);
         }
         let own = self.view(now);
         let same = own.as_deref() == Some(view) || planted!(OtherViewObeyed, own.is_some());
@@ -297,7 +313,7 @@ impl Directory {
     fn receive(&mut self, now: Instant, from: NodeId, message: Message, sink: &mut Sink<'_>) {
         match message {
             Message::Summon { round, term, ref view, .. } => {
-                if !self.member.is_current(from, round) || !self.may_summon(now, from, term, view) {
+                if !self.member.is_current(from, round) || !self.may_summon(now, from, term, view, sink) {
                     sink.stale(&message);
                 } else if let Message::Summon { view, after, .. } = message {
                     self.obeyed_view = view;

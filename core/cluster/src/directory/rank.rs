@@ -67,12 +67,12 @@ fn clamp(duration: Duration) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use newtmq_base::NodeId;
 
     #[test]
-    fn the_later_one_wins_and_in_doubt_the_higher() {
+    pub(in super::super) fn the_later_one_wins_and_in_doubt_the_higher() {
         let now = Instant::from_millis(1_000_000);
         let born = |age: u64, error: u64| Born::new(now, Duration::from_millis(age), Duration::from_millis(error));
         let real = |seq| Epoch { term: 5, seq, provisional: 0, issuer: NodeId(1) };

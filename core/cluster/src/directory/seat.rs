@@ -6,8 +6,8 @@ use newtmq_base::{Incarnation, Instant, NodeId, planted};
 
 use super::config::Config;
 use super::entry::Entry;
-use super::message::{Client, Conn, Item, Message, Report};
-use super::node::{Seated, Sink};
+use super::message::{Client, Item, Message, Report};
+use super::node::{Place, Seated, Sink};
 use super::rank::Born;
 use crate::lane::Epoch;
 
@@ -32,6 +32,8 @@ struct Peer {
     next: Instant,
     /// Of its last Claim.
     number: u64,
+    /// Of the last report of an end.
+    ended: u64,
 }
 
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub(super) struct Seat {
     pub(super) busy: BTreeSet<Client>,
     /// Stored sessions, as the owned logs say.
     pub(super) recorded: BTreeMap<Client, BTreeSet<NodeId>>,
+    /// By whom, where and up to which epoch sessions do not count, as the owned logs say.
+    pub(super) voids: BTreeMap<Client, BTreeSet<(NodeId, NodeId, Epoch)>>,
 }
 
 impl Seat {
@@ -73,6 +77,7 @@ impl Seat {
             entries: BTreeMap::new(),
             busy: BTreeSet::new(),
             recorded: BTreeMap::new(),
+            voids: BTreeMap::new(),
         }
     }
 
@@ -89,9 +94,9 @@ impl Seat {
         self.peers.get(&node).is_some_and(|peer| peer.complete)
     }
 
-    pub(super) fn place(&self, client: &str) -> Option<(Option<(NodeId, Conn)>, Option<NodeId>)> {
+    pub(super) fn place(&self, client: &str) -> Option<Place> {
         self.reign.as_ref()?;
-        Some(self.entries.get(client).map_or((None, None), Entry::place))
+        Some(self.entries.get(client).map_or(Place::default(), Entry::place))
     }
 
     pub(super) fn round(&self, node: NodeId) -> Option<u64> {
@@ -154,6 +159,7 @@ impl Seat {
             asked: now,
             next: now,
             number: 0,
+            ended: 0,
         };
         self.peers.insert(node, peer);
         self.ask(now, node, sink);
@@ -165,6 +171,11 @@ impl Seat {
         peer.next = now + self.config.retry;
         let (term, view) = (reign.term, reign.view.clone());
         sink.send(node, Message::Summon { round: peer.round, term, view, after: peer.after.clone() });
+    }
+
+    /// Whether a node is about to say what it has.
+    pub(super) fn is_asked(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| !peer.complete)
     }
 
     /// Whether claims can be granted from now on.
@@ -189,6 +200,24 @@ impl Seat {
                 self.recorded.remove(&client);
             }
             self.advance(now, &client, sink);
+        }
+    }
+
+    pub(super) fn record_void(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        void: (NodeId, NodeId, Epoch),
+        put: bool,
+        sink: &mut Sink<'_>,
+    ) {
+        let voids = self.voids.entry(client.clone()).or_default();
+        let changed = if put { voids.insert(void) } else { voids.remove(&void) };
+        if voids.is_empty() {
+            self.voids.remove(client);
+        }
+        if changed {
+            self.advance(now, client, sink);
         }
     }
 
@@ -244,8 +273,14 @@ impl Seat {
             }
             Message::Report { round: of, number, client, report } if of == round && complete => {
                 match report {
+                    // It may be that one is over; it is told again if not.
+                    Report::Began(_) if number < peer.ended => return,
+                    Report::Began(epoch) => self.began(now, from, &client, epoch, sink),
                     Report::Closed(conn) => self.gone(now, from, &client, conn, sink),
-                    Report::Ended(epoch) => self.ended(now, from, &client, Some(epoch), sink),
+                    Report::Ended(epoch) => {
+                        peer.ended = peer.ended.max(number);
+                        self.ended(now, from, &client, Some(epoch), sink);
+                    }
                     Report::Acted(home, epoch) => {
                         if let Some(entry) = self.entries.get_mut(&client) {
                             entry.supersedes.retain(|other| *other != (from, home, epoch));
@@ -261,7 +296,24 @@ impl Seat {
                 }
                 self.advance(now, &client, sink);
             }
-            other => sink.stale(&other),
+            // Of another round, or not for a seat.
+            other @ (Message::Summon { .. }
+            | Message::Announce { .. }
+            | Message::Again { .. }
+            | Message::Claim { .. }
+            | Message::ClaimOk { .. }
+            | Message::ClaimRejected { .. }
+            | Message::Fence { .. }
+            | Message::FenceAck { .. }
+            | Message::End { .. }
+            | Message::EndAck { .. }
+            | Message::Acted { .. }
+            | Message::Report { .. }
+            | Message::Reported { .. }
+            | Message::Took { .. }
+            | Message::Attach { .. }
+            | Message::Attached { .. }
+            | Message::Outdated { .. }) => sink.stale(&other),
         }
     }
 
@@ -284,9 +336,15 @@ impl Seat {
         let waiting = self.entries.iter().filter(|(_, entry)| of(entry)).map(|(client, _)| client.clone());
         waiting.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
         // Its recorded sessions are what it says now.
-        let recorded = self.entries.iter().filter(|(_, entry)| entry.pending.is_some()).map(|(client, _)| client.clone());
+        let recorded =
+            self.entries.iter().filter(|(_, entry)| entry.pending.is_some()).map(|(client, _)| client.clone());
         recorded.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
         self.look(now, sink);
+    }
+
+    /// Whether a leader of a later term has been there: this one can give nothing any more that counts.
+    pub(super) fn is_outranked(&self, known: Epoch) -> bool {
+        self.reign.as_ref().is_some_and(|reign| reign.view.is_empty() && known.term > reign.term)
     }
 
     /// An epoch for a client that is higher than all that are known for it.
