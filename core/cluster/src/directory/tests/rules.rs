@@ -107,7 +107,11 @@ fn planted_bugs_are_found() {
         Mutant::OldTermObeyed,
         Mutant::OldClaimTaken,
     ];
-    let scenes: [fn(); 2] = [hidden_session_does_not_come_back, a_stored_session_that_is_away_is_waited_for];
+    let scenes: [fn(); 3] = [
+        hidden_session_does_not_come_back,
+        a_stored_session_that_is_away_is_waited_for,
+        super::super::rank::tests::the_later_one_wins_and_in_doubt_the_higher,
+    ];
     Mutant::assert_found(&bugs, |bug| {
         let by_scene = scenes.iter().any(|scene| Mutant::fails(bug, scene));
         let seed = (0..190).find(|seed| Mutant::fails(bug, || _ = swarm::run(*seed)));
