@@ -8,9 +8,15 @@ pub(crate) fn families() -> Vec<&'static str> {
     Family::ALL.iter().map(|family| family.name()).collect()
 }
 
-/// Those that are meant when none is named: with one node. Of those with several some cases still fail.
+/// Those that are meant when none is named: with one node.
 pub(crate) fn usual() -> Vec<Family> {
     Family::ALL.iter().copied().filter(|family| !family.is_cluster()).collect()
+}
+
+/// Those with several nodes.
+#[cfg(newtmq_mutants)]
+pub(crate) fn of_clusters() -> Vec<Family> {
+    Family::ALL.iter().copied().filter(|family| family.is_cluster()).collect()
 }
 
 /// The case of a seed, for the tier of this build. Of several families one after the other.

@@ -95,7 +95,7 @@ fn qos(source: &mut Source) -> [u32; 3] {
 }
 
 /// Routes have healed by then, and a little more has passed.
-const QUICK_SETTLE_MS: u64 = 8_000;
+const QUICK_SETTLE_MS: u64 = 9_000;
 /// As much shorter than usual as all else.
 const QUICK_HOLD_MS: u64 = 2_500;
 

@@ -3,17 +3,20 @@
 //! all is well after the last fault (L1, L2, L3), and what holds when nothing goes on (Q5, Q7). Looks from time to time, and
 //! at what nodes say when they say it. Changes nothing.
 
+mod largest;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId};
 use newtmq_cluster::lane::LanesIn;
-use newtmq_cluster::meta::{ClusterId, MetaState, RemovedBy};
+use newtmq_cluster::meta::{ClusterId, RemovedBy};
 use newtmq_cluster::owned::Phase;
 use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
 
 use crate::report::{Check, Obligations};
 use crate::scenario::{Discovery, Scenario};
+pub(crate) use largest::Core;
 
 /// A look is due so often.
 const EVERY: Duration = Duration::from_millis(200);
@@ -40,6 +43,12 @@ pub(crate) struct Member<'a> {
 }
 
 impl Member<'_> {
+    /// The members of its cluster, as far as it knows.
+    fn knows(&self) -> BTreeSet<NodeId> {
+        let members = self.cluster().map(|cluster| cluster.meta().view().state.members());
+        members.into_iter().flat_map(|members| members.keys().copied()).collect()
+    }
+
     fn cluster(&self) -> Option<&Cluster> {
         self.control.cluster()
     }
@@ -520,102 +529,4 @@ impl ClusterWatch {
 
 fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
-}
-
-/// The largest cluster, and those of its nodes that run.
-pub(crate) struct Core<'a> {
-    pub(crate) cluster: Option<ClusterId>,
-    pub(crate) nodes: Vec<&'a Member<'a>>,
-}
-
-impl<'a> Core<'a> {
-    pub(crate) fn of(members: &'a [Member<'a>]) -> Core<'a> {
-        let mut clusters: BTreeMap<ClusterId, Vec<&Member<'_>>> = BTreeMap::new();
-        for member in members {
-            if let Some(cluster) = member.belongs() {
-                clusters.entry(cluster).or_default().push(member);
-            }
-        }
-        let largest = clusters.into_iter().max_by_key(|(id, nodes)| (nodes.len(), core::cmp::Reverse(*id)));
-        let (cluster, nodes) = largest.map_or((None, Vec::new()), |(id, nodes)| (Some(id), nodes));
-        let mut core = Core { cluster, nodes };
-        core.drop_removed();
-        core
-    }
-
-    /// Those of one cluster.
-    fn with(members: &'a [Member<'a>], cluster: Option<ClusterId>) -> Core<'a> {
-        let nodes = members.iter().filter(|member| cluster.is_some() && member.belongs() == cluster).collect();
-        Core { cluster, nodes }
-    }
-
-    /// Who was removed and cannot hear of it is none of them, whatever it believes.
-    fn drop_removed(&mut self) {
-        let Some(state) = self.newest() else { return };
-        let known: BTreeSet<NodeId> = state.members().keys().copied().collect();
-        self.nodes.retain(|member| known.contains(&member.id));
-    }
-
-    /// What whoever knows the most knows.
-    fn newest(&self) -> Option<&'a MetaState> {
-        let states = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().state));
-        states.max_by_key(|state| state.index())
-    }
-
-    /// Too many of those who decide are lost: it can never let go of the others.
-    fn is_stuck(&self) -> bool {
-        self.cluster.is_some() && !self.has_quorum()
-    }
-
-    /// Without a quorum somebody who has left may never hear that it has: without those. And who is behind may never hear who
-    /// belongs to them: then nobody is left.
-    pub(crate) fn who_knows(cluster: Option<ClusterId>, nodes: &[&'a Member<'a>]) -> Vec<&'a Member<'a>> {
-        let mut core = Core { cluster, nodes: nodes.to_vec() };
-        if core.is_stuck() {
-            core.drop_removed();
-            let known = |member: &&Member<'_>| {
-                let state = member.cluster().map(|cluster| cluster.meta().view().state);
-                state.map(|state| state.members().keys().copied().collect::<Vec<_>>())
-            };
-            let first = core.nodes.first().and_then(known);
-            if core.nodes.iter().any(|member| known(member) != first) {
-                core.nodes.clear();
-            }
-        }
-        core.nodes
-    }
-
-    /// The members that these nodes know of.
-    pub(crate) fn known(nodes: &[&Member<'_>]) -> impl Iterator<Item = NodeId> {
-        let of = |member: &&Member<'_>| {
-            let state = member.cluster().map(|cluster| cluster.meta().view().state);
-            state.map(|state| state.members().keys().copied().collect::<Vec<_>>())
-        };
-        nodes.iter().filter_map(of).flatten().collect::<BTreeSet<_>>().into_iter()
-    }
-
-    /// Until when a link between two of them counts as down because it flaps.
-    fn held_until(&self) -> Instant {
-        let links = self.nodes.iter().filter_map(|member| Some(member.cluster()?.links()));
-        let peers = links.flat_map(|links| links.peers().filter(|peer| self.has(peer.node())));
-        peers.map(|peer| peer.held_until()).max().unwrap_or(Instant::START)
-    }
-
-    pub(crate) fn has(&self, node: NodeId) -> bool {
-        self.nodes.iter().any(|member| member.id == node)
-    }
-
-    /// Whether one of them has links to as many as it takes to decide.
-    fn reaches_quorum(&self) -> bool {
-        self.nodes.iter().filter_map(|member| Some((member.id, member.cluster()?))).any(|(id, cluster)| {
-            let is_up = |node| cluster.links().peer(node).is_some_and(|peer| peer.is_up());
-            cluster.meta().is_quorum(|node| node == id || is_up(node))
-        })
-    }
-
-    /// Whether more than half of the voters run, as whoever knows the most sees it.
-    pub(crate) fn has_quorum(&self) -> bool {
-        let metas = self.nodes.iter().filter_map(|member| Some(member.cluster()?.meta()));
-        metas.max_by_key(|meta| meta.view().state.index()).is_some_and(|meta| meta.is_quorum(|node| self.has(node)))
-    }
 }

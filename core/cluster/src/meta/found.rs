@@ -212,11 +212,8 @@ impl Meta {
         };
         let is_seed = from == me || founding.reached.contains(&from);
         if is_seed {
-            if granted {
-                founding.granted.insert(from)
-            } else {
-                founding.refused.insert(from)
-            };
+            let heard = if granted { &mut founding.granted } else { &mut founding.refused };
+            heard.insert(from);
         }
         if founding.refused.len() * 2 >= founding.total {
             self.give_up(now, out);

@@ -1,10 +1,12 @@
 //! Steps of several nodes: links that are cut and heal, nodes that crash, pause, join and leave, while clients at all of
 //! them go on.
 
+use newtmq_mqtt::QoS;
+
 use super::kind::Kind;
 use super::{Steps, WARM_UP_MS};
 use crate::generate::{Family, STEPS_MAX_CLUSTER};
-use crate::scenario::{Action, Discovery, WorldAction};
+use crate::scenario::{Act, Action, Discovery, PublishSpec, WorldAction};
 
 macro_rules! deeds {
     ($($variant:ident $weight:literal,)*) => {
@@ -36,6 +38,7 @@ deeds! {
     Slow 3,
     Fast 6,
     Crash 4,
+    LossAtAcks 2,
     Restart 16,
     Wipe 1,
     Pause 4,
@@ -83,9 +86,7 @@ impl Steps<'_> {
         self.faults_end_ms = end_ms;
         loop {
             self.at_ms += if self.source.percent(25) { 0 } else { self.source.log(1, 3 * mean_ms) };
-            let cost = self.cost_of_making_well() + done.slow.len() + 6;
-            let full = self.is_micro() && self.scenario.steps.len() + cost > STEPS_MAX_CLUSTER;
-            if full || self.at_ms >= end_ms {
+            if !self.has_room(&done, 0) || self.at_ms >= end_ms {
                 break;
             }
             if self.source.percent(deeds_percent) {
@@ -94,7 +95,8 @@ impl Steps<'_> {
                 self.happen();
             }
         }
-        self.at_ms = self.at_ms.min(end_ms);
+        let last_ms = self.scenario.steps.last().map_or(0, |step| step.at_ms);
+        self.at_ms = self.at_ms.min(end_ms).max(last_ms);
         self.faults_end_ms = self.at_ms;
         self.mend(&mut done);
     }
@@ -172,6 +174,12 @@ impl Steps<'_> {
         self.carry_out_deed(deed, done);
     }
 
+    /// Whether a small scenario has room for so many steps more, and for what makes everything well.
+    fn has_room(&self, done: &Done, more: usize) -> bool {
+        let cost = self.cost_of_making_well() + done.slow.len() + 6 + more;
+        !self.is_micro() || self.scenario.steps.len() + cost <= STEPS_MAX_CLUSTER
+    }
+
     /// Whether something can be done to the node that was chosen, or to the links.
     fn may(&self, deed: Deed, done: &Done) -> bool {
         let node = self.node();
@@ -186,6 +194,11 @@ impl Steps<'_> {
             Deed::Fast => !done.slow.is_empty(),
             // Now and then all are down at one time.
             Deed::Crash | Deed::Shutdown => !node.down && downs + 1 < usize::from(nodes),
+            Deed::LossAtAcks => {
+                // All may be down afterwards, and each is started again.
+                let has_room = self.has_room(done, 2 * usize::from(nodes));
+                has_room && self.scenario.broker.durability.is_some() && self.publisher_here().is_some()
+            }
             Deed::Pause => !node.down,
             Deed::Restart => node.down,
             // What is lost for good is less than a half.
@@ -245,6 +258,7 @@ impl Steps<'_> {
                 let power_loss = self.source.coin();
                 self.crash(power_loss);
             }
+            Deed::LossAtAcks => self.loss_at_acks(),
             Deed::Restart => self.restart(),
             Deed::Wipe => {
                 done.wiped += 1;
@@ -327,6 +341,31 @@ impl Steps<'_> {
         self.world_and(flap, done, |done| done.flaps = true);
     }
 
+    fn publisher_here(&self) -> Option<usize> {
+        let is_here = |client: &usize| self.scenario.clients[*client].node == self.at_node;
+        (0..self.clients.len()).filter(is_here).find(|client| self.is_possible(Kind::Row, *client))
+    }
+
+    /// A row of publishes, and in its midst the power goes: here or everywhere.
+    fn loss_at_acks(&mut self) {
+        let Some(client) = self.publisher_here() else { return };
+        let count = self.source.log(5, 30) as u32;
+        let every_us = self.source.log(500, 10_000);
+        let qos = *self.source.pick(&[QoS::AtLeastOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
+        let row = PublishSpec { qos, count, every_us, retain: false, expiry_s: 0, ..self.message() };
+        self.act(client, Act::Publish(row));
+        self.at_ms += self.source.log(2, u64::from(count) * every_us / 1_000 + 50);
+        if self.source.coin() {
+            return self.crash(true);
+        }
+        for node in 0..self.scenario.nodes {
+            self.at_node = node;
+            if !self.node().down {
+                self.crash(true);
+            }
+        }
+    }
+
     fn faster(&mut self, (from, to): (u16, u16)) {
         self.world(WorldAction::SlowLink { from, to, by_us: 0, bytes_per_s: 0 });
     }
@@ -359,7 +398,7 @@ const fn boost(family: Family, deed: Deed) -> u32 {
             Deed::Isolate | Deed::Split | Deed::Bridge | Deed::Ring | Deed::OneWay | Deed::Single | Deed::Flap,
         ) => 4,
         (Family::ClusterPartition, Deed::HealAll | Deed::HealOne) => 3,
-        (Family::ClusterCrash, Deed::Crash | Deed::Pause | Deed::Wipe | Deed::Shutdown) => 5,
+        (Family::ClusterCrash, Deed::Crash | Deed::LossAtAcks | Deed::Pause | Deed::Wipe | Deed::Shutdown) => 5,
         (Family::ClusterCrash, Deed::Restart) => 3,
         (Family::ClusterMember, Deed::Join | Deed::Leave | Deed::ForceLeave | Deed::NewAddress | Deed::Wipe) => 6,
         (Family::ClusterMember, Deed::Restart | Deed::Crash) => 2,

@@ -174,6 +174,8 @@ pub(super) fn who_has_left_may_come_back_at_once() {
         assert_eq!(net.answer(request.0, 10), Ok(0));
         net.seconds(10);
         assert!(net.is_whole() && net.members(goes) == [1, 2, 3], "its leaving was over");
+        let is_of_it = |event: &&Event| matches!(event, Event::Removed(node, _) if *node == net.nodes[goes].me.node);
+        assert_eq!(net.nodes[1].events.iter().filter(is_of_it).count(), 1, "it left once");
     }
 }
 
