@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use newtmq_base::{Instant, NodeId, planted};
 
-use super::config::AwayHome;
+use super::config::{AwayHome, Config};
 use super::io::{Refused, Why};
 use super::message::{Client, Conn, Item, Link, Message, Session};
 use super::node::Sink;
@@ -85,6 +85,8 @@ pub(super) struct Entry {
     pub(super) supersedes: Vec<(NodeId, NodeId, Epoch)>,
     /// When those are told again that it is no more.
     acted: Option<Instant>,
+    /// When to look at it again.
+    due: Option<Instant>,
 }
 
 impl Entry {
@@ -98,10 +100,21 @@ impl Entry {
         none && self.holder.is_none() && self.places.is_empty() && self.pending.is_none()
     }
 
-    /// Whether time has to pass for it.
-    fn waits(&self) -> bool {
-        let raised = self.holder.is_some_and(|holder| holder.raise.is_some());
-        raised || self.pending.is_some() || !self.fences.is_empty() || !self.ends.is_empty() || self.acted.is_some()
+    /// When something has to be sent again, or may be done without an answer.
+    fn due(&self, now: Instant, config: &Config) -> Option<Instant> {
+        let resent = self.fences.iter().map(|fence| fence.next).chain(self.ends.iter().map(|end| end.next));
+        let resent = resent.chain(self.acted).chain(self.holder.and_then(|holder| holder.raise)).min();
+        if self.pending.is_none() {
+            return resent;
+        }
+        let since = self.fences.iter().map(|fence| fence.since).chain(self.ends.iter().map(|end| end.since));
+        let unanswered = since.filter_map(|since| Some(since + config.takeover_wait?)).filter(|at| *at > now);
+        unanswered.chain(resent).chain([now + config.retry]).min()
+    }
+
+    /// Whether a session of it has or had its connection at a node.
+    pub(super) fn serves(&self, node: NodeId) -> bool {
+        self.places.iter().any(|place| place.serves == Some(node))
     }
 
     /// Removes what a node has; says whether there was something.
@@ -380,21 +393,21 @@ impl Seat {
 
     /// Does for a client what can be done.
     pub(super) fn advance(&mut self, now: Instant, client: &Client, sink: &mut Sink<'_>) {
-        let Some(mut entry) = self.entries.remove(client) else {
-            self.busy.remove(client);
-            return;
-        };
+        let Some(mut entry) = self.entries.remove(client) else { return };
         if self.open {
             self.settle(now, client, &mut entry, sink);
             if let Some(pending) = entry.pending.filter(|_| !self.is_outranked(entry.top)) {
                 self.serve(now, client, &mut entry, pending, sink);
             }
         }
-        if entry.waits() {
-            self.busy.insert(client.clone())
-        } else {
-            self.busy.remove(client)
-        };
+        let due = if entry.is_empty() { None } else { entry.due(now, &self.config) };
+        if entry.due != due {
+            if let Some(old) = entry.due {
+                self.due.remove(&(old, client.clone()));
+            }
+            self.due.extend(due.map(|due| (due, client.clone())));
+            entry.due = due;
+        }
         if !entry.is_empty() {
             self.entries.insert(client.clone(), entry);
         }

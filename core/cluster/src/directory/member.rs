@@ -51,6 +51,8 @@ pub(super) struct Local {
     supersedes: Vec<(NodeId, Epoch)>,
     /// Until when the epoch is remembered at least.
     until: Option<Instant>,
+    /// When to look at its lines again.
+    due: Option<Instant>,
 }
 
 impl Local {
@@ -68,8 +70,8 @@ pub(super) struct Member {
     config: Config,
     me: NodeId,
     pub(super) locals: BTreeMap<Client, Local>,
-    /// Clients with a line that waits.
-    busy: BTreeSet<Client>,
+    /// When to look at clients with a line that waits.
+    due: BTreeSet<(Instant, Client)>,
     /// Lines whose clients wait.
     waiting: usize,
     /// The seat and the round.
@@ -89,7 +91,7 @@ impl Member {
             config,
             me,
             locals: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            due: BTreeSet::new(),
             waiting: 0,
             obeys: None,
             heard: BTreeMap::new(),
@@ -100,10 +102,27 @@ impl Member {
         }
     }
 
-    /// Whether a tick has something to look at.
-    pub(super) fn is_busy(&self, wants_seat: bool) -> bool {
-        let seatless = wants_seat && self.obeys.is_none();
-        !self.busy.is_empty() || !self.reports.is_empty() || !self.graves.is_empty() || seatless
+    /// When a tick has something to do.
+    pub(super) fn next_due(&self, wants_seat: bool) -> Option<Instant> {
+        let line = self.due.first().map(|(at, _)| *at);
+        let report = self.reports.first_key_value().map(|(_, (.., next))| *next);
+        let grave = self.graves.front().map(|(until, _)| *until);
+        let seat = (wants_seat && self.obeys.is_none()).then_some(self.again);
+        line.into_iter().chain(report).chain(grave).chain(seat).min()
+    }
+
+    /// Has the lines of a client looked at when one of them is due.
+    fn plan(&mut self, client: &Client) {
+        let Some(local) = self.locals.get_mut(client) else { return };
+        let late = |line: &Line| (!line.served).then(|| line.born + self.config.claim_max);
+        let due = local.lines.iter().flat_map(|line| line.next.into_iter().chain(late(line))).min();
+        if local.due != due {
+            if let Some(old) = local.due {
+                self.due.remove(&(old, client.clone()));
+            }
+            self.due.extend(due.map(|due| (due, client.clone())));
+            local.due = due;
+        }
     }
 
     pub(super) fn claim(&mut self, now: Instant, client: &Client, line: Line, sink: &mut Sink<'_>) {
@@ -129,10 +148,10 @@ impl Member {
         let known = local.known;
         let Some(line) = local.line(conn) else { return };
         line.next = Some(now + self.config.retry);
-        self.busy.insert(client.clone());
+        let link = tell(line, now);
+        self.plan(client);
         if let Some((seat, round)) = self.obeys {
             self.number += 1;
-            let link = tell(line, now);
             sink.send(seat, Message::Claim { round, number: self.number, client: client.clone(), link, known });
         }
     }
@@ -141,9 +160,9 @@ impl Member {
         let Some(line) = self.locals.get_mut(client).and_then(|local| local.line(conn)) else { return };
         let Some((epoch, home)) = line.granted else { return };
         line.next = Some(now + self.config.retry);
-        self.busy.insert(client.clone());
         // Who goes on does not start.
         let (clean, durable, limits) = (line.clean && !line.served, line.durable, line.limits.clone());
+        self.plan(client);
         sink.send(home, Message::Attach { client: client.clone(), conn, epoch, clean, durable, limits });
     }
 
@@ -168,11 +187,11 @@ impl Member {
 
     /// Forgets a client of whom there is nothing; its epoch a while later, for an Attach may be late.
     fn tidy(&mut self, now: Instant, client: &Client) {
+        self.plan(client);
         let Some(local) = self.locals.get_mut(client) else { return };
         if !local.is_empty() {
             return;
         }
-        self.busy.remove(client);
         match local.until {
             Some(until) if until > now => self.graves.push_back((until, client.clone())),
             Some(_) | None => _ = self.locals.remove(client),
@@ -315,6 +334,7 @@ impl Member {
             Some(line) if !line.fenced => {
                 line.fenced = true;
                 line.next = None;
+                self.plan(client);
                 sink.out.push(Output::Fence { client: client.clone(), conn, epoch, why });
             }
             Some(_) | None => {}
@@ -424,6 +444,7 @@ impl Member {
         if !line.fenced {
             self.waiting -= usize::from(!line.served);
             (line.attached, line.served, line.next) = (true, true, None);
+            self.plan(&client);
             sink.out.push(Output::Granted(Grant { client, conn, epoch, home, present, answer }));
         }
     }
@@ -462,7 +483,7 @@ impl Member {
 
     /// A node is down: what was to be attached there asks again.
     pub(super) fn home_down(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
-        for client in self.busy.iter().cloned().collect::<Vec<_>>() {
+        for (_, client) in self.due.iter().cloned().collect::<Vec<_>>() {
             let Some(local) = self.locals.get_mut(&client) else { continue };
             let lost = |line: &&mut Line| !line.attached && line.granted.is_some_and(|(_, home)| home == node);
             if let Some(line) = local.lines.iter_mut().find(lost) {
@@ -481,12 +502,14 @@ impl Member {
                 self.locals.remove(&client);
             }
         }
-        for client in self.busy.iter().cloned().collect::<Vec<_>>() {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, client)| client.clone());
+        for client in due.collect::<Vec<_>>() {
             self.tick_client(now, &client, sink);
         }
         match (self.obeys, seat) {
             (Some((seat, round)), _) => {
-                let due = self.reports.iter().filter(|(_, (.., next))| *next <= now).map(|(number, _)| *number);
+                // What was said first is due first.
+                let due = self.reports.iter().take_while(|(_, (.., next))| *next <= now).map(|(number, _)| *number);
                 for old in due.collect::<Vec<_>>() {
                     // With a new number: none is taken for older than what was said after it.
                     let Some((client, report, _)) = self.reports.remove(&old) else { continue };
@@ -516,9 +539,6 @@ impl Member {
         let due = |line: &&Line| line.next.is_some_and(|next| next <= now) && !late.contains(&line.conn);
         let due: Vec<(Conn, bool)> =
             local.lines.iter().filter(due).map(|line| (line.conn, line.granted.is_some())).collect();
-        if local.lines.iter().all(|line| line.next.is_none()) {
-            self.busy.remove(client);
-        }
         for (conn, granted) in due {
             if granted { self.attach(now, client, conn, sink) } else { self.ask(now, client, conn, sink) }
         }

@@ -97,9 +97,9 @@ impl Directory {
     /// When [`Input::Tick`] is wanted.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
-        let busy = self.seat.is_busy() || self.member.is_busy(self.expected().is_some());
-        let pace = if busy { self.next_tick } else { Instant::NEVER };
-        self.acting_due.map_or(pace, |due| due.min(pace))
+        let due = self.seat.next_due().into_iter().chain(self.member.next_due(self.expected().is_some())).min();
+        let due = due.map_or(Instant::NEVER, |due| due.max(self.next_tick));
+        self.acting_due.map_or(due, |acting| acting.min(due))
     }
 
     /// Whom this node obeys; `None` until somebody may be.

@@ -52,8 +52,8 @@ pub(super) struct Seat {
     top: (u64, u64),
     peers: BTreeMap<NodeId, Peer>,
     pub(super) entries: BTreeMap<Client, Entry>,
-    /// Clients for whom something has to be sent again, or who wait.
-    pub(super) busy: BTreeSet<Client>,
+    /// When to look at clients for whom something has to be sent again, or who wait.
+    pub(super) due: BTreeSet<(Instant, Client)>,
     /// Stored sessions, as the owned logs say.
     pub(super) recorded: BTreeMap<Client, BTreeSet<NodeId>>,
     /// By whom, where and up to which epoch sessions do not count, as the owned logs say.
@@ -75,14 +75,19 @@ impl Seat {
             top: (0, 0),
             peers: BTreeMap::new(),
             entries: BTreeMap::new(),
-            busy: BTreeSet::new(),
+            due: BTreeSet::new(),
             recorded: BTreeMap::new(),
             voids: BTreeMap::new(),
         }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.reign.is_some() && (!self.busy.is_empty() || !self.open || self.peers.values().any(|peer| !peer.complete))
+    /// When a tick has something to do.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let reign = self.reign.as_ref()?;
+        let client = self.due.first().map(|(at, _)| *at);
+        let late = (!self.open && reign.view.is_empty()).then(|| self.since + self.config.announce_max);
+        let asked = self.peers.values().filter(|peer| !peer.complete).map(|peer| peer.next);
+        asked.chain(client).chain(late).min()
     }
 
     pub(super) fn seated(&self) -> Option<Seated> {
@@ -117,7 +122,7 @@ impl Seat {
         self.reign = reign;
         self.peers.clear();
         self.entries.clear();
-        self.busy.clear();
+        self.due.clear();
         (self.since, self.open, self.seq, self.top) = (now, false, 0, (0, 0));
         if self.reign.is_some() {
             up.for_each(|node| self.summon(now, node, sink));
@@ -142,7 +147,10 @@ impl Seat {
 
     /// What a node has counts no more: it is down, or will say it anew.
     fn forget(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
-        let touched = self.entries.iter_mut().filter_map(|(client, entry)| entry.forget(node).then(|| client.clone()));
+        let touched = self.entries.iter_mut().filter_map(|(client, entry)| {
+            let had = entry.forget(node);
+            (had || entry.serves(node)).then(|| client.clone())
+        });
         for client in touched.collect::<Vec<_>>() {
             self.advance(now, &client, sink);
         }
@@ -229,7 +237,8 @@ impl Seat {
         late.collect::<Vec<_>>().into_iter().for_each(|node| self.ask(now, node, sink));
         self.look(now, sink);
         let rounds: BTreeMap<NodeId, u64> = self.peers.iter().map(|(node, peer)| (*node, peer.round)).collect();
-        for client in self.busy.iter().cloned().collect::<Vec<_>>() {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, client)| client.clone());
+        for client in due.collect::<Vec<_>>() {
             if let Some(entry) = self.entries.get_mut(&client) {
                 entry.resend(now, &client, self.config.retry, &rounds, sink);
             }
@@ -331,14 +340,12 @@ impl Seat {
             }
         }
         clients.into_iter().for_each(|client| self.advance(now, &client, sink));
-        // What was to be made void at this node may be no more.
+        // What was to be made void at this node may be no more. Sessions that it had the connection of were left alone until
+        // it says so again, also if it does not. Its recorded sessions are what it says now, and claims wait for that.
         let of = |entry: &Entry| entry.supersedes.iter().any(|(_, home, _)| *home == from);
-        let waiting = self.entries.iter().filter(|(_, entry)| of(entry)).map(|(client, _)| client.clone());
+        let waits = |entry: &Entry| entry.pending.is_some() || of(entry) || entry.serves(from);
+        let waiting = self.entries.iter().filter(|(_, entry)| waits(entry)).map(|(client, _)| client.clone());
         waiting.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
-        // Its recorded sessions are what it says now.
-        let recorded =
-            self.entries.iter().filter(|(_, entry)| entry.pending.is_some()).map(|(client, _)| client.clone());
-        recorded.collect::<Vec<_>>().into_iter().for_each(|client| self.advance(now, &client, sink));
         self.look(now, sink);
     }
 

@@ -1,9 +1,10 @@
 //! Nodes with clients and sessions over a network that loses, copies, delays, reorders and parts, a leader of the meta group
 //! as it would be elected there, and what must hold at every step.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod around;
+mod checks;
 
-use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, Rng, ShardId};
 
@@ -322,16 +323,6 @@ impl World {
         self.later(wait, Event::Shard { node: i, inc, input });
     }
 
-    /// Whoever loses its place has lost it to a later connection, or one that is about as late.
-    fn justify(&mut self, client: &Client, born: u64) {
-        let age = self.now - born;
-        let doubt = 2 * SECOND + age / 40 + 4 * self.noise.delay_ms.max(400) * MS + 3 * SECOND;
-        let others = self.births.iter().filter(|(other, _)| other == client);
-        let later = others.filter(|(_, other)| *other + doubt > born).count();
-        // One is itself.
-        assert!(later > 1, "{client} has lost its newest connection, of {born} at {}", self.now);
-    }
-
     fn send(&mut self, i: usize, to: NodeId, message: &Message) {
         if let Message::End { client, .. } = message {
             self.ending.insert((to, client.clone()));
@@ -382,72 +373,6 @@ impl World {
                 self.check_none_elsewhere(i, client, *home, born);
             }
         }
-    }
-
-    /// The seat of a node, since when it has heard all of it.
-    fn seat_of(&self, i: usize) -> Option<(usize, u64)> {
-        let seat = self.nodes[i].dir.as_ref()?.obeys()?.0 as usize - 1;
-        Some((seat, self.paired.get(&(seat, i))?.2))
-    }
-
-    /// S6: nobody else has the client, of those that the same seat knew when the client connected.
-    fn check_alone(&mut self, i: usize, client: &Client, conn: Conn, born: u64) {
-        let Some((seat, since)) = self.seat_of(i) else { return };
-        if since > born || self.config.takeover_wait.is_some() {
-            return;
-        }
-        self.seen.checked += 1;
-        for (j, node) in self.nodes.iter().enumerate() {
-            let known = self.seat_of(j).is_some_and(|(other, since)| other == seat && since < born);
-            for (other, line) in
-                node.lines.iter().filter(|(other, line)| (j, **other) != (i, conn) && line.client == *client)
-            {
-                let held = line.served.is_some() && line.served_at < born;
-                assert!(!known || !held, "S6: {client} is at {i} and still at {j}, {other:?}");
-            }
-        }
-    }
-
-    /// S7: a session that is known to be somewhere is not taken for none.
-    fn check_none_elsewhere(&mut self, i: usize, client: &Client, home: NodeId, born: u64) {
-        let Some((seat, since)) = self.seat_of(i) else { return };
-        if since > born {
-            return;
-        }
-        for (j, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.id != home) {
-            let Some(kept) = node.kept.get(client).filter(|kept| kept.durable && kept.began < born) else { continue };
-            let known = self.seat_of(j).is_some_and(|(other, since)| other == seat && since < born);
-            let ends = node.dir.is_none()
-                || self.ending.contains(&(node.id, client.clone()))
-                || self.nodes.iter().any(|other| {
-                    other.records.iter().any(|(of, at, epoch)| of == client && *at == node.id && kept.epoch < *epoch)
-                });
-            assert!(!known || ends || self.is_losing(j, client), "S7: the session of {client} is at {j}");
-            let recorded = self.nodes[seat].known.get(&(node.id, client.clone())).is_some_and(|at| *at < born);
-            let wait = self.config.away_home == AwayHome::Wait;
-            let away = self.nodes[seat].dir.is_some() && !self.paired.contains_key(&(seat, j));
-            assert!(
-                !(recorded && wait && away) || self.was_void(client),
-                "S7: the session of {client} is hidden at {j}"
-            );
-        }
-    }
-
-    /// There has been a clean start: what is elsewhere may be void.
-    fn was_void(&self, client: &Client) -> bool {
-        self.nodes.iter().any(|node| node.records.iter().any(|(of, ..)| of == client))
-    }
-
-    fn is_losing(&self, i: usize, client: &Client) -> bool {
-        self.events.values().any(|event| match event {
-            Event::Shard { node, input: Todo::Lose { client: of, .. }, .. } => *node == i && of == client,
-            Event::Wire { .. }
-            | Event::Shard { .. }
-            | Event::See { .. }
-            | Event::Hear { .. }
-            | Event::Elect
-            | Event::Sync => false,
-        })
     }
 
     pub(super) fn connect(&mut self, i: usize, client: &str, clean: bool, durable: bool) -> Option<Conn> {
@@ -524,127 +449,6 @@ impl World {
         }
     }
 
-    fn see(&mut self, i: usize, j: usize) {
-        if self.nodes[i].dir.is_none() {
-            return;
-        }
-        let (node, inc) = (self.nodes[j].id, self.nodes[j].inc);
-        if self.reaches(i, j) {
-            let old = self.nodes[i].sees.insert(node, inc);
-            if old != Some(inc) {
-                self.give(i, Input::Up { node, inc });
-            }
-            if old.is_some_and(|old| old != inc) {
-                self.close_piped(i, node);
-            }
-        } else if self.nodes[i].sees.remove(&node).is_some() {
-            self.give(i, Input::Down { node });
-            self.close_piped(i, node);
-        }
-    }
-
-    /// What is piped to a home that is gone is closed.
-    fn close_piped(&mut self, i: usize, node: NodeId) {
-        let lines = self.nodes[i].lines.iter();
-        let piped = lines.filter(|(_, line)| line.served.is_some_and(|(_, home)| home == node)).map(|(conn, _)| *conn);
-        piped.collect::<Vec<_>>().into_iter().for_each(|conn| self.close(i, conn));
-    }
-
-    /// The meta group, once more: who leads, and who hears of it.
-    fn elect(&mut self) {
-        let n = self.nodes.len();
-        let reached = |world: &World, i: usize| (0..n).filter(|j| world.reaches(i, *j)).count() * 2 > n;
-        for (i, (term, until)) in self.leaders.clone() {
-            if reached(self, i) && term == self.term {
-                self.leaders.insert(i, (term, self.now + 2 * SECOND));
-            } else if until < self.now {
-                self.leaders.remove(&i);
-            }
-        }
-        let good = self.leaders.iter().any(|(i, (term, _))| *term == self.term && reached(self, *i));
-        let fit: Vec<usize> = (0..n).filter(|i| reached(self, *i)).collect();
-        if !good && !fit.is_empty() && self.rng.below(20) == 0 {
-            let leader = fit[self.rng.below(fit.len() as u64) as usize];
-            self.term += 1;
-            self.leaders.insert(leader, (self.term, self.now + 2 * SECOND));
-        }
-        for node in 0..n {
-            let wait = self.rng.below(300 * MS);
-            self.later(wait, Event::Hear { node });
-        }
-        self.later(100 * MS, Event::Elect);
-    }
-
-    /// Forces another leader.
-    pub(super) fn depose(&mut self) {
-        self.term += 1;
-        let fit: Vec<usize> = (0..self.nodes.len()).filter(|i| self.nodes[*i].dir.is_some()).collect();
-        let majority = |i: &&usize| fit.iter().filter(|j| self.reaches(**i, **j)).count() * 2 > self.nodes.len();
-        if let Some(leader) = fit.iter().rev().find(majority) {
-            self.leaders.insert(*leader, (self.term, self.now + 2 * SECOND));
-        }
-    }
-
-    fn hear(&mut self, i: usize) {
-        if self.nodes[i].dir.is_none() {
-            return;
-        }
-        let (heard, _) = self.nodes[i].hears;
-        let leaders = self.leaders.iter().filter(|(leader, (term, _))| self.reaches(i, **leader) && *term >= heard);
-        let best =
-            leaders.max_by_key(|(_, (term, _))| *term).map(|(leader, (term, _))| (*term, self.nodes[*leader].id));
-        let hears = (best.map_or(heard, |best| best.0), best.map(|best| best.1));
-        if hears != self.nodes[i].hears {
-            self.nodes[i].hears = hears;
-            self.give(i, Input::Leader { term: hears.0, node: hears.1 });
-        }
-    }
-
-    /// Owned logs: what is stored at one is known at the others.
-    fn sync(&mut self) {
-        for i in 0..self.nodes.len() {
-            for j in (0..self.nodes.len()).filter(|j| *j != i) {
-                if !self.reaches(i, j) {
-                    continue;
-                }
-                let owner = self.nodes[j].id;
-                let kept = self.nodes[j].kept.iter().filter(|(_, kept)| kept.durable);
-                let there: BTreeSet<Client> = kept.map(|(client, _)| client.clone()).collect();
-                let known = self.nodes[i].known.keys().filter(|(of, _)| *of == owner);
-                let known: BTreeSet<Client> = known.map(|(_, client)| client.clone()).collect();
-                for client in there.symmetric_difference(&known) {
-                    let present = there.contains(client);
-                    if present {
-                        self.nodes[i].known.insert((owner, client.clone()), self.now);
-                    } else {
-                        self.nodes[i].known.remove(&(owner, client.clone()));
-                    }
-                    self.give(i, Input::Home { owner, client: client.clone(), present });
-                }
-                let there: BTreeSet<_> = self.nodes[j].records.iter().map(|record| (owner, record.clone())).collect();
-                let known: BTreeSet<_> = self.nodes[i].voids.iter().filter(|(by, _)| *by == owner).cloned().collect();
-                // Tables of who is away are served by others.
-                let away: Vec<_> = self.nodes[j].voids.difference(&self.nodes[i].voids).cloned().collect();
-                for void in away.into_iter().filter(|(by, _)| !self.reaches(i, by.0 as usize - 1)).collect::<Vec<_>>() {
-                    self.nodes[i].voids.insert(void.clone());
-                    let (by, (client, home, epoch)) = void;
-                    self.give(i, Input::Supersedes { by, client, epoch, home, put: true });
-                }
-                for void in there.symmetric_difference(&known) {
-                    let put = there.contains(void);
-                    if put {
-                        self.nodes[i].voids.insert(void.clone())
-                    } else {
-                        self.nodes[i].voids.remove(void)
-                    };
-                    let (by, (client, home, epoch)) = void.clone();
-                    self.give(i, Input::Supersedes { by, client, epoch, home, put });
-                }
-            }
-        }
-        self.later(200 * MS, Event::Sync);
-    }
-
     fn deadline(&self, i: usize) -> Option<u64> {
         let node = &self.nodes[i];
         let due = node.dir.as_ref()?.next_deadline();
@@ -695,86 +499,6 @@ impl World {
             Event::Elect => self.elect(),
             Event::Sync => self.sync(),
         }
-    }
-
-    /// Every claim is answered in time, whatever happens.
-    fn check_answered(&self) {
-        let longest = self.config.claim_max + Duration::from_millis(500);
-        for node in &self.nodes {
-            for line in node.lines.values().filter(|line| line.served.is_none()) {
-                let age = Duration::from_nanos(self.now - line.born);
-                assert!(age < longest, "L5: {} waits for {age:?} at {:?}", line.client, node.id);
-            }
-        }
-    }
-
-    /// Whether nodes are in groups of which each reaches all of its own and nobody else.
-    pub(super) fn has_sides(&self) -> bool {
-        let n = self.nodes.len();
-        let cut = |i: usize, j: usize| i != j && self.cuts.contains(&(i, j));
-        let like = |i: usize, j: usize| (0..n).all(|k| cut(i, k) == cut(j, k) && cut(k, i) == cut(k, j));
-        (0..n).all(|i| (0..n).all(|j| cut(i, j) == cut(j, i) && (cut(i, j) || like(i, j))))
-    }
-
-    /// Who can talk with each other.
-    pub(super) fn sides(&self) -> Vec<Vec<usize>> {
-        let mut sides: Vec<Vec<usize>> = Vec::new();
-        for i in (0..self.nodes.len()).filter(|i| self.nodes[*i].dir.is_some()) {
-            match sides.iter_mut().find(|side| self.reaches(side[0], i)) {
-                Some(side) => side.push(i),
-                None => sides.push(vec![i]),
-            }
-        }
-        sides
-    }
-
-    /// What must hold on a side where nothing has changed for long: one connection and one session for each client, and
-    /// the seat knows them.
-    pub(super) fn check_rest(&mut self, side: &[usize]) {
-        let seats: BTreeSet<_> = side.iter().map(|i| self.nodes[*i].dir.as_ref().and_then(|dir| dir.obeys())).collect();
-        assert!(seats.len() == 1 && !seats.contains(&None), "L4: {side:?} obey {seats:?} at {}", self.now);
-        let seat = seats.first().copied().flatten().expect("it is one");
-        let seat = &self.nodes[seat.0 as usize - 1];
-        let dir = seat.dir.as_ref().expect("it is obeyed");
-        let seated = dir.seated().expect("it is obeyed");
-        assert!(seated.open);
-        self.seen.acting += u64::from(seated.acting);
-        let clients: BTreeSet<Client> = self.births.iter().map(|(client, _)| client.clone()).collect();
-        for client in clients {
-            let lines = side
-                .iter()
-                .flat_map(|i| self.nodes[*i].lines.iter().map(|(conn, line)| (self.nodes[*i].id, *conn, line)));
-            let lines: Vec<_> = lines.filter(|(.., line)| line.client == client).collect();
-            let served: Vec<_> = lines.iter().filter(|(.., line)| line.served.is_some()).collect();
-            assert!(served.len() <= 1, "L4: {client} has {served:?}");
-            let homes = side.iter().filter(|i| self.nodes[**i].kept.contains_key(&client)).map(|i| self.nodes[*i].id);
-            let homes: Vec<NodeId> = homes.collect();
-            assert!(homes.len() <= 1, "Q3: {client} has sessions at {homes:?}");
-            let Place { holder, home } = dir.place(&client).expect("it is the seat");
-            assert_eq!(holder, served.first().map(|(node, conn, _)| (*node, *conn)), "Q2: {client}");
-            assert_eq!(home, homes.first().copied(), "Q3: {client}");
-            if let Some((_, _, line)) = served.first() {
-                let (epoch, home) = line.served.expect("it is served");
-                let kept = self.nodes[home.0 as usize - 1].kept.get(&client);
-                assert_eq!(kept.map(|kept| kept.epoch), Some(epoch), "{client} speaks with its session");
-            }
-        }
-        if side.len() == self.nodes.len() {
-            let left: Vec<_> = self.nodes.iter().flat_map(|node| &node.records).collect();
-            assert!(left.is_empty(), "Q3: {left:?}");
-        }
-    }
-
-    /// A client connects, and has its session soon.
-    pub(super) fn check_connects(&mut self, i: usize, client: &str) {
-        let from = self.now;
-        let conn = self.connect(i, client, false, true).expect("it is alive");
-        while self.nodes[i].lines.get(&conn).is_some_and(|line| line.served.is_none()) {
-            assert!(self.now < from + 3 * SECOND, "L5: {client} waits at {i}");
-            self.run_until(self.now + 10 * MS);
-        }
-        assert!(self.nodes[i].lines.contains_key(&conn), "L5: {client} was refused at {i}");
-        self.seen.slowest_ms = self.seen.slowest_ms.max((self.now - from) / MS);
     }
 
     pub(super) fn finish(mut self) -> Seen {
