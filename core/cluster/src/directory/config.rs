@@ -28,6 +28,15 @@ pub struct Config {
     pub claims: usize,
     /// What this node has reported and the seat not confirmed; with more it begins anew with the seat.
     pub reports: usize,
+    /// Clients that the seat knows; the claim of another one is refused. What nodes have already is always known.
+    pub clients: usize,
+    /// Stored sessions of other nodes that are known by owned logs. Of an owner with more any client may have one: while it is
+    /// away, those of whom no session is known wait for it.
+    pub homes: usize,
+    /// Records of this node that sessions elsewhere do not count; a claim that needs one more is refused.
+    pub voids: usize,
+    /// Clients of whom nothing is left here but an epoch; of more, the oldest are forgotten before their time.
+    pub graves: usize,
 }
 
 /// What happens with a client whose stored session is at a node that is down.
@@ -53,6 +62,10 @@ impl Default for Config {
             page: 512,
             claims: 100_000,
             reports: 10_000,
+            clients: 10_000_000,
+            homes: 10_000_000,
+            voids: 100_000,
+            graves: 200_000,
         }
     }
 }

@@ -312,6 +312,10 @@ impl Seat {
         self.heard(known);
         let tolerance = self.config.tolerance;
         let round = self.round(node);
+        if self.entries.len() >= self.config.clients && !self.entries.contains_key(client) {
+            sink.counts.crowded += 1;
+            return self.reject(client, (node, conn), Refused::Full, sink);
+        }
         let entry = self.entries.entry(client.clone()).or_default();
         entry.top = entry.top.max(known);
         if entry.fences.iter().any(|fence| (fence.node, fence.conn) == (node, conn)) {
@@ -335,7 +339,8 @@ impl Seat {
             }
             let new_wins = !pending.born.is_after(born, now, tolerance);
             let loser = if new_wins { (pending.node, pending.conn) } else { (node, conn) };
-            self.reject(client, loser, sink);
+            sink.counts.superseded += 1;
+            self.reject(client, loser, Refused::Superseded, sink);
             if !new_wins {
                 return;
             }
@@ -345,10 +350,8 @@ impl Seat {
         self.entries.entry(client.clone()).or_default().pending = Some(pending);
     }
 
-    fn reject(&mut self, client: &Client, (node, conn): (NodeId, Conn), sink: &mut Sink<'_>) {
-        sink.counts.superseded += 1;
+    fn reject(&mut self, client: &Client, (node, conn): (NodeId, Conn), why: Refused, sink: &mut Sink<'_>) {
         if let Some(round) = self.round(node) {
-            let why = Refused::Superseded;
             sink.send(node, Message::ClaimRejected { round, client: client.clone(), conn, why });
         }
     }
@@ -461,6 +464,8 @@ impl Seat {
         match place {
             Some(place) => match self.void(client, entry, place) {
                 Some((_, epoch)) => entry.top = entry.top.max(epoch),
+                // One that has had it since is gone.
+                None if place.epoch > holder.epoch => {}
                 None => return,
             },
             None if !self.is_complete(holder.home) => return,
@@ -501,7 +506,8 @@ impl Seat {
         if let Some(holder) = entry.holder {
             if holder.born.is_after(claim.born, now, self.config.tolerance) {
                 entry.pending = None;
-                return self.reject(client, (claim.node, claim.conn), sink);
+                sink.counts.superseded += 1;
+                return self.reject(client, (claim.node, claim.conn), Refused::Superseded, sink);
             }
             entry.holder = None;
             entry.top = self.next_epoch(entry.top);
@@ -546,14 +552,15 @@ impl Seat {
 
     /// Where there are sessions of a client that cannot be asked.
     fn hidden(&self, client: &Client, entry: &Entry, but: NodeId) -> Vec<NodeId> {
-        let Some(owners) = self.recorded.get(client) else { return Vec::new() };
-        let counts = |owner: &&NodeId| {
+        let counts = |owner: &NodeId| {
             let recorded = self.voids.get(client).into_iter().flatten();
             let mut voids = entry.supersedes.iter().chain(recorded);
-            let void = voids.any(|(_, home, _)| home == *owner);
-            **owner != but && !self.is_complete(**owner) && !void
+            let void = voids.any(|(_, home, _)| home == owner);
+            *owner != but && !self.is_complete(*owner) && !void
         };
-        owners.iter().filter(counts).copied().collect()
+        let mut owners = self.recorded.get(client).cloned().unwrap_or_default();
+        owners.extend(self.unrecorded());
+        owners.into_iter().filter(counts).collect()
     }
 
     fn grant(

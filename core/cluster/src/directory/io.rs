@@ -244,8 +244,14 @@ pub struct Counts {
     pub forks: u64,
     /// Takeovers without an answer of the old connection's node.
     pub unanswered: u64,
-    /// Claims of this node that were refused since too many waited.
+    /// Claims of this node that were refused since too many waited, or too many sessions elsewhere do not count.
     pub full: u64,
+    /// Claims that the seat has turned away since it knows too many clients.
+    pub crowded: u64,
+    /// Stored sessions of other nodes that are not known one by one, since there are too many.
+    pub unrecorded: u64,
+    /// Clients whose epoch was forgotten before its time.
+    pub forgotten: u64,
     /// Claims of this node that nobody answered in time.
     pub expired: u64,
     /// Times that this node had too much to report and began anew with the seat.

@@ -83,6 +83,8 @@ pub(super) struct Member {
     again: Instant,
     /// Clients of whom nothing is left but an epoch.
     graves: VecDeque<(Instant, Client)>,
+    /// Records that sessions elsewhere do not count.
+    voids: usize,
 }
 
 impl Member {
@@ -99,6 +101,7 @@ impl Member {
             number: 0,
             again: now,
             graves: VecDeque::new(),
+            voids: 0,
         }
     }
 
@@ -173,7 +176,7 @@ impl Member {
         let line = local.lines.remove(place);
         self.waiting -= usize::from(!line.served);
         self.report(now, client, Report::Closed(conn), sink);
-        self.tidy(now, client);
+        self.tidy(now, client, sink);
     }
 
     fn refuse(&mut self, now: Instant, client: &Client, conn: Conn, why: Refused, sink: &mut Sink<'_>) {
@@ -186,15 +189,29 @@ impl Member {
     }
 
     /// Forgets a client of whom there is nothing; its epoch a while later, for an Attach may be late.
-    fn tidy(&mut self, now: Instant, client: &Client) {
+    fn tidy(&mut self, now: Instant, client: &Client, sink: &mut Sink<'_>) {
         self.plan(client);
         let Some(local) = self.locals.get_mut(client) else { return };
         if !local.is_empty() {
             return;
         }
         match local.until {
-            Some(until) if until > now => self.graves.push_back((until, client.clone())),
+            Some(until) if until > now => {
+                self.graves.push_back((until, client.clone()));
+                while self.graves.len() > self.config.graves {
+                    self.bury(Instant::NEVER, sink);
+                }
+            }
             Some(_) | None => _ = self.locals.remove(client),
+        }
+    }
+
+    /// Forgets the first client of whom nothing is left, if its time has come by then.
+    fn bury(&mut self, by: Instant, sink: &mut Sink<'_>) {
+        let Some((until, client)) = self.graves.pop_front() else { return };
+        if self.locals.get(&client).is_some_and(|local| local.is_empty() && local.until.is_some_and(|at| at <= by)) {
+            sink.counts.forgotten += u64::from(by == Instant::NEVER && until < by);
+            self.locals.remove(&client);
         }
     }
 
@@ -292,7 +309,7 @@ impl Member {
             Message::Acted { client, home, epoch, .. } => {
                 self.acted(&client, home, epoch, sink);
                 self.report(now, &client, Report::Acted(home, epoch), sink);
-                self.tidy(now, &client);
+                self.tidy(now, &client, sink);
             }
             Message::Reported { number, .. } => _ = self.reports.remove(&number),
             other @ (Message::Summon { .. }
@@ -313,7 +330,9 @@ impl Member {
         let Some(local) = self.locals.get_mut(client) else { return };
         let before = local.supersedes.len();
         local.supersedes.retain(|other| *other != (home, epoch));
-        if local.supersedes.len() < before {
+        let removed = before - local.supersedes.len();
+        self.voids -= removed;
+        if removed > 0 {
             sink.out.push(Output::Supersedes { client: client.clone(), epoch, home, put: false });
         }
     }
@@ -357,12 +376,20 @@ impl Member {
             if home == self.me && !has_home {
                 self.report(now, client, Report::Ended(epoch), sink);
             }
-            self.tidy(now, client);
+            self.tidy(now, client, sink);
             return;
         };
         if line.fenced || line.granted.is_some_and(|(old, _)| old >= epoch) {
             if line.served && !line.fenced {
                 sink.send(seat, Message::Took { round, client: client.clone(), conn, epoch });
+            }
+            return;
+        }
+        if !line.served && !supersedes.is_empty() && self.voids + supersedes.len() > self.config.voids {
+            sink.counts.full += 1;
+            self.refuse(now, client, conn, Refused::Full, sink);
+            if home == self.me && !has_home {
+                self.report(now, client, Report::Ended(epoch), sink);
             }
             return;
         }
@@ -381,9 +408,12 @@ impl Member {
     pub(super) fn supersede(&mut self, client: &Client, home: NodeId, epoch: Epoch, sink: Option<&mut Sink<'_>>) {
         let local = self.locals.entry(client.clone()).or_default();
         local.known = local.known.max(epoch);
+        self.voids -= local.supersedes.len();
         local.supersedes.retain(|(other, old)| *other != home || *old > epoch);
-        if local.supersedes.iter().all(|(other, _)| *other != home) {
-            local.supersedes.push((home, epoch));
+        let is_new = local.supersedes.iter().all(|(other, _)| *other != home);
+        local.supersedes.extend(is_new.then_some((home, epoch)));
+        self.voids += local.supersedes.len();
+        if is_new {
             if let Some(sink) = sink {
                 sink.out.push(Output::Supersedes { client: client.clone(), epoch, home, put: true });
             }
@@ -477,7 +507,7 @@ impl Member {
                 |(of, report, _): &(Client, Report, Instant)| of == client && matches!(report, Report::Began(_));
             self.reports.retain(|_, report| !began(report));
             self.report(now, client, Report::Ended(epoch), sink);
-            self.tidy(now, client);
+            self.tidy(now, client, sink);
         }
     }
 
@@ -496,11 +526,7 @@ impl Member {
 
     pub(super) fn tick(&mut self, now: Instant, seat: Option<NodeId>, sink: &mut Sink<'_>) {
         while self.graves.front().is_some_and(|(until, _)| *until <= now) {
-            let Some((_, client)) = self.graves.pop_front() else { break };
-            if self.locals.get(&client).is_some_and(|local| local.is_empty() && local.until.is_some_and(|at| at <= now))
-            {
-                self.locals.remove(&client);
-            }
+            self.bury(now, sink);
         }
         let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, client)| client.clone());
         for client in due.collect::<Vec<_>>() {

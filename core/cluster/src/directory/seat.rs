@@ -56,6 +56,8 @@ pub(super) struct Seat {
     pub(super) due: BTreeSet<(Instant, Client)>,
     /// Stored sessions, as the owned logs say.
     pub(super) recorded: BTreeMap<Client, BTreeSet<NodeId>>,
+    /// By owner: how many of those there are, and whether there are more.
+    owners: BTreeMap<NodeId, (usize, bool)>,
     /// By whom, where and up to which epoch sessions do not count, as the owned logs say.
     pub(super) voids: BTreeMap<Client, BTreeSet<(NodeId, NodeId, Epoch)>>,
 }
@@ -77,6 +79,7 @@ impl Seat {
             entries: BTreeMap::new(),
             due: BTreeSet::new(),
             recorded: BTreeMap::new(),
+            owners: BTreeMap::new(),
             voids: BTreeMap::new(),
         }
     }
@@ -131,9 +134,10 @@ impl Seat {
     }
 
     pub(super) fn up(&mut self, now: Instant, node: NodeId, sink: &mut Sink<'_>) {
-        // Without a quorum the view has changed, and all begins anew.
-        let quorum = self.reign.as_ref().is_some_and(|reign| reign.view.is_empty());
-        if quorum && !self.peers.contains_key(&node) {
+        // Without a quorum another view begins all anew. In this one is also who has started anew before it was missed.
+        let reign = self.reign.as_ref();
+        let is_in = reign.is_some_and(|reign| reign.view.is_empty() || reign.view.contains(&node));
+        if is_in && !self.peers.contains_key(&node) {
             self.summon(now, node, sink);
         }
     }
@@ -201,14 +205,33 @@ impl Seat {
 
     pub(super) fn record(&mut self, now: Instant, owner: NodeId, client: Client, present: bool, sink: &mut Sink<'_>) {
         if present {
-            self.recorded.entry(client).or_default().insert(owner);
+            let known: usize = self.owners.values().map(|(count, _)| *count).sum();
+            let (count, more) = self.owners.entry(owner).or_default();
+            if known >= self.config.homes {
+                *more = true;
+                sink.counts.unrecorded += 1;
+            } else {
+                *count += usize::from(self.recorded.entry(client).or_default().insert(owner));
+            }
         } else if let Some(owners) = self.recorded.get_mut(&client) {
-            owners.remove(&owner);
+            if owners.remove(&owner)
+                && let Some((count, _)) = self.owners.get_mut(&owner)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.owners.remove(&owner);
+                }
+            }
             if owners.is_empty() {
                 self.recorded.remove(&client);
             }
             self.advance(now, &client, sink);
         }
+    }
+
+    /// Nodes with stored sessions that are not known one by one.
+    pub(super) fn unrecorded(&self) -> impl Iterator<Item = NodeId> {
+        self.owners.iter().filter(|(_, (_, more))| *more).map(|(owner, _)| *owner)
     }
 
     pub(super) fn record_void(
