@@ -542,6 +542,10 @@ mutants! {
         "Epochs without a quorum are numbered as before when their node has started anew.";
     StoredHomeNotAwaited, "stored-home-not-awaited", None, ["part", "S7", "S1"],
         "A stored session whose node does not answer in a second is taken for lost.";
+    LateMoveCounts, "late-move-counts", None, ["part", "W4"],
+        "A session that was moved counts, although another connection has attached to the one that it was made of since.";
+    GivenIsHere, "given-is-here", None, ["part", "S7"],
+        "A session that was given to a node that is down since is taken for being where it was.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
 }

@@ -1,5 +1,7 @@
 //! What the seat knows of one client, and what it does about it.
 
+mod settle;
+
 use std::collections::BTreeMap;
 
 use core::time::Duration;
@@ -36,6 +38,8 @@ struct Place {
     born: Born,
     /// Where its connection was.
     serves: Option<NodeId>,
+    /// Its node has said that it is there. Else it is if the connection that it was granted to has attached.
+    begun: bool,
 }
 
 /// A claim that is not granted yet.
@@ -56,6 +60,8 @@ struct Fence {
     node: NodeId,
     conn: Conn,
     epoch: Epoch,
+    /// Its own.
+    had: Epoch,
     why: Why,
     since: Instant,
     next: Instant,
@@ -207,7 +213,7 @@ impl Seat {
         if let Some(session) = session {
             let born = Born::new(now, session.age + since, error);
             let Session { epoch, clean, durable, serves, .. } = session;
-            let place = Place { node, epoch, clean, durable, born, serves };
+            let place = Place { node, epoch, clean, durable, born, serves, begun: true };
             entry.top = entry.top.max(session.epoch);
             entry.places.push(place);
         }
@@ -273,8 +279,8 @@ impl Seat {
         why: Why,
         sink: &mut Sink<'_>,
     ) {
-        let Holder { node, conn, .. } = loser;
-        let fence = Fence { node, conn, epoch: entry.top, why, since: now, next: now + self.config.retry };
+        let Holder { node, conn, epoch: had, .. } = loser;
+        let fence = Fence { node, conn, epoch: entry.top, had, why, since: now, next: now + self.config.retry };
         fence.send(client, self.round(node), sink);
         entry.fences.push(fence);
     }
@@ -356,11 +362,27 @@ impl Seat {
         }
     }
 
-    /// A connection is no more.
-    pub(super) fn gone(&mut self, now: Instant, node: NodeId, client: &Client, conn: Conn, sink: &mut Sink<'_>) {
+    /// A connection is no more; whether its node has a session of the client.
+    pub(super) fn gone(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        client: &Client,
+        (conn, has): (Conn, bool),
+        sink: &mut Sink<'_>,
+    ) {
         let Some(entry) = self.entries.get_mut(client) else { return };
+        let fenced = entry.fences.iter().find(|fence| (fence.node, fence.conn) == (node, conn)).map(|fence| fence.had);
         entry.fences.retain(|fence| (fence.node, fence.conn) != (node, conn));
-        entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn));
+        let held = entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn)).map(|holder| holder.epoch);
+        if let Some(had) = held.or(fenced) {
+            // It has not heard of its grant: nothing has begun, and nothing else is void.
+            let never = |place: &Place| !has && !place.begun && (place.node, place.epoch) == (node, had);
+            if entry.places.iter().any(never) {
+                entry.places.retain(|place| !never(place));
+                entry.supersedes.retain(|(by, _, epoch)| (*by, *epoch) != (node, had));
+            }
+        }
         entry.pending.take_if(|pending| (pending.node, pending.conn) == (node, conn));
         self.advance(now, client, sink);
     }
@@ -371,8 +393,17 @@ impl Seat {
         entry.top = entry.top.max(epoch);
         if entry.places.iter().all(|place| place.node != node) && entry.ends.iter().all(|end| end.node != node) {
             let born = Born::new(now, Duration::ZERO, Duration::ZERO);
-            entry.places.push(Place { node, epoch, clean: Epoch::ZERO, durable: true, born, serves: None });
+            entry.places.push(Place {
+                node,
+                epoch,
+                clean: Epoch::ZERO,
+                durable: true,
+                born,
+                serves: None,
+                begun: true,
+            });
         }
+        entry.places.iter_mut().filter(|place| place.node == node).for_each(|place| place.begun = true);
         self.advance(now, client, sink);
     }
 
@@ -416,91 +447,6 @@ impl Seat {
         }
     }
 
-    /// Sees to it that there is one session, and that what does not count ends.
-    fn settle(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
-        // Whoever has a connection to one of them says so soon.
-        if entry.places.iter().any(|place| place.serves.is_some_and(|node| self.is_asked(node))) {
-            return;
-        }
-        let mut keep: Option<Place> = None;
-        let used = |place: &Place, entry: &Entry| entry.holder.is_some_and(|holder| holder.home == place.node);
-        for place in &entry.places {
-            if used(place, entry) {
-                keep = Some(*place);
-                break;
-            }
-            let later =
-                |keep: Place| wins((place.epoch, place.born), (keep.epoch, keep.born), now, self.config.tolerance);
-            if self.void(client, entry, place).is_none() && keep.is_none_or(later) {
-                keep = Some(*place);
-            }
-        }
-        for place in entry.places.clone() {
-            if keep.is_some_and(|keep| keep.node == place.node) {
-                continue;
-            }
-            let by = self.void(client, entry, &place).map_or(self.me, |(by, _)| by);
-            let to = keep.map_or(by, |keep| keep.node);
-            let discard = keep.is_none_or(|keep| keep.clean > place.epoch);
-            self.end(now, client, entry, place, (to, discard), sink);
-        }
-        self.keep_holder(now, client, entry, sink);
-        self.tell_acted(now, client, entry, sink);
-    }
-
-    /// Who says that a session does not count.
-    fn void(&self, client: &Client, entry: &Entry, place: &Place) -> Option<(NodeId, Epoch)> {
-        let recorded = self.voids.get(client).into_iter().flatten();
-        // A node that has announced has said what it makes void.
-        let recorded = recorded.filter(|(by, ..)| !self.is_complete(*by) && !planted!(TombstoneForgotten));
-        let mut voids = entry.supersedes.iter().chain(recorded);
-        voids.find(|(_, home, epoch)| *home == place.node && place.epoch < *epoch).map(|(by, _, epoch)| (*by, *epoch))
-    }
-
-    /// A connection whose session is about to be void, or was ended, gets its own again with a higher epoch.
-    fn keep_holder(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
-        let Some(mut holder) = entry.holder.filter(|holder| holder.raise.is_none()) else { return };
-        let place = entry.places.iter().find(|place| place.node == holder.home);
-        match place {
-            Some(place) => match self.void(client, entry, place) {
-                Some((_, epoch)) => entry.top = entry.top.max(epoch),
-                // One that has had it since is gone.
-                None if place.epoch > holder.epoch => {}
-                None => return,
-            },
-            None if !self.is_complete(holder.home) => return,
-            None => {
-                let born = Born::new(now, Duration::ZERO, Duration::ZERO);
-                let (node, epoch, serves) = (holder.node, entry.top, Some(holder.node));
-                holder.home = entry.places.first().map_or(node, |place| place.node);
-                if entry.places.is_empty() {
-                    entry.places.push(Place { node, epoch, clean: Epoch::ZERO, durable: false, born, serves });
-                }
-            }
-        }
-        self.raise(now, client, entry, holder, sink);
-    }
-
-    /// Tells those who keep a record that what it makes void is no more.
-    fn tell_acted(&mut self, now: Instant, client: &Client, entry: &mut Entry, sink: &mut Sink<'_>) {
-        if entry.acted.is_some_and(|next| next > now) {
-            return;
-        }
-        entry.acted = None;
-        for (by, home, epoch) in &entry.supersedes {
-            let there = entry.ends.iter().any(|end| end.node == *home)
-                || entry.places.iter().any(|place| place.node == *home && place.epoch < *epoch);
-            if self.is_complete(*home)
-                && !there
-                && let Some(round) = self.round(*by)
-            {
-                entry.acted = Some(now + self.config.retry);
-                let (client, home, epoch) = (client.clone(), *home, *epoch);
-                sink.send(*by, Message::Acted { round, client, home, epoch });
-            }
-        }
-    }
-
     /// A claim whose turn it is.
     fn serve(&mut self, now: Instant, client: &Client, entry: &mut Entry, mut claim: Pending, sink: &mut Sink<'_>) {
         if let Some(holder) = entry.holder {
@@ -540,8 +486,10 @@ impl Seat {
         }
         let mut void: Vec<NodeId> = self.hidden(client, entry, claim.node);
         if !claim.clean && !entry.places.is_empty() {
-            void.clear();
-        } else if !claim.clean && !void.is_empty() && self.config.away_home == AwayHome::Wait && !planted!(AwayIsNone) {
+            // It is here, unless it was given away.
+            void.retain(|node| entry.serves(*node) && !planted!(GivenIsHere));
+        }
+        if !claim.clean && !void.is_empty() && self.config.away_home == AwayHome::Wait && !planted!(AwayIsNone) {
             return;
         }
         if claim.clean {
@@ -560,6 +508,9 @@ impl Seat {
         };
         let mut owners = self.recorded.get(client).cloned().unwrap_or_default();
         owners.extend(self.unrecorded());
+        // Where one was given to that says nothing.
+        let given = entry.places.iter().filter_map(|place| place.serves.filter(|node| *node != place.node));
+        owners.extend(given.filter(|node| self.members.contains(node)));
         owners.into_iter().filter(counts).collect()
     }
 
@@ -583,12 +534,16 @@ impl Seat {
         let began = if clean { epoch } else { Epoch::ZERO };
         match entry.places.first_mut() {
             Some(place) => {
-                (place.epoch, place.born) = (epoch, attached);
+                // Where it goes is known from now on, if it goes.
+                (place.epoch, place.born, place.serves) = (epoch, attached, None);
                 if clean {
                     place.clean = epoch;
                 }
             }
-            None => entry.places.push(Place { node, epoch, clean: began, durable, born: attached, serves: Some(node) }),
+            None => {
+                let (serves, begun) = (Some(node), false);
+                entry.places.push(Place { node, epoch, clean: began, durable, born: attached, serves, begun });
+            }
         }
         let home = entry.places.first().map_or(node, |place| place.node);
         entry.supersedes.retain(|(by, at, _)| *by != node || !void.contains(at));

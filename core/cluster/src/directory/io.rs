@@ -73,6 +73,20 @@ pub enum Input {
         /// For the connection's node. Opaque here.
         answer: Box<[u8]>,
     },
+    /// The session of another node that a connection of this one was granted is here now, all of it, and is stored if it is
+    /// to be. [`Output::Moved`] when it counts; until then nobody may use it. [`Output::Lost`] if it never will.
+    Moved {
+        /// Whose.
+        client: Client,
+        /// The connection.
+        conn: Conn,
+        /// Of the [`Output::Granted`].
+        epoch: Epoch,
+        /// As of [`Input::Recovered`].
+        clean: Epoch,
+        /// Whether it is stored.
+        durable: bool,
+    },
     /// This node has a session that was read from its disk, before it can be reached.
     Recovered {
         /// Whose.
@@ -164,6 +178,13 @@ pub enum Output {
         durable: bool,
         /// Of its [`Input::Claim`].
         limits: Box<[u8]>,
+    },
+    /// The session here is the client's, and the one that it was made of is not any more.
+    Moved {
+        /// Whose.
+        client: Client,
+        /// Of the [`Input::Moved`].
+        epoch: Epoch,
     },
     /// The session here has lost its client to one at another node. [`Input::Ended`] when it is no more.
     Lost {

@@ -37,7 +37,8 @@ pub(super) struct Home {
     pub(super) epoch: Epoch,
     clean: Epoch,
     durable: bool,
-    since: Instant,
+    /// When it was attached last; none if that was before this start.
+    since: Option<Instant>,
     serves: Option<(NodeId, Conn)>,
     answer: Option<(bool, Box<[u8]>)>,
     lost: bool,
@@ -175,7 +176,8 @@ impl Member {
         let Some(place) = local.lines.iter().position(|line| line.conn == conn) else { return };
         let line = local.lines.remove(place);
         self.waiting -= usize::from(!line.served);
-        self.report(now, client, Report::Closed(conn), sink);
+        let has = local.home.is_some();
+        self.report(now, client, Report::Closed(conn, has), sink);
         self.tidy(now, client, sink);
     }
 
@@ -232,7 +234,8 @@ impl Member {
     /// Nobody is obeyed until somebody asks.
     pub(super) fn disobey(&mut self, now: Instant) {
         self.obeys = None;
-        self.reports.clear();
+        // All else is in what this node announces; for this it needs an answer.
+        self.reports.retain(|_, (_, report, _)| matches!(report, Report::Moved(..)));
         self.again = now + self.config.retry;
     }
 
@@ -289,8 +292,10 @@ impl Member {
                 }
             }
             Message::Fence { client, conn, epoch, why, .. } => {
-                if self.locals.get_mut(&client).and_then(|local| local.line(conn)).is_none() {
-                    sink.send(seat, Message::FenceAck { round, client, conn });
+                let local = self.locals.get_mut(&client);
+                let has = local.as_ref().is_some_and(|local| local.home.is_some());
+                if local.and_then(|local| local.line(conn)).is_none() {
+                    sink.send(seat, Message::FenceAck { round, client, conn, has });
                 } else {
                     self.fence(now, &client, conn, epoch, why, sink);
                 }
@@ -311,7 +316,11 @@ impl Member {
                 self.report(now, &client, Report::Acted(home, epoch), sink);
                 self.tidy(now, &client, sink);
             }
-            Message::Reported { number, .. } => _ = self.reports.remove(&number),
+            Message::Reported { number, .. } => {
+                if let Some((client, Report::Moved(epoch, ..), _)) = self.reports.remove(&number) {
+                    sink.out.push(Output::Moved { client, epoch });
+                }
+            }
             other @ (Message::Summon { .. }
             | Message::Announce { .. }
             | Message::Again { .. }
@@ -345,7 +354,7 @@ impl Member {
             Some(line) if !line.served => {
                 if planted!(FenceSparesClaims) {
                     let (seat, round) = self.obeys.unwrap_or((self.me, 0));
-                    sink.send(seat, Message::FenceAck { round, client: client.clone(), conn });
+                    sink.send(seat, Message::FenceAck { round, client: client.clone(), conn, has: true });
                     return;
                 }
                 self.refuse(now, client, conn, Refused::Superseded, sink);
@@ -372,7 +381,7 @@ impl Member {
         let local = self.locals.entry(client.clone()).or_default();
         let has_home = local.home.is_some();
         let Some(line) = local.line(conn) else {
-            sink.send(seat, Message::FenceAck { round, client: client.clone(), conn });
+            sink.send(seat, Message::FenceAck { round, client: client.clone(), conn, has: has_home });
             if home == self.me && !has_home {
                 self.report(now, client, Report::Ended(epoch), sink);
             }
@@ -445,7 +454,7 @@ impl Member {
         let began = if clean { epoch } else { old.as_ref().map_or(Epoch::ZERO, |home| home.clean) };
         let durable = old.as_ref().map_or(durable, |home| home.durable);
         let serves = Some((from, conn));
-        local.home = Some(Home { epoch, clean: began, durable, since: now, serves, answer: None, lost: false });
+        local.home = Some(Home { epoch, clean: began, durable, since: Some(now), serves, answer: None, lost: false });
         if is_new {
             self.report(now, &client, Report::Began(epoch), sink);
         }
@@ -493,21 +502,46 @@ impl Member {
         }
     }
 
-    pub(super) fn recovered(&mut self, now: Instant, client: &Client, epoch: Epoch, clean: Epoch) {
+    pub(super) fn recovered(&mut self, client: &Client, epoch: Epoch, clean: Epoch) {
         let local = self.locals.entry(client.clone()).or_default();
         local.known = local.known.max(epoch);
-        local.home = Some(Home { epoch, clean, durable: true, since: now, serves: None, answer: None, lost: false });
+        local.home = Some(Home { epoch, clean, durable: true, since: None, serves: None, answer: None, lost: false });
     }
 
     pub(super) fn ended(&mut self, now: Instant, client: &Client, epoch: Epoch, sink: &mut Sink<'_>) {
         let Some(local) = self.locals.get_mut(client) else { return };
         if local.home.as_ref().is_some_and(|home| home.epoch == epoch) {
             local.home = None;
-            let began =
-                |(of, report, _): &(Client, Report, Instant)| of == client && matches!(report, Report::Began(_));
+            let began = |(of, report, _): &(Client, Report, Instant)| {
+                of == client && matches!(report, Report::Began(_) | Report::Moved(..))
+            };
             self.reports.retain(|_, report| !began(report));
             self.report(now, client, Report::Ended(epoch), sink);
             self.tidy(now, client, sink);
+        }
+    }
+
+    /// The shard has the session of another node that a connection was attached to: it is here, if the seat agrees.
+    pub(super) fn moved(
+        &mut self,
+        now: Instant,
+        (client, conn): (&Client, Conn),
+        (epoch, clean, durable): (Epoch, Epoch, bool),
+        sink: &mut Sink<'_>,
+    ) {
+        let local = self.locals.entry(client.clone()).or_default();
+        local.known = local.known.max(epoch);
+        let serves = Some((self.me, conn));
+        local.home = Some(Home { epoch, clean, durable, since: Some(now), serves, answer: None, lost: false });
+        if let Some(line) = local.line(conn).filter(|line| line.granted.is_some_and(|granted| granted.0 == epoch)) {
+            line.granted = Some((epoch, self.me));
+        }
+        // Also without a seat: whoever is next hears of it.
+        self.number += 1;
+        let report = Report::Moved(epoch, clean, durable);
+        self.reports.insert(self.number, (client.clone(), report, now + self.config.retry));
+        if let Some((seat, round)) = self.obeys {
+            sink.send(seat, Message::Report { round, number: self.number, client: client.clone(), report });
         }
     }
 
@@ -607,7 +641,7 @@ fn item(client: &Client, local: &Local, now: Instant) -> Item {
         epoch: home.epoch,
         clean: home.clean,
         durable: home.durable,
-        age: whole(now.saturating_since(home.since)),
+        age: home.since.map_or(LONG_AGO, |since| whole(now.saturating_since(since))),
         serves: home.serves.map(|(node, _)| node),
     });
     let links = local.lines.iter().map(|line| tell(line, now)).collect();
@@ -618,3 +652,6 @@ fn item(client: &Client, local: &Local, now: Instant) -> Item {
 fn whole(age: core::time::Duration) -> core::time::Duration {
     core::time::Duration::from_millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// How old a session counts that was read from a disk: older than any that was attached since.
+const LONG_AGO: core::time::Duration = core::time::Duration::from_secs(3_000_000_000);

@@ -68,14 +68,17 @@ pub struct Item {
 /// What has changed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Report {
-    /// A connection.
-    Closed(Conn),
+    /// A connection, and whether the client has a session there.
+    Closed(Conn, bool),
     /// The session that was last attached with this epoch.
     Ended(Epoch),
     /// That the session at a node does not count, for it is no more.
     Acted(NodeId, Epoch),
     /// A session has begun with this epoch, perhaps granted by an earlier seat after this node had announced.
     Began(Epoch),
+    /// The session that a connection was attached to with this epoch is here from now on. It began clean with that one; it is
+    /// stored, or not.
+    Moved(Epoch, Epoch, bool),
 }
 
 /// A message. A round is a pairing of a seat and a node, numbered by the seat.
@@ -168,6 +171,8 @@ pub enum Message {
         client: Client,
         /// The connection.
         conn: Conn,
+        /// Whether the client has a session there.
+        has: bool,
     },
     /// From the seat: the session with at most this epoch has to end. Answered by [`Report::Ended`] or [`Message::EndAck`].
     End {
@@ -304,7 +309,10 @@ impl Message {
                 put_head(put.byte(7).number(*round), client, *conn, *epoch);
                 put.byte(place(&WHY, *why));
             }
-            Message::FenceAck { round, client, conn } => put_conn(put.byte(8).number(*round).text(client), *conn),
+            Message::FenceAck { round, client, conn, has } => {
+                put_conn(put.byte(8).number(*round).text(client), *conn);
+                put.flag(*has);
+            }
             Message::End { round, client, epoch, to, discard } => {
                 put_epoch(put.byte(9).number(*round).text(client), *epoch);
                 put.number(to.0).flag(*discard);
@@ -316,10 +324,14 @@ impl Message {
             Message::Report { round, number, client, report } => {
                 put.byte(12).number(*round).number(*number).text(client);
                 match report {
-                    Report::Closed(conn) => put_conn(put.byte(0), *conn),
+                    Report::Closed(conn, has) => put_conn(put.byte(0).flag(*has), *conn),
                     Report::Ended(epoch) => put_epoch(put.byte(1), *epoch),
                     Report::Acted(home, epoch) => put_epoch(put.byte(2).number(home.0), *epoch),
                     Report::Began(epoch) => put_epoch(put.byte(3), *epoch),
+                    Report::Moved(epoch, clean, durable) => {
+                        put_epoch(put.byte(4).flag(*durable), *epoch);
+                        put_epoch(&mut put, *clean);
+                    }
                 }
             }
             Message::Reported { round, number } => _ = put.byte(13).number(*round).number(*number),
@@ -404,7 +416,7 @@ fn take_numbered(kind: u8, round: u64, t: &mut Take<'_>) -> Result<Message, Inva
             let (client, conn, epoch) = (t.text()?.into(), take_conn(t)?, take_epoch(t)?);
             Message::Fence { round, client, conn, epoch, why: at(&WHY, t.byte()?)? }
         }
-        8 => Message::FenceAck { round, client: t.text()?.into(), conn: take_conn(t)? },
+        8 => Message::FenceAck { round, client: t.text()?.into(), conn: take_conn(t)?, has: t.flag()? },
         9 => {
             let (client, epoch, to) = (t.text()?.into(), take_epoch(t)?, NodeId(t.number()?));
             Message::End { round, client, epoch, to, discard: t.flag()? }
@@ -417,10 +429,17 @@ fn take_numbered(kind: u8, round: u64, t: &mut Take<'_>) -> Result<Message, Inva
         12 => {
             let (number, client) = (t.number()?, t.text()?.into());
             let report = match t.byte()? {
-                0 => Report::Closed(take_conn(t)?),
+                0 => {
+                    let has = t.flag()?;
+                    Report::Closed(take_conn(t)?, has)
+                }
                 1 => Report::Ended(take_epoch(t)?),
                 2 => Report::Acted(NodeId(t.number()?), take_epoch(t)?),
                 3 => Report::Began(take_epoch(t)?),
+                4 => {
+                    let durable = t.flag()?;
+                    Report::Moved(take_epoch(t)?, take_epoch(t)?, durable)
+                }
                 _ => return Err(InvalidField("an unknown report")),
             };
             Message::Report { round, number, client, report }

@@ -200,7 +200,10 @@ impl Directory {
             Input::Attached { client, epoch, present, answer } => {
                 self.member.answered(&client, epoch, present, answer, sink);
             }
-            Input::Recovered { client, epoch, clean } => self.member.recovered(now, &client, epoch, clean),
+            Input::Moved { client, conn, epoch, clean, durable } => {
+                self.member.moved(now, (&client, conn), (epoch, clean, durable), sink);
+            }
+            Input::Recovered { client, epoch, clean } => self.member.recovered(&client, epoch, clean),
             Input::Ended { client, epoch } => self.member.ended(now, &client, epoch, sink),
             Input::Home { owner, client, present } => self.seat.record(now, owner, client, present, sink),
             Input::Supersedes { by, client, epoch, home, put } => {
@@ -214,6 +217,7 @@ impl Directory {
     }
 
     fn set_members(&mut self, now: Instant, members: BTreeSet<NodeId>, sink: &mut Sink<'_>) {
+        self.seat.members.clone_from(&members);
         let old = core::mem::replace(&mut self.members, members);
         for node in old.difference(&self.members.clone()) {
             self.seat.down(now, *node, sink);

@@ -41,6 +41,7 @@ pub(super) struct Seat {
     pub(super) config: Config,
     pub(super) me: NodeId,
     inc: Incarnation,
+    pub(super) members: BTreeSet<NodeId>,
     pub(super) reign: Option<Reign>,
     since: Instant,
     pub(super) open: bool,
@@ -68,6 +69,7 @@ impl Seat {
             config,
             me,
             inc,
+            members: BTreeSet::new(),
             reign: None,
             since: Instant::START,
             open: false,
@@ -297,8 +299,8 @@ impl Seat {
                 self.claim(now, &client, from, &link, born, known, sink);
                 self.advance(now, &client, sink);
             }
-            Message::FenceAck { round: of, client, conn } if of == round => {
-                self.gone(now, from, &client, conn, sink);
+            Message::FenceAck { round: of, client, conn, has } if of == round => {
+                self.gone(now, from, &client, (conn, has), sink);
             }
             Message::EndAck { round: of, client } if of == round && complete => {
                 self.ended(now, from, &client, None, sink);
@@ -308,7 +310,13 @@ impl Seat {
                     // It may be that one is over; it is told again if not.
                     Report::Began(_) if number < peer.ended => return,
                     Report::Began(epoch) => self.began(now, from, &client, epoch, sink),
-                    Report::Closed(conn) => self.gone(now, from, &client, conn, sink),
+                    // What does not count is never confirmed, and ends.
+                    Report::Moved(epoch, clean, durable) => {
+                        if !self.moved(now, from, &client, (epoch, clean, durable), sink) {
+                            return;
+                        }
+                    }
+                    Report::Closed(conn, has) => self.gone(now, from, &client, (conn, has), sink),
                     Report::Ended(epoch) => {
                         peer.ended = peer.ended.max(number);
                         self.ended(now, from, &client, Some(epoch), sink);

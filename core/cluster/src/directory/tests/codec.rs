@@ -50,7 +50,7 @@ fn item() -> impl Strategy<Value = Item> {
 
 fn message() -> impl Strategy<Value = Message> {
     let nodes = prop::collection::vec(any::<u64>().prop_map(NodeId), 0..4);
-    let base = (0u8..20, any::<(u64, u64, bool, bool)>(), client(), conn(), epoch(), epoch());
+    let base = (0u8..21, any::<(u64, u64, bool, bool)>(), client(), conn(), epoch(), epoch());
     let more = (link(), prop::collection::vec(item(), 0..3), nodes, prop::collection::vec(any::<u8>(), 0..9));
     (base, more).prop_map(
         |((kind, (round, number, flag, other), client, conn, epoch, known), (link, items, nodes, bytes))| {
@@ -70,14 +70,15 @@ fn message() -> impl Strategy<Value = Message> {
                 6 => {
                     Message::Fence { round, client, conn, epoch, why: if flag { Why::Takeover } else { Why::Conflict } }
                 }
-                7 => Message::FenceAck { round, client, conn },
+                7 => Message::FenceAck { round, client, conn, has: flag },
                 8 => Message::End { round, client, epoch, to: node, discard: flag },
                 9 => Message::EndAck { round, client },
                 10 => Message::Acted { round, client, home: node, epoch },
-                11 => Message::Report { round, number, client, report: Report::Closed(conn) },
+                11 => Message::Report { round, number, client, report: Report::Closed(conn, flag) },
                 12 => Message::Report { round, number, client, report: Report::Ended(epoch) },
                 13 => Message::Report { round, number, client, report: Report::Acted(node, epoch) },
                 19 => Message::Report { round, number, client, report: Report::Began(epoch) },
+                20 => Message::Report { round, number, client, report: Report::Moved(epoch, known, flag) },
                 14 => Message::Reported { round, number },
                 15 => Message::Took { round, client, conn, epoch },
                 16 => Message::Attach { client, conn, epoch, clean: flag, durable: other, limits: blob },

@@ -41,6 +41,7 @@ pub(super) fn run(seed: u64) -> Seen {
     };
     let config = config(&mut rng);
     let mut world = World::new(seed, nodes, config.clone(), noise);
+    world.migrates = seed.is_multiple_of(2);
     world.run_until(6 * SECOND);
     for _ in 0..1 + rng.below(3) {
         for _ in 0..20 + rng.below(40) {
@@ -156,6 +157,7 @@ fn run_many(seeds: impl Iterator<Item = u64>) -> Seen {
         all.acting += seen.acting;
         all.forks += seen.forks;
         all.checked += seen.checked;
+        all.moved += seen.moved;
         all.slowest_ms = all.slowest_ms.max(seen.slowest_ms);
     }
     all
@@ -163,7 +165,7 @@ fn run_many(seeds: impl Iterator<Item = u64>) -> Seen {
 
 #[test]
 fn every_client_has_one_connection_and_one_session() {
-    let all = run_many((0..60).chain([191, 428, 688]));
+    let all = run_many((0..60).chain([191, 428, 688, 969]));
     assert!(all.granted > 500 && all.present > 100 && all.fences > 100 && all.conflicts > 10, "{all:?}");
     assert!(all.lost > 20 && all.acting > 10 && all.forks > 10 && all.checked > 100 && all.raised > 5, "{all:?}");
 }

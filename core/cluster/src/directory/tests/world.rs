@@ -33,6 +33,8 @@ pub(super) struct Line {
     served_at: u64,
     pub(super) present: bool,
     fenced: bool,
+    /// The grant whose session is on its way here.
+    moving: Option<(Epoch, bool)>,
 }
 
 pub(super) struct Node {
@@ -72,6 +74,7 @@ enum Todo {
     Close(Client, Conn),
     Attach { client: Client, epoch: Epoch, clean: bool, durable: bool },
     Lose { client: Client, epoch: Epoch },
+    Take { client: Client, conn: Conn, epoch: Epoch, clean: Epoch },
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -97,6 +100,7 @@ pub(super) struct Seen {
     pub(super) forks: u64,
     pub(super) checked: u64,
     pub(super) slowest_ms: u64,
+    pub(super) moved: u64,
 }
 
 pub(super) struct World {
@@ -107,6 +111,8 @@ pub(super) struct World {
     count: u64,
     pub(super) cuts: BTreeSet<(usize, usize)>,
     pub(super) noise: Noise,
+    /// Sessions go where their connections are.
+    pub(super) migrates: bool,
     config: Config,
     /// Who leads, as far as he knows himself, and until when without a majority.
     leaders: BTreeMap<usize, (u64, u64)>,
@@ -149,6 +155,7 @@ impl World {
             count: 0,
             cuts: BTreeSet::new(),
             noise,
+            migrates: false,
             config,
             leaders: BTreeMap::new(),
             term: 0,
@@ -291,6 +298,7 @@ impl World {
             Output::Attach { client, epoch, clean, durable, .. } => {
                 self.todo(i, Todo::Attach { client, epoch, clean, durable });
             }
+            Output::Moved { client, epoch } => self.on_moved(i, &client, epoch),
             Output::Lost { client, epoch, .. } => {
                 self.seen.lost += 1;
                 self.todo(i, Todo::Lose { client, epoch });
@@ -352,26 +360,57 @@ impl World {
         let line = self.nodes[i].lines.get_mut(conn).expect("it was claimed");
         assert!(!line.fenced, "what is fenced gets nothing");
         let first = line.served.is_none();
+        if self.migrates && *home != id {
+            if !first {
+                // Its session was lost to another one.
+                self.close(i, *conn);
+                return;
+            }
+            line.moving = Some((*epoch, *present));
+            let from = self.nodes[home.0 as usize - 1].kept.get(client);
+            let clean = from.map_or(Epoch::ZERO, |kept| kept.clean);
+            self.todo(i, Todo::Take { client: client.clone(), conn: *conn, epoch: *epoch, clean });
+            return;
+        }
         if let Some((old, _)) = line.served {
             assert!(*epoch > old, "W3");
             self.seen.raised += 1;
         }
-        (line.served, line.present) = (Some((*epoch, *home)), *present);
+        (line.served, line.present, line.moving) = (Some((*epoch, *home)), *present, None);
         if !first && !present {
             // Its session is gone.
             self.close(i, *conn);
             return;
         }
         if first {
-            line.served_at = self.now;
-            let (born, clean) = (line.born, line.clean);
-            self.seen.granted += 1;
-            self.seen.present += u64::from(*present);
-            assert!(!clean || !present, "S7");
-            self.check_alone(i, client, *conn, born);
-            if !present && !clean {
-                self.check_none_elsewhere(i, client, *home, born);
-            }
+            self.begin_service(i, client, *conn, *home);
+        }
+    }
+
+    /// A session that was on its way is there.
+    fn on_moved(&mut self, i: usize, client: &Client, epoch: Epoch) {
+        let id = self.nodes[i].id;
+        let lines = self.nodes[i].lines.iter_mut();
+        let waits =
+            |line: &Line| line.client == *client && line.moving.is_some_and(|(of, _)| of == epoch) && !line.fenced;
+        let Some((conn, line)) = lines.into_iter().find(|(_, line)| waits(line)) else { return };
+        let (conn, (_, present)) = (*conn, line.moving.take().expect("it was seen"));
+        (line.served, line.present) = (Some((epoch, id)), present);
+        self.seen.moved += 1;
+        self.begin_service(i, client, conn, id);
+    }
+
+    fn begin_service(&mut self, i: usize, client: &Client, conn: Conn, home: NodeId) {
+        let now = self.now;
+        let line = self.nodes[i].lines.get_mut(&conn).expect("it is served");
+        line.served_at = now;
+        let (born, clean, present) = (line.born, line.clean, line.present);
+        self.seen.granted += 1;
+        self.seen.present += u64::from(present);
+        assert!(!clean || !present, "S7");
+        self.check_alone(i, client, conn, born);
+        if !present && !clean {
+            self.check_none_elsewhere(i, client, home, born);
         }
     }
 
@@ -389,6 +428,7 @@ impl World {
             served_at: 0,
             present: false,
             fenced: false,
+            moving: None,
         };
         self.nodes[i].lines.insert(conn, line);
         self.give(i, Input::Claim { client, conn, clean, durable, limits: Box::default() });
@@ -440,6 +480,15 @@ impl World {
                 node.kept.insert(client.clone(), kept);
                 let present = old.is_some() && !clean;
                 self.give(i, Input::Attached { client, epoch, present, answer: Box::default() });
+            }
+            Todo::Take { client, conn, epoch, clean } => {
+                let waits = |line: &Line| line.moving.is_some_and(|(of, _)| of == epoch) && !line.fenced;
+                if self.nodes[i].lines.get(&conn).is_some_and(waits) {
+                    let durable = self.rng.below(2) > 0;
+                    let kept = Kept { epoch, clean, durable, attached: true, began: self.now };
+                    self.nodes[i].kept.insert(client.clone(), kept);
+                    self.give(i, Input::Moved { client, conn, epoch, clean, durable });
+                }
             }
             Todo::Lose { client, epoch } => {
                 if self.nodes[i].kept.get(&client).is_some_and(|kept| kept.epoch <= epoch) {
