@@ -377,7 +377,7 @@ impl Seat {
         let held = entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn)).map(|holder| holder.epoch);
         if let Some(had) = held.or(fenced) {
             // It has not heard of its grant: nothing has begun, and nothing else is void.
-            let never = |place: &Place| !has && !place.begun && (place.node, place.epoch) == (node, had);
+            let never = |place: &Place| !place.begun && place.epoch == had && (place.node != node || !has);
             if entry.places.iter().any(never) {
                 entry.places.retain(|place| !never(place));
                 entry.supersedes.retain(|(by, _, epoch)| (*by, *epoch) != (node, had));
@@ -418,9 +418,11 @@ impl Seat {
     ) {
         let Some(entry) = self.entries.get_mut(client) else { return };
         entry.ends.retain(|end| end.node != node);
-        // One that was granted since begins when it is attached.
+        // One that was granted since begins when it is attached, if that is still to come.
         if let Some(epoch) = epoch {
-            entry.places.retain(|place| place.node != node || place.epoch > epoch);
+            let awaited = entry.holder.is_some_and(|holder| holder.home == node) || !entry.fences.is_empty();
+            entry.places.retain(|place| place.node != node || (place.epoch > epoch && awaited));
+            entry.places.iter_mut().filter(|place| place.node == node).for_each(|place| place.begun = false);
         }
         self.advance(now, client, sink);
     }
