@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use newtmq_cluster::lane::Qos0;
 use newtmq_cluster::link::Cookie;
-use newtmq_cluster::{lane, link, meta, owned, swim};
+use newtmq_cluster::{directory, lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
 use newtmq_node::{ClusterConfig, Durability, Rate, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
@@ -82,6 +82,7 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig
         swim: swim(spec),
         meta,
         owned,
+        directory: directory::Config::default(),
     }
 }
 

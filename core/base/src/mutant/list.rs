@@ -546,6 +546,12 @@ mutants! {
         "A session that was moved counts, although another connection has attached to the one that it was made of since.";
     GivenIsHere, "given-is-here", None, ["part", "S7"],
         "A session that was given to a node that is down since is taken for being where it was.";
+    RemoteTakeoverWithoutFence, "remote-takeover-without-fence", None, ["part", "S6", "L4"],
+        "A connection does not end when its client has connected to another node.";
+    MovedBeforeStored, "moved-before-stored", None, ["part", "W8"],
+        "A session counts at its new node before it is stored there.";
+    MovedBeforeKnown, "moved-before-known", None, ["part", "D1"],
+        "A session counts at its new node before the others know of its subscriptions there.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
 }

@@ -38,8 +38,9 @@ struct Place {
     born: Born,
     /// Where its connection was.
     serves: Option<NodeId>,
-    /// Its node has said that it is there. Else it is if the connection that it was granted to has attached.
-    begun: bool,
+    /// With which epoch its node has said that it is there. Without one it is if the connection that it was granted to has
+    /// attached.
+    begun: Option<Epoch>,
 }
 
 /// A claim that is not granted yet.
@@ -213,7 +214,7 @@ impl Seat {
         if let Some(session) = session {
             let born = Born::new(now, session.age + since, error);
             let Session { epoch, clean, durable, serves, .. } = session;
-            let place = Place { node, epoch, clean, durable, born, serves, begun: true };
+            let place = Place { node, epoch, clean, durable, born, serves, begun: Some(epoch) };
             entry.top = entry.top.max(session.epoch);
             entry.places.push(place);
         }
@@ -362,7 +363,7 @@ impl Seat {
         }
     }
 
-    /// A connection is no more; whether its node has a session of the client.
+    /// A connection is no more; whether it had heard of a grant, or its node has a session of the client.
     pub(super) fn gone(
         &mut self,
         now: Instant,
@@ -376,10 +377,10 @@ impl Seat {
         entry.fences.retain(|fence| (fence.node, fence.conn) != (node, conn));
         let held = entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn)).map(|holder| holder.epoch);
         if let Some(had) = held.or(fenced) {
-            // It has not heard of its grant: nothing has begun, and nothing else is void.
-            let never = |place: &Place| !place.begun && place.epoch == had && (place.node != node || !has);
-            if entry.places.iter().any(never) {
-                entry.places.retain(|place| !never(place));
+            // Where nobody has attached nothing has begun, and by whom has not heard of its grant nothing else is void.
+            let never = |place: &Place| place.begun.is_none() && place.epoch == had && (place.node != node || !has);
+            entry.places.retain(|place| !never(place));
+            if !has {
                 entry.supersedes.retain(|(by, _, epoch)| (*by, *epoch) != (node, had));
             }
         }
@@ -391,6 +392,8 @@ impl Seat {
     pub(super) fn began(&mut self, now: Instant, node: NodeId, client: &Client, epoch: Epoch, sink: &mut Sink<'_>) {
         let entry = self.entries.entry(client.clone()).or_default();
         entry.top = entry.top.max(epoch);
+        // One that was to end and that somebody has attached to since is the later one's.
+        entry.ends.retain(|end| end.node != node || end.epoch >= epoch);
         if entry.places.iter().all(|place| place.node != node) && entry.ends.iter().all(|end| end.node != node) {
             let born = Born::new(now, Duration::ZERO, Duration::ZERO);
             entry.places.push(Place {
@@ -400,10 +403,14 @@ impl Seat {
                 durable: true,
                 born,
                 serves: None,
-                begun: true,
+                begun: None,
             });
         }
-        entry.places.iter_mut().filter(|place| place.node == node).for_each(|place| place.begun = true);
+        entry
+            .places
+            .iter_mut()
+            .filter(|place| place.node == node)
+            .for_each(|place| place.begun = place.begun.max(Some(epoch)));
         self.advance(now, client, sink);
     }
 
@@ -421,8 +428,10 @@ impl Seat {
         // One that was granted since begins when it is attached, if that is still to come.
         if let Some(epoch) = epoch {
             let awaited = entry.holder.is_some_and(|holder| holder.home == node) || !entry.fences.is_empty();
-            entry.places.retain(|place| place.node != node || (place.epoch > epoch && awaited));
-            entry.places.iter_mut().filter(|place| place.node == node).for_each(|place| place.begun = false);
+            let later = |place: &Place| place.epoch > epoch && (awaited || place.begun > Some(epoch));
+            entry.places.retain(|place| place.node != node || later(place));
+            let of = entry.places.iter_mut().filter(|place| place.node == node);
+            of.for_each(|place| place.begun = place.begun.filter(|begun| *begun > epoch));
         }
         self.advance(now, client, sink);
     }
@@ -543,7 +552,7 @@ impl Seat {
                 }
             }
             None => {
-                let (serves, begun) = (Some(node), false);
+                let (serves, begun) = (Some(node), None);
                 entry.places.push(Place { node, epoch, clean: began, durable, born: attached, serves, begun });
             }
         }

@@ -36,7 +36,7 @@ pub(super) struct Line {
 pub(super) struct Home {
     pub(super) epoch: Epoch,
     clean: Epoch,
-    durable: bool,
+    pub(super) durable: bool,
     /// When it was attached last; none if that was before this start.
     since: Option<Instant>,
     serves: Option<(NodeId, Conn)>,
@@ -176,7 +176,7 @@ impl Member {
         let Some(place) = local.lines.iter().position(|line| line.conn == conn) else { return };
         let line = local.lines.remove(place);
         self.waiting -= usize::from(!line.served);
-        let has = local.home.is_some();
+        let has = local.home.is_some() || line.granted.is_some();
         self.report(now, client, Report::Closed(conn, has), sink);
         self.tidy(now, client, sink);
     }
@@ -292,10 +292,8 @@ impl Member {
                 }
             }
             Message::Fence { client, conn, epoch, why, .. } => {
-                let local = self.locals.get_mut(&client);
-                let has = local.as_ref().is_some_and(|local| local.home.is_some());
-                if local.and_then(|local| local.line(conn)).is_none() {
-                    sink.send(seat, Message::FenceAck { round, client, conn, has });
+                if self.locals.get_mut(&client).and_then(|local| local.line(conn)).is_none() {
+                    sink.send(seat, Message::FenceAck { round, client, conn });
                 } else {
                     self.fence(now, &client, conn, epoch, why, sink);
                 }
@@ -303,7 +301,11 @@ impl Member {
             Message::End { client, epoch, to, discard, .. } => {
                 match self.locals.get_mut(&client).and_then(|local| local.home.as_mut()) {
                     None => sink.send(seat, Message::EndAck { round, client }),
-                    Some(home) if home.epoch > epoch => sink.counts.stale += 1,
+                    Some(home) if home.epoch > epoch => {
+                        // Another connection has attached to it since, of which the seat does not know.
+                        let epoch = home.epoch;
+                        self.report(now, &client, Report::Began(epoch), sink);
+                    }
                     Some(home) => {
                         if !core::mem::replace(&mut home.lost, true) {
                             sink.out.push(Output::Lost { client, epoch, to, discard });
@@ -354,7 +356,7 @@ impl Member {
             Some(line) if !line.served => {
                 if planted!(FenceSparesClaims) {
                     let (seat, round) = self.obeys.unwrap_or((self.me, 0));
-                    sink.send(seat, Message::FenceAck { round, client: client.clone(), conn, has: true });
+                    sink.send(seat, Message::FenceAck { round, client: client.clone(), conn });
                     return;
                 }
                 self.refuse(now, client, conn, Refused::Superseded, sink);
@@ -381,7 +383,7 @@ impl Member {
         let local = self.locals.entry(client.clone()).or_default();
         let has_home = local.home.is_some();
         let Some(line) = local.line(conn) else {
-            sink.send(seat, Message::FenceAck { round, client: client.clone(), conn, has: has_home });
+            sink.send(seat, Message::FenceAck { round, client: client.clone(), conn });
             if home == self.me && !has_home {
                 self.report(now, client, Report::Ended(epoch), sink);
             }
@@ -439,6 +441,10 @@ impl Member {
             if let Some((present, answer)) = home.answer.clone() {
                 sink.send(from, Message::Attached { client, conn, epoch, present, answer });
             }
+            return;
+        }
+        if local.home.as_ref().is_some_and(|home| home.lost) {
+            // It ends first; this comes again.
             return;
         }
         let known = local.home.as_ref().map_or(local.known, |home| home.epoch.max(local.known));

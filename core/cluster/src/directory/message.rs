@@ -68,7 +68,7 @@ pub struct Item {
 /// What has changed at a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Report {
-    /// A connection, and whether the client has a session there.
+    /// A connection, and whether it had heard of a grant, or the client has a session there.
     Closed(Conn, bool),
     /// The session that was last attached with this epoch.
     Ended(Epoch),
@@ -171,8 +171,6 @@ pub enum Message {
         client: Client,
         /// The connection.
         conn: Conn,
-        /// Whether the client has a session there.
-        has: bool,
     },
     /// From the seat: the session with at most this epoch has to end. Answered by [`Report::Ended`] or [`Message::EndAck`].
     End {
@@ -309,10 +307,7 @@ impl Message {
                 put_head(put.byte(7).number(*round), client, *conn, *epoch);
                 put.byte(place(&WHY, *why));
             }
-            Message::FenceAck { round, client, conn, has } => {
-                put_conn(put.byte(8).number(*round).text(client), *conn);
-                put.flag(*has);
-            }
+            Message::FenceAck { round, client, conn } => put_conn(put.byte(8).number(*round).text(client), *conn),
             Message::End { round, client, epoch, to, discard } => {
                 put_epoch(put.byte(9).number(*round).text(client), *epoch);
                 put.number(to.0).flag(*discard);
@@ -416,7 +411,7 @@ fn take_numbered(kind: u8, round: u64, t: &mut Take<'_>) -> Result<Message, Inva
             let (client, conn, epoch) = (t.text()?.into(), take_conn(t)?, take_epoch(t)?);
             Message::Fence { round, client, conn, epoch, why: at(&WHY, t.byte()?)? }
         }
-        8 => Message::FenceAck { round, client: t.text()?.into(), conn: take_conn(t)?, has: t.flag()? },
+        8 => Message::FenceAck { round, client: t.text()?.into(), conn: take_conn(t)? },
         9 => {
             let (client, epoch, to) = (t.text()?.into(), take_epoch(t)?, NodeId(t.number()?));
             Message::End { round, client, epoch, to, discard: t.flag()? }

@@ -127,6 +127,12 @@ impl Directory {
         self.member.locals.iter().filter_map(|(client, local)| Some((client, local.home.as_ref()?.epoch)))
     }
 
+    /// Whether this node has a stored session of a client.
+    #[must_use]
+    pub fn is_stored(&self, client: &str) -> bool {
+        self.member.locals.get(client).and_then(|local| local.home.as_ref()).is_some_and(|home| home.durable)
+    }
+
     /// Who has a client, as the seat knows it: its connection and its session. `None` at others.
     #[must_use]
     pub fn place(&self, client: &str) -> Option<Place> {

@@ -299,8 +299,8 @@ impl Seat {
                 self.claim(now, &client, from, &link, born, known, sink);
                 self.advance(now, &client, sink);
             }
-            Message::FenceAck { round: of, client, conn, has } if of == round => {
-                self.gone(now, from, &client, (conn, has), sink);
+            Message::FenceAck { round: of, client, conn } if of == round => {
+                self.gone(now, from, &client, (conn, true), sink);
             }
             Message::EndAck { round: of, client } if of == round && complete => {
                 self.ended(now, from, &client, None, sink);

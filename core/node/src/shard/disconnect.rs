@@ -107,8 +107,11 @@ impl Shard {
         let c = self.live(conn);
         let key = core::mem::replace(&mut c.session, NONE);
         if key == NONE {
-            return;
+            return self.end_claim(now, conn, None, out);
         }
+        let is_claimed = c.features.has(Feature::Claimed);
+        let client = self.sessions.get(key).filter(|_| is_claimed).map(|slot| slot.session.client().as_str().into());
+        let c = self.live(conn);
         if c.waits() {
             self.stop_waiting_for_all(now, conn, |_| true, out);
         }
@@ -124,6 +127,7 @@ impl Shard {
             self.tell_disconnected(now, key, username.as_deref(), reason, out);
         }
         self.detach(now, key, out);
+        self.end_claim(now, conn, client, out);
     }
 
     /// The session has no connection: it ends now or later, its will is due now, later or never.
@@ -164,6 +168,13 @@ impl Shard {
         if away.deadline() > now {
             return;
         }
+        if let Some(claimed) = slot.claimed.as_ref().filter(|claimed| claimed.kept_until > now) {
+            // It is on its way to a connection.
+            let until = claimed.kept_until;
+            (away.expires, away.will) = (away.expires.max(until), away.will.max(until));
+            let deadline = away.deadline();
+            return self.timers.arm(deadline, TimerKind::Session(key));
+        }
         if away.expires <= now || planted!(WillDelayEndsSession, away.will <= now) {
             slot.away = None;
             self.end_session(now, key, out);
@@ -181,6 +192,7 @@ impl Shard {
         self.release_all_forwarded(now, key);
         self.fire_will(now, key, out);
         self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
+        self.tell_ended(key, out);
         if !planted!(EndNotStored, self.slot(key).stored.is_some()) {
             self.note(key, |session| Record::End { session });
         }
@@ -261,7 +273,7 @@ impl Shard {
                 Phase::Open => {
                     self.reject(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
-                Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
+                Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Claiming => {
                     self.close(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
                 Phase::Closing => {}
@@ -281,6 +293,7 @@ impl Shard {
             Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
                 self.close(now, conn, ReasonCode::MaximumConnectTime, out);
             }
+            Phase::Claiming => _ = self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out),
             Phase::Closing => out.push(Output::Abort(conn)),
             Phase::Open => {
                 let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;

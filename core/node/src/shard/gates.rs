@@ -85,6 +85,11 @@ impl Forwards {
         Some((forward.guid, forward.targets))
     }
 
+    /// By Packet Identifier.
+    pub(super) fn guids(&self) -> Vec<(PacketId, [u8; 16])> {
+        self.by_id.iter().map(|(packet_id, forward)| (*packet_id, forward.guid.0)).collect()
+    }
+
     /// As the log has them; none if there are none.
     pub(super) fn restored(forwards: Vec<RestoredForward>) -> Option<Box<Forwards>> {
         let of = |RestoredForward { packet_id, guid, confirmed }| {

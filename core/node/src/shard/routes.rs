@@ -43,6 +43,18 @@ pub(crate) struct Routes {
     sys: std::collections::BTreeSet<(u16, OwnedTopicFilter)>,
 }
 
+impl Routes {
+    /// The last change that was sent.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The last one that every shard knows of.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+}
+
 impl Shard {
     /// Adds or replaces a session's subscription.
     pub(crate) fn add_subscription(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) {
@@ -151,6 +163,8 @@ impl Shard {
             FromControl::Lanes { from, parcel } => self.on_lanes(now, from, &parcel),
             FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
+            FromControl::Directory(order) => self.on_directory(now, *order, out),
+            FromControl::Handover { .. } => {}
         }
     }
 
@@ -200,6 +214,7 @@ impl Shard {
     fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {
         self.routes.committed = seq;
         self.must_have_read(retained);
+        self.tell_untold(out);
         while let Some(waiting) = self.routes.waiting.pop_front_if(|waiting| waiting.seq <= seq) {
             if let Some(suback) = waiting.suback {
                 self.finish_subscribe(now, waiting.conn, *suback, out);

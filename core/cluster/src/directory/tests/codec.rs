@@ -70,7 +70,7 @@ fn message() -> impl Strategy<Value = Message> {
                 6 => {
                     Message::Fence { round, client, conn, epoch, why: if flag { Why::Takeover } else { Why::Conflict } }
                 }
-                7 => Message::FenceAck { round, client, conn, has: flag },
+                7 => Message::FenceAck { round, client, conn },
                 8 => Message::End { round, client, epoch, to: node, discard: flag },
                 9 => Message::EndAck { round, client },
                 10 => Message::Acted { round, client, home: node, epoch },

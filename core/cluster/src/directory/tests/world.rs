@@ -72,9 +72,26 @@ enum Event {
 #[derive(Debug, Clone)]
 enum Todo {
     Close(Client, Conn),
-    Attach { client: Client, epoch: Epoch, clean: bool, durable: bool },
-    Lose { client: Client, epoch: Epoch },
-    Take { client: Client, conn: Conn, epoch: Epoch, clean: Epoch },
+    Attach {
+        client: Client,
+        epoch: Epoch,
+        clean: bool,
+        durable: bool,
+    },
+    Lose {
+        client: Client,
+        epoch: Epoch,
+    },
+    Take {
+        client: Client,
+        conn: Conn,
+        epoch: Epoch,
+        clean: Epoch,
+    },
+    /// A session has been on its way for too long.
+    GiveUp {
+        conn: Conn,
+    },
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -319,6 +336,7 @@ impl World {
         let inc = self.nodes[i].inc;
         // A shard does things in order.
         let last = self.events.iter().rev().find_map(|((at, _), event)| match event {
+            Event::Shard { input: Todo::GiveUp { .. }, .. } => None,
             Event::Shard { node, .. } if *node == i => Some(*at),
             Event::Wire { .. }
             | Event::Shard { .. }
@@ -370,6 +388,8 @@ impl World {
             let from = self.nodes[home.0 as usize - 1].kept.get(client);
             let clean = from.map_or(Epoch::ZERO, |kept| kept.clean);
             self.todo(i, Todo::Take { client: client.clone(), conn: *conn, epoch: *epoch, clean });
+            let (node, inc, input) = (i, inc, Todo::GiveUp { conn: *conn });
+            self.later(14 * SECOND, Event::Shard { node, inc, input });
             return;
         }
         if let Some((old, _)) = line.served {
@@ -480,6 +500,12 @@ impl World {
                 node.kept.insert(client.clone(), kept);
                 let present = old.is_some() && !clean;
                 self.give(i, Input::Attached { client, epoch, present, answer: Box::default() });
+            }
+            Todo::GiveUp { conn } => {
+                if self.nodes[i].lines.get(&conn).is_some_and(|line| line.moving.is_some()) {
+                    self.seen.unavailable += 1;
+                    self.close(i, conn);
+                }
             }
             Todo::Take { client, conn, epoch, clean } => {
                 let waits = |line: &Line| line.moving.is_some_and(|(of, _)| of == epoch) && !line.fenced;

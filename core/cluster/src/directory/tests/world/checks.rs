@@ -90,7 +90,7 @@ impl World {
     pub(in super::super) fn check_answered(&self) {
         let longest = self.config.claim_max + Duration::from_millis(500);
         for node in &self.nodes {
-            for line in node.lines.values().filter(|line| line.served.is_none()) {
+            for line in node.lines.values().filter(|line| line.served.is_none() && line.moving.is_none()) {
                 let age = Duration::from_nanos(self.now - line.born);
                 assert!(age < longest, "L5: {} waits for {age:?} at {:?}", line.client, node.id);
             }

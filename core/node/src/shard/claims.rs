@@ -1,0 +1,489 @@
+//! Connections and sessions of a client over all nodes, as the directory says (docs/adr/0010): a CONNECT waits until the
+//! client's old connection has gone, wherever it was, and until its session is here. A session goes where its connection is.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
+
+use newtmq_base::{ConnId, Instant, NodeId, ShardId, planted};
+use newtmq_cluster::directory::{self, Client, Conn as Claimant, Grant, Input, Output as Order, Refused};
+use newtmq_cluster::lane::Epoch;
+use newtmq_mqtt::{Connect, Decoder, Frame, OwnedTopicFilter, Packet, ProtocolVersion, ReasonCode, Sender};
+use newtmq_session::{Record, Restored};
+use newtmq_topic::{SubscriberId, Subscription};
+
+use super::luggage::{LUGGAGE_MAX, Luggage, epoch_of, parts_of};
+use super::{Away, Next, Shard, TimerKind};
+use crate::conn::{Aside, Feature, NONE, Phase};
+use crate::control::ToControl;
+use crate::io::{Outbox, Output};
+use crate::store::Durability;
+
+/// So long a CONNECT waits; the directory mostly answers before.
+const CLAIM_WITHIN: Duration = Duration::from_secs(20);
+/// So long a session that is on its way does not expire.
+const ON_ITS_WAY: Duration = Duration::from_secs(30);
+
+/// A CONNECT that waits for its session.
+#[derive(Debug)]
+pub(crate) struct Claiming {
+    client: Client,
+    connect: Aside,
+    assigned: Option<Box<str>>,
+    authentication_data: Option<Box<[u8]>>,
+    /// It has attached to a session here with this epoch; whether one was there.
+    attached: Option<(Epoch, bool)>,
+    /// Its session has come here, and does not count yet.
+    moving: Option<Epoch>,
+    /// Subscriptions of it that were getting retained messages.
+    readings: Vec<OwnedTopicFilter>,
+}
+
+/// What the directory says of a session.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(super) epoch: Epoch,
+    /// With which it began by a clean start.
+    pub(super) clean: Epoch,
+    /// It does not expire before.
+    pub(super) kept_until: Instant,
+    /// It is on its way to a node: deliveries from this place in the order on did not go along.
+    pub(super) given: Option<(NodeId, u64)>,
+}
+
+/// What the shard has of claims.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    /// Connections that wait, by client; of two the later one.
+    waiting: BTreeMap<Client, ConnId>,
+    /// What is told when so much is stored, and everybody knows of so many changes of subscriptions.
+    untold: VecDeque<(u64, u64, Box<Input>)>,
+}
+
+impl Claimed {
+    /// As the log has it.
+    pub(super) fn restored(epoch: [u64; 4], clean: [u64; 4]) -> Claimed {
+        Claimed { epoch: epoch_of(epoch), clean: epoch_of(clean), kept_until: Instant::START, given: None }
+    }
+}
+
+impl Shard {
+    /// Asks for the session of a connection whose CONNECT was accepted.
+    #[allow(clippy::too_many_arguments)] // what has to be there again when the answer comes
+    pub(super) fn claim_session(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        frame: Frame<'_>,
+        client: &str,
+        (assigned, authentication_data): (Option<&str>, Option<&[u8]>),
+        expiry_interval: u32,
+        out: &mut Outbox,
+    ) -> Next {
+        let client: Client = client.into();
+        let id = Claimant { shard: ShardId(self.own), id: conn };
+        let c = self.live(conn);
+        c.phase = Phase::Claiming;
+        c.features.add(Feature::Claimed);
+        let zone = usize::from(c.zone);
+        c.rare().claim = Some(Box::new(Claiming {
+            client: client.clone(),
+            connect: frame.bytes.into(),
+            assigned: assigned.map(Into::into),
+            authentication_data: authentication_data.map(Into::into),
+            attached: None,
+            moving: None,
+            readings: Vec::new(),
+        }));
+        self.claims_of.waiting.insert(client.clone(), conn);
+        self.arm_conn(conn, now + CLAIM_WITHIN);
+        let durable = expiry_interval > 0 && self.config.zones[zone].durability != Durability::Memory;
+        let clean = connect.clean_start;
+        tell(Input::Claim { client, conn: id, clean, durable, limits: Box::default() }, out);
+        Next::Hold
+    }
+
+    pub(crate) fn on_directory(&mut self, now: Instant, order: Order, out: &mut Outbox) {
+        match order {
+            Order::Attach { client, node, conn, epoch, clean, .. } => {
+                if node == self.node {
+                    self.attach_here(now, client, conn.id, epoch, clean, out);
+                } else {
+                    self.give_away(now, client, node, epoch, clean, out);
+                }
+            }
+            Order::Granted(grant) => self.on_session_granted(now, grant, out),
+            Order::Refused { conn, why, .. } => {
+                let reason = match why {
+                    Refused::Superseded => ReasonCode::SessionTakenOver,
+                    Refused::Unavailable => ReasonCode::ServerUnavailable,
+                    Refused::Full => ReasonCode::QuotaExceeded,
+                };
+                self.send_claimant_away(now, conn.id, reason, out);
+            }
+            Order::Fence { conn, .. } => {
+                if !planted!(RemoteTakeoverWithoutFence) {
+                    self.send_claimant_away(now, conn.id, ReasonCode::SessionTakenOver, out);
+                }
+            }
+            Order::Moved { client, epoch } => self.on_session_here(now, &client, epoch, out),
+            Order::Lost { client, epoch, to, discard } => self.lose_session(now, &client, epoch, (to, discard), out),
+            Order::Send { .. } | Order::Supersedes { .. } => unreachable!("that is for the control plane"),
+        }
+    }
+
+    /// A connection that has no right to its session, or none any more.
+    fn send_claimant_away(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) {
+        let Some(c) = self.conn(conn) else { return };
+        match c.phase {
+            Phase::Open => {
+                self.hear_farewell(conn);
+                self.reject(now, conn, reason, out);
+            }
+            Phase::Claiming => {
+                // No CONNACK says that another connection has it.
+                let taken = reason == ReasonCode::SessionTakenOver;
+                self.reject_connect(now, conn, if taken { ReasonCode::ServerUnavailable } else { reason }, out);
+            }
+            Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Closing => {}
+        }
+    }
+
+    /// A connection of this node attaches to the client's session here, or to one that begins.
+    fn attach_here(&mut self, now: Instant, client: Client, conn: ConnId, epoch: Epoch, clean: bool, out: &mut Outbox) {
+        if clean && let Some(key) = self.find_session(&client) {
+            self.end_session(now, key, out);
+        }
+        let found = self.find_session(&client);
+        let present = found.is_some();
+        if let Some(key) = found {
+            let bound = self.slot(key).conn;
+            if bound != NONE && bound != conn.slot {
+                // Whoever has it has not heard of its end.
+                self.fence(now, bound, out);
+            }
+            self.set_epoch(key, epoch, None);
+            self.keep_until(key, now + ON_ITS_WAY);
+        }
+        tell(Input::Attached { client: client.clone(), epoch, present, answer: Box::default() }, out);
+        let waiting = self.conn_mut(conn).and_then(|c| c.rare.as_mut()?.claim.as_mut());
+        match waiting {
+            Some(claim) => claim.attached = Some((epoch, present)),
+            // It has gone, and nothing has begun.
+            None if !present => tell(Input::Ended { client, epoch }, out),
+            None => {}
+        }
+    }
+
+    /// A connection of another node attaches to the client's session, which goes there.
+    fn give_away(&mut self, now: Instant, client: Client, node: NodeId, epoch: Epoch, clean: bool, out: &mut Outbox) {
+        if let Some(key) = self.find_session(&client).filter(|_| clean) {
+            self.end_session(now, key, out);
+        }
+        if let Some(key) = self.find_session(&client)
+            && self.slot(key).conn != NONE
+        {
+            let bound = self.slot(key).conn;
+            self.fence(now, bound, out);
+        }
+        let Some(key) = self.find_session(&client) else {
+            tell(Input::Attached { client: client.clone(), epoch, present: false, answer: Box::default() }, out);
+            tell(Input::Ended { client, epoch }, out);
+            return;
+        };
+        let bytes = self.pack(now, key);
+        if bytes.len() > LUGGAGE_MAX {
+            // Nothing is answered: the client is told that its session cannot be reached.
+            return tracing::warn!(%client, bytes = bytes.len(), "a session is too large to go to another node");
+        }
+        let upto = self.slot(key).session.next_dseq();
+        self.keep_until(key, now + ON_ITS_WAY);
+        self.note(key, |session| Record::Given { session, upto: Some(upto) });
+        // The log keeps the epoch of before: if this does not come about, the other one's counts for more.
+        let claimed = self.claimed(key);
+        (claimed.epoch, claimed.given) = (epoch, Some((node, upto)));
+        let input = Input::Attached { client, epoch, present: true, answer: bytes.into() };
+        self.tell_later(input, 0, out);
+    }
+
+    fn on_session_granted(&mut self, now: Instant, grant: Grant, out: &mut Outbox) {
+        let conn = grant.conn.id;
+        let Some(c) = self.conn(conn) else { return };
+        match c.phase {
+            // Its epoch has risen.
+            Phase::Open if grant.home == self.node && grant.present => {}
+            // Its session is lost.
+            Phase::Open => _ = self.reject(now, conn, ReasonCode::ServerBusy, out),
+            Phase::Claiming if grant.home == self.node => self.enter(now, conn, grant.epoch, out),
+            Phase::Claiming => self.take_over_session(now, conn, &grant, out),
+            Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Closing => {}
+        }
+    }
+
+    /// The session of a connection comes from another node, or there was none in the end.
+    fn take_over_session(&mut self, now: Instant, conn: ConnId, grant: &Grant, out: &mut Outbox) {
+        let zone = self.live(conn).zone;
+        let epoch = grant.epoch;
+        if let Some(key) = self.find_session(&grant.client) {
+            // One of before, which lost its client.
+            self.drop_session(now, key);
+        }
+        let luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
+        let clean = luggage.as_ref().map_or(Epoch::ZERO, |luggage| luggage.clean);
+        let unpacked = luggage.and_then(|luggage| self.unpack(now, luggage, zone));
+        if grant.present && unpacked.is_none() {
+            tracing::warn!(client = %grant.client, "a session of another node cannot be read");
+            return self.send_claimant_away(now, conn, ReasonCode::ServerUnavailable, out);
+        }
+        let readings = unpacked.as_ref().map(|restored| restored.readings.clone()).unwrap_or_default();
+        if let Some(restored) = unpacked {
+            self.settle_in(now, zone, restored, (epoch, clean));
+        }
+        let Some(claim) = self.live(conn).rare().claim.as_mut() else { return };
+        (claim.moving, claim.readings) = (Some(epoch), readings);
+        let key = self.find_session(&grant.client);
+        let durable = match key {
+            Some(key) => self.slot(key).stored.is_some(),
+            None => false,
+        };
+        let input = Input::Moved { client: grant.client.clone(), conn: grant.conn, epoch, clean, durable };
+        self.send_changes(out);
+        self.tell_later(input, self.routes.seq(), out);
+    }
+
+    /// A session that has come from another node, without a connection.
+    fn settle_in(&mut self, now: Instant, zone: u16, restored: Restored, (epoch, clean): (Epoch, Epoch)) {
+        let Restored { session, readings, forwards, .. } = restored;
+        let waiting = (session.queue_len() + session.inflight_len()) as u64;
+        self.ledger.matched += waiting;
+        let expiry_interval = session.expiry_interval();
+        let key = self.add_session(session, zone);
+        let claimed = Claimed { epoch, clean, kept_until: now + ON_ITS_WAY, given: None };
+        let slot = self.slot(key);
+        (slot.claimed, slot.forwards) = (Some(Box::new(claimed)), super::gates::Forwards::restored(forwards));
+        self.begin_to_store_silently(key, expiry_interval);
+        self.set_epoch(key, epoch, None);
+        let slot = self.slot(key);
+        let subscriptions: Vec<_> = slot.session.subscriptions().iter().map(|(f, e)| (f.clone(), *e)).collect();
+        for (filter, entry) in subscriptions {
+            let options = entry.options;
+            let (qos, no_local, as_published) = (options.qos, options.no_local, options.retain_as_published);
+            let id = SubscriberId(key);
+            self.add_subscription(&filter, Subscription::new(id, qos, no_local, as_published, entry.identifier));
+        }
+        for filter in readings {
+            self.note(key, |session| Record::Reading { session, filter, done: false });
+        }
+        self.wait_for_client(now, key);
+    }
+
+    /// The session of a waiting connection is here, and counts.
+    fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
+        let conn = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch)).map(|(conn, _)| conn);
+        match conn {
+            Some(conn) => self.enter(now, conn, epoch, out),
+            None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
+            None => {}
+        }
+    }
+
+    fn claimant(&self, client: &str) -> Option<(ConnId, &Claiming)> {
+        let conn = *self.claims_of.waiting.get(client)?;
+        Some((conn, self.conn(conn)?.rare.as_ref()?.claim.as_deref()?))
+    }
+
+    /// A connection waits no longer.
+    fn waits_no_longer(&mut self, client: &Client, conn: ConnId) {
+        if self.claims_of.waiting.get(client) == Some(&conn) {
+            self.claims_of.waiting.remove(client);
+        }
+    }
+
+    /// The session is here and nobody else's: the client is let in.
+    fn enter(&mut self, now: Instant, conn: ConnId, epoch: Epoch, out: &mut Outbox) {
+        if self.reluctance.drains() {
+            return self.send_claimant_away(now, conn, ReasonCode::UseAnotherServer, out);
+        }
+        let Some(claim) = self.live(conn).rare().claim.take() else { return };
+        let Claiming { client, connect, assigned, authentication_data, readings, .. } = *claim;
+        self.waits_no_longer(&client, conn);
+        let mut decoder = Decoder::new();
+        let mut bytes = &connect[..];
+        let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return };
+        let certified = self.certified(conn);
+        let Ok(Packet::Connect(connect)) = frame.decode(ProtocolVersion::V5, Sender::Client) else { return };
+        let connect = super::connect::with_name(connect, certified.as_deref());
+        self.live(conn).heard = now;
+        self.arm_keep_alive(now, conn);
+        let said = (assigned.as_deref(), authentication_data.as_deref());
+        if self.let_in(now, conn, &connect, said, Some(epoch), out) == Next::Go {
+            let key = self.live(conn).session;
+            for filter in readings {
+                self.read_again(key, filter, out);
+            }
+            self.resume(now, conn, out);
+        }
+    }
+
+    /// The session has lost its client to one at another node.
+    fn lose_session(
+        &mut self,
+        now: Instant,
+        client: &str,
+        upto: Epoch,
+        (_to, discard): (NodeId, bool),
+        out: &mut Outbox,
+    ) {
+        if let Some((conn, claim)) = self.claimant(client) {
+            // What it has come to, or would have begun, is not the client's.
+            let of = claim.moving.or(claim.attached.map(|(epoch, _)| epoch));
+            if of.is_some_and(|epoch| epoch <= upto) {
+                self.send_claimant_away(now, conn, ReasonCode::SessionTakenOver, out);
+            }
+        }
+        let Some(key) = self.find_session(client) else { return };
+        let epoch = self.claimed(key).epoch;
+        if epoch > upto {
+            return;
+        }
+        if self.slot(key).conn != NONE {
+            let bound = self.slot(key).conn;
+            self.fence(now, bound, out);
+        }
+        let Some(key) = self.find_session(client) else { return };
+        if discard {
+            return self.end_session(now, key, out);
+        }
+        self.drop_session(now, key);
+        tell(Input::Ended { client: client.into(), epoch }, out);
+    }
+
+    /// A connection ends: the directory hears of it.
+    pub(super) fn end_claim(&mut self, now: Instant, conn: ConnId, client: Option<Client>, out: &mut Outbox) {
+        let own = ShardId(self.own);
+        let c = self.live(conn);
+        if !c.features.has(Feature::Claimed) {
+            return;
+        }
+        c.features.remove(Feature::Claimed);
+        let claim = c.rare.as_mut().and_then(|rare| rare.claim.take());
+        let Some(client) = claim.as_ref().map(|claim| claim.client.clone()).or(client) else { return };
+        self.waits_no_longer(&client, conn);
+        if let Some(epoch) = claim.as_ref().and_then(|claim| claim.moving) {
+            self.stop_moving(now, &client, epoch, out);
+        }
+        if let Some((epoch, present)) = claim.and_then(|claim| claim.attached) {
+            match self.find_session(&client) {
+                Some(key) if present => self.wait_for_client(now, key),
+                Some(_) | None => tell(Input::Ended { client: client.clone(), epoch }, out),
+            }
+        }
+        tell(Input::Closed { client, conn: Claimant { shard: own, id: conn } }, out);
+    }
+
+    /// The connection has gone for which a session came here. If nobody has heard that it is here, it is not.
+    fn stop_moving(&mut self, now: Instant, client: &Client, epoch: Epoch, out: &mut Outbox) {
+        let is_it =
+            |input: &Input| matches!(input, Input::Moved { client: of, epoch: at, .. } if (of, *at) == (client, epoch));
+        let before = self.claims_of.untold.len();
+        self.claims_of.untold.retain(|(.., input)| !is_it(input));
+        let key = self.find_session(client);
+        match key {
+            Some(key) if self.claims_of.untold.len() < before => self.drop_session(now, key),
+            Some(key) => self.wait_for_client(now, key),
+            // There was none to come.
+            None if self.claims_of.untold.len() == before => tell(Input::Ended { client: client.clone(), epoch }, out),
+            None => {}
+        }
+    }
+
+    /// Has a session that nobody has attached to wait for its client, if it does not already.
+    fn wait_for_client(&mut self, now: Instant, key: u32) {
+        let slot = self.slot(key);
+        if slot.conn != NONE || slot.away.is_some() {
+            return;
+        }
+        let expires = match slot.session.expiry_interval() {
+            u32::MAX => Instant::NEVER,
+            seconds => now + Duration::from_secs(u64::from(seconds)),
+        };
+        let away = Away { expires, will: Instant::NEVER };
+        slot.away = Some(Box::new(away));
+        self.timers.arm(away.deadline(), TimerKind::Session(key));
+    }
+
+    /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
+    fn drop_session(&mut self, _: Instant, key: u32) {
+        self.stop_waiting(key);
+        self.note(key, |session| Record::End { session });
+        let class = self.class_of_session(key);
+        let Some(slot) = self.sessions.remove(key) else { return };
+        let session = slot.session;
+        self.clients.remove(session.client().as_str(), key);
+        for (filter, _) in session.subscriptions().iter() {
+            self.remove_subscription(filter.as_filter(), key, class);
+        }
+        // They are matched where they are now.
+        self.ledger.matched -= (session.queue_len() + session.inflight_len()) as u64;
+    }
+
+    /// A session has ended.
+    pub(super) fn tell_ended(&self, key: u32, out: &mut Outbox) {
+        let Some(slot) = self.sessions.get(key) else { return };
+        if let Some(claimed) = &slot.claimed {
+            tell(Input::Ended { client: slot.session.client().as_str().into(), epoch: claimed.epoch }, out);
+        }
+    }
+
+    fn claimed(&mut self, key: u32) -> &mut Claimed {
+        let none = || {
+            let (epoch, clean) = (Epoch::ZERO, Epoch::ZERO);
+            Box::new(Claimed { epoch, clean, kept_until: Instant::START, given: None })
+        };
+        self.slot(key).claimed.get_or_insert_with(none)
+    }
+
+    /// A connection has attached to the session.
+    pub(super) fn set_epoch(&mut self, key: u32, epoch: Epoch, clean: Option<Epoch>) {
+        let claimed = self.claimed(key);
+        (claimed.epoch, claimed.given) = (epoch, None);
+        claimed.clean = clean.unwrap_or(claimed.clean);
+        let (epoch, clean) = (parts_of(claimed.epoch), parts_of(claimed.clean));
+        self.note(key, |session| Record::Epoch { session, epoch, clean });
+    }
+
+    fn keep_until(&mut self, key: u32, until: Instant) {
+        self.claimed(key).kept_until = until;
+    }
+
+    /// What the directory hears of a session that was stored.
+    pub(super) fn tell_recovered(&self, restored: &Restored, out: &mut Outbox) {
+        let (epoch, clean) = (epoch_of(restored.epoch), epoch_of(restored.clean));
+        let client = restored.session.client().as_str().into();
+        tell(Input::Recovered { client, epoch, clean }, out);
+    }
+
+    /// Tells the directory when what this call has recorded is stored, and subscriptions are known up to `seq`.
+    fn tell_later(&mut self, input: Input, seq: u64, out: &mut Outbox) {
+        let batch = self.journal.batch_so_far();
+        self.claims_of.untold.push_back((batch, seq, Box::new(input)));
+        self.tell_untold(out);
+    }
+
+    /// Tells what waited for the store or for the others.
+    pub(super) fn tell_untold(&mut self, out: &mut Outbox) {
+        let (stored, committed) = (self.journal.stored(), self.routes.committed());
+        for (batch, seq, input) in core::mem::take(&mut self.claims_of.untold) {
+            let is_stored = batch <= stored || planted!(MovedBeforeStored);
+            if is_stored && (seq <= committed || planted!(MovedBeforeKnown)) {
+                tell(*input, out);
+            } else {
+                self.claims_of.untold.push_back((batch, seq, input));
+            }
+        }
+    }
+}
+
+fn tell(input: directory::Input, out: &mut Outbox) {
+    out.push(Output::Control(ToControl::Directory(Box::new(input))));
+}

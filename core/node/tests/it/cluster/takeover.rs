@@ -1,0 +1,218 @@
+//! A client that comes to another node: its old connection ends there, and its session goes along.
+
+use core::time::Duration;
+
+use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+use newtmq_mqtt::{PacketType, ReasonCode};
+use newtmq_node::{Durability, ShardConfig};
+
+use super::world::World;
+use crate::harness::{Connect, Got, Publish, Will};
+
+fn stores(config: &mut ShardConfig) {
+    config.zones[0].durability = Durability::Synced;
+}
+
+fn memory(_: &mut ShardConfig) {}
+
+/// Worlds of two and three nodes, one and two shards, in memory and on disks.
+fn worlds(run: impl Fn(&mut World)) {
+    let mut seed = 0;
+    for configure in [memory, stores] {
+        for (nodes, shards) in [(2, 1), (3, 2)] {
+            seed += 1;
+            let mut world = World::with_directories(seed, nodes, shards, configure);
+            run(&mut world);
+        }
+    }
+}
+
+/// Joins, and says whether there was a session.
+fn join(world: &mut World, node: usize, connect: Connect) -> (usize, bool) {
+    let person = world.start(node, connect);
+    world.settle();
+    let log = &mut world.people[person].script.log;
+    let at = log.iter().position(|got| matches!(got, Got::Connack(_)));
+    let Some(Got::Connack(connack)) = at.map(|at| log.remove(at)) else { panic!("no CONNACK but {log:?}") };
+    assert_eq!(connack.reason, ReasonCode::Success);
+    (person, connack.present)
+}
+
+// MQTT-3.1.4-3, over nodes.
+#[test]
+pub(super) fn the_old_connection_at_another_node_ends() {
+    worlds(|world| {
+        let old = world.join(1, Connect::v5("c").resume());
+        world.subscribe(old, "t", AtLeastOnce);
+        let (new, present) = join(world, 0, Connect::v5("c").resume());
+        assert!(present);
+        assert_eq!(world.log(old), [Got::Disconnect(ReasonCode::SessionTakenOver), Got::Closed]);
+        world.assert_one("c");
+        assert_eq!(world.homes("c"), [0]);
+        let w = world.join(1, Connect::v5("w"));
+        world.publish(w, Publish::new("t", "1").qos1());
+        assert_eq!(world.received(new), ["t 1"]);
+        world.advance(Duration::from_secs(20));
+        world.publish(w, Publish::new("t", "2").qos1());
+        assert_eq!(world.received(new), ["t 2"]);
+        world.settle();
+        world.assert_idle();
+    });
+}
+
+#[test]
+pub(super) fn what_was_queued_comes_at_the_other_node() {
+    worlds(|world| {
+        let (c, _) = join(world, 0, Connect::v5("c").resume());
+        world.subscribe(c, "t/#", ExactlyOnce);
+        world.disconnect(c);
+        let w = world.join(1, Connect::v5("w"));
+        for number in 0..20 {
+            let qos = [AtLeastOnce, ExactlyOnce][number % 2];
+            world.publish(w, Publish::new("t/1", number.to_string()).qos(qos));
+        }
+        world.settle();
+        let (c, present) = join(world, 1, Connect::v5("c").resume());
+        assert!(present);
+        let expected: Vec<String> = (0..20).map(|number| format!("t/1 {number}")).collect();
+        assert_eq!(world.received(c), expected);
+        world.assert_one("c");
+        world.disconnect(c);
+        world.settle();
+        let (c, present) = join(world, 0, Connect::v5("c").resume());
+        assert!(present);
+        assert_eq!(world.received(c), [] as [String; 0], "what was acknowledged there does not come here");
+    });
+}
+
+// A QoS 2 message in each state of its exchange, both ways.
+#[test]
+pub(super) fn qos2_goes_on_at_the_other_node() {
+    worlds(|world| {
+        let (c, _) = join(world, 0, Connect::v5("c").resume().manual());
+        world.subscribe(c, "t", ExactlyOnce);
+        let w = world.join(1, Connect::v5("w").resume());
+        let r = world.join(1, Connect::v5("r"));
+        world.subscribe(r, "v", ExactlyOnce);
+        // The client publishes, and moves before PUBREL.
+        let id = world.publish(c, Publish::new("v", "once").qos(ExactlyOnce));
+        world.settle();
+        assert_eq!(world.acked(c), [(id, ReasonCode::Success)]);
+        assert_eq!(world.received(r), ["v once"]);
+        world.publish(w, Publish::new("t", "out").qos(ExactlyOnce));
+        world.settle();
+        assert_eq!(world.received(c), ["t out"]);
+        let (c, present) = join(world, 1, Connect::v5("c").resume());
+        assert!(present);
+        world.publish(c, Publish::new("v", "once").qos2().id(id).dup());
+        world.settle();
+        assert_eq!(world.acked(c), [(id, ReasonCode::Success)]);
+        world.ack(c, PacketType::Pubrel, id);
+        world.settle();
+        assert_eq!(world.received(r), [] as [String; 0], "it was sent before");
+        assert_eq!(world.received(c), ["t out"], "it is in flight");
+    });
+}
+
+#[test]
+pub(super) fn a_clean_start_ends_the_session_at_the_other_node() {
+    worlds(|world| {
+        let will = Will::new(Publish::new("will", "gone")).delay(100);
+        let (c, _) = join(world, 1, Connect::v5("c").resume().will(will));
+        world.subscribe(c, "t", AtLeastOnce);
+        let r = world.join(0, Connect::v5("r"));
+        world.subscribe(r, "will", AtLeastOnce);
+        world.break_off(c);
+        world.settle();
+        assert_eq!(world.received(r), [] as [String; 0]);
+        let (c, present) = join(world, 0, Connect::v5("c").expiry(100));
+        assert!(!present);
+        assert_eq!(world.received(r), ["will gone"], "the session has ended");
+        world.assert_one("c");
+        let w = world.join(1, Connect::v5("w"));
+        world.publish(w, Publish::new("t", "1").qos1());
+        assert_eq!(world.received(c), [] as [String; 0], "nothing of the old session is left");
+        world.disconnect(c);
+        world.settle();
+        let (_, present) = join(world, 1, Connect::v5("c").resume());
+        assert!(present);
+    });
+}
+
+// MQTT-3.1.2-8: a will without delay is due when the connection is taken over, one with a delay is not when the session goes on.
+#[test]
+pub(super) fn wills_of_who_is_taken_over() {
+    for (delay, expected) in [(0, &["will gone"][..]), (100, &[][..])] {
+        worlds(|world| {
+            let r = world.join(0, Connect::v5("r"));
+            world.subscribe(r, "will", AtLeastOnce);
+            world.join(1, Connect::v5("c").resume().will(Will::new(Publish::new("will", "gone")).delay(delay)));
+            let (_, present) = join(world, 0, Connect::v5("c").resume());
+            assert!(present);
+            assert_eq!(world.received(r), expected);
+            world.advance(Duration::from_secs(200));
+            assert_eq!(world.received(r), [] as [String; 0]);
+        });
+    }
+}
+
+#[test]
+pub(super) fn a_session_without_expiry_ends_with_its_connection() {
+    worlds(|world| {
+        let old = world.join(1, Connect::v5("c"));
+        world.subscribe(old, "t", AtMostOnce);
+        let (_, present) = join(world, 0, Connect::v5("c").clean_start(false));
+        assert!(!present);
+        assert_eq!(world.log(old), [Got::Disconnect(ReasonCode::SessionTakenOver), Got::Closed]);
+        world.assert_one("c");
+    });
+}
+
+#[test]
+pub(super) fn a_session_that_has_moved_is_on_the_disk_there() {
+    for seed in 0..20 {
+        let mut world = World::with_directories(seed, 3, 1, stores);
+        let (c, _) = join(&mut world, 1, Connect::v5("c").resume());
+        world.subscribe(c, "t", AtLeastOnce);
+        world.disconnect(c);
+        let w = world.join(0, Connect::v5("w"));
+        world.publish(w, Publish::new("t", "1").qos1());
+        world.settle();
+        let (c, present) = join(&mut world, 2, Connect::v5("c").resume());
+        assert!(present);
+        world.people[c].script.log.clear();
+        world.kill(2);
+        for observer in [0, 1] {
+            world.down(observer, 2);
+        }
+        world.restart(2);
+        world.advance(Duration::from_secs(2));
+        world.assert_one("c");
+        assert_eq!(world.homes("c"), [2]);
+        let (c, present) = join(&mut world, 0, Connect::v5("c").resume());
+        assert!(present);
+        assert!(world.received(c).iter().all(|text| text == "t 1"));
+        world.assert_one("c");
+    }
+}
+
+// Two nodes at once: one of them has the client in the end.
+#[test]
+pub(super) fn who_connects_twice_at_once_is_there_once() {
+    for seed in 0..40 {
+        let mut world =
+            World::with_directories(seed, 3, 1 + (seed % 2) as u16, if seed % 3 == 0 { stores } else { memory });
+        let persons: Vec<usize> = (0..6)
+            .map(|number| {
+                let pause = world.rng.below(3_000);
+                world.advance(Duration::from_micros(pause));
+                world.start(number % 3, Connect::v5("c").resume())
+            })
+            .collect();
+        world.advance(Duration::from_secs(3));
+        let open: Vec<usize> = persons.into_iter().filter(|person| world.is_open(*person)).collect();
+        assert_eq!(open.len(), 1, "seed {seed}");
+        world.assert_one("c");
+        assert_eq!(world.homes("c"), [world.people[open[0]].node]);
+    }
+}
