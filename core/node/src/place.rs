@@ -1,6 +1,7 @@
 //! What the shards of a node say to each other. Between two shards messages arrive once, in the order they were sent.
 
 use newtmq_base::{ConnId, ShardId};
+use newtmq_cluster::lane::Guid;
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::Message;
@@ -68,6 +69,8 @@ pub enum PlaceMessage {
         stamp: Stamp,
         /// What the sender has promised and waits for [`PlaceMessage::Stored`] with; 0 for nothing.
         promise: u64,
+        /// Its name among all nodes; zeros if it has none.
+        guid: Guid,
     },
     /// A message for a shared group.
     Group(Box<GroupPublish>),

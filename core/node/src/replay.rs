@@ -151,6 +151,7 @@ impl Replay {
             | Record::Forwarded { session, .. }
             | Record::Epoch { session, .. }
             | Record::Given { session, .. }
+            | Record::Letter { session, .. }
             | Record::Will { session, .. }) => {
                 if let Record::Detach { at, .. } = &record {
                     *now = (*at).max(*now);

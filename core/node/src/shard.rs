@@ -17,6 +17,7 @@ mod home;
 mod inward;
 mod journal;
 mod lanes;
+mod late;
 mod luggage;
 mod mount;
 mod notes;

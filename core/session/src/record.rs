@@ -193,6 +193,17 @@ pub enum Record {
         /// Deliveries from this place in the order on did not go along; none if the session is here again.
         upto: Option<u64>,
     },
+    /// What a node has handed on of a session that was there before has come, up to this letter.
+    Letter {
+        /// Whose.
+        session: SessionId,
+        /// The node.
+        node: u64,
+        /// By which number the session came from there.
+        epoch: [u64; 4],
+        /// Of the letter.
+        number: u64,
+    },
     /// The node's time has come to this.
     Time {
         /// Since the node's first start, counting only while it ran.
@@ -236,6 +247,7 @@ const MARK: u8 = 20;
 const GUID: u8 = 21;
 const EPOCH: u8 = 22;
 const GIVEN: u8 = 23;
+const LETTER: u8 = 24;
 
 const PLAIN: u8 = 0;
 const GROUP: u8 = 1;
@@ -302,6 +314,11 @@ impl Record {
                 &mut put
             }
             Record::Given { session, upto } => put.tag(GIVEN, *session).number(upto.map_or(0, |upto| upto + 1)),
+            Record::Letter { session, node, epoch, number } => {
+                put.tag(LETTER, *session).number(*node);
+                epoch.iter().for_each(|part| _ = put.number(*part));
+                put.number(*number)
+            }
             Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
             Record::Snapshot(snapshot) => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
         };
@@ -461,6 +478,11 @@ impl TakeRecord for Take<'_> {
                 }
                 let [a, b, c, d, e, f, g, h] = parts;
                 Record::Epoch { session, epoch: [a, b, c, d], clean: [e, f, g, h] }
+            }
+            LETTER => {
+                let node = self.number()?;
+                let epoch = [self.number()?, self.number()?, self.number()?, self.number()?];
+                Record::Letter { session, node, epoch, number: self.number()? }
             }
             GIVEN => Record::Given { session, upto: self.number()?.checked_sub(1) },
             FORWARDED => Record::Forwarded { session, packet_id: self.packet_id()? },

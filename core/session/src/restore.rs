@@ -42,6 +42,7 @@ pub struct Restoring {
     epoch: [u64; 4],
     clean: [u64; 4],
     given: Option<u64>,
+    letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// Segment of the log that it begins in.
     segment: u64,
 }
@@ -81,6 +82,8 @@ pub struct Restored {
     pub clean: [u64; 4],
     /// It was on its way to another node: deliveries from this place in the order on did not go along.
     pub given: Option<u64>,
+    /// Letters that have come, by node and number by which the session came from there.
+    pub letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// The first segment of the log that it needs.
     pub segment: u64,
 }
@@ -127,6 +130,7 @@ impl Restoring {
             epoch: [0; 4],
             clean: [0; 4],
             given: None,
+            letters: BTreeMap::new(),
             segment,
         })
     }
@@ -233,6 +237,7 @@ impl Restoring {
                 (self.epoch, self.clean, self.given) = (epoch, clean, None);
             }
             Record::Given { upto, .. } => self.given = upto,
+            Record::Letter { node, epoch, number, .. } => _ = self.letters.insert((node, epoch), number),
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Create { .. }
             | Record::End { .. }
@@ -371,8 +376,8 @@ impl Restoring {
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
         let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        let Restoring { id, zone, detached, forwards, epoch, clean, given, segment, .. } = self;
-        Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given, segment }
+        let Restoring { id, zone, detached, forwards, epoch, clean, given, letters, segment, .. } = self;
+        Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given, letters, segment }
     }
 }
 

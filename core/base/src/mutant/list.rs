@@ -552,6 +552,12 @@ mutants! {
         "A session counts at its new node before it is stored there.";
     MovedBeforeKnown, "moved-before-known", None, ["part", "D1"],
         "A session counts at its new node before the others know of its subscriptions there.";
+    LateTwice, "late-twice", None, ["part", "D3"],
+        "What came to a session at its new node, and is handed on by the old one too, is taken twice.";
+    LateForgotten, "late-forgotten", None, ["part", "D1"],
+        "What comes for a session at the node that it has left is not handed on.";
+    LateBehind, "late-behind", None, ["part", "D5"],
+        "What was handed on comes behind what has come later.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
 }

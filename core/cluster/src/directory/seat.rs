@@ -245,7 +245,11 @@ impl Seat {
         sink: &mut Sink<'_>,
     ) {
         let voids = self.voids.entry(client.clone()).or_default();
-        let changed = if put { voids.insert(void) } else { voids.remove(&void) };
+        // One at a time for each home; which one is removed, it need not say.
+        let before = voids.len();
+        let is_new = !voids.contains(&void);
+        voids.retain(|(by, home, _)| (*by, *home) != (void.0, void.1));
+        let changed = if put { voids.insert(void) && is_new } else { voids.len() < before };
         if voids.is_empty() {
             self.voids.remove(client);
         }

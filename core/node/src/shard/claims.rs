@@ -2,15 +2,16 @@
 //! client's old connection has gone, wherever it was, and until its session is here. A session goes where its connection is.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use newtmq_base::{ConnId, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::directory::{self, Client, Conn as Claimant, Grant, Input, Output as Order, Refused};
-use newtmq_cluster::lane::Epoch;
+use newtmq_cluster::lane::{Epoch, Guid};
 use newtmq_mqtt::{Connect, Decoder, Frame, OwnedTopicFilter, Packet, ProtocolVersion, ReasonCode, Sender};
 use newtmq_session::{Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
 
+use super::late::{Origin, REMEMBERS_FOR, Stub};
 use super::luggage::{LUGGAGE_MAX, Luggage, epoch_of, parts_of};
 use super::{Away, Next, Shard, TimerKind};
 use crate::conn::{Aside, Feature, NONE, Phase};
@@ -20,6 +21,8 @@ use crate::store::Durability;
 
 /// So long a CONNECT waits; the directory mostly answers before.
 const CLAIM_WITHIN: Duration = Duration::from_secs(20);
+/// So long a client waits for what was left of its session at the other node.
+const LETTER_WITHIN: Duration = Duration::from_secs(3);
 /// So long a session that is on its way does not expire.
 const ON_ITS_WAY: Duration = Duration::from_secs(30);
 
@@ -39,7 +42,7 @@ pub(crate) struct Claiming {
 }
 
 /// What the directory says of a session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Claimed {
     pub(super) epoch: Epoch,
     /// With which it began by a clean start.
@@ -48,6 +51,21 @@ pub(crate) struct Claimed {
     pub(super) kept_until: Instant,
     /// It is on its way to a node: deliveries from this place in the order on did not go along.
     pub(super) given: Option<(NodeId, u64)>,
+    /// It has gone, and hands on what still comes.
+    pub(super) stub: Option<Box<Stub>>,
+    /// It came from another node not long ago.
+    pub(super) origin: Option<Box<Origin>>,
+    /// By node, and by which grant it came from there: the last letter that has come.
+    pub(super) letters: BTreeMap<(NodeId, Epoch), u64>,
+    /// Names of what has come since it was given away, by its place in the order.
+    pub(super) late: BTreeMap<u64, Guid>,
+}
+
+/// What is told later.
+#[derive(Debug)]
+pub(super) enum Later {
+    Directory(Input),
+    Control(ToControl),
 }
 
 /// What the shard has of claims.
@@ -56,13 +74,17 @@ pub(crate) struct Claims {
     /// Connections that wait, by client; of two the later one.
     waiting: BTreeMap<Client, ConnId>,
     /// What is told when so much is stored, and everybody knows of so many changes of subscriptions.
-    untold: VecDeque<(u64, u64, Box<Input>)>,
+    untold: VecDeque<(u64, u64, Later)>,
+    /// Sessions that have gone and hand on what comes: client and key.
+    pub(super) stubs: BTreeSet<(Client, u32)>,
+    /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
+    deferred: BTreeMap<Client, (NodeId, Epoch)>,
 }
 
 impl Claimed {
     /// As the log has it.
     pub(super) fn restored(epoch: [u64; 4], clean: [u64; 4]) -> Claimed {
-        Claimed { epoch: epoch_of(epoch), clean: epoch_of(clean), kept_until: Instant::START, given: None }
+        Claimed { epoch: epoch_of(epoch), clean: epoch_of(clean), ..Claimed::default() }
     }
 }
 
@@ -191,6 +213,13 @@ impl Shard {
             tell(Input::Ended { client, epoch }, out);
             return;
         };
+        let origin = self.claimed(key).origin.as_ref();
+        if origin.is_some_and(|origin| !origin.came) && !planted!(LateBehind) {
+            // What is still under way to here belongs in front of what has come since.
+            self.claims_of.deferred.insert(client, (node, epoch));
+            self.keep_until(key, now + ON_ITS_WAY);
+            return self.look_again(key, |_| Away { expires: now + LETTER_WITHIN, will: Instant::NEVER });
+        }
         let bytes = self.pack(now, key);
         if bytes.len() > LUGGAGE_MAX {
             // Nothing is answered: the client is told that its session cannot be reached.
@@ -203,7 +232,39 @@ impl Shard {
         let claimed = self.claimed(key);
         (claimed.epoch, claimed.given) = (epoch, Some((node, upto)));
         let input = Input::Attached { client, epoch, present: true, answer: bytes.into() };
-        self.tell_later(input, 0, out);
+        self.tell_later(Later::Directory(input), 0, out);
+    }
+
+    /// A session that was to go on before all of it had come goes now.
+    pub(super) fn give_deferred(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        let client: Client = self.slot(key).session.client().as_str().into();
+        if let Some((node, epoch)) = self.claims_of.deferred.remove(&client) {
+            self.wait_for_client(now, key);
+            self.give_away(now, client, node, epoch, false, out);
+        }
+    }
+
+    /// The timer of a session that is on its way.
+    pub(super) fn on_the_way(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        let client: Client = self.slot(key).session.client().as_str().into();
+        if self.claims_of.deferred.contains_key(&client) {
+            self.slot(key).away = None;
+            return self.letter_came(now, key, out);
+        }
+        // Its own deadlines are later then.
+        let until = self.claimed(key).kept_until;
+        let later = |old: Away| Away { expires: old.expires.max(until), will: old.will.max(until) };
+        self.look_again(key, later);
+    }
+
+    /// Changes the deadlines of a session without a connection.
+    pub(super) fn look_again(&mut self, key: u32, change: impl FnOnce(Away) -> Away) {
+        let none = Away { expires: Instant::NEVER, will: Instant::NEVER };
+        let old = self.slot(key).away.take().map_or(none, |old| *old);
+        self.timers.cancel(old.deadline(), TimerKind::Session(key));
+        let away = change(old);
+        self.slot(key).away = Some(Box::new(away));
+        self.timers.arm(away.deadline(), TimerKind::Session(key));
     }
 
     fn on_session_granted(&mut self, now: Instant, grant: Grant, out: &mut Outbox) {
@@ -226,7 +287,7 @@ impl Shard {
         let epoch = grant.epoch;
         if let Some(key) = self.find_session(&grant.client) {
             // One of before, which lost its client.
-            self.drop_session(now, key);
+            self.drop_session(key);
         }
         let luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
         let clean = luggage.as_ref().map_or(Epoch::ZERO, |luggage| luggage.clean);
@@ -248,7 +309,7 @@ impl Shard {
         };
         let input = Input::Moved { client: grant.client.clone(), conn: grant.conn, epoch, clean, durable };
         self.send_changes(out);
-        self.tell_later(input, self.routes.seq(), out);
+        self.tell_later(Later::Directory(input), self.routes.seq(), out);
     }
 
     /// A session that has come from another node, without a connection.
@@ -257,10 +318,13 @@ impl Shard {
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         self.ledger.matched += waiting;
         let expiry_interval = session.expiry_interval();
+        let (base, until) = (session.next_dseq(), now + REMEMBERS_FOR);
+        let origin = Some(Box::new(Origin::new(epoch, base, until)));
+        let kept_until = now + ON_ITS_WAY;
+        let claimed = Box::new(Claimed { epoch, clean, kept_until, origin, ..Claimed::default() });
         let key = self.add_session(session, zone);
-        let claimed = Claimed { epoch, clean, kept_until: now + ON_ITS_WAY, given: None };
         let slot = self.slot(key);
-        (slot.claimed, slot.forwards) = (Some(Box::new(claimed)), super::gates::Forwards::restored(forwards));
+        (slot.claimed, slot.forwards) = (Some(claimed), super::gates::Forwards::restored(forwards));
         self.begin_to_store_silently(key, expiry_interval);
         self.set_epoch(key, epoch, None);
         let slot = self.slot(key);
@@ -281,7 +345,16 @@ impl Shard {
     fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
         let conn = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch)).map(|(conn, _)| conn);
         match conn {
-            Some(conn) => self.enter(now, conn, epoch, out),
+            Some(conn) => {
+                let key = self.find_session(client);
+                let origin = key.and_then(|key| self.claimed(key).origin.as_mut());
+                if let Some(origin) = origin.filter(|origin| !origin.came) {
+                    // What is still under way belongs in front.
+                    origin.waits = Some(conn);
+                    return self.arm_conn(conn, now + LETTER_WITHIN);
+                }
+                self.enter(now, conn, epoch, out);
+            }
             None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
             None => {}
         }
@@ -300,13 +373,19 @@ impl Shard {
     }
 
     /// The session is here and nobody else's: the client is let in.
-    fn enter(&mut self, now: Instant, conn: ConnId, epoch: Epoch, out: &mut Outbox) {
+    pub(super) fn enter(&mut self, now: Instant, conn: ConnId, epoch: Epoch, out: &mut Outbox) {
+        if self.conn(conn).is_none() {
+            return;
+        }
         if self.reluctance.drains() {
             return self.send_claimant_away(now, conn, ReasonCode::UseAnotherServer, out);
         }
         let Some(claim) = self.live(conn).rare().claim.take() else { return };
         let Claiming { client, connect, assigned, authentication_data, readings, .. } = *claim;
         self.waits_no_longer(&client, conn);
+        if let Some(origin) = self.find_session(&client).and_then(|key| self.claimed(key).origin.as_mut()) {
+            origin.enters();
+        }
         let mut decoder = Decoder::new();
         let mut bytes = &connect[..];
         let Ok(Some(frame)) = decoder.next(&mut bytes, u32::MAX) else { return };
@@ -331,7 +410,7 @@ impl Shard {
         now: Instant,
         client: &str,
         upto: Epoch,
-        (_to, discard): (NodeId, bool),
+        (to, discard): (NodeId, bool),
         out: &mut Outbox,
     ) {
         if let Some((conn, claim)) = self.claimant(client) {
@@ -354,8 +433,33 @@ impl Shard {
         if discard {
             return self.end_session(now, key, out);
         }
-        self.drop_session(now, key);
-        tell(Input::Ended { client: client.into(), epoch }, out);
+        self.become_stub(now, key, to, out);
+    }
+
+    /// A CONNECT has waited for too long: for its session, or for what was left of it elsewhere.
+    pub(super) fn claim_overdue(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
+        let client = claim.filter(|claim| claim.moving.is_some()).map(|claim| claim.client.clone());
+        if let Some(key) = client.and_then(|client| self.find_session(&client))
+            && let Some(origin) = self.claimed(key).origin.as_mut().filter(|origin| origin.waits == Some(conn))
+        {
+            origin.waits = Some(conn);
+            return self.letter_came(now, key, out);
+        }
+        self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out);
+    }
+
+    /// A node is down: nothing comes of it.
+    pub(super) fn letters_end(&mut self, now: Instant, out: &mut Outbox) {
+        let waiting: Vec<ConnId> = self.claims_of.waiting.values().copied().collect();
+        for conn in waiting {
+            let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
+            let client = claim.filter(|claim| claim.moving.is_some()).map(|claim| claim.client.clone());
+            let key = client.and_then(|client| self.find_session(&client));
+            if key.is_some_and(|key| self.claimed(key).origin.as_ref().is_some_and(|of| of.waits == Some(conn))) {
+                self.claim_overdue(now, conn, out);
+            }
+        }
     }
 
     /// A connection ends: the directory hears of it.
@@ -383,13 +487,15 @@ impl Shard {
 
     /// The connection has gone for which a session came here. If nobody has heard that it is here, it is not.
     fn stop_moving(&mut self, now: Instant, client: &Client, epoch: Epoch, out: &mut Outbox) {
-        let is_it =
-            |input: &Input| matches!(input, Input::Moved { client: of, epoch: at, .. } if (of, *at) == (client, epoch));
+        let is_it = |later: &Later| match later {
+            Later::Directory(Input::Moved { client: of, epoch: at, .. }) => (of, *at) == (client, epoch),
+            Later::Directory(_) | Later::Control(_) => false,
+        };
         let before = self.claims_of.untold.len();
-        self.claims_of.untold.retain(|(.., input)| !is_it(input));
+        self.claims_of.untold.retain(|(.., later)| !is_it(later));
         let key = self.find_session(client);
         match key {
-            Some(key) if self.claims_of.untold.len() < before => self.drop_session(now, key),
+            Some(key) if self.claims_of.untold.len() < before => self.drop_session(key),
             Some(key) => self.wait_for_client(now, key),
             // There was none to come.
             None if self.claims_of.untold.len() == before => tell(Input::Ended { client: client.clone(), epoch }, out),
@@ -413,13 +519,16 @@ impl Shard {
     }
 
     /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
-    fn drop_session(&mut self, _: Instant, key: u32) {
+    pub(super) fn drop_session(&mut self, key: u32) {
         self.stop_waiting(key);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
         let Some(slot) = self.sessions.remove(key) else { return };
         let session = slot.session;
-        self.clients.remove(session.client().as_str(), key);
+        // A stub has no name.
+        if slot.claimed.is_none_or(|claimed| claimed.stub.is_none()) {
+            self.clients.remove(session.client().as_str(), key);
+        }
         for (filter, _) in session.subscriptions().iter() {
             self.remove_subscription(filter.as_filter(), key, class);
         }
@@ -435,12 +544,8 @@ impl Shard {
         }
     }
 
-    fn claimed(&mut self, key: u32) -> &mut Claimed {
-        let none = || {
-            let (epoch, clean) = (Epoch::ZERO, Epoch::ZERO);
-            Box::new(Claimed { epoch, clean, kept_until: Instant::START, given: None })
-        };
-        self.slot(key).claimed.get_or_insert_with(none)
+    pub(super) fn claimed(&mut self, key: u32) -> &mut Claimed {
+        self.slot(key).claimed.get_or_insert_default()
     }
 
     /// A connection has attached to the session.
@@ -464,26 +569,29 @@ impl Shard {
     }
 
     /// Tells the directory when what this call has recorded is stored, and subscriptions are known up to `seq`.
-    fn tell_later(&mut self, input: Input, seq: u64, out: &mut Outbox) {
+    pub(super) fn tell_later(&mut self, later: Later, seq: u64, out: &mut Outbox) {
         let batch = self.journal.batch_so_far();
-        self.claims_of.untold.push_back((batch, seq, Box::new(input)));
+        self.claims_of.untold.push_back((batch, seq, later));
         self.tell_untold(out);
     }
 
     /// Tells what waited for the store or for the others.
     pub(super) fn tell_untold(&mut self, out: &mut Outbox) {
         let (stored, committed) = (self.journal.stored(), self.routes.committed());
-        for (batch, seq, input) in core::mem::take(&mut self.claims_of.untold) {
+        for (batch, seq, later) in core::mem::take(&mut self.claims_of.untold) {
             let is_stored = batch <= stored || planted!(MovedBeforeStored);
             if is_stored && (seq <= committed || planted!(MovedBeforeKnown)) {
-                tell(*input, out);
+                match later {
+                    Later::Directory(input) => tell(input, out),
+                    Later::Control(message) => out.push(Output::Control(message)),
+                }
             } else {
-                self.claims_of.untold.push_back((batch, seq, input));
+                self.claims_of.untold.push_back((batch, seq, later));
             }
         }
     }
 }
 
-fn tell(input: directory::Input, out: &mut Outbox) {
+pub(super) fn tell(input: directory::Input, out: &mut Outbox) {
     out.push(Output::Control(ToControl::Directory(Box::new(input))));
 }

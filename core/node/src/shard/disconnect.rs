@@ -164,17 +164,16 @@ impl Shard {
     /// A deadline of a session without a connection.
     pub(crate) fn on_session_timer(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let Some(away) = &mut slot.away else { return };
-        if away.deadline() > now {
+        if slot.away.as_ref().is_none_or(|away| away.deadline() > now) {
             return;
         }
-        if let Some(claimed) = slot.claimed.as_ref().filter(|claimed| claimed.kept_until > now) {
-            // It is on its way to a connection.
-            let until = claimed.kept_until;
-            (away.expires, away.will) = (away.expires.max(until), away.will.max(until));
-            let deadline = away.deadline();
-            return self.timers.arm(deadline, TimerKind::Session(key));
+        if slot.claimed.as_ref().is_some_and(|claimed| claimed.stub.is_some()) {
+            return self.work_stub(now, key, out);
         }
+        if slot.claimed.as_ref().is_some_and(|claimed| claimed.kept_until > now) {
+            return self.on_the_way(now, key, out);
+        }
+        let Some(away) = &mut slot.away else { return };
         if away.expires <= now || planted!(WillDelayEndsSession, away.will <= now) {
             slot.away = None;
             self.end_session(now, key, out);
@@ -293,7 +292,7 @@ impl Shard {
             Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
                 self.close(now, conn, ReasonCode::MaximumConnectTime, out);
             }
-            Phase::Claiming => _ = self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out),
+            Phase::Claiming => self.claim_overdue(now, conn, out),
             Phase::Closing => out.push(Output::Abort(conn)),
             Phase::Open => {
                 let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;

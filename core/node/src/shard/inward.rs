@@ -368,6 +368,7 @@ impl Shard {
             verbatim: None,
             publisher: NONE,
             stamp: Stamp::NONE,
+            guid: message.guid(),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use newtmq_base::{ConnId, Instant, ShardId, planted};
+use newtmq_cluster::lane::Guid;
 use newtmq_mqtt::QoS;
 use newtmq_session::Message;
 use newtmq_topic::{Memo, PlaceId};
@@ -137,9 +138,9 @@ impl Shard {
         let cost = message.cost();
         self.spent += 1;
         match message {
-            PlaceMessage::Publish { message, publisher, stamp, promise } => {
+            PlaceMessage::Publish { message, publisher, stamp, promise, guid } => {
                 self.journal.whole = promise & JOINT != 0;
-                self.on_forwarded(now, from, &message, publisher, stamp, out);
+                self.on_forwarded(now, from, &message, (publisher, stamp, guid), out);
                 self.journal.whole = false;
                 if self.lanes[usize::from(from)].busy {
                     self.lanes[usize::from(from)].promise = promise;
@@ -178,12 +179,11 @@ impl Shard {
         now: Instant,
         from: u16,
         message: &Message,
-        publisher: Option<ConnId>,
-        stamp: Stamp,
+        (publisher, stamp, guid): (Option<ConnId>, Stamp, Guid),
         out: &mut Outbox,
     ) {
         let mut publishing = Publishing::of_message(message, crate::conn::NONE);
-        publishing.stamp = stamp;
+        (publishing.stamp, publishing.guid) = (stamp, guid);
         if stamp != Stamp::NONE {
             self.saw_live(message.topic_str(), stamp);
         }
@@ -204,7 +204,7 @@ impl Shard {
         places: &[PlaceId],
         message: &Message,
         publisher: Option<ConnId>,
-        stamp: Stamp,
+        (stamp, guid): (Stamp, Guid),
         out: &mut Outbox,
     ) {
         let mut last = None;
@@ -217,7 +217,7 @@ impl Shard {
             // QoS 0 promises nothing.
             let promise = if message.qos() == QoS::AtMostOnce { 0 } else { self.journal.promise_elsewhere(shard) };
             let message = message.clone();
-            self.send_place(shard, PlaceMessage::Publish { message, publisher, stamp, promise }, out);
+            self.send_place(shard, PlaceMessage::Publish { message, publisher, stamp, promise, guid }, out);
             if let Some(publisher) = publisher {
                 self.wait_for_lane(now, shard, publisher, out);
             }

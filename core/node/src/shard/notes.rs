@@ -141,6 +141,10 @@ impl Journal {
         if let Some(claimed) = &slot.claimed {
             let (epoch, clean) = (parts_of(claimed.epoch), parts_of(claimed.clean));
             self.record(&Record::Epoch { session, epoch, clean }, zone.durability);
+            for ((node, epoch), number) in &claimed.letters {
+                let (node, epoch, number) = (node.0, parts_of(*epoch), *number);
+                self.record(&Record::Letter { session, node, epoch, number }, zone.durability);
+            }
             if let Some((_, upto)) = claimed.given {
                 self.record(&Record::Given { session, upto: Some(upto) }, zone.durability);
             }

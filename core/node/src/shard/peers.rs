@@ -18,6 +18,7 @@ use super::Shard;
 use super::deliver::Acknowledgement;
 use super::fan::Publishing;
 use super::inward::Inward;
+use super::late::NO_GUID;
 use super::tickets::Tickets;
 use crate::conn::Target;
 use crate::control::PeerNews;
@@ -403,14 +404,20 @@ impl Shard {
         }
     }
 
+    /// A name for a message among all nodes.
+    pub(super) fn new_name(&mut self) -> Guid {
+        self.peers.as_mut().map_or(NO_GUID, |peers| peers.fresh_guid())
+    }
+
     /// The message's name: of QoS 2 the one that it had before, if its publisher repeats it.
     fn guid_for(&mut self, publishing: &Publishing<'_>, departure: &mut Departure) -> Guid {
         let Shard { sessions, peers, journal, config, .. } = self;
         let peers = peers.as_mut().expect("the caller has looked");
         let slot = sessions.get_mut(publishing.publisher).filter(|_| publishing.qos == QoS::ExactlyOnce);
-        let (Some(slot), Some((_, packet_id, _))) = (slot, departure.owed) else { return peers.fresh_guid() };
+        let mut fresh = || if publishing.guid == NO_GUID { peers.fresh_guid() } else { publishing.guid };
+        let (Some(slot), Some((_, packet_id, _))) = (slot, departure.owed) else { return fresh() };
         let known = slot.forwards.as_ref().and_then(|forwards| forwards.guid(packet_id));
-        let guid = known.unwrap_or_else(|| peers.fresh_guid());
+        let guid = known.unwrap_or_else(fresh);
         if known.is_none() {
             slot.forwards.get_or_insert_default().begin(packet_id, guid);
         }
@@ -559,6 +566,12 @@ impl Shard {
             peers.news.push(slot);
         }
     }
+}
+
+/// Of a name of [`Peers::fresh_guid`]: the start of a shard, and its number there.
+pub(super) fn name_parts(Guid(bytes): Guid) -> ((u64, u64), u64) {
+    let half = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 of 16 bytes"));
+    ((half(8), half(0) >> 41), half(0) & ((1 << 41) - 1))
 }
 
 /// A message as it goes over links.

@@ -96,8 +96,20 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) {
-        let Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given: _, segment } =
-            restored;
+        let Restored {
+            id,
+            session,
+            zone,
+            detached,
+            readings,
+            forwards,
+            given_up,
+            epoch,
+            clean,
+            given,
+            letters,
+            segment,
+        } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
@@ -105,7 +117,12 @@ impl Shard {
         let slot = self.slot(key);
         (slot.stored, slot.segment) = (Some(id), segment);
         if epoch != [0; 4] {
-            slot.claimed = Some(Box::new(Claimed::restored(epoch, clean)));
+            let mut claimed = Claimed::restored(epoch, clean);
+            claimed.given = given.map(|upto| (newtmq_base::NodeId(0), upto));
+            let letter =
+                |((node, epoch), number)| ((newtmq_base::NodeId(node), super::luggage::epoch_of(epoch)), number);
+            claimed.letters = letters.into_iter().map(letter).collect();
+            slot.claimed = Some(Box::new(claimed));
         }
         slot.forwards = Forwards::restored(forwards);
         let durability = self.config.zones[usize::from(zone)].durability;

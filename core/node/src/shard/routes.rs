@@ -10,7 +10,7 @@ use newtmq_topic::{SubscriberId, Subscription};
 use super::Shard;
 use super::sys::is_sys;
 use crate::conn::{Feature, PendingSuback};
-use crate::control::{FromControl, QuotaKind, RetainedCounts, ToControl};
+use crate::control::{FromControl, PeerNews, QuotaKind, RetainedCounts, ToControl};
 use crate::io::{Outbox, Output};
 use crate::place::place_id;
 
@@ -159,12 +159,17 @@ impl Shard {
                 let count = self.give_back(kind);
                 out.push(Output::Control(ToControl::Returned(kind, count)));
             }
-            FromControl::Peer { node, news } => self.on_peer(now, node, news),
+            FromControl::Peer { node, news } => {
+                self.on_peer(now, node, news);
+                if news == PeerNews::Down {
+                    self.letters_end(now, out);
+                }
+            }
             FromControl::Lanes { from, parcel } => self.on_lanes(now, from, &parcel),
             FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
             FromControl::Directory(order) => self.on_directory(now, *order, out),
-            FromControl::Handover { .. } => {}
+            FromControl::Handover { from, message } => self.on_handover(now, from, &message, out),
         }
     }
 

@@ -322,6 +322,8 @@ impl World {
             }
             Output::Supersedes { client, epoch, home, put: true } => {
                 self.seen.forks += 1;
+                // It takes the place of an earlier one.
+                self.nodes[i].records.retain(|(of, at, _)| (of, *at) != (&client, home));
                 self.nodes[i].records.insert((client, home, epoch));
             }
             Output::Supersedes { client, epoch, home, put: false } => {
