@@ -41,6 +41,8 @@ struct Place {
     /// With which epoch its node has said that it is there. Without one it is if the connection that it was granted to has
     /// attached.
     begun: Option<Epoch>,
+    /// The one that was there has ended since it was granted.
+    over: bool,
 }
 
 /// A claim that is not granted yet.
@@ -214,7 +216,7 @@ impl Seat {
         if let Some(session) = session {
             let born = Born::new(now, session.age + since, error);
             let Session { epoch, clean, durable, serves, .. } = session;
-            let place = Place { node, epoch, clean, durable, born, serves, begun: Some(epoch) };
+            let place = Place { node, epoch, clean, durable, born, serves, begun: Some(epoch), over: false };
             entry.top = entry.top.max(session.epoch);
             entry.places.push(place);
         }
@@ -378,7 +380,10 @@ impl Seat {
         let held = entry.holder.take_if(|holder| (holder.node, holder.conn) == (node, conn)).map(|holder| holder.epoch);
         if let Some(had) = held.or(fenced) {
             // Where nobody has attached nothing has begun, and by whom has not heard of its grant nothing else is void.
-            let never = |place: &Place| place.begun.is_none() && place.epoch == had && (place.node != node || !has);
+            let never = |place: &Place| {
+                let waits = if place.node == node { !has } else { place.over };
+                place.begun.is_none() && place.epoch == had && waits
+            };
             entry.places.retain(|place| !never(place));
             if !has {
                 entry.supersedes.retain(|(by, _, epoch)| (*by, *epoch) != (node, had));
@@ -404,13 +409,14 @@ impl Seat {
                 born,
                 serves: None,
                 begun: None,
+                over: false,
             });
         }
         entry
             .places
             .iter_mut()
             .filter(|place| place.node == node)
-            .for_each(|place| place.begun = place.begun.max(Some(epoch)));
+            .for_each(|place| (place.begun, place.over) = (place.begun.max(Some(epoch)), false));
         self.advance(now, client, sink);
     }
 
@@ -431,7 +437,7 @@ impl Seat {
             let later = |place: &Place| place.epoch > epoch && (awaited || place.begun > Some(epoch));
             entry.places.retain(|place| place.node != node || later(place));
             let of = entry.places.iter_mut().filter(|place| place.node == node);
-            of.for_each(|place| place.begun = place.begun.filter(|begun| *begun > epoch));
+            of.for_each(|place| (place.begun, place.over) = (place.begun.filter(|begun| *begun > epoch), true));
         }
         self.advance(now, client, sink);
     }
@@ -553,7 +559,16 @@ impl Seat {
             }
             None => {
                 let (serves, begun) = (Some(node), None);
-                entry.places.push(Place { node, epoch, clean: began, durable, born: attached, serves, begun });
+                entry.places.push(Place {
+                    node,
+                    epoch,
+                    clean: began,
+                    durable,
+                    born: attached,
+                    serves,
+                    begun,
+                    over: false,
+                });
             }
         }
         let home = entry.places.first().map_or(node, |place| place.node);

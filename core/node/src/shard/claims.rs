@@ -178,6 +178,8 @@ impl Shard {
         }
         let found = self.find_session(&client);
         let present = found.is_some();
+        // Nobody waits at another node any more.
+        self.claims_of.deferred.remove(&client);
         if let Some(key) = found {
             let bound = self.slot(key).conn;
             if bound != NONE && bound != conn.slot {
@@ -238,7 +240,9 @@ impl Shard {
     /// A session that was to go on before all of it had come goes now.
     pub(super) fn give_deferred(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let client: Client = self.slot(key).session.client().as_str().into();
-        if let Some((node, epoch)) = self.claims_of.deferred.remove(&client) {
+        let deferred = self.claims_of.deferred.remove(&client);
+        let own = self.claimed(key).epoch;
+        if let Some((node, epoch)) = deferred.filter(|(_, epoch)| *epoch > own) {
             self.wait_for_client(now, key);
             self.give_away(now, client, node, epoch, false, out);
         }
@@ -275,7 +279,7 @@ impl Shard {
             Phase::Open if grant.home == self.node && grant.present => {}
             // Its session is lost.
             Phase::Open => _ = self.reject(now, conn, ReasonCode::ServerBusy, out),
-            Phase::Claiming if grant.home == self.node => self.enter(now, conn, grant.epoch, out),
+            Phase::Claiming if grant.home == self.node => self.enter_soon(now, conn, &grant.client, grant.epoch, out),
             Phase::Claiming => self.take_over_session(now, conn, &grant, out),
             Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Closing => {}
         }
@@ -345,16 +349,7 @@ impl Shard {
     fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
         let conn = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch)).map(|(conn, _)| conn);
         match conn {
-            Some(conn) => {
-                let key = self.find_session(client);
-                let origin = key.and_then(|key| self.claimed(key).origin.as_mut());
-                if let Some(origin) = origin.filter(|origin| !origin.came) {
-                    // What is still under way belongs in front.
-                    origin.waits = Some(conn);
-                    return self.arm_conn(conn, now + LETTER_WITHIN);
-                }
-                self.enter(now, conn, epoch, out);
-            }
+            Some(conn) => self.enter_soon(now, conn, client, epoch, out),
             None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
             None => {}
         }
@@ -370,6 +365,17 @@ impl Shard {
         if self.claims_of.waiting.get(client) == Some(&conn) {
             self.claims_of.waiting.remove(client);
         }
+    }
+
+    /// The client is let in when what was still under way to its session's last node is here, which belongs in front.
+    fn enter_soon(&mut self, now: Instant, conn: ConnId, client: &str, epoch: Epoch, out: &mut Outbox) {
+        let key = self.find_session(client);
+        let origin = key.and_then(|key| self.claimed(key).origin.as_mut());
+        if let Some(origin) = origin.filter(|origin| !origin.came && !origin.entered) {
+            origin.waits = Some(conn);
+            return self.arm_conn(conn, now + LETTER_WITHIN);
+        }
+        self.enter(now, conn, epoch, out);
     }
 
     /// The session is here and nobody else's: the client is let in.
@@ -439,7 +445,7 @@ impl Shard {
     /// A CONNECT has waited for too long: for its session, or for what was left of it elsewhere.
     pub(super) fn claim_overdue(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
-        let client = claim.filter(|claim| claim.moving.is_some()).map(|claim| claim.client.clone());
+        let client = claim.map(|claim| claim.client.clone());
         if let Some(key) = client.and_then(|client| self.find_session(&client))
             && let Some(origin) = self.claimed(key).origin.as_mut().filter(|origin| origin.waits == Some(conn))
         {
@@ -454,7 +460,7 @@ impl Shard {
         let waiting: Vec<ConnId> = self.claims_of.waiting.values().copied().collect();
         for conn in waiting {
             let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
-            let client = claim.filter(|claim| claim.moving.is_some()).map(|claim| claim.client.clone());
+            let client = claim.map(|claim| claim.client.clone());
             let key = client.and_then(|client| self.find_session(&client));
             if key.is_some_and(|key| self.claimed(key).origin.as_ref().is_some_and(|of| of.waits == Some(conn))) {
                 self.claim_overdue(now, conn, out);

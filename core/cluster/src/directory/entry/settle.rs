@@ -82,7 +82,16 @@ impl Seat {
                 holder.home = entry.places.first().map_or(node, |place| place.node);
                 if entry.places.is_empty() {
                     let clean = Epoch::ZERO;
-                    entry.places.push(Place { node, epoch, clean, durable: false, born, serves, begun: None });
+                    entry.places.push(Place {
+                        node,
+                        epoch,
+                        clean,
+                        durable: false,
+                        born,
+                        serves,
+                        begun: None,
+                        over: false,
+                    });
                 }
             }
         }
@@ -125,7 +134,7 @@ impl Seat {
         let ends = entry.ends.iter().any(|end| end.node == node);
         let counts = later.is_none() && !ends || planted!(LateMoveCounts);
         let born = Born::new(now, Duration::ZERO, Duration::ZERO);
-        let place = Place { node, epoch, clean, durable, born, serves: Some(node), begun: Some(epoch) };
+        let place = Place { node, epoch, clean, durable, born, serves: Some(node), begun: Some(epoch), over: false };
         if counts {
             for old in entry.places.clone().into_iter().filter(|place| place.node != node) {
                 self.end(now, client, &mut entry, old, (node, false), sink);
