@@ -81,13 +81,18 @@ impl Cluster {
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
         let leader = if is_member { view.leader } else { Some(self.node) };
+        // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
+        let mut news = Vec::new();
         if self.told.members != members {
             self.told.members.clone_from(&members);
-            self.directory.handle(cx.now, Input::Members(members), &mut self.directory_out);
+            news.push(Input::Members(members));
         }
         if self.told.leader != Some((term, leader)) {
             self.told.leader = Some((term, leader));
-            self.directory.handle(cx.now, Input::Leader { term, node: leader }, &mut self.directory_out);
+            news.insert(if is_member { 0 } else { news.len() }, Input::Leader { term, node: leader });
+        }
+        for input in news {
+            self.directory.handle(cx.now, input, &mut self.directory_out);
         }
     }
 
