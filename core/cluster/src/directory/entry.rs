@@ -381,7 +381,7 @@ impl Seat {
         if let Some(had) = held.or(fenced) {
             // Where nobody has attached nothing has begun, and by whom has not heard of its grant nothing else is void.
             let never = |place: &Place| {
-                let waits = if place.node == node { !has } else { place.over };
+                let waits = place.over || (place.node == node && !has);
                 place.begun.is_none() && place.epoch == had && waits
             };
             entry.places.retain(|place| !never(place));

@@ -126,8 +126,9 @@ impl Shard {
             let username = self.live(conn).rare.as_ref().and_then(|rare| rare.username.clone());
             self.tell_disconnected(now, key, username.as_deref(), reason, out);
         }
-        self.detach(now, key, out);
+        // Before the word that its session has ended, of which it would get another one.
         self.end_claim(now, conn, client, out);
+        self.detach(now, key, out);
     }
 
     /// The session has no connection: it ends now or later, its will is due now, later or never.

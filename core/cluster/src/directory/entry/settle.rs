@@ -90,7 +90,7 @@ impl Seat {
                         born,
                         serves,
                         begun: None,
-                        over: false,
+                        over: true,
                     });
                 }
             }

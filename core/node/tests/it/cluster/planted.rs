@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use newtmq_base::Mutant;
 
-use super::{groups, holds, plain, qos2, routes, stored};
+use super::{groups, holds, plain, qos2, routes, stored, takeover};
 
 /// A bug, and a test that has to fail with it.
 type Row = (Mutant, fn());
@@ -38,6 +38,12 @@ const ROWS: &[Row] = &[
     (Mutant::RelOvertakesAside, holds::a_repeated_publish_that_waits_stays_in_front_of_its_release),
     (Mutant::AliasOfRefusedForgotten, holds::a_publish_that_is_refused_sets_its_topic_alias),
     (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
+    (Mutant::RemoteTakeoverWithoutFence, takeover::the_old_connection_at_another_node_ends),
+    (Mutant::MovedBeforeStored, takeover::a_session_that_has_moved_is_on_the_disk_there),
+    (Mutant::MovedBeforeKnown, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::LateTwice, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::LateForgotten, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
 ];
 
 #[test]

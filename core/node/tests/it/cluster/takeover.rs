@@ -288,3 +288,57 @@ pub(super) fn nothing_is_lost_while_a_session_moves() {
         }
     }
 }
+
+#[test]
+pub(super) fn another_leader_amid_moves_changes_nothing() {
+    for seed in 0..30 {
+        let configure = if seed % 2 == 0 { stores } else { memory };
+        let mut world = World::with_directories(seed, 3, 1, configure);
+        let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+        world.subscribe(c, "t", ExactlyOnce);
+        let mut last = c;
+        for round in 1..6 {
+            last = world.start(round % 3, Connect::v5("c").resume());
+            let pause = world.rng.below(4_000);
+            world.advance(Duration::from_micros(pause));
+            world.lead((round + seed as usize) % 3);
+            let pause = world.rng.below(30_000);
+            world.advance(Duration::from_micros(pause));
+        }
+        world.advance(Duration::from_secs(20));
+        assert_eq!(world.homes("c").len(), 1, "seed {seed}");
+        let (c, present) =
+            if world.is_open(last) { (last, true) } else { join(&mut world, 0, Connect::v5("c").resume()) };
+        assert!(present, "seed {seed}");
+        let w = world.join(2, Connect::v5("w"));
+        world.publish(w, Publish::new("t", "1").qos(ExactlyOnce));
+        assert_eq!(world.received(c), ["t 1"], "seed {seed}");
+        world.assert_one("c");
+    }
+}
+
+// cluster.md 4: the client of a stored session at a node that is down is refused, and finds it when that is back.
+#[test]
+pub(super) fn a_stored_session_at_a_node_that_is_down_is_waited_for() {
+    for seed in 0..10 {
+        let mut world = World::with_directories(seed, 3, 1, stores);
+        let (c, _) = join(&mut world, 1, Connect::v5("c").resume());
+        world.subscribe(c, "t", AtLeastOnce);
+        world.disconnect(c);
+        world.settle();
+        world.kill(1);
+        [0, 2].into_iter().for_each(|observer| world.down(observer, 1));
+        let refused = world.start(2, Connect::v5("c").resume());
+        world.advance(Duration::from_secs(17));
+        let log = world.log(refused);
+        assert!(
+            matches!(&log[..], [Got::Connack(connack), Got::Closed] if connack.reason == ReasonCode::ServerUnavailable),
+            "{log:?}"
+        );
+        world.restart(1);
+        world.advance(Duration::from_secs(2));
+        let (_, present) = join(&mut world, 2, Connect::v5("c").resume());
+        assert!(present);
+        world.assert_one("c");
+    }
+}
