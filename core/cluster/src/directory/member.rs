@@ -424,10 +424,8 @@ impl Member {
         let is_new = local.supersedes.iter().all(|(other, _)| *other != home);
         local.supersedes.extend(is_new.then_some((home, epoch)));
         self.voids += local.supersedes.len();
-        if is_new {
-            if let Some(sink) = sink {
-                sink.out.push(Output::Supersedes { client: client.clone(), epoch, home, put: true });
-            }
+        if is_new && let Some(sink) = sink {
+            sink.out.push(Output::Supersedes { client: client.clone(), epoch, home, put: true });
         }
     }
 

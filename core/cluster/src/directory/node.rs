@@ -230,7 +230,7 @@ impl Directory {
         }
         self.reconsider(now, sink);
         for node in self.members.clone().difference(&old) {
-            if self.up.contains_key(node) {
+            if self.up.contains_key(node) || *node == self.me {
                 self.seat.up(now, *node, sink);
             }
         }

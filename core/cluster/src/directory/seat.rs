@@ -320,7 +320,11 @@ impl Seat {
                             return;
                         }
                     }
-                    Report::Closed(conn, has) => self.gone(now, from, &client, (conn, has), sink),
+                    Report::Closed(conn, has) => {
+                        // A claim of before may be its own; another one's comes again.
+                        peer.number = peer.number.max(number);
+                        self.gone(now, from, &client, (conn, has), sink);
+                    }
                     Report::Ended(epoch) => {
                         peer.ended = peer.ended.max(number);
                         self.ended(now, from, &client, Some(epoch), sink);

@@ -89,11 +89,13 @@ impl Disk {
 
     /// What this node has said of sessions elsewhere that do not count: by whom, whose, where, and up to which epoch.
     pub(super) fn voids(&self) -> Vec<(NodeId, Client, NodeId, Epoch)> {
-        let void = |(key, value): (&Box<[u8]>, &Box<[u8]>)| {
-            let (client, home) = take_void(key).ok()?;
-            Some((self.node, client, home, take_epoch(value).ok()?))
-        };
-        self.voids.iter().filter_map(void).collect()
+        let mut voids = Vec::new();
+        for (key, value) in &self.voids {
+            if let (Ok((client, home)), Ok(epoch)) = (take_void(key), take_epoch(value)) {
+                voids.push((self.node, client, home, epoch));
+            }
+        }
+        voids
     }
 
     /// Of whom there is a part of a table, with which nothing can begin.

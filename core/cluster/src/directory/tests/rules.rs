@@ -16,6 +16,22 @@ fn wait(world: &mut World, seconds: u64) {
     world.run_until(world.now + seconds * SECOND);
 }
 
+/// A leader may hear that it leads before it hears of whom.
+#[test]
+fn a_leader_that_hears_of_members_later_serves_its_own() {
+    use super::super::{Client, Conn, Directory, Input, Output};
+    use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId};
+    let (now, me) = (Instant::from_millis(5), NodeId(7));
+    let mut directory = Directory::new(Config::default(), now, me, Incarnation(2));
+    let mut out = Vec::new();
+    directory.handle(now, Input::Leader { term: 3, node: Some(me) }, &mut out);
+    directory.handle(now, Input::Members([me].into()), &mut out);
+    let conn = Conn { shard: ShardId(0), id: ConnId { slot: 0, generation: 0 } };
+    let (client, limits) = (Client::from("c"), Box::default());
+    directory.handle(now, Input::Claim { client, conn, clean: true, durable: false, limits }, &mut out);
+    assert!(matches!(out[..], [Output::Attach { .. }]), "{out:?}");
+}
+
 /// A stored session is hidden while its node is down. The client starts clean elsewhere, and leaves nothing there. When the
 /// node is back, the old session is not.
 fn hidden_session_does_not_come_back() {
