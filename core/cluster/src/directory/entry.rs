@@ -134,6 +134,10 @@ impl Entry {
         self.ends.retain(|end| end.node != node);
         self.supersedes.retain(|(by, ..)| *by != node);
         let holder = self.holder.take_if(|holder| holder.node == node).is_some();
+        if holder {
+            // Nobody begins any more what it was to begin.
+            self.places.retain(|place| !place.over || place.begun.is_some());
+        }
         let pending = self.pending.take_if(|pending| pending.node == node).is_some();
         let after = (self.places.len(), self.fences.len(), self.ends.len(), self.supersedes.len());
         before != after || holder || pending || self.pending.is_some()

@@ -115,6 +115,11 @@ impl Member {
         line.into_iter().chain(report).chain(grave).chain(seat).min()
     }
 
+    /// Whether a line or a report waits.
+    pub(super) fn waits(&self) -> bool {
+        !self.due.is_empty() || !self.reports.is_empty() || self.obeys.is_none()
+    }
+
     /// Has the lines of a client looked at when one of them is due.
     fn plan(&mut self, client: &Client) {
         let Some(local) = self.locals.get_mut(client) else { return };

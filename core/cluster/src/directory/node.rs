@@ -127,6 +127,12 @@ impl Directory {
         self.member.locals.iter().filter_map(|(client, local)| Some((client, local.home.as_ref()?.epoch)))
     }
 
+    /// Whether nobody waits here, for a session, for an answer, or for an end.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.seat.next_due().is_none() && !self.member.waits()
+    }
+
     /// Whether this node has a stored session of a client.
     #[must_use]
     pub fn is_stored(&self, client: &str) -> bool {
