@@ -53,7 +53,7 @@ impl Default for Config {
         Config {
             retry: Duration::from_millis(500),
             pace: Duration::from_millis(100),
-            claim_max: Duration::from_secs(15),
+            claim_max: Duration::from_secs(12),
             takeover_wait: Some(Duration::from_secs(1)),
             announce_max: Duration::from_secs(3),
             acting_after: Duration::from_secs(8),

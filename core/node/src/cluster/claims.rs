@@ -80,7 +80,9 @@ impl Cluster {
         members.insert(self.node);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
-        let leader = if is_member { view.leader } else { Some(self.node) };
+        // One that is not reached is none, whatever the group says.
+        let reached = |leader: &NodeId| *leader == self.node || self.reached.contains_key(leader);
+        let leader = if is_member { view.leader.filter(reached) } else { Some(self.node) };
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
         let mut news = Vec::new();
         if self.told.members != members {

@@ -20,7 +20,7 @@ use crate::io::{Outbox, Output};
 use crate::store::Durability;
 
 /// So long a CONNECT waits; the directory mostly answers before.
-const CLAIM_WITHIN: Duration = Duration::from_secs(20);
+const CLAIM_WITHIN: Duration = Duration::from_secs(14);
 /// So long a client waits for what was left of its session at the other node.
 const LETTER_WITHIN: Duration = Duration::from_secs(3);
 /// So long a session that is on its way does not expire.

@@ -85,7 +85,7 @@ fn a_stored_session_that_is_away_is_waited_for() {
         world.crash(0);
         wait(&mut world, 20);
         let conn = world.connect(1, "a", false, true).unwrap();
-        wait(&mut world, 14);
+        wait(&mut world, 10);
         let served = world.nodes[1].lines[&conn].served.is_some();
         assert_eq!(served, away_home == AwayHome::Fresh);
         if served {
