@@ -20,6 +20,7 @@ mod lanes;
 mod late;
 mod luggage;
 mod mount;
+mod moves;
 mod notes;
 mod overdue;
 mod pace;
