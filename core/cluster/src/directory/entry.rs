@@ -525,13 +525,14 @@ impl Seat {
             let recorded = self.voids.get(client).into_iter().flatten();
             let mut voids = entry.supersedes.iter().chain(recorded);
             let void = voids.any(|(_, home, _)| home == owner);
-            *owner != but && !self.is_complete(*owner) && !void
+            // Who is no member any more does not come back as the one that it was.
+            let comes_back = self.members.contains(owner) && !self.is_complete(*owner);
+            *owner != but && comes_back && !void
         };
         let mut owners = self.recorded.get(client).cloned().unwrap_or_default();
         owners.extend(self.unrecorded());
         // Where one was given to that says nothing.
-        let given = entry.places.iter().filter_map(|place| place.serves.filter(|node| *node != place.node));
-        owners.extend(given.filter(|node| self.members.contains(node)));
+        owners.extend(entry.places.iter().filter_map(|place| place.serves.filter(|node| *node != place.node)));
         owners.into_iter().filter(counts).collect()
     }
 
