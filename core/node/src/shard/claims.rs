@@ -319,7 +319,10 @@ impl Shard {
         }
         if let Some((epoch, present)) = claim.and_then(|claim| claim.attached) {
             match self.find_session(&client) {
-                Some(key) if present => self.wait_for_client(now, key),
+                Some(key) if present => {
+                    self.keep_until(key, Instant::START);
+                    self.wait_for_client(now, key);
+                }
                 Some(_) | None => tell(Input::Ended { client: client.clone(), epoch }, out),
             }
         }

@@ -181,6 +181,8 @@ impl Shard {
         let will = connect.will.as_ref().map(|will| Box::new(self.will_of(conn, will)));
         self.begin_to_store(key, expiry_interval);
         if let Some(epoch) = epoch {
+            // It is on its way no longer.
+            self.keep_until(key, Instant::START);
             self.set_epoch(key, epoch, (!present).then_some(if connect.clean_start { epoch } else { Epoch::ZERO }));
         }
         self.apply(conn, Op::Claim { expiry_interval });

@@ -201,7 +201,10 @@ impl Shard {
         let key = self.find_session(client);
         match key {
             Some(key) if self.claims_of.untold.len() < before => self.drop_session(key),
-            Some(key) => self.wait_for_client(now, key),
+            Some(key) => {
+                self.keep_until(key, Instant::START);
+                self.wait_for_client(now, key);
+            }
             // There was none to come.
             None if self.claims_of.untold.len() == before => tell(Input::Ended { client: client.clone(), epoch }, out),
             None => {}

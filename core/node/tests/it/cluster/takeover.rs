@@ -342,3 +342,19 @@ pub(super) fn a_stored_session_at_a_node_that_is_down_is_waited_for() {
         world.assert_one("c");
     }
 }
+
+#[test]
+pub(super) fn a_session_expires_as_soon_as_anywhere() {
+    worlds(|world| {
+        for node in [0, 1, 1, 0] {
+            let (c, present) = join(world, node, Connect::v5("c").expiry(1).clean_start(false));
+            assert!(!present);
+            world.disconnect(c);
+            let (c, present) = join(world, 1 - node, Connect::v5("c").expiry(1).clean_start(false));
+            assert!(present);
+            world.disconnect(c);
+            world.advance(Duration::from_millis(1_500));
+            assert_eq!(world.homes("c"), [] as [usize; 0]);
+        }
+    });
+}
