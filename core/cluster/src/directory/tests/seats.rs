@@ -1,5 +1,7 @@
 //! One directory, and what others would say to it: orders that a network of many rarely comes to.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "of what it says only some is looked at")]
+
 use core::time::Duration;
 
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId};
