@@ -67,9 +67,8 @@ pub(super) struct Origin {
     /// From this place in the order on everything came here.
     pub(super) base: u64,
     pub(super) until: Instant,
-    /// What came here, and what was handed on.
-    direct: BTreeSet<Guid>,
-    handed: BTreeSet<Guid>,
+    /// What came here or was handed on. Several stubs may hand on the same.
+    seen: BTreeSet<Guid>,
     /// Names of what has come here, by its place in the order, until the client is in.
     places: BTreeMap<u64, Guid>,
     /// The client is let in when a letter has come.
@@ -82,8 +81,8 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(epoch: Epoch, base: u64, until: Instant) -> Origin {
-        let (direct, handed, places) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-        Origin { epoch, base, until, direct, handed, places, waits: None, entered: false, came: false }
+        let (seen, places) = (BTreeSet::new(), BTreeMap::new());
+        Origin { epoch, base, until, seen, places, waits: None, entered: false, came: false }
     }
 }
 
@@ -102,11 +101,11 @@ impl Claimed {
             return false;
         }
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now) {
-            if origin.handed.remove(&guid) && !planted!(LateTwice) {
+            if origin.seen.contains(&guid) && !planted!(LateTwice) {
                 return true;
             }
-            if origin.direct.len() < REMEMBERED_MAX {
-                origin.direct.insert(guid);
+            if origin.seen.len() < REMEMBERED_MAX {
+                origin.seen.insert(guid);
                 if !origin.entered {
                     origin.places.insert(dseq, guid);
                 }
@@ -127,17 +126,29 @@ impl Claimed {
         let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID) else {
             return false;
         };
-        if origin.direct.remove(&guid) && !planted!(LateTwice) {
+        if origin.seen.contains(&guid) && !planted!(LateTwice) {
             return true;
         }
-        if origin.handed.len() < REMEMBERED_MAX {
-            origin.handed.insert(guid);
+        if origin.seen.len() < REMEMBERED_MAX {
+            origin.seen.insert(guid);
         }
         false
     }
 }
 
 impl Shard {
+    /// A session that comes back knows what it got when it was here before: a stub elsewhere may still hand that on to here.
+    pub(super) fn remember_stubs(&mut self, client: &str, origin: &mut Origin) {
+        let keys = self.claims_of.stubs.iter().filter(|(name, _)| &**name == client).map(|(_, key)| *key);
+        for key in keys.collect::<Vec<u32>>() {
+            let Claimed { origin: before, late, .. } = self.claimed(key);
+            // What came when it had gone has gone after it, and comes back.
+            let late: BTreeSet<Guid> = late.values().copied().collect();
+            let seen = before.iter().flat_map(|before| &before.seen);
+            origin.seen.extend(seen.filter(|guid| !late.contains(guid)).copied());
+        }
+    }
+
     /// The session has lost its client to one at another node: what it got since that left, or what was never sent, goes there.
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);

@@ -136,7 +136,9 @@ impl Shard {
         self.ledger.matched += waiting;
         let expiry_interval = session.expiry_interval();
         let (base, until) = (session.next_dseq(), now + REMEMBERS_FOR);
-        let origin = Some(Box::new(Origin::new(epoch, base, until)));
+        let mut origin = Box::new(Origin::new(epoch, base, until));
+        self.remember_stubs(session.client().as_str(), &mut origin);
+        let origin = Some(origin);
         let kept_until = now + ON_ITS_WAY;
         let claimed = Box::new(Claimed { epoch, clean, kept_until, origin, ..Claimed::default() });
         let key = self.add_session(session, zone);
