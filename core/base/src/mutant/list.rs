@@ -548,10 +548,6 @@ mutants! {
         "A session that was given to a node that is down since is taken for being where it was.";
     RemoteTakeoverWithoutFence, "remote-takeover-without-fence", None, ["part", "S6", "L4"],
         "A connection does not end when its client has connected to another node.";
-    MovedBeforeStored, "moved-before-stored", None, ["part", "W8"],
-        "A session counts at its new node before it is stored there.";
-    MovedBeforeKnown, "moved-before-known", None, ["part", "D1"],
-        "A session counts at its new node before the others know of its subscriptions there.";
     LateTwice, "late-twice", None, ["part", "D3"],
         "What came to a session at its new node, and is handed on by the old one too, is taken twice.";
     LateForgotten, "late-forgotten", None, ["part", "D1"],

@@ -372,8 +372,7 @@ impl Shard {
     pub(super) fn tell_untold(&mut self, out: &mut Outbox) {
         let (stored, committed) = (self.journal.stored(), self.routes.committed());
         for (batch, seq, later) in core::mem::take(&mut self.claims_of.untold) {
-            let is_stored = batch <= stored || planted!(MovedBeforeStored);
-            if is_stored && (seq <= committed || planted!(MovedBeforeKnown)) {
+            if batch <= stored && seq <= committed {
                 match later {
                     Later::Directory(input) => tell(input, out),
                     Later::Control(message) => out.push(Output::Control(message)),

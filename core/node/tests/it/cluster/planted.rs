@@ -39,8 +39,6 @@ const ROWS: &[Row] = &[
     (Mutant::AliasOfRefusedForgotten, holds::a_publish_that_is_refused_sets_its_topic_alias),
     (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
     (Mutant::RemoteTakeoverWithoutFence, takeover::the_old_connection_at_another_node_ends),
-    (Mutant::MovedBeforeStored, takeover::a_session_that_has_moved_is_on_the_disk_there),
-    (Mutant::MovedBeforeKnown, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::LateTwice, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::LateForgotten, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
