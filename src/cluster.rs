@@ -3,10 +3,18 @@
 
 #[cfg(not(madsim))]
 pub mod admin;
+#[cfg(not(madsim))]
+mod backend;
 pub mod discovery;
 #[cfg(not(madsim))]
 pub(crate) mod dns;
 pub mod driver;
+#[cfg(not(madsim))]
+mod etcd;
+#[cfg(not(madsim))]
+mod http;
+#[cfg(not(madsim))]
+mod k8s;
 pub mod log;
 #[cfg(not(madsim))]
 mod mcast;
@@ -23,6 +31,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
+#[cfg(not(madsim))]
+use newtmq_base::NodeId;
 use newtmq_base::SEED_BYTES;
 use newtmq_cluster::link::{self, Cookie};
 use newtmq_cluster::{directory, meta, owned, swim};
@@ -34,7 +44,7 @@ use crate::config::{self, Barrier, Config, Discovery};
 use crate::data::NodeIdentity;
 use crate::exit::CannotListen;
 use crate::rt::{self, PeerSockets};
-use discovery::Seeker;
+use discovery::{Seeker, State};
 use driver::{Event, Ways};
 use log::Log;
 use sockets::Sockets;
@@ -50,6 +60,11 @@ pub struct Prepared {
     tls: Option<Arc<LinkTls>>,
     facts: config::Cluster,
     key: Vec<u8>,
+    /// How discovery goes.
+    pub state: State,
+    /// Where services are asked: what they answer takes nothing of the control plane's time.
+    #[cfg(not(madsim))]
+    aside: tokio::runtime::Handle,
 }
 
 /// Opens what a node needs to meet others; none if it stays alone. A node without a data directory meets others only if
@@ -104,7 +119,17 @@ pub async fn prepare(config: &Config, node: NodeIdentity, data: Option<&Path>) -
     };
     boot.verify().map_err(|error| anyhow::anyhow!("the log of the cluster is not one of this node: {error}"))?;
     tracing::info!(listen = %bound, %address, name = boot.name, cluster = config.cluster.name, "other nodes are accepted");
-    Ok(Some(Prepared { boot, sockets, log, tls, facts: config.cluster.clone(), key }))
+    Ok(Some(Prepared {
+        boot,
+        sockets,
+        log,
+        tls,
+        facts: config.cluster.clone(),
+        key,
+        state: State::of(config.cluster.discovery.word()),
+        #[cfg(not(madsim))]
+        aside: tokio::runtime::Handle::current(),
+    }))
 }
 
 /// Whether a key says that the node is to meet others.
@@ -204,8 +229,8 @@ impl Prepared {
     /// # Errors
     /// The operating system's.
     pub fn open(self, events: &mpsc::Sender<Event>) -> io::Result<Ways> {
-        let Prepared { boot, sockets, log, tls, facts, key } = self;
-        let (listener, datagrams) = sockets.open()?;
+        let (boot, tls) = (&self.boot, self.tls.clone());
+        let (listener, datagrams) = self.sockets.open()?;
         let datagrams = Arc::new(datagrams);
         let from = listener.local_addr()?.ip();
         let sockets = Sockets {
@@ -218,29 +243,52 @@ impl Prepared {
         tokio::spawn(sockets.clone().receive(Arc::clone(&datagrams)));
         let (packets, to_send) = mpsc::channel(PACKETS_MAX);
         let sending = tokio::spawn(sockets::send(datagrams, to_send));
-        let log = log.map(|log| log.start(events.clone())).transpose()?;
-        discover(&boot, facts, key, events);
+        let log = self.log.map(|log| log.start(events.clone())).transpose()?;
+        let seeker = Seeker {
+            name: boot.name.clone(),
+            address: boot.address,
+            expected_size: usize::from(self.facts.expected_size),
+            events: events.clone(),
+            state: self.state,
+        };
+        #[cfg(not(madsim))]
+        discover(seeker, boot.node, self.facts, self.key, &self.aside);
+        #[cfg(madsim)]
+        discover(seeker, self.facts, self.key);
         Ok(Ways { sockets, packets, sending, log })
     }
 }
 
-fn discover(boot: &ClusterBoot, facts: config::Cluster, key: Vec<u8>, events: &mpsc::Sender<Event>) {
-    let seeker = Seeker {
-        name: boot.name.clone(),
-        address: boot.address,
-        expected_size: usize::from(facts.expected_size),
-        events: events.clone(),
-    };
+#[cfg(not(madsim))]
+fn discover(seeker: Seeker, node: NodeId, facts: config::Cluster, key: Vec<u8>, aside: &tokio::runtime::Handle) {
     match facts.discovery {
         Discovery::Manual => {}
         Discovery::Static => drop(tokio::spawn(seeker.of_list(facts.seeds))),
-        #[cfg(not(madsim))]
         Discovery::Mcast => {
-            let announced = mcast::Announced { key, cluster: facts.name, node: boot.node };
+            let announced = mcast::Announced { key, cluster: facts.name, node };
             drop(tokio::spawn(seeker.of_mcast(facts.mcast, announced)));
         }
-        #[cfg(madsim)]
+        Discovery::Dns => {
+            let config::Dns { name, app, kind } = facts.dns;
+            if let Some(name) = name {
+                drop(tokio::spawn(seeker.of_dns(name, app, kind)));
+            }
+        }
+        Discovery::Etcd => {
+            let own = etcd::Registered { cluster: facts.name, node };
+            drop(aside.spawn(seeker.of_etcd(facts.etcd, own, backend::Pace::USUAL)));
+        }
+        Discovery::K8s => drop(aside.spawn(seeker.of_k8s(facts.k8s, backend::Pace::USUAL))),
+    }
+}
+
+/// The simulator has neither groups nor services.
+#[cfg(madsim)]
+fn discover(seeker: Seeker, facts: config::Cluster, key: Vec<u8>) {
+    match facts.discovery {
+        Discovery::Manual | Discovery::Etcd | Discovery::K8s => {}
         Discovery::Mcast => drop(key),
+        Discovery::Static => drop(tokio::spawn(seeker.of_list(facts.seeds))),
         Discovery::Dns => {
             let config::Dns { name, app, kind } = facts.dns;
             if let Some(name) = name {

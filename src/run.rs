@@ -241,9 +241,10 @@ fn start_control(
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let body = move || async move {
         let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
+        let state = prepared.as_ref().map(|prepared| prepared.state.clone()).unwrap_or_default();
         let ways =
             prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
-        serve(asked, to_events.clone());
+        serve(asked, to_events.clone(), state);
         let driver = ControlDriver::new(control, clock, reports, office, events, ways, watched.hearer());
         watched.run(driver, to_events).await.context("the log of the cluster")
     };
@@ -277,14 +278,14 @@ fn ask_at(_: &RunOptions) -> anyhow::Result<Asked> {
 }
 
 #[cfg(not(madsim))]
-fn serve(asked: Asked, events: mpsc::Sender<Event>) {
+fn serve(asked: Asked, events: mpsc::Sender<Event>, discovery: cluster::discovery::State) {
     if let Some(socket) = asked {
-        tokio::spawn(socket.serve(events));
+        tokio::spawn(socket.serve(events, discovery));
     }
 }
 
 #[cfg(madsim)]
-fn serve((): Asked, _: mpsc::Sender<Event>) {}
+fn serve((): Asked, _: mpsc::Sender<Event>, _: cluster::discovery::State) {}
 
 /// Opens the store, if a zone wants something stored and there is a data directory.
 fn open_store(options: &RunOptions) -> anyhow::Result<Option<Opened>> {

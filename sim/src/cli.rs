@@ -102,7 +102,7 @@ struct SwarmArguments {
     /// How long; 1 without --seeds and --minutes
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
-    /// Only cases of this family; may be repeated. Without it all that have one node
+    /// Only cases of this family; may be repeated. Without it all
     #[arg(long = "family", value_name = "F")]
     families: Vec<String>,
     /// So many threads; one for each processor without it

@@ -161,6 +161,22 @@ pub(crate) fn shares(shards: &[ShardView<'_>], control: &Control, config: &Shard
     found
 }
 
+/// Nodes of a cluster whose subscriptions are not known.
+#[derive(Debug, Default)]
+pub(crate) struct Others {
+    /// They do not run: what they have stored counts as yet.
+    pub(crate) gone: BTreeSet<NodeId>,
+    /// They have left, and the rest of the cluster may never hear of it.
+    pub(crate) between: BTreeSet<NodeId>,
+}
+
+impl Others {
+    /// Whether a subscription of that node may be known elsewhere; `stored` are those that a restart keeps.
+    fn may_have(&self, node: NodeId, stored: bool) -> bool {
+        self.between.contains(&node) || stored && self.gone.contains(&node)
+    }
+}
+
 /// A node that runs, and its shards.
 pub(crate) struct NodeShards<'a> {
     pub(crate) ix: u16,
@@ -174,7 +190,7 @@ type Held<'a> = (&'a str, NodeId, u16);
 /// The tables of all shards of these nodes against the subscriptions of all their sessions. Only while they have told each
 /// other all. `gone` are members that do not run: what their stored sessions subscribe to stays. `clustered`: nodes tell each
 /// other.
-pub(crate) fn routes(nodes: &[NodeShards<'_>], gone: &BTreeSet<NodeId>, clustered: bool) -> Vec<(Check, u16, String)> {
+pub(crate) fn routes(nodes: &[NodeShards<'_>], others: &Others, clustered: bool) -> Vec<(Check, u16, String)> {
     let shared = |filter: &str| filter.starts_with("$share/") || filter.starts_with("$queue/");
     // What each shard has subscribers of: for a shared subscription all members count, for others the first.
     let mut members: BTreeMap<Held<'_>, u32> = BTreeMap::new();
@@ -196,7 +212,7 @@ pub(crate) fn routes(nodes: &[NodeShards<'_>], gone: &BTreeSet<NodeId>, clustere
             let mut wrong = |what: String| {
                 found.push((Check::Routes, node.ix, format!("the table of {:?} {what}", ShardId(own as u16))));
             };
-            compare(*shard, node.id, &expected, gone, &mut wrong);
+            compare(*shard, node.id, &expected, others, &mut wrong);
         }
     }
     found
@@ -207,7 +223,7 @@ fn compare(
     shard: ShardView<'_>,
     own: NodeId,
     expected: &BTreeMap<Held<'_>, u32>,
-    gone: &BTreeSet<NodeId>,
+    others: &Others,
     wrong: &mut dyn FnMut(String),
 ) {
     let table = shard.table();
@@ -230,7 +246,7 @@ fn compare(
                     wrong(format!("has {filter} of slot {slot}, which is nobody's"));
                     continue;
                 };
-                if gone.contains(&node) && place.0 & 1 == 1 {
+                if others.may_have(node, place.0 & 1 == 1) {
                     continue;
                 }
                 // Sessions that are stored and others are apart there.

@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::sync::{mpsc, oneshot};
 
 use super::CTL_VERSION as VERSION;
+use super::discovery::{Shown, State};
 use super::driver::Event;
 use crate::config::Seed;
 use crate::rt;
@@ -63,7 +64,7 @@ impl AdminSocket {
     }
 
     /// Answers until it is dropped. Inside a runtime.
-    pub async fn serve(self, events: mpsc::Sender<Event>) {
+    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State) {
         let AdminSocket { listener, file: _file } = self;
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -72,9 +73,9 @@ impl AdminSocket {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let events = events.clone();
+                    let (events, discovery) = (events.clone(), discovery.clone());
                     tokio::spawn(async move {
-                        let _ = converse(stream, events).await;
+                        let _ = converse(stream, events, discovery).await;
                     });
                 }
                 Err(error) => {
@@ -87,7 +88,7 @@ impl AdminSocket {
 }
 
 /// One question after the other.
-async fn converse(stream: tokio::net::UnixStream, events: mpsc::Sender<Event>) -> io::Result<()> {
+async fn converse(stream: tokio::net::UnixStream, events: mpsc::Sender<Event>, discovery: State) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
@@ -96,7 +97,7 @@ async fn converse(stream: tokio::net::UnixStream, events: mpsc::Sender<Event>) -
             return Ok(());
         }
         let answer = match question(&line) {
-            Ok(question) => answer(question, &events).await,
+            Ok(question) => answer(question, &events, &discovery).await,
             Err(why) => failed(why.to_owned()),
         };
         writing.write_all(format!("{answer}\n").as_bytes()).await?;
@@ -127,7 +128,7 @@ fn question(line: &str) -> Result<Question, &'static str> {
     }
 }
 
-async fn answer(question: Question, events: &mpsc::Sender<Event>) -> Value {
+async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &State) -> Value {
     let (done, failure, command) = match question {
         Question::Join(node) => match resolve(&node).await {
             Ok(address) => {
@@ -144,9 +145,9 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>) -> Value {
         Question::Status => ("", "Failed to get the cluster status", ClusterCommand::Status),
     };
     match ask(command, events).await {
-        Ok(Some(status)) => told(None, &status),
+        Ok(Some(status)) => told(None, &status, &discovery.shown()),
         Ok(None) => match settled(events).await {
-            Some(status) => told(Some(done), &status),
+            Some(status) => told(Some(done), &status, &discovery.shown()),
             None => json!({ "version": VERSION, "ok": true, "lines": [done], "data": null }),
         },
         Err(why) => failed(format!("{failure}: {why}")),
@@ -191,9 +192,18 @@ fn failed(line: String) -> Value {
     json!({ "version": VERSION, "ok": false, "lines": [line], "data": null })
 }
 
-fn told(done: Option<&str>, status: &ClusterStatus) -> Value {
-    let lines: Vec<String> = done.map(str::to_owned).into_iter().chain([status_line(status)]).collect();
-    json!({ "version": VERSION, "ok": true, "lines": lines, "data": status_json(status) })
+fn told(done: Option<&str>, status: &ClusterStatus, discovery: &Shown) -> Value {
+    let failing =
+        discovery.failing.iter().map(|(name, why)| format!("Discovery had no answer when last asked: {name}: {why}"));
+    let lines: Vec<String> = done.map(str::to_owned).into_iter().chain([status_line(status)]).chain(failing).collect();
+    let mut data = status_json(status);
+    data["discovery"] = json!({
+        "kind": discovery.kind,
+        "addresses": discovery.found.as_ref().map(|found| &found.addresses),
+        "may_found": discovery.found.as_ref().is_some_and(|found| found.here),
+        "failing": discovery.failing,
+    });
+    json!({ "version": VERSION, "ok": true, "lines": lines, "data": data })
 }
 
 /// As EMQ X tells it.
@@ -299,9 +309,13 @@ mod tests {
         };
         assert_eq!(status_line(&status), "Cluster status: [{running_nodes,['n1@h','n2@h']}]");
         status.nodes.push(node(3, false));
-        let told = told(Some("Join the cluster successfully."), &status);
+        let mut discovery = Shown { kind: "etcd", ..Shown::default() };
+        discovery.failing.insert("etcd http://a:2379".to_owned(), "refused".to_owned());
+        let told = told(Some("Join the cluster successfully."), &status, &discovery);
         assert_eq!(told["lines"][1], "Cluster status: [{running_nodes,['n1@h','n2@h']},{stopped_nodes,['n3@h']}]");
+        assert_eq!(told["lines"][2], "Discovery had no answer when last asked: etcd http://a:2379: refused");
         assert_eq!(told["data"]["leader"], "0000000000000001");
+        assert_eq!(told["data"]["discovery"]["kind"], "etcd");
     }
 
     #[test]

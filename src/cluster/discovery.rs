@@ -1,8 +1,9 @@
 //! Discovery: where other nodes may be. It only feeds addresses, and never stops looking: two halves that were apart for an
 //! hour still find each other. What cannot be found is told of once, and again when that changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -31,6 +32,41 @@ pub struct Seeker {
     pub expected_size: usize,
     /// What is found is told here.
     pub events: mpsc::Sender<Event>,
+    /// How it goes, for people.
+    pub state: State,
+}
+
+/// How discovery goes, for who asks.
+#[derive(Debug, Clone, Default)]
+pub struct State(Arc<Mutex<Shown>>);
+
+/// How discovery goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The value of `cluster.discovery`; empty if nothing has begun.
+    pub kind: &'static str,
+    /// What was found last; none if nothing was found yet.
+    pub found: Option<Found>,
+    /// What gives no answer, and why not.
+    pub failing: BTreeMap<String, String>,
+}
+
+impl State {
+    /// Of this kind.
+    #[must_use]
+    pub fn of(kind: &'static str) -> State {
+        State(Arc::new(Mutex::new(Shown { kind, ..Shown::default() })))
+    }
+
+    /// How it goes at this moment.
+    #[must_use]
+    pub fn shown(&self) -> Shown {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Shown)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// Nodes as they were listed, with what was found of them.
@@ -43,7 +79,7 @@ pub(super) struct Listed {
 impl Seeker {
     /// Looks for the nodes of a list until the driver is gone.
     pub async fn of_list(self, seeds: Vec<Seed>) {
-        let mut told = Told::default();
+        let mut told = self.told();
         let mut listed = Listed { nodes: seeds.into_iter().map(|seed| (seed, None)).collect() };
         loop {
             for (seed, address) in &mut listed.nodes {
@@ -66,7 +102,7 @@ impl Seeker {
 
     /// Asks for the records of a name until the driver is gone.
     pub async fn of_dns(self, name: String, app: String, kind: DnsKind) {
-        let mut told = Told::default();
+        let mut told = self.told();
         loop {
             let asked = match kind {
                 DnsKind::A => rt::resolve(&name, CLUSTER_PORT).await.map(|found| {
@@ -117,6 +153,17 @@ impl Seeker {
         Ok(nodes)
     }
 
+    /// Nothing was told yet.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            found: None,
+            failing: BTreeMap::new(),
+            #[cfg(not(madsim))]
+            answered: None,
+            state: self.state.clone(),
+        }
+    }
+
     /// What a list means for this node.
     pub(super) fn found(&self, listed: &Listed) -> Found {
         let is_own = |seed: &Seed, address: Option<SocketAddr>| {
@@ -142,26 +189,56 @@ impl Seeker {
         }
         tracing::info!(addresses = ?found.addresses, may_found = found.here, "discovery");
         told.found = Some(found.clone());
+        told.state.change(|shown| shown.found = Some(found.clone()));
         self.events.send(Event::Discovered(found)).await.is_ok()
     }
 }
 
 /// What was told already.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Told {
     found: Option<Found>,
-    failing: BTreeSet<String>,
+    /// For each that has no answer, all reasons since it had one.
+    failing: BTreeMap<String, BTreeSet<String>>,
+    /// Which of several has answered last.
+    #[cfg(not(madsim))]
+    answered: Option<String>,
+    state: State,
 }
 
 impl Told {
+    /// Something has no answer. It is told of once for each reason.
     pub(super) fn fails(&mut self, what: &str, error: &str) {
-        if self.failing.insert(what.to_owned()) {
-            tracing::warn!(name = what, error, "discovery finds nothing; trying again until it does");
+        self.state.change(|shown| drop(shown.failing.insert(what.to_owned(), error.to_owned())));
+        let reasons = self.failing.entry(what.to_owned()).or_default();
+        if reasons.len() < REASONS_MAX && reasons.insert(error.to_owned()) {
+            tracing::warn!(name = what, error, "discovery has no answer; what was found stays, and it is asked again");
         }
     }
 
+    /// Whether that was told of it last.
+    #[cfg(not(madsim))]
+    pub(super) fn is_failing(&self, what: &str) -> bool {
+        self.failing.contains_key(what)
+    }
+
+    /// One of several that know the same has an answer.
+    #[cfg(not(madsim))]
+    pub(super) fn answers(&mut self, what: &str) {
+        let another = self.answered.as_deref() != Some(what);
+        if another && !self.is_failing(what) {
+            tracing::info!(name = what, "discovery has an answer");
+        }
+        self.works(what);
+        if another {
+            self.answered = Some(what.to_owned());
+        }
+    }
+
+    /// Something has an answer.
     pub(super) fn works(&mut self, what: &str) {
-        if self.failing.remove(what) {
+        if self.failing.remove(what).is_some() {
+            self.state.change(|shown| drop(shown.failing.remove(what)));
             tracing::info!(name = what, "discovery works again");
         }
     }
@@ -175,6 +252,8 @@ fn nearest(own: SocketAddr, found: &[SocketAddr]) -> Option<SocketAddr> {
 
 /// How often is looked.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
+/// Most reasons that are told of while something has no answer.
+const REASONS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +261,13 @@ mod tests {
 
     fn seeker(expected_size: usize) -> Seeker {
         let (events, _) = mpsc::channel(1);
-        Seeker { name: "n@a".to_owned(), address: "10.0.0.1:4370".parse().unwrap(), expected_size, events }
+        Seeker {
+            name: "n@a".to_owned(),
+            address: "10.0.0.1:4370".parse().unwrap(),
+            expected_size,
+            events,
+            state: State::default(),
+        }
     }
 
     #[test]

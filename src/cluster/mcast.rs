@@ -30,7 +30,7 @@ pub struct Announced {
 impl Seeker {
     /// Announces this node, and tells who else does, until the driver is gone.
     pub async fn of_mcast(self, mcast: Mcast, announced: Announced) {
-        let mut told = Told::default();
+        let mut told = self.told();
         loop {
             match open(&mcast) {
                 Ok(socket) => {

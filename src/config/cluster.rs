@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::discovery::{Etcd, K8s};
+
 /// `node.*`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -49,6 +51,10 @@ pub struct Cluster {
     pub mcast: Mcast,
     /// `cluster.dns.*`
     pub dns: Dns,
+    /// `cluster.etcd.*`
+    pub etcd: Etcd,
+    /// `cluster.k8s.*`
+    pub k8s: K8s,
     /// A member that is down for so long is removed; none is never.
     pub autoclean: Option<Duration>,
     /// What a SUBACK waits for.
@@ -115,6 +121,10 @@ words! {
         Mcast = "mcast",
         /// By a name with an address for each node.
         Dns = "dns",
+        /// By keys in etcd.
+        Etcd = "etcd",
+        /// By the endpoints of a service of Kubernetes.
+        K8s = "k8s",
     }
 }
 

@@ -46,15 +46,15 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         DISCOVERY,
         Field::Word(Discovery::WORDS, |c, v| c.cluster.discovery = Discovery::ALL[v]),
         "manual",
-        "How other nodes are found: by `newtmq ctl cluster join`, by a list, by multicast, or by a name in DNS. A node never stops \
-         to look for them.",
+        "How other nodes are found: by `newtmq ctl cluster join`, by a list, by multicast, by a name in DNS, in etcd, or by the \
+         API of Kubernetes. A node never stops to look for them.",
     ),
     key(
         "cluster.expected_size",
         Field::Count(0, 255, |c, v| c.cluster.expected_size = fit(v)),
         "0",
         "A cluster is founded only when so many nodes are found, this one among them; a node joins one that there is all the \
-         same. For `mcast` and `dns`; with `static` it is the number of seeds. 0 is any number.",
+         same. For `mcast`, `dns`, `etcd` and `k8s`; with `static` it is the number of seeds. 0 is any number.",
     ),
     key(
         SEEDS,

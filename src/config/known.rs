@@ -228,8 +228,6 @@ const EMQX_SECTIONS: &[&str] = &[
     "node.crash_dump",
     "node.heartbeat",
     "cluster.autoheal",
-    "cluster.etcd.",
-    "cluster.k8s.",
     "cluster.proto_dist",
     "rpc.",
     "plugins.",

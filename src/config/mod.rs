@@ -8,6 +8,8 @@ mod words;
 
 mod cluster;
 mod cluster_table;
+mod discovery;
+mod discovery_table;
 mod docs;
 mod known;
 mod listener;
@@ -27,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
+pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::markdown;
 pub use listener::{
     AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,
@@ -346,6 +349,7 @@ impl Build {
         let config = self.config.clone();
         self.check_listeners(&config);
         self.check_cluster(&config);
+        self.check_discovery(&config.cluster);
         for (name, zone) in &config.zones {
             let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
             let readable = keys.iter().all(|key| !self.refused.contains(key));
@@ -449,7 +453,7 @@ fn set<T>(known: &Key<T>, target: &mut T, number: u16, key: &str, value: &Given)
                 return None;
             }
             let near = known::nearest(&text.to_ascii_lowercase(), known.field.words().iter().copied());
-            if known.field.is_secret() {
+            if known.field.hides(text) {
                 ("what is given".to_owned(), None)
             } else {
                 (format!("`{text}`"), near.map(str::to_owned))

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use super::cluster::{Secret, Seed};
 use super::cluster_table::CLUSTER;
+use super::discovery::Url;
+use super::discovery_table::DISCOVERY;
 use super::listener::AccessRule;
 use super::types::{
     AclDenyAction, AclNomatch, Bandwidth, Config, LogFormat, LogLevel, PerTime, SharedStrategy, Watermark,
@@ -84,6 +86,12 @@ pub(super) enum Field<T: 'static> {
     Ports(fn(&mut T, Vec<u16>)),
     /// `none`, or a host name.
     HostOrNone(fn(&mut T, Option<String>)),
+    /// `none`, or a list of URLs.
+    Urls(fn(&mut T, Vec<Url>)),
+    /// Printable characters.
+    Text(fn(&mut T, &str)),
+    /// `none`, or printable characters.
+    TextOrNone(fn(&mut T, Option<String>)),
     /// `off`, or a duration; the range is in milliseconds.
     TimeOrOff(u64, u64, fn(&mut T, Option<Duration>)),
 }
@@ -129,6 +137,9 @@ impl<T> Field<T> {
                 let host = |text: &str| value::host(text).filter(|host| !host.contains('*')).map(str::to_owned);
                 set(target, value::or_none(text, host)?);
             }
+            Field::Urls(set) => set(target, value::urls(text)?),
+            Field::Text(set) => set(target, value::text(text)?),
+            Field::TextOrNone(set) => set(target, value::or_none(text, |text| value::text(text).map(str::to_owned))?),
             Field::TimeOrOff(min, max, set) => {
                 let range = Duration::from_millis(*min)..=Duration::from_millis(*max);
                 let time = |text: &str| value::duration(text).filter(|time| range.contains(time));
@@ -192,6 +203,11 @@ impl<T> Field<T> {
             Field::Ip(_) => "an IPv4 address".to_owned(),
             Field::Ports(_) => "ports with commas between, such as \"4369,4370\"".to_owned(),
             Field::HostOrNone(_) => "none, or a host name".to_owned(),
+            Field::Urls(_) => {
+                "none, or URLs without user, password and query with commas between, such as \"https://10.0.0.1:2379,https://10.0.0.2:2379\"".to_owned()
+            }
+            Field::Text(_) => "a text of 1 to 255 printable ASCII characters without spaces".to_owned(),
+            Field::TextOrNone(_) => "none, or a text of 1 to 255 printable ASCII characters without spaces".to_owned(),
             Field::TimeOrOff(min, max, _) => {
                 let show = |millis| value::show_duration(Duration::from_millis(millis));
                 format!("off, or a duration with its unit from {} to {}, such as 5m", show(*min), show(*max))
@@ -211,6 +227,11 @@ impl<T> Field<T> {
     /// Whether its values are not shown.
     pub(super) fn is_secret(&self) -> bool {
         matches!(self, Field::Secret(_))
+    }
+
+    /// Whether a value that it refuses is not shown, either.
+    pub(super) fn hides(&self, text: &str) -> bool {
+        self.is_secret() || matches!(self, Field::Urls(_)) && text.contains('@')
     }
 
     /// Whether a default is written with quotes in a file.
@@ -250,7 +271,7 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
 
 /// Keys that exist once.
 pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
-    CLUSTER.iter().chain(ROOT)
+    CLUSTER.iter().chain(DISCOVERY).chain(ROOT)
 }
 
 const ROOT: &[Key<Config>] = &[

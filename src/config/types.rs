@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node};
+use super::discovery::{Etcd, K8s};
 use super::listener::Listener;
 use super::table;
 
@@ -395,6 +396,8 @@ impl Config {
                 is_looped: false,
             },
             dns: Dns { name: None, app: String::new(), kind: DnsKind::A },
+            etcd: Etcd::empty(),
+            k8s: K8s::empty(),
             autoclean: None,
             barrier: Barrier::Fast,
             witness: false,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 
 use super::cluster::{Secret, Seed};
+use super::discovery::Url;
 use super::listener::AccessRule;
 use super::types::{Bandwidth, PerTime, Watermark};
 
@@ -181,6 +182,21 @@ pub(super) fn seeds(text: &str) -> Option<Vec<Seed>> {
     (seeds.len() <= SEEDS_MAX).then_some(seeds)
 }
 
+/// `none`, or `https://10.0.0.1:2379,https://10.0.0.2:2379`.
+pub(super) fn urls(text: &str) -> Option<Vec<Url>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let urls: Vec<Url> = text.split(',').map(|url| Url::parse(url.trim())).collect::<Option<_>>()?;
+    (urls.len() <= URLS_MAX).then_some(urls)
+}
+
+/// What is written without spaces.
+pub(super) fn text(text: &str) -> Option<&str> {
+    let plain = text.bytes().all(|b| b.is_ascii_graphic());
+    (plain && (1..=TEXT_LENGTH_MAX).contains(&text.len())).then_some(text)
+}
+
 /// `4369,4370`.
 pub(super) fn ports(text: &str) -> Option<Vec<u16>> {
     let port = |text: &str| count(text.trim()).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
@@ -276,6 +292,8 @@ const NAME_LENGTH_MAX: usize = 64;
 const SECRET_LENGTH_MAX: usize = 255;
 const SEEDS_MAX: usize = 255;
 const PORTS_MAX: usize = 16;
+const URLS_MAX: usize = 16;
+const TEXT_LENGTH_MAX: usize = 255;
 const MOUNTPOINT_LENGTH_MAX: usize = 1024;
 const PER_TIME_MIN: Duration = Duration::from_millis(1);
 const PER_TIME_MAX: Duration = Duration::from_secs(86_400);

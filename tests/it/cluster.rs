@@ -15,7 +15,7 @@ fn node(scratch: &Scratch, number: u32) -> Broker {
 }
 
 /// What `newtmq ctl` prints, and its exit code.
-fn ctl(scratch: &Scratch, number: u32, arguments: &[&str]) -> (String, Option<i32>) {
+pub fn ctl(scratch: &Scratch, number: u32, arguments: &[&str]) -> (String, Option<i32>) {
     let mut command = newtmq();
     command.args(["ctl", "--data", &scratch.file(&number.to_string()), "cluster"]).args(arguments);
     let mut process = Process::start(command);
@@ -24,7 +24,7 @@ fn ctl(scratch: &Scratch, number: u32, arguments: &[&str]) -> (String, Option<i3
 }
 
 /// What a node knows of the members.
-fn members(scratch: &Scratch, number: u32) -> Vec<Value> {
+pub fn members(scratch: &Scratch, number: u32) -> Vec<Value> {
     let (told, code) = ctl(scratch, number, &["status", "--json"]);
     assert_eq!(code, Some(0), "{told}");
     let told: Value = serde_json::from_str(&told).unwrap();
@@ -32,7 +32,7 @@ fn members(scratch: &Scratch, number: u32) -> Vec<Value> {
 }
 
 /// Waits until all nodes match what is published for all three, the third in this start of it.
-fn wait_until_open(scratch: &Scratch, third: u64) {
+pub fn wait_until_open(scratch: &Scratch, third: u64) {
     let is_open = |node: &Value| {
         let start = if node["name"] == "n3@test" { third } else { 1 };
         node["routes"] == "open" && node["running"] == true && node["incarnation"] == start
@@ -51,11 +51,11 @@ fn address(scratch: &Scratch, number: u32) -> String {
     own["address"].as_str().unwrap().to_owned()
 }
 
-fn wait_for_status(scratch: &Scratch, number: u32, wanted: &str) {
+pub fn wait_for_status(scratch: &Scratch, number: u32, wanted: &str) {
     wait_until(wanted, || (ctl(scratch, number, &["status"]).0 == format!("Cluster status: [{wanted}]")).then_some(()));
 }
 
-const ALL: &str = "{running_nodes,['n1@test','n2@test','n3@test']}";
+pub const ALL: &str = "{running_nodes,['n1@test','n2@test','n3@test']}";
 
 #[test]
 fn three_nodes_join_carry_messages_and_come_back() {
@@ -95,7 +95,7 @@ fn three_nodes_join_carry_messages_and_come_back() {
 }
 
 /// A subscription at one node gets what is published at another as soon as it is confirmed.
-fn carries(to: &Broker, from: &Broker, topic: &str) {
+pub fn carries(to: &Broker, from: &Broker, topic: &str) {
     let mut subscriber = Client::connect(to, "subscriber");
     subscriber.subscribe(topic, QoS::AtLeastOnce);
     let mut publisher = Client::connect(from, "publisher");

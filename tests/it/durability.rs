@@ -367,6 +367,10 @@ fn a_full_file_system_stops_what_is_stored_and_nothing_else() {
     publisher.send(&publish("t", &payload, QoS::AtLeastOnce));
     broker.process.stderr.wait_for("the full disk", |line| line.contains("the disk is full"));
 
+    // What came before the shards had heard of it waits for space like the one above.
+    let mut system = Client::connect(&broker, "system");
+    system.subscribe("$SYS/brokers/+/store", QoS::AtMostOnce);
+    while system.message().payload != b"full" {}
     let mut other = Client::connect(&broker, "other");
     let mut refused = |retain: bool, topic| {
         let newtmq_mqtt::Packet::Publish(mut packet) = publish(topic, b"", QoS::AtLeastOnce) else { unreachable!() };
@@ -385,8 +389,6 @@ fn a_full_file_system_stops_what_is_stored_and_nothing_else() {
     old.write_all(b"\x10\x0f\0\x04MQTT\x04\x02\0\0\0\x03old").unwrap();
     assert_eq!(bytes(&mut old), b"\x20\x02\0\0");
     old.write_all(b"\x32\x06\0\x01t\0\x09!\xc0\0").unwrap();
-    let mut system = Client::connect(&broker, "system");
-    system.subscribe("$SYS/brokers/+/store", QoS::AtMostOnce);
     while system.message().payload != b"full" {}
     old.set_nonblocking(true).unwrap();
     assert!(old.peek(&mut [0]).is_err());

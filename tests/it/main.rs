@@ -14,6 +14,7 @@ mod broker;
 mod client;
 mod clients;
 mod cluster;
+mod discovery;
 mod docs;
 mod durability;
 mod healing;

@@ -17,16 +17,15 @@ mod message;
 mod state;
 #[cfg(test)]
 mod tests;
-mod wire;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, InvalidField, NodeId, RequestId, Rng, planted};
 
+pub use crate::consensus::Stopped;
 pub use command::{Blob, BlobKind, Command, Member, Rejected, RemovedBy};
 use found::{Begun, Founding};
-pub use group::Stopped;
 use group::{Effects, Group, Origin};
 pub use io::{Gone, Input, Lost, Output};
 use join::Wish;
@@ -242,12 +241,12 @@ impl Meta {
         let takes_part = group.filter(|_| self.gone.is_none());
         View {
             state: group.map_or(&self.nothing, |group| &group.state),
-            term: group.map_or(0, Group::term),
-            commit: group.map_or(0, Group::commit),
-            leader: takes_part.and_then(Group::leader),
-            is_leader: takes_part.is_some_and(Group::is_leader),
+            term: group.map_or(0, |group| group.term()),
+            commit: group.map_or(0, |group| group.commit()),
+            leader: takes_part.and_then(|group| group.leader()),
+            is_leader: takes_part.is_some_and(|group| group.is_leader()),
             leader_heard: self.leader_heard,
-            stopped: group.and_then(Group::stopped),
+            stopped: group.and_then(|group| group.stopped()),
         }
     }
 

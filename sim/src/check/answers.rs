@@ -140,13 +140,23 @@ impl State {
         // A member that nobody is any more gives no lease, and may be behind a partition for all that others know.
         let no_lease = self.limits.strict && self.ways.had_lost_members(sent, now);
         let no_table = self.ways.had_unknown_members(node, sent, now);
-        self.limits.lanes_narrow || no_lease || no_table || self.ways.was_closed(node, sent, now)
+        // Until it is removed, what is for its stored sessions can be promised by nobody.
+        let no_store = self.limits.durability.is_some() && self.ways.had_lost_members(sent, now);
+        self.limits.lanes_narrow || no_lease || no_table || no_store || self.ways.was_closed(node, sent, now)
     }
 
     /// The same for one that is for stored sessions, too: a target's disk may be full.
     pub(super) fn may_be_refused(&self, node: u16, sent: Instant, now: Instant) -> bool {
         let troubled = || self.nodes.iter().any(|of| of.lives.was_troubled(sent));
         self.ways.exist() && (troubled() || self.may_refuse(node, sent, now))
+    }
+
+    /// Whether the queues of a group's members, all of which may be elsewhere, may have no room for a message.
+    fn may_be_full(&self, topic: u32) -> bool {
+        let mut members =
+            self.topics[topic as usize].subs.iter().filter(|(_, sub)| self.subs[*sub as usize].group.is_some());
+        let limit = self.limits.queue_len;
+        members.any(|(id, _)| self.ids[*id as usize].matched + self.wills > limit)
     }
 
     /// A publish was refused: a target was out of reach, or a limit was hit.
@@ -157,7 +167,7 @@ impl State {
         cx.owe(Check::Refused);
         let c = self.conn(conn);
         let of = &self.nodes[usize::from(c.node)];
-        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) {
+        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) || self.may_be_full(publish.topic) {
             return;
         }
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());

@@ -1,5 +1,7 @@
 //! Deliveries: what may come (S2), how many times (S3, S4), in which order (S5), and to which connection (S6).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, RetainHandling};
 
@@ -193,6 +195,8 @@ impl State {
                 // Before SUBACK a lower QoS than asked for may be granted.
                 let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
                 let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
+                // What a member has not acknowledged may go to one that has come since.
+                let until = if sub.group.is_some() && message.qos > QoS::AtMostOnce { now } else { until };
                 if grant.overlaps(message.sent, until) {
                     if own {
                         explained.own = true;
@@ -326,6 +330,8 @@ impl State {
             self.judge_first_dup(conn, facts, message, cx);
         }
         let forgotten = message.forgotten * (u32::from(explained.plain) + explained.shared);
+        let strays = if copies > live && explained.shared > 0 { self.strays(message, id) } else { 0 };
+        let live = live + strays;
         let allowed = match kind {
             Kind::Live => copies <= live + forgotten,
             Kind::Retained => retained <= explained.reads * message.logical,
@@ -359,6 +365,20 @@ impl State {
         if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, facts.dup, (id, conn), cx);
         }
+    }
+
+    /// Copies that were for one group and may have gone to another one: of what a member of several has not acknowledged when its
+    /// session ends it is not known which group it is for.
+    fn strays(&self, message: &Facts, id: u32) -> u32 {
+        let mut groups: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
+        for (other, sub) in self.topics[message.topic as usize].subs.iter().filter(|(other, _)| *other != id) {
+            let sub = &self.subs[*sub as usize];
+            let ended = sub.grants.iter().any(|grant| grant.to < Instant::NEVER && grant.to >= message.sent);
+            if let Some(group) = sub.group.filter(|_| ended) {
+                groups.entry(*other).or_default().insert(group);
+            }
+        }
+        groups.values().map(|groups| groups.len() as u32 - 1).sum()
     }
 
     /// Whether the nodes of a message's publisher and of a session may have been apart since it was published.

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use core::time::Duration;
 use newtmq_base::Instant;
-use newtmq_mqtt::QoS;
+use newtmq_mqtt::{QoS, ReasonCode};
 
 use super::owed::overflows;
 use super::state::{FORGET_AFTER, Lanes, State};
@@ -119,9 +119,14 @@ impl State {
         self.conn_mut(ConnIx(conn)).retaining = list;
     }
 
-    /// The same, but the last one was refused.
-    pub(super) fn retained_refused(&mut self, topic: u32, conn: u32, sequence: u64) {
-        if let Some(register) = &mut self.topics[topic as usize].register {
+    /// The same, but the last one was refused. Who gives a message up because another node takes no more has retained it all
+    /// the same, or not.
+    pub(super) fn retained_refused(&mut self, topic: u32, conn: u32, sequence: u64, code: ReasonCode) {
+        if code == ReasonCode::QuotaExceeded && self.ways.exist() {
+            if let Some(write) = self.write_of(topic, conn, sequence) {
+                write.again = true;
+            }
+        } else if let Some(register) = &mut self.topics[topic as usize].register {
             register.writes.retain(|write| write.conn != conn || write.sequence != sequence);
         }
     }

@@ -470,6 +470,11 @@ impl State {
         for c in self.conns.iter_mut().flatten().filter(|c| c.node == node) {
             c.unsettled.clear();
         }
+        // What comes from other nodes counts for the sessions of the node no more: all is settled for them.
+        let State { conns, ids, .. } = self;
+        for of in conns.iter_mut().flatten().flat_map(|c| &mut c.unsettled) {
+            of.copies.retain(|(id, _)| ids[*id as usize].node != node);
+        }
         for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
             topic.register = None;
         }

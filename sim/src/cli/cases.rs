@@ -8,8 +8,9 @@ pub(crate) fn families() -> Vec<&'static str> {
     Family::ALL.iter().map(|family| family.name()).collect()
 }
 
-/// Those that are meant when none is named: with one node.
-pub(crate) fn usual() -> Vec<Family> {
+/// Those with one node.
+#[cfg(newtmq_mutants)]
+pub(crate) fn of_one_node() -> Vec<Family> {
     Family::ALL.iter().copied().filter(|family| !family.is_cluster()).collect()
 }
 
@@ -22,7 +23,7 @@ pub(crate) fn of_clusters() -> Vec<Family> {
 /// The case of a seed, for the tier of this build. Of several families one after the other.
 pub(crate) fn case(families: &[String], full: bool, seed: u64) -> Scenario {
     let named: Vec<Family> = families.iter().filter_map(|name| Family::by_name(name)).collect();
-    let among = if named.is_empty() { usual() } else { named };
+    let among = if named.is_empty() { Family::ALL.to_vec() } else { named };
     let family = among[(seed % among.len() as u64) as usize];
     let size = if full { Size::Full } else { Size::Micro };
     let mut case = scenario(Profile { family, size }, seed);

@@ -214,6 +214,23 @@ impl World<'_, '_> {
         self.arm_records(node);
     }
 
+    /// A disk that is faster than it was does not take its time over what it has begun.
+    pub(super) fn hurry_syncs(&mut self, node: u16) {
+        let now = self.queue.now();
+        let disk = &self.scenario.disk;
+        let Some(of) = self.nodes.get_mut(usize::from(node)).filter(|of| of.state != State::Down) else { return };
+        let slow = of.disk.borrow().slow_us;
+        if let Some(due) = of.records.due.filter(|due| !of.lazy && *due > now) {
+            let takes = of.chance.between(*disk.sync_us.start(), *disk.sync_us.end()) + slow;
+            let at = now + Duration::from_micros(takes);
+            if at < due {
+                of.records.due = Some(at);
+                self.queue.push(at, Happening::Records { node, start: of.start });
+            }
+        }
+        self.arm_store(node);
+    }
+
     fn arm_records(&mut self, node: u16) {
         let now = self.queue.now();
         let disk = &self.scenario.disk;

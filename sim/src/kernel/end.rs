@@ -120,7 +120,7 @@ impl World<'_, '_> {
             let mut found: Vec<_> = whitebox::shares(&shards, control, &self.config);
             if !self.scenario.is_cluster() {
                 let alone = whitebox::NodeShards { ix: node, id: of.id(), shards };
-                let routes = whitebox::routes(&[alone], &std::collections::BTreeSet::new(), false);
+                let routes = whitebox::routes(&[alone], &whitebox::Others::default(), false);
                 found.extend(routes.into_iter().map(|(check, _, what)| (check, what)));
                 self.observer.findings.obligations.count(Check::Routes, of.shards.len() as u64);
             }

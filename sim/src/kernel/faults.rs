@@ -41,6 +41,7 @@ impl World<'_, '_> {
             }
             WorldAction::DiskSlow { node, by_us } => {
                 self.disk(node, Fault::DiskSlow { node: NodeIx(node), by_us }, |disk| disk.slow_us = by_us);
+                self.hurry_syncs(node);
             }
             WorldAction::DiskFails { node } => {
                 self.disk(node, Fault::DiskFails { node: NodeIx(node) }, |disk| disk.sync_fails = true);

@@ -136,7 +136,7 @@ impl World<'_, '_> {
         }
     }
 
-    fn arm_store(&mut self, node: u16) {
+    pub(super) fn arm_store(&mut self, node: u16) {
         let (now, disk) = (self.queue.now(), &self.scenario.disk);
         let of = &mut self.nodes[usize::from(node)];
         let Some(store) = &mut of.store else { return };

@@ -10,7 +10,7 @@ use super::World;
 use super::node::{Node, State};
 use crate::report::Check;
 use crate::whitebox::cluster::{ClusterWatch, Core, Found, Member};
-use crate::whitebox::{self, NodeShards};
+use crate::whitebox::{self, NodeShards, Others};
 
 pub(super) fn members(nodes: &[Node]) -> Vec<Member<'_>> {
     let up = nodes.iter().filter(|node| node.state != State::Down);
@@ -132,7 +132,9 @@ pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Ve
         let meta = meta.filter(|meta| meta.cluster().is_some() && !meta.is_member());
         meta.is_some_and(|meta| !meta.is_quorum(|node| members.iter().any(|other| other.id == node)))
     };
-    for member in members.iter().filter(|member| !is_between(member)) {
+    let between: BTreeSet<NodeId> =
+        members.iter().filter(|member| is_between(member)).map(|member| member.id).collect();
+    for member in members.iter().filter(|member| !between.contains(&member.id)) {
         // Who is in none is alone.
         let alone = u64::from(member.ix) + 1;
         let key = member.belongs().map_or((alone, None), |cluster| (0, Some(cluster)));
@@ -143,9 +145,8 @@ pub(crate) fn wrong_routes<'a>(members: &[Member<'_>], views: impl Fn(u16) -> Ve
         let group = &Core::who_knows(*cluster, group);
         let shards = |member: &&Member<'_>| NodeShards { ix: member.ix, id: member.id, shards: views(member.ix) };
         let all: Vec<NodeShards<'_>> = group.iter().map(shards).collect();
-        let gone: BTreeSet<NodeId> =
-            Core::known(group).filter(|id| !group.iter().any(|member| member.id == *id)).collect();
-        found.extend(whitebox::routes(&all, &gone, true));
+        let gone = Core::known(group).filter(|id| !group.iter().any(|member| member.id == *id)).collect();
+        found.extend(whitebox::routes(&all, &Others { gone, between: between.clone() }, true));
     }
     found
 }

@@ -88,8 +88,9 @@ pub(crate) struct ClusterWatch {
     away: BTreeSet<u16>,
     /// Nodes that are not where their seeds say.
     moved: BTreeSet<u16>,
-    /// Who each node is, and whether all that run have been one cluster.
+    /// Who each node is, who has belonged to a cluster, and when all that run were one and nobody else was left out.
     ids: BTreeMap<u16, NodeId>,
+    belonged: BTreeSet<NodeId>,
     was_one: Option<Instant>,
     /// A seed has lost its disk before that: whom it had promised to found no other cluster it does not know any more.
     broke_its_word: bool,
@@ -99,7 +100,8 @@ pub(crate) struct ClusterWatch {
     joining: Vec<(u16, Instant)>,
     /// When the last of them has answered.
     answered: Instant,
-    /// Since when the nodes' routes have been wrong at each look.
+    /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
+    wrong_members: Option<Instant>,
     wrong_routes: Option<Instant>,
     /// Since when somebody has reached as many as it takes to decide.
     linked: Option<Instant>,
@@ -190,6 +192,8 @@ impl ClusterWatch {
             }
             ClusterEvent::Link(newtmq_cluster::link::Event::Down { peer, .. }) => {
                 self.down.entry((member.ix, *peer)).or_insert(now);
+                // An election may have been under way; it is looked again whether as many reach each other as it takes.
+                self.linked = None;
             }
             ClusterEvent::Leader { term, leader } => {
                 if *leader == Some(member.id) {
@@ -288,7 +292,8 @@ impl ClusterWatch {
         let is_one = members.first().is_some_and(|first| {
             first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
         });
-        if is_one {
+        self.belonged.extend(members.iter().filter(|member| member.belongs().is_some()).map(|member| member.id));
+        if is_one && self.ids.values().all(|id| self.belonged.contains(id)) {
             self.was_one.get_or_insert(now);
         }
         let mut found = Vec::new();
@@ -391,13 +396,17 @@ impl ClusterWatch {
             }
         }
         if after >= bound(HEALED) && self.judged < 2 {
-            self.judged = 2;
-            if self.can_heal(&core, members, scenario) {
-                obligations.count(Check::Healed, 1);
-                found.extend(self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Healed, at, what)));
+            let can_heal = self.can_heal(&core, members, scenario);
+            let wrong = if can_heal { self.members_differ(&core, members, scenario) } else { None };
+            // Somebody may have been removed just now.
+            let since = *self.wrong_members.get_or_insert(now);
+            if wrong.is_none() || now >= since + CONVERGED {
+                self.judged = 2;
+                obligations.count(Check::Healed, u64::from(can_heal));
+                found.extend(wrong.map(|(at, what)| (Check::Healed, at, what)));
             }
         }
-        if after >= bound(ROUTED) && self.judged < 3 {
+        if after >= bound(ROUTED) && self.judged == 2 {
             let can_heal = self.can_heal(&core, members, scenario);
             let wrong = if can_heal { routes() } else { None };
             // A session may have ended just now.

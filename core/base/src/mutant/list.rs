@@ -281,6 +281,8 @@ mutants! {
         "The broker uses one Topic Alias more than the client's maximum.";
     AliasOfRefusedForgotten, "alias-of-refused-forgotten", None, ["part", "L13"],
         "A publish that is refused after it has waited for another node gives its Topic Alias no topic.";
+    AsideAfterParting, "aside-after-parting", None, ["part", "crash"],
+        "What a publisher has put aside is worked on while it is being closed and has no session any more.";
     FarewellForgotten, "farewell-forgotten", None, ["part", "S7", "S10"],
         "A DISCONNECT that waits behind a publish is forgotten when its connection is gone.";
     RelOvertakesAside, "rel-overtakes-aside", None, ["part", "S3", "S4"],
@@ -493,6 +495,8 @@ mutants! {
         "A witness leads like anybody else.";
     WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
         "A witness never leads, although it alone may have what was agreed on.";
+    StandsAlongside, "stands-alongside", None, ["cluster", "L1"],
+        "Who would vote for another one stands for election itself while that one stores its vote.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";
     AnyoneAbandons, "anyone-abandons", None, ["part", "W", "Q7"],
@@ -556,4 +560,45 @@ mutants! {
         "What was handed on comes behind what has come later.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
+    // Cluster: retained messages.
+    RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
+        "A retained message is answered before it is committed.";
+    RetainedBarrierByCommit, "retained-barrier-by-commit", None, ["part", "S10"],
+        "A subscriber reads retained messages as of what somebody knows to be committed, though more was acknowledged before a crash.";
+    RetainedDeletedForgotten, "retained-deleted-forgotten", None, ["part", "Q8"],
+        "A deletion is forgotten before all members have passed it.";
+    RetainedForgottenUnchanged, "retained-forgotten-unchanged", None, ["part", "Q8"],
+        "What was deleted and is forgotten counts as what never was, for a write that was kept without a leader.";
+    RetainedGapTaken, "retained-gap-taken", None, ["part", "Q8"],
+        "A chunk of retained messages is taken although one before it is missing.";
+    RetainedGoneStays, "retained-gone-stays", None, ["part", "Q8"],
+        "A retained message that was deleted while a node was away stays there.";
+    RetainedLateApplied, "retained-late-applied", None, ["part", "S10"],
+        "A retained write that its node has given up comes up after a later one of that node.";
+    RetainedMembersGoBack, "retained-members-go-back", None, ["part", "Q7"],
+        "A leader makes the retained group follow members that are no longer those.";
+    RetainedNumbersOutliveStart, "retained-numbers-outlive-start", None, ["part", "S10"],
+        "Retained writes of a node's start count as repetitions of those of the start before.";
+    RetainedPendingStays, "retained-pending-stays", None, ["part", "Q8"],
+        "What was kept without a leader is read at its node although it was dropped.";
+    RetainedPendingUnlimited, "retained-pending-unlimited", None, ["part", "W"],
+        "Without a leader any number of retained messages is kept.";
+    RetainedPendingWins, "retained-pending-wins", None, ["part", "Q8"],
+        "What was kept without a leader replaces what the majority has written since.";
+    RetainedPiecesIgnored, "retained-pieces-ignored", None, ["part", "Q8"],
+        "Entries are applied again to topics that have come from another node as they were later.";
+    RetainedReadAtCommit, "retained-read-at-commit", None, ["part", "S10"],
+        "A subscriber reads retained messages when they are committed, before they are applied.";
+    RetainedRepeatApplied, "retained-repeat-applied", None, ["part", "S10"],
+        "A retained write that was sent again is applied a second time.";
+    RetainedSentAnew, "retained-sent-anew", None, ["part", "S10"],
+        "A retained write that is sent again has another number.";
+    RetainedSweepEndsFirst, "retained-sweep-ends-first", None, ["part", "W2"],
+        "The old topics on a disk go before the new ones are there.";
+    RetainedTakenWithoutTopics, "retained-taken-without-topics", None, ["part", "Q8"],
+        "A snapshot of retained messages counts as taken before its topics have come.";
+    RetainedTooLittleSent, "retained-too-little-sent", None, ["part", "Q8"],
+        "A node that was away for longer than deletions are remembered gets only what has changed.";
+    RetainedVotesUnready, "retained-votes-unready", None, ["part", "L1"],
+        "A node votes in the retained group before it has what is retained.";
 }

@@ -49,7 +49,7 @@ impl<'a> PeerView<'a> {
     /// Until when it counts as down because it flaps, whatever it does.
     #[must_use]
     pub fn held_until(&self) -> Instant {
-        self.0.damper.held_until()
+        self.0.damper.held_until().max(self.0.direct_damper.held_until())
     }
 
     /// It is counted as Up.

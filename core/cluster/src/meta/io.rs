@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use newtmq_base::{NodeId, RequestId};
 
 use super::command::{Command, RemovedBy};
-use super::group::Stopped;
 use super::log::Persist;
 use super::message::{JoinRefusal, Refusal};
 use super::state::ClusterId;
+use crate::consensus::Stopped;
 
 /// What has come in.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,7 +5,7 @@ use raft::eraftpb;
 
 use super::command::{Command, Member, NotACommand, Rejected};
 use super::state::ClusterId;
-use super::wire;
+use crate::consensus::wire;
 
 /// A message, whole: how it travels is for the links.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! Connections and sessions of a client over all nodes, as the directory says (docs/adr/0010): a CONNECT waits until the
+//! Connections and sessions of a client over all nodes, as the directory says (docs/adr/0011): a CONNECT waits until the
 //! client's old connection has gone, wherever it was, and until its session is here. A session goes where its connection is.
 
 use core::time::Duration;

@@ -7,7 +7,7 @@ use newtmq_base::{ConnId, Instant, planted};
 use newtmq_mqtt::{Decoder, Frame, Packet, PacketType, ProtocolVersion, QoS, RawPublish, ReasonCode, Sender};
 use newtmq_session::Op;
 
-use super::{Next, Shard, is_open};
+use super::{NONE, Next, Shard, is_open};
 use crate::conn::{Aside, Phase};
 use crate::control::ToControl;
 use crate::io::{Outbox, Output};
@@ -139,6 +139,10 @@ impl Shard {
     pub(super) fn work_aside(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
         loop {
             let Some(c) = self.conn_mut(conn).filter(|c| is_open(c)) else { return };
+            // Whoever is about to be closed has parted from its session, and gets nothing done any more.
+            if c.session == NONE && !planted!(AsideAfterParting) {
+                return;
+            }
             let version = c.version;
             let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.as_mut()) else { return };
             let Some((due, packet)) = asides.packets.front() else { break };

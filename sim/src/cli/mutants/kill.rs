@@ -44,6 +44,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
         }
     };
     // What a planted bug breaks is told by the table, not by a message for each panic.
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs_or_all(arguments.jobs)).map(|_| scope.spawn(work)).collect();
@@ -58,7 +59,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
             });
         }
     });
-    let _ = std::panic::take_hook();
+    std::panic::set_hook(hook);
     progress.clear();
     let mut kills = kills.into_inner().expect("nobody panicked with it");
     kills.sort_by_key(|kill| Mutant::ALL.iter().position(|mutant| *mutant == kill.mutant));
@@ -154,7 +155,7 @@ struct Families {
 impl Families {
     fn new(named: &[String], of_cluster: bool) -> Families {
         let names = if named.is_empty() {
-            let usual = if of_cluster { cases::of_clusters() } else { cases::usual() };
+            let usual = if of_cluster { cases::of_clusters() } else { cases::of_one_node() };
             usual.iter().map(|family| family.name().to_owned()).collect()
         } else {
             named.to_vec()

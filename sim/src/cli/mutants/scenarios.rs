@@ -33,6 +33,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
     let cases = cases()?;
     let next = AtomicUsize::new(0);
     let rows = Mutex::new(Vec::new());
+    let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         for _ in 0..jobs_or_all(arguments.jobs) {
@@ -44,7 +45,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
             });
         }
     });
-    let _ = std::panic::take_hook();
+    std::panic::set_hook(hook);
     let mut rows = rows.into_inner().expect("nobody panicked with it");
     rows.sort_by(|one, other| one.file.cmp(&other.file));
     Ok(tell(&rows, &mutants, arguments))

@@ -82,12 +82,19 @@ impl<'a> Core<'a> {
         self.nodes.iter().any(|member| member.id == node)
     }
 
-    /// Whether one of them has links to as many as it takes to decide.
+    /// Whether one of them has links to as many as it takes to decide, as both ends see them.
     pub(super) fn reaches_quorum(&self) -> bool {
-        self.nodes.iter().filter_map(|member| Some((member.id, member.cluster()?))).any(|(id, cluster)| {
-            let is_up = |node| cluster.links().peer(node).is_some_and(|peer| peer.is_up());
-            cluster.meta().is_quorum(|node| node == id || is_up(node))
-        })
+        let is_up = |one: &Member<'_>, other: NodeId| {
+            one.cluster().and_then(|cluster| cluster.links().peer(other)).is_some_and(|peer| peer.is_up())
+        };
+        let linked = |one: &Member<'_>, node: NodeId| {
+            let other = self.nodes.iter().find(|other| other.id == node);
+            node == one.id || other.is_some_and(|other| is_up(one, node) && is_up(other, one.id))
+        };
+        let decides = |member: &&Member<'_>| {
+            member.cluster().is_some_and(|cluster| cluster.meta().is_quorum(|node| linked(member, node)))
+        };
+        self.nodes.iter().any(decides)
     }
 
     /// Whether more than half of the voters run, as whoever knows the most sees it.

@@ -153,3 +153,25 @@ pub(super) fn without_any_member_the_publisher_is_told() {
     assert_eq!(world.acked(w), [(id, ReasonCode::NoMatchingSubscribers)]);
     world.assert_idle();
 }
+
+// P13: no PUBACK before a member's node has stored it.
+#[test]
+pub(super) fn an_acknowledgement_waits_for_the_disk_of_a_member() {
+    for (seed, shards) in [(1, 1), (2, 3)] {
+        let mut world = World::new(seed, 2, shards, |config| config.zones[0].durability = Durability::Synced);
+        let w = world.join(0, Connect::v5("w"));
+        let member = world.join(1, Connect::v5("member").expiry(1000));
+        world.subscribe(member, GROUP, AtLeastOnce);
+        world.nodes[1].stuck = true;
+        let id = world.publish(w, Publish::new("t", "7").qos1());
+        world.settle();
+        assert_eq!(world.acked(w), []);
+        world.nodes[1].stuck = false;
+        world.store_soon(1);
+        world.settle();
+        assert_eq!(world.acked(w), [(id, ReasonCode::Success)]);
+        world.settle();
+        assert_eq!(all(&mut world, &[member]), [7]);
+        world.assert_idle();
+    }
+}

@@ -234,6 +234,31 @@ pub(super) fn a_publish_that_is_refused_sets_its_topic_alias() {
     world.assert_idle();
 }
 
+#[test]
+pub(super) fn who_is_closed_publishes_nothing_that_it_had_put_aside() {
+    let (mut world, w, r) = pair(|config| {
+        narrow(config);
+        config.lanes.qos0 = Qos0::Pause;
+    });
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::START });
+    world.settle();
+    world.publish(w, Publish::new("t", "a").qos1());
+    for number in 0..20 {
+        world.publish(w, Publish::new("t", number.to_string()));
+        world.publish(w, Publish::new("t", number.to_string()).qos1());
+    }
+    world.publish(w, Publish::new("t", "z").qos1());
+    world.advance(Duration::from_millis(1));
+    // It goes on with all that, is held because a lane is full, and has to go.
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::NEVER });
+    world.tell_all(0, &FromControl::Drain(true));
+    world.settle();
+    assert!(matches!(world.log(w).last(), Some(Got::Closed)));
+    let got = world.received(r);
+    assert!(got.len() < 42 && got.iter().all(|text| text != "t z"), "{got:?}");
+    world.assert_idle();
+}
+
 // cluster.md 8: clients go to other nodes (0x9C), and none is let in.
 #[test]
 pub(super) fn a_node_that_drains_has_no_clients() {

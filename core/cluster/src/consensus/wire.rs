@@ -4,7 +4,7 @@
 use newtmq_base::{InvalidField, Put, Take};
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
 
-pub(super) fn put_message(message: &Message, out: &mut Vec<u8>) {
+pub(crate) fn put_message(message: &Message, out: &mut Vec<u8>) {
     let kind = KINDS.iter().position(|kind| *kind == message.get_msg_type()).map_or(u8::MAX, |place| place as u8);
     Put(out).byte(kind).number(message.to).number(message.from).number(message.term).number(message.log_term);
     Put(out).number(message.index).number(message.commit).number(message.commit_term);
@@ -20,7 +20,7 @@ pub(super) fn put_message(message: &Message, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn take_message(take: &mut Take<'_>) -> Result<Message, InvalidField> {
+pub(crate) fn take_message(take: &mut Take<'_>) -> Result<Message, InvalidField> {
     let mut message = Message::default();
     let kind = KINDS.get(usize::from(take.byte()?)).ok_or(InvalidField("no kind of message"))?;
     message.set_msg_type(*kind);
@@ -46,7 +46,7 @@ pub(super) fn take_message(take: &mut Take<'_>) -> Result<Message, InvalidField>
     Ok(message)
 }
 
-pub(super) fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
+pub(crate) fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
     let kind = match entry.get_entry_type() {
         EntryType::EntryNormal => 0,
         EntryType::EntryConfChange => 1,
@@ -55,7 +55,7 @@ pub(super) fn put_entry(entry: &Entry, out: &mut Vec<u8>) {
     Put(out).byte(kind).number(entry.term).number(entry.index).bytes(&entry.data).bytes(&entry.context);
 }
 
-pub(super) fn take_entry(take: &mut Take<'_>) -> Result<Entry, InvalidField> {
+pub(crate) fn take_entry(take: &mut Take<'_>) -> Result<Entry, InvalidField> {
     let mut entry = Entry::default();
     entry.set_entry_type(match take.byte()? {
         0 => EntryType::EntryNormal,
@@ -69,14 +69,14 @@ pub(super) fn take_entry(take: &mut Take<'_>) -> Result<Entry, InvalidField> {
     Ok(entry)
 }
 
-pub(super) fn put_snapshot(snapshot: &Snapshot, out: &mut Vec<u8>) {
+pub(crate) fn put_snapshot(snapshot: &Snapshot, out: &mut Vec<u8>) {
     let metadata = snapshot.get_metadata();
     Put(out).number(metadata.index).number(metadata.term);
     put_conf(metadata.get_conf_state(), out);
     Put(out).bytes(&snapshot.data);
 }
 
-pub(super) fn take_snapshot(take: &mut Take<'_>) -> Result<Snapshot, InvalidField> {
+pub(crate) fn take_snapshot(take: &mut Take<'_>) -> Result<Snapshot, InvalidField> {
     let mut snapshot = Snapshot::default();
     let metadata = snapshot.mut_metadata();
     metadata.index = take.number()?;
@@ -108,11 +108,11 @@ fn take_conf(take: &mut Take<'_>) -> Result<ConfState, InvalidField> {
     Ok(ConfState { voters, learners, voters_outgoing, learners_next, auto_leave, ..ConfState::default() })
 }
 
-pub(super) fn put_hard(hard: &HardState, out: &mut Vec<u8>) {
+pub(crate) fn put_hard(hard: &HardState, out: &mut Vec<u8>) {
     Put(out).number(hard.term).number(hard.vote).number(hard.commit);
 }
 
-pub(super) fn take_hard(take: &mut Take<'_>) -> Result<HardState, InvalidField> {
+pub(crate) fn take_hard(take: &mut Take<'_>) -> Result<HardState, InvalidField> {
     Ok(HardState { term: take.number()?, vote: take.number()?, commit: take.number()?, ..HardState::default() })
 }
 
