@@ -132,7 +132,7 @@ impl State {
     fn is_sent_away(&self, c: &Conn) -> bool {
         let old = c.publishes.iter().filter(|publish| !publish.received).map(|publish| publish.at).min();
         self.ways.was_leaving(c.node, c.connect_at)
-            || (!c.v5 && old.is_some_and(|sent| self.may_refuse(c.node, sent, self.now)))
+            || (!c.v5 && old.is_some_and(|sent| self.may_be_refused(c.node, sent, self.now)))
     }
 
     /// Whether a publish that was sent then may be refused because of another node.

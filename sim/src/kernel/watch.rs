@@ -87,6 +87,7 @@ impl World<'_, '_> {
 
     /// What holds when nothing goes on.
     pub(super) fn look_at_quiet_cluster(&mut self) {
+        let now = self.quiesced_at();
         let World { nodes, cluster_watch, observer, scenario, .. } = self;
         let members = members(nodes);
         // Nothing comes to rest between nodes that do not find each other.
@@ -94,7 +95,7 @@ impl World<'_, '_> {
             return;
         }
         let obligations = &mut observer.findings.obligations;
-        let mut found = cluster_watch.at_rest(&members, scenario, obligations);
+        let mut found = cluster_watch.at_rest(now, &members, scenario, obligations);
         obligations.count(Check::Routes, members.len() as u64);
         found.extend(wrong_routes(&members, |ix| views(nodes, ix)));
         let core: BTreeSet<NodeId> = Core::of(&members).nodes.iter().map(|member| member.id).collect();

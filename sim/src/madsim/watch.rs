@@ -100,7 +100,7 @@ impl Watch {
         obligations: &mut Obligations,
     ) -> Vec<Found> {
         let shared = self.lock();
-        let mut found = shared.of_cluster.at_rest(members, &self.scenario, obligations);
+        let mut found = shared.of_cluster.at_rest(self.journal.now(), members, &self.scenario, obligations);
         obligations.count(Check::Routes, members.len() as u64);
         found.extend(wrong_routes(members, &views));
         let core: BTreeSet<NodeId> = Core::of(members).nodes.iter().map(|member| member.id).collect();

@@ -452,12 +452,16 @@ impl ClusterWatch {
     /// When nothing goes on: members are those who are alive, and all are linked.
     pub(crate) fn at_rest(
         &self,
+        now: Instant,
         members: &[Member<'_>],
         scenario: &Scenario,
         obligations: &mut Obligations,
     ) -> Vec<Found> {
         let core = Core::of(members);
-        if !self.can_heal(&core, members, scenario) {
+        // Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
+        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
+        let joins = joined > Instant::START && now < joined + scenario.cluster.bound(ELECTED, HEALED);
+        if joins || !self.can_heal(&core, members, scenario) {
             return Vec::new();
         }
         obligations.count(Check::Members, core.nodes.len() as u64);

@@ -495,7 +495,9 @@ mutants! {
         "A witness leads like anybody else.";
     WitnessKeepsItsLog, "witness-keeps-its-log", None, ["part", "L1", "Q7"],
         "A witness never leads, although it alone may have what was agreed on.";
-    StandsAlongside, "stands-alongside", None, ["cluster", "L1"],
+    RemovedLeadsOn, "removed-leads-on", None, ["part", "crash"],
+        "A leader that is no member any more leads until another one knows that.";
+    StandsAlongside, "stands-alongside", None, ["part", "L1"],
         "Who would vote for another one stands for election itself while that one stores its vote.";
     ForcedOutComesBack, "forced-out-comes-back", None, ["part", "W", "Q7"],
         "A node that an operator has removed comes back by itself.";

@@ -47,18 +47,19 @@ impl Engine {
         let voters = self.raw.store().conf().voters.clone();
         let raft = &mut self.raw.raft;
         let last = raft.raft_log.last_index();
+        // Who is no member at all must not lead for a moment longer: raft-rs counts on knowing its own progress.
+        let is_removed = raft.prs().get(raft.id).is_none() && !planted!(RemovedLeadsOn);
         let next = voters
             .into_iter()
             .filter(|voter| may_lead(NodeId(*voter)))
             .filter_map(|voter| Some((voter, raft.prs().get(voter)?)))
             // Who does not know as yet that others vote no more asks them for their votes, and they may have more.
-            .filter(|(_, progress)| is_witness || progress.committed_index >= demoted_at)
+            .filter(|(_, progress)| is_witness || is_removed || progress.committed_index >= demoted_at)
             .map(|(voter, progress)| (progress.matched, voter))
             .max();
-        if next.is_none() {
-            return;
-        }
-        if is_witness && next.is_none_or(|(matched, _)| matched < last) {
+        // Who votes no more waits for somebody who knows that, a witness for somebody who has all that it has.
+        let is_ready = next.is_some_and(|(matched, _)| !is_witness || matched >= last);
+        if !is_ready && !is_removed {
             return;
         }
         if let Some((_, voter)) = next {

@@ -135,6 +135,25 @@ pub(super) fn leader_is_replaced_within_three_seconds() {
     }
 }
 
+// Who stands has to store its vote before it asks for others'.
+#[test]
+pub(super) fn few_stand_while_a_vote_is_stored() {
+    let mut stood = 0;
+    for seed in 0..40 {
+        let mut net = Net::cluster(5, seed);
+        net.sync_ms = 800;
+        net.seconds(3);
+        let leader = net.leader().unwrap();
+        net.crash(leader);
+        net.until("another one leads", 8, |net| net.leader().is_some());
+        net.seconds(2);
+        let term = net.meta(net.leader().unwrap()).view().term;
+        let hard = |index: &usize| (net.nodes[*index].disk.hard.term, net.nodes[*index].disk.hard.vote);
+        stood += (0..5).filter(|index| hard(index) == (term, *index as u64 + 1)).count();
+    }
+    assert!(stood < 60, "{stood} stood in 40 elections");
+}
+
 #[test]
 pub(super) fn leaving() {
     // Followers, leaders, and the sole voter of two.
