@@ -560,6 +560,8 @@ mutants! {
         "What comes for a session at the node that it has left is not handed on.";
     LateBehind, "late-behind", None, ["part", "D5"],
         "What was handed on comes behind what has come later.";
+    NamesLeft, "names-left", None, ["cluster", "S3"],
+        "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
     // Cluster: retained messages.

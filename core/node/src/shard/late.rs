@@ -5,7 +5,7 @@
 //! What comes both ways is taken once: by the name that a message has among all nodes.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use newtmq_session::{DeliveryRecord, Message, MessageId, Op, Record, Restoring, 
 
 use super::claims::{Claimed, Later, tell};
 use super::fan::{enqueue, pump};
-use super::luggage::{put_epoch, put_message, take_epoch, take_message};
+use super::luggage::{put_epoch, put_message, take_epoch, take_message, take_name};
 use super::peers::name_parts;
 use super::{Away, Shard, TimerKind, ready};
 use crate::conn::NONE;
@@ -67,8 +67,8 @@ pub(super) struct Origin {
     /// From this place in the order on everything came here.
     pub(super) base: u64,
     pub(super) until: Instant,
-    /// What came here or was handed on. Several stubs may hand on the same.
-    seen: BTreeSet<Guid>,
+    /// What came here, to a place where the session was before, or was handed on. Several stubs may hand on the same.
+    seen: Names,
     /// Names of what has come here, by its place in the order, until the client is in.
     places: BTreeMap<u64, Guid>,
     /// The client is let in when a letter has come.
@@ -79,9 +79,36 @@ pub(super) struct Origin {
     pub(super) came: bool,
 }
 
+/// Names of messages, of which the oldest are forgotten.
+#[derive(Debug, Default)]
+struct Names {
+    known: BTreeSet<Guid>,
+    in_order: VecDeque<Guid>,
+}
+
+impl Names {
+    /// Whether it was not known.
+    fn add(&mut self, guid: Guid) -> bool {
+        if !self.known.insert(guid) {
+            return false;
+        }
+        if self.in_order.len() >= REMEMBERED_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        self.in_order.push_back(guid);
+        true
+    }
+}
+
 impl Origin {
-    pub(super) fn new(epoch: Epoch, base: u64, until: Instant) -> Origin {
-        let (seen, places) = (BTreeSet::new(), BTreeMap::new());
+    /// `seen` are names that have come with the session, the oldest first.
+    pub(super) fn new(epoch: Epoch, base: u64, until: Instant, names: Vec<Guid>) -> Origin {
+        let (mut seen, places) = (Names::default(), BTreeMap::new());
+        for name in names {
+            seen.add(name);
+        }
         Origin { epoch, base, until, seen, places, waits: None, entered: false, came: false }
     }
 }
@@ -95,20 +122,23 @@ impl Origin {
 }
 
 impl Claimed {
+    /// Names of what the session has got and may get again, the oldest first: a stub elsewhere had it as well, or will.
+    pub(super) fn names(&self, now: Instant) -> Vec<Guid> {
+        let origin = self.origin.as_ref().filter(|origin| origin.until > now && !planted!(NamesLeft));
+        origin.into_iter().flat_map(|origin| &origin.seen.in_order).copied().collect()
+    }
+
     /// A message comes to the session, which is about to get this place in its order. Whether it has come before.
     pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64) -> bool {
         if guid == NO_GUID {
             return false;
         }
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now) {
-            if origin.seen.contains(&guid) && !planted!(LateTwice) {
+            if !origin.seen.add(guid) && !planted!(LateTwice) {
                 return true;
             }
-            if origin.seen.len() < REMEMBERED_MAX {
-                origin.seen.insert(guid);
-                if !origin.entered {
-                    origin.places.insert(dseq, guid);
-                }
+            if !origin.entered && origin.places.len() < REMEMBERED_MAX {
+                origin.places.insert(dseq, guid);
             }
         }
         self.note_late(guid, dseq);
@@ -126,29 +156,11 @@ impl Claimed {
         let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID) else {
             return false;
         };
-        if origin.seen.contains(&guid) && !planted!(LateTwice) {
-            return true;
-        }
-        if origin.seen.len() < REMEMBERED_MAX {
-            origin.seen.insert(guid);
-        }
-        false
+        !origin.seen.add(guid) && !planted!(LateTwice)
     }
 }
 
 impl Shard {
-    /// A session that comes back knows what it got when it was here before: a stub elsewhere may still hand that on to here.
-    pub(super) fn remember_stubs(&mut self, client: &str, origin: &mut Origin) {
-        let keys = self.claims_of.stubs.iter().filter(|(name, _)| &**name == client).map(|(_, key)| *key);
-        for key in keys.collect::<Vec<u32>>() {
-            let Claimed { origin: before, late, .. } = self.claimed(key);
-            // What came when it had gone has gone after it, and comes back.
-            let late: BTreeSet<Guid> = late.values().copied().collect();
-            let seen = before.iter().flat_map(|before| &before.seen);
-            origin.seen.extend(seen.filter(|guid| !late.contains(guid)).copied());
-        }
-    }
-
     /// The session has lost its client to one at another node: what it got since that left, or what was never sent, goes there.
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
@@ -445,13 +457,12 @@ fn head(client: &str, kind: u8, epoch: Epoch, number: u64) -> Vec<u8> {
 fn read_letter(take: &mut Take<'_>) -> Result<Vec<Letter>, newtmq_base::InvalidField> {
     let mut letters = Vec::new();
     for _ in 0..take.count()? {
-        let (guid, rest) = take.0.split_first_chunk().ok_or(newtmq_base::InvalidField("its end is missing"))?;
-        take.0 = rest;
+        let guid = take_name(take)?;
         let Ok(Record::Enqueue { delivery, .. }) = Record::decode(take.bytes()?) else {
             return Err(newtmq_base::InvalidField("no delivery"));
         };
         let (left, message) = take_message(take)?;
-        letters.push((Guid(*guid), delivery, left, message));
+        letters.push((guid, delivery, left, message));
     }
     take.end()?;
     Ok(letters)

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use newtmq_base::{EXPIRY_STRETCH_PPM, Instant, InvalidField, Put, Take};
-use newtmq_cluster::lane::Epoch;
+use newtmq_cluster::lane::{Epoch, Guid};
 use newtmq_mqtt::{OwnedTopicFilter, PacketId, TopicFilter};
 use newtmq_session::{Message, MessageId, MessageParts, Record, Restored, Restoring, SessionId, SnapshotRecord};
 
@@ -27,6 +27,8 @@ pub(super) struct Luggage {
     readings: Vec<OwnedTopicFilter>,
     /// QoS 2 messages of the client that went to other nodes, by Packet Identifier.
     forwards: Vec<(PacketId, [u8; 16])>,
+    /// Of messages that it has got and may get again.
+    pub(super) names: Vec<Guid>,
 }
 
 impl Shard {
@@ -51,6 +53,9 @@ impl Shard {
             Put(&mut bytes).number(u64::from(packet_id.get()));
             bytes.extend_from_slice(&guid);
         }
+        let names = slot.claimed.as_ref().map(|claimed| claimed.names(now)).unwrap_or_default();
+        Put(&mut bytes).number(names.len() as u64);
+        names.into_iter().for_each(|name| bytes.extend_from_slice(&name.0));
         bytes
     }
 
@@ -127,13 +132,19 @@ impl Luggage {
         let mut forwards = Vec::new();
         for _ in 0..take.count()? {
             let packet_id = PacketId::new(take.number16()?).ok_or(InvalidField("no Packet Identifier"))?;
-            let (guid, rest) = take.0.split_first_chunk().ok_or(InvalidField("its end is missing"))?;
-            take.0 = rest;
-            forwards.push((packet_id, *guid));
+            forwards.push((packet_id, take_name(&mut take)?.0));
         }
+        let names = (0..take.count()?).map(|_| take_name(&mut take)).collect::<Result<_, _>>()?;
         take.end()?;
-        Ok(Luggage { clean, snapshot: *snapshot, messages, readings, forwards })
+        Ok(Luggage { clean, snapshot: *snapshot, messages, readings, forwards, names })
     }
+}
+
+/// The name of a message among the nodes.
+pub(super) fn take_name(take: &mut Take<'_>) -> Result<Guid, InvalidField> {
+    let (name, rest) = take.0.split_first_chunk().ok_or(InvalidField("its end is missing"))?;
+    take.0 = rest;
+    Ok(Guid(*name))
 }
 
 /// A message and what is left of its expiry.

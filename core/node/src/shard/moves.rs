@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use newtmq_base::{ConnId, Instant, NodeId, planted};
 use newtmq_cluster::directory::{Client, Grant, Input};
-use newtmq_cluster::lane::Epoch;
+use newtmq_cluster::lane::{Epoch, Guid};
 use newtmq_mqtt::ReasonCode;
 use newtmq_session::{Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
@@ -106,8 +106,9 @@ impl Shard {
             // One of before, which lost its client.
             self.drop_session(key);
         }
-        let luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
+        let mut luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
         let clean = luggage.as_ref().map_or(Epoch::ZERO, |luggage| luggage.clean);
+        let names = luggage.as_mut().map(|luggage| core::mem::take(&mut luggage.names)).unwrap_or_default();
         let unpacked = luggage.and_then(|luggage| self.unpack(now, luggage, zone));
         if grant.present && unpacked.is_none() {
             tracing::warn!(client = %grant.client, "a session of another node cannot be read");
@@ -115,7 +116,7 @@ impl Shard {
         }
         let readings = unpacked.as_ref().map(|restored| restored.readings.clone()).unwrap_or_default();
         if let Some(restored) = unpacked {
-            self.settle_in(now, zone, restored, (epoch, clean));
+            self.settle_in(now, zone, (restored, names), (epoch, clean));
         }
         let Some(claim) = self.live(conn).rare().claim.as_mut() else { return };
         (claim.moving, claim.readings) = (Some(epoch), readings);
@@ -129,16 +130,20 @@ impl Shard {
         self.tell_later(Later::Directory(input), self.routes.seq(), out);
     }
 
-    /// A session that has come from another node, without a connection.
-    pub(super) fn settle_in(&mut self, now: Instant, zone: u16, restored: Restored, (epoch, clean): (Epoch, Epoch)) {
+    /// A session that has come from another node, without a connection, and names of messages that it has got.
+    fn settle_in(
+        &mut self,
+        now: Instant,
+        zone: u16,
+        (restored, names): (Restored, Vec<Guid>),
+        (epoch, clean): (Epoch, Epoch),
+    ) {
         let Restored { session, readings, forwards, .. } = restored;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         self.ledger.matched += waiting;
         let expiry_interval = session.expiry_interval();
         let (base, until) = (session.next_dseq(), now + REMEMBERS_FOR);
-        let mut origin = Box::new(Origin::new(epoch, base, until));
-        self.remember_stubs(session.client().as_str(), &mut origin);
-        let origin = Some(origin);
+        let origin = Some(Box::new(Origin::new(epoch, base, until, names)));
         let kept_until = now + ON_ITS_WAY;
         let claimed = Box::new(Claimed { epoch, clean, kept_until, origin, ..Claimed::default() });
         let key = self.add_session(session, zone);
