@@ -15,6 +15,9 @@ use crate::report::Check;
 /// A node that has heard of no leader for so long is without a quorum, or near it.
 const ALONE: Duration = Duration::from_secs(3);
 
+/// Of CONNECTs that far apart at nodes that could not ask each other, either counts as the later one (docs/cluster.md).
+const CLAIMS_ALIKE: Duration = Duration::from_secs(2);
+
 impl State {
     pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
         let key = (if self.ways.exist() { 0 } else { node }, name);
@@ -254,6 +257,7 @@ impl State {
             self.doubt(id);
         }
         let durable = self.conn(conn.0).expiry_min > 0;
+        let forked = self.may_be_fork(id, conn.0, cx.now);
         // Its client had ended the session by a DISCONNECT that was never read: it should close this connection
         // [MQTT-3.2.2-4], and does not know what counts to its limits.
         let forgot = last.is_some_and(|last| self.conn(last).last_expiry == Some(0));
@@ -269,9 +273,23 @@ impl State {
             // Its CONNACK waited until all of that was stored.
             known.ended = Instant::START;
         }
-        known.unclear = others;
+        known.unclear = others || forked;
         self.conn_mut(conn).first = !present && !others;
         self.will_resumed(last, conn.0, present && !unclear);
+    }
+
+    /// Whether a session is served by a node in no cluster, or without a leader, while the cluster has one of the same client, from a
+    /// node that is gone with its disk, and which of the two began later cannot be told: then either may be kept when both meet.
+    fn may_be_fork(&self, id: u32, conn: u32, now: Instant) -> bool {
+        let c = self.conn(conn);
+        if !self.ways.is_leaderless(c.node, Duration::ZERO, now) {
+            return false;
+        }
+        self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
+            let other = self.conn(*other);
+            let lost = self.nodes[usize::from(other.node)].lost.is_some_and(|lost| lost >= other.connect_at);
+            lost && other.connect_at + CLAIMS_ALIKE + self.limits.late >= c.connect_at
+        })
     }
 
     fn judge_present(&mut self, conn: u32, present: bool, sent_at: Instant, cx: &mut Cx<'_>) {

@@ -330,10 +330,12 @@ impl Shard {
 
     fn take_letter(&mut self, now: Instant, key: u32, letters: Vec<Letter>, out: &mut Outbox) {
         let mut late = Vec::new();
-        for (guid, delivery, left, message) in letters {
+        for (guid, mut delivery, left, message) in letters {
             if self.claimed(key).is_handed(now, guid) {
                 continue;
             }
+            // It may have been in flight there, which comes before all that waits.
+            delivery.priority = self.priority_of(key, &message, delivery.priority);
             late.extend(self.own_message(now, &message, left).map(|message| (guid, delivery, message)));
         }
         let base = self.claimed(key).origin.as_ref().filter(|origin| !origin.entered).map(|origin| origin.base);
@@ -384,6 +386,12 @@ impl Shard {
             .into_iter()
             .map(|delivery| (places.get(&delivery.dseq).copied().unwrap_or(NO_GUID), delivery))
             .collect();
+        for (_, delivery) in &mut since {
+            let message = usize::try_from(delivery.message.0).ok().and_then(|id| messages.get(id.checked_sub(1)?));
+            if let Some(message) = message {
+                delivery.priority = self.priority_of(key, message, delivery.priority);
+            }
+        }
         since.sort_by_key(|(_, delivery)| delivery.dseq);
         for (guid, mut delivery, message) in late {
             messages.push(message);
@@ -428,6 +436,15 @@ impl Shard {
         let slot = sessions.get_mut(key).expect("the caller has found it");
         let (snapshot, messages) = slot.session.whole(&config.zones[usize::from(slot.zone)].name);
         (snapshot, messages.into_iter().cloned().collect())
+    }
+
+    /// With which priority a message waits; `before` is that of the delivery that it comes from.
+    fn priority_of(&self, key: u32, message: &Message, before: u8) -> u8 {
+        if planted!(LateFirst) {
+            return before;
+        }
+        let zone = self.sessions.get(key).map_or(0, |slot| usize::from(slot.zone));
+        self.config.zones[zone].priority(message.topic())
     }
 
     fn rebuild(&mut self, key: u32, snapshot: &SnapshotRecord, messages: &[Message]) {
