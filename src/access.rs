@@ -10,18 +10,20 @@ mod tests;
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use newtmq_access::{SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
 use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
-use newtmq_node::{AccessConfig, Hook, HookSet, Question, Verdict};
+use newtmq_node::{AccessConfig, AdminCommand, Hook, HookSet, Question, Verdict};
 use tokio::sync::mpsc;
 
-use crate::config::Access as Config;
+use crate::config::{Access as Config, Secret};
 use crate::driver::{Asked, Decider};
+use crate::reload::{Prepared, Reload};
 use crate::rt::{self, Clock};
 use crate::settings;
 use exchanges::Exchanges;
@@ -38,7 +40,8 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 /// The files of a broker and what they lead to.
 #[derive(Debug)]
 pub struct Access {
-    config: Config,
+    /// As it was read last.
+    config: Arc<RwLock<Config>>,
     shared: Arc<Shared>,
     decider: Option<Decider>,
     rules: AccessConfig,
@@ -64,7 +67,7 @@ pub struct Logins {
 /// What the threads share.
 #[derive(Debug)]
 struct Shared {
-    allow_anonymous: bool,
+    allow_anonymous: AtomicBool,
     clock: Clock,
     /// How long a client waits for an answer.
     patience: Duration,
@@ -89,7 +92,7 @@ impl Access {
         let (rules, users) = read(config)?;
         let authenticates = users.is_some();
         let shared = Arc::new(Shared {
-            allow_anonymous: config.allow_anonymous,
+            allow_anonymous: AtomicBool::new(config.allow_anonymous),
             clock,
             patience,
             users: RwLock::new(users),
@@ -102,7 +105,7 @@ impl Access {
             warned: AtomicU64::new(0),
         });
         let decider = if authenticates { Some(start(&shared)?) } else { None };
-        Ok(Access { config: config.clone(), shared, decider, rules })
+        Ok(Access { config: Arc::new(RwLock::new(config.clone())), shared, decider, rules })
     }
 
     /// The hooks that are answered here: none without a password file, so that a connection costs nothing more.
@@ -121,7 +124,8 @@ impl Access {
     /// Whether there is anything to read again.
     #[must_use]
     pub fn has_files(&self) -> bool {
-        self.config.acl_file.is_some() || self.config.password_file.is_some()
+        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
+        config.acl_file.is_some() || config.password_file.is_some()
     }
 
     /// The rules as they were read at the start.
@@ -130,15 +134,26 @@ impl Access {
         self.rules.clone()
     }
 
-    /// Reads the files again. New passwords count from here on; the rules are for every shard
-    /// ([`newtmq_node::AdminCommand::SetAccess`]).
+    /// Reads the files again, with a configuration that may be another one; but there are users if there were some at the start,
+    /// and none otherwise. Nothing is changed until [`Ready::commit`].
     ///
     /// # Errors
-    /// One of the files; then nothing is changed.
-    pub fn reload(&self) -> Result<AccessConfig, FileError> {
-        let (rules, users) = read(&self.config)?;
-        *self.shared.users.write().unwrap_or_else(PoisonError::into_inner) = users;
-        Ok(rules)
+    /// One of the files.
+    pub fn prepare(&self, config: &Config) -> Result<Ready, FileError> {
+        let same = {
+            let holds = self.config.read().unwrap_or_else(PoisonError::into_inner);
+            let files = holds.password_file.is_some() || config.password_file.is_some();
+            !files && !config.users.is_empty() && holds.users == config.users
+        };
+        // Passwords that are the same need not be hashed again.
+        let (rules, users) = if same {
+            let (rules, _) = read(&Config { users: Vec::new(), ..config.clone() })?;
+            (rules, self.shared.users.read().unwrap_or_else(PoisonError::into_inner).clone())
+        } else {
+            read(config)?
+        };
+        let (shared, holds) = (Arc::clone(&self.shared), Arc::clone(&self.config));
+        Ok(Ready { rules, users, config: config.clone(), shared, holds })
     }
 
     /// How logins went.
@@ -156,17 +171,57 @@ impl Access {
     }
 }
 
+/// Files that were read and found right.
+#[derive(Debug)]
+pub struct Ready {
+    rules: AccessConfig,
+    users: Option<Arc<Users>>,
+    config: Config,
+    shared: Arc<Shared>,
+    holds: Arc<RwLock<Config>>,
+}
+
+impl Ready {
+    /// New passwords count from here on; the rules are for every shard ([`newtmq_node::AdminCommand::SetAccess`]).
+    #[must_use]
+    pub fn commit(self) -> AccessConfig {
+        let Ready { rules, users, config, shared, holds } = self;
+        *shared.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        shared.allow_anonymous.store(config.allow_anonymous, Ordering::Relaxed);
+        let mut holds = holds.write().unwrap_or_else(PoisonError::into_inner);
+        if holds.login_throttle != config.login_throttle {
+            // What has failed under other limits is forgotten.
+            *lock(&shared.throttle) = Throttle::new(settings::throttle(&config.login_throttle));
+        }
+        *holds = config;
+        rules
+    }
+}
+
 /// Checks the files without starting anything.
 ///
 /// # Errors
 /// One of them.
 pub fn check(config: &Config) -> Result<(), FileError> {
-    read(config).map(drop)
+    // Hashing passwords takes its time, and nothing can be wrong with them.
+    read(&Config { users: Vec::new(), ..config.clone() }).map(drop)
+}
+
+/// The text of a password file for users whose passwords are known, as `newtmq passwd` would write it.
+///
+/// # Errors
+/// A name that no user can have, or no random bytes.
+pub fn password_file(users: &[(String, Secret)]) -> Result<String, FileError> {
+    files::hashed(Path::new("users"), String::new(), users)
 }
 
 fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError> {
     let acl = config.acl_file.as_deref().map(files::acl).transpose()?;
-    let users = config.password_file.as_deref().map(files::users).transpose()?;
+    let users = if config.users.is_empty() {
+        config.password_file.as_deref().map(files::users).transpose()?
+    } else {
+        Some(files::with_passwords(config.password_file.as_deref(), &config.users)?)
+    };
     let rules = AccessConfig { acl: acl.map(Arc::new), ..settings::access(config) };
     Ok((rules, users.map(Arc::new)))
 }
@@ -202,7 +257,9 @@ impl Shared {
     /// What needs no look at a file. On the driver's thread.
     fn decide_at_once(&self, question: &Question) -> Option<Verdict> {
         match question {
-            Question::Authenticate { method: None, username: None, .. } if self.allow_anonymous => {
+            Question::Authenticate { method: None, username: None, .. }
+                if self.allow_anonymous.load(Ordering::Relaxed) =>
+            {
                 Some(Verdict::Allow { data: None })
             }
             Question::Authenticate { method: None, username: None, .. } => {
@@ -334,4 +391,19 @@ fn why(error: ScramError) -> &'static str {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reload for Access {
+    fn name(&self) -> String {
+        "files of users and rules".to_owned()
+    }
+
+    fn has_files(&self) -> bool {
+        Access::has_files(self)
+    }
+
+    fn prepare(self: Arc<Self>, config: &crate::config::Config) -> anyhow::Result<Prepared> {
+        let ready = Access::prepare(&self, &config.access)?;
+        Ok(Box::new(move || Some(AdminCommand::SetAccess(Box::new(ready.commit())))))
+    }
 }

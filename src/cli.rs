@@ -1,6 +1,8 @@
 //! The command line: reads arguments, loads the configuration, opens the data directory and hands over to `run`.
 //! Errors go to standard error; what a command is asked for goes to standard output.
 
+mod settings;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,9 +13,10 @@ use newtmq_node::SHARDS_MAX;
 
 use crate::access::{self, Passwd};
 use crate::cluster::watched::Watched;
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, Sources};
 use crate::data::{DataDir, NodeIdentity};
 use crate::exit::Exit;
+use crate::reload::Reading;
 use crate::run::RunOptions;
 use crate::store::{self, Done, Task};
 use crate::{cert, check, cluster, ctl, demo, limits, logging};
@@ -31,13 +34,16 @@ pub fn main() -> ExitCode {
     };
     let result = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(arguments) => run(&arguments),
-        Command::CheckConfig { file, json } => check_config(&file, json),
+        Command::CheckConfig { file, json } => settings::check_config(&file, json),
+        Command::Config(ConfigCommand::Import { file, output, force, json }) => {
+            settings::config_import(&file, output.as_deref(), force, json)
+        }
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::Data(command) => data(command),
         Command::Ctl { data, socket, json, command } => ctl(&data, socket, json, command),
         Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
-        Command::ConfigDocs { file } => config_docs(file.as_deref()),
+        Command::ConfigDocs { file, migration, sample } => settings::config_docs(file.as_deref(), migration, sample),
     };
     match result {
         Ok(()) => Exit::Success.into(),
@@ -75,6 +81,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Bring a configuration from elsewhere.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Set a user's password in a password file, which is made if there is none. The password is asked for, or is the
     /// first line of standard input if that is no terminal.
     Passwd {
@@ -118,6 +127,31 @@ enum Command {
     ConfigDocs {
         /// Where to; standard output if absent.
         file: Option<PathBuf>,
+        /// Write how to come from other brokers instead.
+        #[arg(long)]
+        migration: bool,
+        /// Write a file with every key and its default instead.
+        #[arg(long, conflicts_with = "migration")]
+        sample: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Write what an emqx.conf of EMQ X 3 or 4 says as a TOML file with comments, and list what is different here.
+    Import {
+        /// The file, usually etc/emqx.conf; files of plugins are looked for beside it.
+        file: PathBuf,
+        /// Where to; standard output if absent. Users that a plugin's file has with their passwords go into a password file beside
+        /// it.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+        /// Print one line of JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -126,6 +160,9 @@ enum CtlCommand {
     /// Tell who is in the cluster, and change it.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a
+    /// restart; if anything is wrong, nothing is changed.
+    Reload,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,7 +185,7 @@ enum ClusterCommand {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// Read this configuration file (TOML).
+    /// Read this configuration file: TOML, or an emqx.conf of EMQ X 3 or 4.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set one key, as in the file; may be repeated, and wins over the file and the environment.
@@ -279,6 +316,7 @@ Examples:
   newtmq run --set listener.tcp.external.bind=127.0.0.1:0 --json
                                                  on a free port, told as JSON
   newtmq check-config newtmq.toml                is this file right?
+  newtmq run --config etc/emqx.conf              with the file of EMQ X 3 or 4
   newtmq passwd users alice                      set a password, asked for
   newtmq cert dev && newtmq run --data data      with TLS on 127.0.0.1:8883
 
@@ -295,6 +333,7 @@ const CTL_HELP: &str = "\
 Examples:
   newtmq ctl --data data cluster status
   newtmq ctl cluster join newtmq@10.0.0.2
+  newtmq ctl reload                              the configuration, users, rules and certificates
 
 Exit codes:
   0  done
@@ -356,14 +395,20 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
         rustix::process::set_parent_process_death_signal(kill).map_err(Failed::runtime)?;
     }
     let certificates = arguments.data.as_ref().map(|data| data.join(config::CERTIFICATE_FOLDER));
-    let loaded = config::load(&sources(arguments)).map_err(Failed::usage)?;
+    let sources = sources(arguments);
+    let loaded = config::load(&sources).map_err(Failed::usage)?;
     let loaded = loaded.with_certificates(certificates.as_deref()).map_err(Failed::usage)?;
     let loaded = loaded.with_storage(arguments.data.is_some()).map_err(Failed::usage)?;
-    let Loaded { config, notes, .. } = loaded;
-    logging::init(&config.log, arguments.json).map_err(Failed::usage)?;
-    for note in notes {
+    let level = logging::init(&loaded.config.log, arguments.json).map_err(Failed::usage)?;
+    for note in loaded.notes.iter().chain(&check::missing(&loaded)) {
         tracing::warn!("{note}");
     }
+    if let (false, Some(file)) = (loaded.differences.is_empty(), &arguments.config) {
+        let (keys, file) = (loaded.differences.len(), file.display());
+        tracing::info!(keys, "some keys do something else here than in EMQ X: newtmq check-config {file}");
+    }
+    let config = loaded.config.clone();
+    let reading = Reading { sources, loaded, data: arguments.data.clone(), level };
     match limits::raise_open_files() {
         Ok(limit) => tracing::info!(limit, "limit of open files"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
@@ -376,7 +421,7 @@ fn run(arguments: &RunArguments) -> Result<(), Failed> {
     let (shards, data) = (arguments.shards.unwrap_or_else(one_each), arguments.data.clone());
     let socket = arguments.socket.clone();
     let options = RunOptions { config, node, shards, json: arguments.json, data, socket, watched: Watched::default() };
-    crate::run::run(options).map_err(Failed::ended)
+    crate::run::run(options, Some(reading)).map_err(Failed::ended)
 }
 
 /// A shard for each processor that this process may use.
@@ -396,19 +441,6 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-fn check_config(file: &Path, json: bool) -> Result<(), Failed> {
-    let sources = Sources { file: Some(file.to_owned()), environment: environment(), sets: Vec::new() };
-    let result = config::load(&sources);
-    let files = result.as_ref().map_or(Ok(()), |loaded| access::check(&loaded.config.access));
-    if json {
-        let of_files = files.as_ref().err().map(ToString::to_string);
-        print(&check::json(file, &result, of_files)).map_err(Failed::runtime)?;
-    }
-    let loaded = result.map_err(Failed::usage)?;
-    files.map_err(Failed::usage)?;
-    if json { Ok(()) } else { print(&check::report(file, &loaded)).map_err(Failed::runtime) }
 }
 
 fn passwd(wanted: Passwd) -> Result<(), Failed> {
@@ -450,12 +482,12 @@ fn data(command: DataCommand) -> Result<(), Failed> {
 }
 
 fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
-    let CtlCommand::Cluster(command) = command;
     let command = match command {
-        ClusterCommand::Join { node } => ctl::Command::Join(node),
-        ClusterCommand::Leave => ctl::Command::Leave,
-        ClusterCommand::ForceLeave { node } => ctl::Command::ForceLeave(node),
-        ClusterCommand::Status => ctl::Command::Status,
+        CtlCommand::Cluster(ClusterCommand::Join { node }) => ctl::Command::Join(node),
+        CtlCommand::Cluster(ClusterCommand::Leave) => ctl::Command::Leave,
+        CtlCommand::Cluster(ClusterCommand::ForceLeave { node }) => ctl::Command::ForceLeave(node),
+        CtlCommand::Cluster(ClusterCommand::Status) => ctl::Command::Status,
+        CtlCommand::Reload => ctl::Command::Reload,
     };
     let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
     let told = ctl::ask(&socket, &command, json)
@@ -472,14 +504,6 @@ fn demo_cluster(arguments: DemoArguments) -> Result<(), Failed> {
     let options = demo::Options { nodes, clients: usize::from(clients), rate, script, json, folder: dir };
     let good = demo::run(&options).map_err(Failed::runtime)?;
     if good { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
-}
-
-fn config_docs(file: Option<&Path>) -> Result<(), Failed> {
-    let text = config::markdown();
-    match file {
-        Some(file) => std::fs::write(file, text).map_err(Failed::runtime),
-        None => print(&text).map_err(Failed::runtime),
-    }
 }
 
 /// A closed pipe, as in `newtmq check-config FILE | head`, is no failure.

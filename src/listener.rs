@@ -23,7 +23,7 @@ const BACK_OFF: Duration = Duration::from_millis(200);
 pub async fn accept(listener: Listener, intake: Arc<Intake>, mut dealer: Dealer<Stream>) {
     let name = intake.listener().path();
     let slots = Arc::new(Semaphore::new(INTAKE_MAX));
-    let mut rate = Rate::new(intake.listener().max_conn_rate);
+    let mut rate = Rate::new(intake.max_conn_rate());
     let mut refused = 0_u64;
     loop {
         let (socket, address) = match listener.accept().await {
@@ -68,6 +68,7 @@ pub async fn accept(listener: Listener, intake: Arc<Intake>, mut dealer: Dealer<
                 drop(slot);
             });
         }
+        rate.max = intake.max_conn_rate();
         if let Some(pause) = rate.count(Instant::now()) {
             intake.counters.rate_pauses.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep_until(pause).await;

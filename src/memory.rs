@@ -2,24 +2,70 @@
 //! the log when the level changes; what the levels are and mean is decided in the core.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use newtmq_node::{AdminCommand, MemoryGauge, MemoryMarks, MemoryPressure};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::config::Watermark;
+use crate::config::{Config, Watermark};
+use crate::reload::{Prepared, Reload};
 
 /// Between two measurements.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
 
-/// Measures from here on, if there is a watermark and this system tells how much memory is used.
-pub fn watch(watermark: Option<Watermark>, commands: mpsc::Sender<AdminCommand>) {
-    let Some(watermark) = watermark else { return };
-    let (Some(total), Some(_)) = (total(), used()) else {
-        tracing::debug!("this system does not tell how much memory is used: memory.high_watermark has no effect");
-        return;
-    };
-    tokio::spawn(measure(bytes(watermark, total), commands));
+/// The watermark that holds, which can be changed while it is watched.
+#[derive(Debug)]
+pub struct Mark(watch::Sender<Option<Watermark>>);
+
+impl Reload for Mark {
+    fn name(&self) -> String {
+        "limit of memory".to_owned()
+    }
+
+    fn has_files(&self) -> bool {
+        false
+    }
+
+    fn prepare(self: Arc<Self>, config: &Config) -> anyhow::Result<Prepared> {
+        let watermark = config.memory.high_watermark;
+        Ok(Box::new(move || {
+            self.0.send_replace(watermark);
+            None
+        }))
+    }
+}
+
+/// Measures from here on, while there is a watermark and if this system tells how much memory is used.
+pub fn watch(watermark: Option<Watermark>, commands: mpsc::Sender<AdminCommand>) -> Mark {
+    let (mark, marked) = watch::channel(watermark);
+    match (total(), used()) {
+        (Some(total), Some(_)) => drop(tokio::spawn(measure_all(marked, total, commands))),
+        _ => tracing::debug!("this system does not tell how much memory is used: memory.high_watermark has no effect"),
+    }
+    Mark(mark)
+}
+
+/// Measures against one watermark after the other. What was held up under one is let go before the next.
+async fn measure_all(mut marked: watch::Receiver<Option<Watermark>>, total: u64, commands: mpsc::Sender<AdminCommand>) {
+    loop {
+        let watermark = *marked.borrow_and_update();
+        let measuring = async {
+            match watermark {
+                Some(watermark) => measure(bytes(watermark, total), commands.clone()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Nobody changes it any more, and it holds on.
+            Ok(()) = marked.changed() => {}
+            () = measuring => return,
+        }
+        if commands.send(AdminCommand::MemoryPressure(MemoryPressure::None)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// On a machine with so much memory.

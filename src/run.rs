@@ -23,7 +23,7 @@ use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
 use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
-use crate::reload::{self, Reload};
+use crate::reload::{self, Reading, Reload, Reloader};
 use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
 use crate::store::{self, Desk, Opened, Writer};
 use crate::{listener, memory, settings};
@@ -49,21 +49,22 @@ pub struct RunOptions {
 
 /// Runs the broker until a signal stops it. The first one lets clients go in order, a second one ends the process.
 ///
+/// `reading` is what the configuration was read from, to be read again.
+///
 /// # Errors
 /// It cannot start ([`CannotListen`] among others), or a part of it failed.
-pub fn run(options: RunOptions) -> anyhow::Result<()> {
+pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, reloadable, stored, mut control } =
+        let Started { drivers, listening, intakes, mut reloadable, reloads, stored, mut control } =
             start(&options, commanded).await?;
+        reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
+        let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
         // Without a file it stays what ends a process whose terminal is closed.
-        if !reloadable.is_empty() {
-            let signals = ReloadSignals::new().context("listen for signals")?;
-            tokio::spawn(reload::on_signal(signals, reloadable, commands.clone()));
-        }
+        let signals = reloader.has_files().then(ReloadSignals::new).transpose().context("listen for signals")?;
+        tokio::spawn(reloader.run(signals, reloads));
         // Before the start message: who reads that may send a signal at once.
-        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands.clone()));
-        memory::watch(options.config.memory.high_watermark, commands);
+        tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
         let facts =
@@ -131,6 +132,8 @@ pub struct Started {
     pub intakes: Vec<Arc<Intake>>,
     /// What can be read again while it runs.
     pub reloadable: Vec<Arc<dyn Reload>>,
+    /// Who asks for that.
+    pub reloads: mpsc::Receiver<reload::Asked>,
     /// The thread that writes the store, which ends after the drivers, and what was stored before.
     pub stored: Option<(Writer, Storage)>,
     /// Tells when the control plane has ended, which it does after the drivers.
@@ -213,7 +216,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     };
     let asked = ask_at(options)?;
     let control = Control::new(&config, boot);
-    let control = start_control(control, clock, (reports, office.clone()), prepared, (asked, options.watched.clone()))?;
+    let (to_reloads, reloads) = mpsc::channel(1);
+    let asked = (asked, to_reloads, options.watched.clone());
+    let control = start_control(control, clock, (reports, office.clone()), prepared, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     let mut intakes = Vec::new();
@@ -226,9 +231,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         intakes.push(intake);
     }
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
-    let files = access.has_files().then_some(access as Arc<dyn Reload>);
-    let reloadable = files.into_iter().chain(contexts).collect();
-    Ok(Started { drivers, listening, intakes, reloadable, stored, control })
+    let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
+    let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
+    Ok(Started { drivers, listening, intakes, reloadable, reloads, stored, control })
 }
 
 /// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.
@@ -237,14 +242,14 @@ fn start_control(
     clock: Clock,
     (reports, office): (driver::Reports, Office<Stream>),
     prepared: Option<cluster::Prepared>,
-    (asked, watched): (Asked, Watched),
+    (asked, reloads, watched): (Asked, mpsc::Sender<reload::Asked>, Watched),
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let body = move || async move {
         let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
         let state = prepared.as_ref().map(|prepared| prepared.state.clone()).unwrap_or_default();
         let ways =
             prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
-        serve(asked, to_events.clone(), state);
+        serve(asked, to_events.clone(), state, reloads);
         let driver = ControlDriver::new(control, clock, reports, office, events, ways, watched.hearer());
         watched.run(driver, to_events).await.context("the log of the cluster")
     };
@@ -278,14 +283,19 @@ fn ask_at(_: &RunOptions) -> anyhow::Result<Asked> {
 }
 
 #[cfg(not(madsim))]
-fn serve(asked: Asked, events: mpsc::Sender<Event>, discovery: cluster::discovery::State) {
+fn serve(
+    asked: Asked,
+    events: mpsc::Sender<Event>,
+    discovery: cluster::discovery::State,
+    reloads: mpsc::Sender<reload::Asked>,
+) {
     if let Some(socket) = asked {
-        tokio::spawn(socket.serve(events, discovery));
+        tokio::spawn(socket.serve(events, discovery, reloads));
     }
 }
 
 #[cfg(madsim)]
-fn serve((): Asked, _: mpsc::Sender<Event>, _: cluster::discovery::State) {}
+fn serve((): Asked, _: mpsc::Sender<Event>, _: cluster::discovery::State, _: mpsc::Sender<reload::Asked>) {}
 
 /// Opens the store, if a zone wants something stored and there is a data directory.
 fn open_store(options: &RunOptions) -> anyhow::Result<Option<Opened>> {

@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use newtmq_access::{Acl, AclError, Users, UsersError};
+use newtmq_access::{Acl, AclError, HashParams, SALT_BYTES, User, Users, UsersError, Verifier};
 
+use crate::config::Secret;
 use crate::rt;
 
 /// Largest file that is read.
@@ -58,6 +59,31 @@ pub(super) fn users(file: &Path) -> Result<Users, FileError> {
     let salt_key = rt::seed().map_err(|error| FileError::Io { file: file.to_owned(), error })?;
     warn_if_open_to_others(file);
     Users::parse(&text, salt_key).map_err(|error| FileError::Users { file: file.to_owned(), error })
+}
+
+/// Users of a file, if there is one, and others with their passwords.
+pub(super) fn with_passwords(file: Option<&Path>, users: &[(String, Secret)]) -> Result<Users, FileError> {
+    let old = file.map(text).transpose()?.unwrap_or_default();
+    let named = file.unwrap_or(Path::new("users")).to_owned();
+    let new = hashed(&named, old, users)?;
+    let salt_key = rt::seed().map_err(|error| FileError::Io { file: named.clone(), error })?;
+    Users::parse(&new, salt_key).map_err(|error| FileError::Users { file: named, error })
+}
+
+/// The text of a password file with these users added.
+pub(super) fn hashed(file: &Path, mut text: String, users: &[(String, Secret)]) -> Result<String, FileError> {
+    let mut verifier = Verifier::default();
+    for (name, password) in users {
+        let failed = |error| FileError::Io { file: file.to_owned(), error };
+        let (salt, salt_key) = (rt::seed().map_err(failed)?, rt::seed().map_err(failed)?);
+        let salt: [u8; SALT_BYTES] = std::array::from_fn(|at| salt[at]);
+        let hash = verifier.hash(password.reveal().as_bytes(), salt, HashParams::default());
+        let hash = hash.map_err(|error| failed(io::Error::other(error)))?;
+        let user = User { password: Some(hash), scram: None };
+        let edited = Users::edited(&text, name, Some(&user), salt_key);
+        text = edited.map_err(|error| FileError::Users { file: file.to_owned(), error })?.0;
+    }
+    Ok(text)
 }
 
 pub(super) fn text(file: &Path) -> Result<String, FileError> {

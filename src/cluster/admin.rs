@@ -18,6 +18,7 @@ use super::CTL_VERSION as VERSION;
 use super::discovery::{Shown, State};
 use super::driver::Event;
 use crate::config::Seed;
+use crate::reload::Asked;
 use crate::rt;
 
 /// A socket that listens, until it is dropped.
@@ -64,7 +65,7 @@ impl AdminSocket {
     }
 
     /// Answers until it is dropped. Inside a runtime.
-    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State) {
+    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State, reloads: mpsc::Sender<Asked>) {
         let AdminSocket { listener, file: _file } = self;
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -73,9 +74,9 @@ impl AdminSocket {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (events, discovery) = (events.clone(), discovery.clone());
+                    let (events, discovery, reloads) = (events.clone(), discovery.clone(), reloads.clone());
                     tokio::spawn(async move {
-                        let _ = converse(stream, events, discovery).await;
+                        let _ = converse(stream, events, discovery, reloads).await;
                     });
                 }
                 Err(error) => {
@@ -88,7 +89,12 @@ impl AdminSocket {
 }
 
 /// One question after the other.
-async fn converse(stream: tokio::net::UnixStream, events: mpsc::Sender<Event>, discovery: State) -> io::Result<()> {
+async fn converse(
+    stream: tokio::net::UnixStream,
+    events: mpsc::Sender<Event>,
+    discovery: State,
+    reloads: mpsc::Sender<Asked>,
+) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
@@ -97,6 +103,7 @@ async fn converse(stream: tokio::net::UnixStream, events: mpsc::Sender<Event>, d
             return Ok(());
         }
         let answer = match question(&line) {
+            Ok(Question::Reload) => reload(&reloads).await,
             Ok(question) => answer(question, &events, &discovery).await,
             Err(why) => failed(why.to_owned()),
         };
@@ -111,6 +118,7 @@ enum Question {
     Leave,
     ForceLeave(String),
     Status,
+    Reload,
 }
 
 fn question(line: &str) -> Result<Question, &'static str> {
@@ -124,6 +132,7 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.leave" => Ok(Question::Leave),
         "cluster.force-leave" => Ok(Question::ForceLeave(node()?)),
         "cluster.status" => Ok(Question::Status),
+        "reload" => Ok(Question::Reload),
         _ => Err("the broker does not know this command"),
     }
 }
@@ -142,7 +151,7 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
-        Question::Status => ("", "Failed to get the cluster status", ClusterCommand::Status),
+        Question::Status | Question::Reload => ("", "Failed to get the cluster status", ClusterCommand::Status),
     };
     match ask(command, events).await {
         Ok(Some(status)) => told(None, &status, &discovery.shown()),
@@ -152,6 +161,18 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
         },
         Err(why) => failed(format!("{failure}: {why}")),
     }
+}
+
+/// The configuration, users, rules and certificates are read again.
+async fn reload(reloads: &mpsc::Sender<Asked>) -> Value {
+    let (asked, answered) = oneshot::channel();
+    let report = match reloads.send(asked).await {
+        Ok(()) => answered.await.ok(),
+        Err(_) => None,
+    };
+    let Some(report) = report else { return failed("the broker is stopping".to_owned()) };
+    let ok = report.errors.is_empty();
+    json!({ "version": VERSION, "ok": ok, "lines": report.lines(), "data": report.data() })
 }
 
 /// How things are after a change. Who has left founds a cluster of its own, which takes a moment.
@@ -273,6 +294,7 @@ mod tests {
         let join = r#"{"version":1,"command":"cluster.join","arguments":{"node":"a@b"}}"#;
         assert_eq!(question(join), Ok(Question::Join("a@b".to_owned())));
         assert_eq!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status));
+        assert_eq!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload));
         for (line, why) in [
             ("", "not a line of JSON"),
             ("[]", "another version"),

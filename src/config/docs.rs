@@ -51,8 +51,70 @@ fn part<'a, T: 'static>(
             "" => writeln!(out, "- Default: none"),
             default => writeln!(out, "- Default: `{quote}{default}{quote}`"),
         };
+        if super::is_live(&format!("{prefix}{}", key.name)) {
+            out.push_str("- A reload changes it\n");
+        }
     }
 }
+
+/// How to come from EMQ X and Mosquitto, as Markdown.
+#[must_use]
+pub fn migration() -> String {
+    super::emqx::docs::markdown()
+}
+
+/// A file with every key and its default, as comments.
+#[must_use]
+pub fn sample() -> String {
+    let mut out = SAMPLE_HEAD.to_owned();
+    let once = |section: &str| {
+        let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
+        table::once().filter(mine).collect::<Vec<_>>()
+    };
+    lines(&mut out, "Listeners", "listener.tcp.external.", listener_table::LISTENER);
+    lines(&mut out, "TLS, for listeners ssl and wss", "listener.ssl.external.", listener_table::TLS);
+    lines(&mut out, "WebSocket, for listeners ws and wss", "listener.ws.external.", listener_table::WEBSOCKET);
+    lines(&mut out, "What clients get", "zone.external.", table::ZONE);
+    for (title, section) in [
+        ("Protocol", "mqtt"),
+        ("Retained messages", "retained"),
+        ("Routing", "broker"),
+        ("Node", "node"),
+        ("Cluster", "cluster"),
+        ("Store, with --data DIR", "store"),
+        ("Memory", "memory"),
+        ("Access", ""),
+        ("Throttling of logins", "login_throttle"),
+        ("Logging", "log"),
+    ] {
+        lines(&mut out, title, "", once(section));
+    }
+    out
+}
+
+fn lines<'a, T: 'static>(out: &mut String, title: &str, prefix: &str, keys: impl IntoIterator<Item = &'a Key<T>>) {
+    let _ = write!(out, "\n## {title}\n");
+    for key in keys {
+        let sentence = key.doc.split_once(". ").map_or(key.doc, |(first, _)| first).trim_end_matches('.');
+        let _ = write!(out, "\n# {sentence}.\n");
+        let quote = if key.field.quoted() || key.default.starts_with('o') { "\"" } else { "" };
+        let name = key.name.replace(".N", ".1");
+        let _ = match key.default {
+            "" => writeln!(out, "# {prefix}{name} = {}", key.field.example()),
+            default => writeln!(out, "#{prefix}{name} = {quote}{default}{quote}"),
+        };
+    }
+}
+
+const SAMPLE_HEAD: &str = "\
+## NewtMQ: every key with its default. A key counts when the # before it is taken away; see docs/configuration.md.
+##
+## Written by `newtmq config-docs --sample etc/newtmq.toml` from the tables in src/config. Change it there.
+##
+##   newtmq run --config etc/newtmq.toml
+##   newtmq check-config etc/newtmq.toml
+##   newtmq ctl reload                        after a change; it says what needs a restart
+";
 
 const HEAD: &str = "\
 # Configuration
@@ -60,7 +122,8 @@ const HEAD: &str = "\
 <!-- Written by `newtmq config-docs docs/configuration.md` from the tables in src/config. Change it there. -->
 
 Everything has a default: `newtmq run` without a file is a working broker on 127.0.0.1:1883. The key names are those of
-EMQ X 3; the file is [TOML](https://toml.io), so that keys may be written dotted or in sections:
+EMQ X 3; the file is [TOML](https://toml.io), so that keys may be written dotted or in sections. An `emqx.conf` is read as it is,
+too: see [Migration](migration.md). `etc/newtmq.toml` in the repository has every key with its default.
 
 ```toml
 listener.tcp.external = \"127.0.0.1:1883\"
@@ -79,13 +142,29 @@ writes its address as `listener.tcp.NAME.bind`.
 The later one wins:
 
 1. the file of `--config FILE`;
-2. environment variables: `EMQX_A__B__C` sets `a.b.c`, and `NEWTMQ_A__B__C` wins over it;
+2. environment variables: `EMQX_A__B__C` sets `a.b.c`, and `NEWTMQ_A__B__C` wins over it; with an `emqx.conf` the former are
+   lines of it, which mean what they mean there;
 3. `--set KEY=VALUE`, as often as needed; `--log LEVEL` is the same as `--set log.level=LEVEL`.
 
 A key that does not exist is an error, and so is a value that the key does not take; all of them are told at once, with
 file and line. A key that EMQ X has and this version does not support is an error too. `newtmq check-config FILE` checks
 without starting. Environment variables without `__` that name no key, such as those that Kubernetes sets for a service
 called `newtmq`, are ignored with a warning.
+
+## Changing it while it runs
+
+SIGHUP and `newtmq ctl reload` have the file read again, and with it users, rules and certificates. If anything is wrong, nothing is
+changed. Otherwise what is different is told, in the log and by `ctl reload`: what counts from here on, for keys that say *A reload
+changes it* below, and what needs a restart.
+
+```text
+Read again: files of users and rules
+Changed: acl_nomatch = deny (was allow)
+Needs a restart: zone.external.max_inflight = 64 (was 32)
+```
+
+Users cannot be had or given up without a restart: a broker that was started without any checks no password. A listener's other
+certificates, access rules and `max_conn_rate` count for connections to come. Other limits of `login_throttle` forget what has failed.
 
 ## Values
 

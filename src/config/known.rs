@@ -1,6 +1,7 @@
 //! Finding a key by its written path, and saying something useful about a path that is no key: a near name, another
 //! name, or that EMQ X has it and this version does not.
 
+use super::emqx;
 use super::listener::{Listener, Transport};
 use super::listener_table::{self, LISTENER_SECTION};
 use super::table::{self, Key};
@@ -131,122 +132,23 @@ pub(super) fn renamed(path: &str) -> Option<String> {
     find(&moved).is_some().then_some(moved)
 }
 
-/// Whether EMQ X 3.1 has this key and this version does not.
+/// Whether two values of a key that exists once are the same. An empty one is the default.
+pub(super) fn is_same(name: &str, one: &str, other: &str) -> bool {
+    let Some(Found::Root(key)) = find(name) else { return false };
+    let with = |text: &str| {
+        let mut config = Config::default();
+        let text = if text.is_empty() { key.default } else { text };
+        key.field.set(&mut config, 0, text).map(|()| config)
+    };
+    matches!((with(one), with(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Whether EMQ X has this key and this version does not.
 pub(super) fn of_emqx(path: &str) -> bool {
-    let parts: Vec<&str> = path.split('.').collect();
-    match *parts.as_slice() {
-        [LISTENER_SECTION, transport, _, leaf] | [LISTENER_SECTION, transport, _, leaf, _]
-            if transport_of(transport).is_some() =>
-        {
-            EMQX_LISTENER.contains(&leaf)
-        }
-        ["zone", _, leaf] | ["zone", _, leaf, _] => EMQX_ZONE.contains(&leaf),
-        ["log", leaf, ..] => EMQX_LOG.contains(&leaf),
-        _ => EMQX_ONCE.contains(&path) || EMQX_SECTIONS.iter().any(|section| path.starts_with(section)),
-    }
+    path == "loaded_plugins" || path.starts_with("listener.api.") || emqx::has_alone(path)
 }
 
 const DISTANCE_MAX: usize = 3;
-
-const EMQX_LISTENER: &[&str] = &[
-    "acceptors",
-    "send_timeout_close",
-    "buffer",
-    "tune_buffer",
-    "psk_ciphers",
-    "dhfile",
-    "key_password",
-    "reuse_sessions",
-    "secure_renegotiate",
-    "honor_cipher_order",
-    "verify_mqtt_packet",
-    "proxy_address_header",
-    "proxy_port_header",
-    "compress",
-    "deflate_opts",
-    "idle_timeout",
-    "max_frame_size",
-];
-
-const EMQX_ZONE: &[&str] = &[
-    "allow_anonymous",
-    "acl_nomatch",
-    "acl_deny_action",
-    "enable_ban",
-    "enable_stats",
-    "force_gc_policy",
-    "force_shutdown_policy",
-    "enable_flapping_detect",
-    "flapping_threshold",
-    "flapping_banned_expiry_interval",
-    "strict_mode",
-];
-
-const EMQX_LOG: &[&str] = &[
-    "to",
-    "dir",
-    "file",
-    "chars_limit",
-    "rotation",
-    "primary",
-    "sync_mode_qlen",
-    "drop_mode_qlen",
-    "flush_qlen",
-    "overload_kill",
-    "overload_kill_qlen",
-    "overload_kill_mem_size",
-    "overload_kill_restart_after",
-    "burst_limit",
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-
-const EMQX_ONCE: &[&str] = &[
-    "flapping_clean_interval",
-    "loaded_plugins",
-    "broker.sys_heartbeat",
-    "broker.enable_session_registry",
-    "broker.session_locking_strategy",
-    "broker.shared_dispatch_ack_enabled",
-    "broker.route_batch_clean",
-];
-
-const EMQX_SECTIONS: &[&str] = &[
-    "node.data_dir",
-    "node.process_limit",
-    "node.max_ports",
-    "node.dist_",
-    "node.async_threads",
-    "node.global_gc_interval",
-    "node.fullsweep_after",
-    "node.crash_dump",
-    "node.heartbeat",
-    "cluster.autoheal",
-    "cluster.proto_dist",
-    "rpc.",
-    "plugins.",
-    "sysmon.",
-    "os_mon.",
-    "vm_mon.",
-    "bridge.",
-    "management.",
-    "dashboard.",
-    "auth.",
-    "rule_engine.",
-    "mqtt.sn.",
-    "coap.",
-    "lwm2m.",
-    "stomp.",
-    "retainer.",
-    "listener.api.",
-    "listener.dashboard.",
-];
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! The configuration: TOML with the key names of EMQ X, overridden by the environment and by `--set`.
+//! The configuration: TOML with the key names of EMQ X, or an `emqx.conf`, overridden by the environment and by `--set`.
 //!
 //! This module turns text into a [`Config`] that is checked as a whole, or into [`Problems`] that name every mistake at
 //! once. It never starts anything, and it never ignores a key: what is neither a key nor known from EMQ X is an error.
@@ -6,14 +6,18 @@
 #[macro_use]
 mod words;
 
+mod changes;
 mod cluster;
 mod cluster_table;
 mod discovery;
 mod discovery_table;
 mod docs;
+mod emqx;
+mod import;
 mod known;
 mod listener;
 mod listener_table;
+mod mosquitto;
 mod problem;
 mod source;
 mod table;
@@ -28,9 +32,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use changes::{Change, changes, is_live};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
-pub use docs::markdown;
+pub use docs::{markdown, migration, sample};
+pub use emqx::{Difference, Effect};
+pub use import::{Import, import};
 pub use listener::{
     AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,
     Tls, TlsVersion, Transport, Verify,
@@ -72,6 +79,8 @@ pub struct Loaded {
     pub settings: Vec<Setting>,
     /// What is allowed but probably not meant, a sentence each.
     pub notes: Vec<String>,
+    /// What keys of an `emqx.conf` do not do here, or not as in EMQ X.
+    pub differences: Vec<Difference>,
     /// No source names a listener.
     standard_listeners: bool,
 }
@@ -145,30 +154,36 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
 /// Every problem of every source.
 pub fn load_text(name: &str, text: &str, sources: &Sources) -> Result<Loaded, Problems> {
     let mut read = Read::default();
-    read.toml(name, text);
+    read.text(name, text, false);
     finish(read, sources)
 }
 
-fn finish(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
+fn finish(read: Read, sources: &Sources) -> Result<Loaded, Problems> {
+    let mut loaded = judged(read, sources)?;
+    for setting in loaded.settings.iter_mut().filter(|setting| is_secret(&setting.key)) {
+        setting.value = Given::Text(HIDDEN.to_owned());
+    }
+    Ok(loaded)
+}
+
+/// With secrets as they are.
+fn judged(mut read: Read, sources: &Sources) -> Result<Loaded, Problems> {
     read.environment(&sources.environment);
     for set in &sources.sets {
         read.set(set);
     }
     let mut build = Build::new(std::mem::take(&mut read.problems));
+    build.config.access.users = std::mem::take(&mut read.users);
     for setting in &read.settings {
         build.apply(setting);
-    }
-    for setting in &mut read.settings {
-        if is_secret(&setting.key) {
-            setting.value = Given::Text(HIDDEN.to_owned());
-        }
     }
     let config = if read.partial { None } else { build.check() };
     match config {
         Some(config) if build.problems.is_empty() => {
             let notes = notes(&config, &read.ignored);
             let standard_listeners = build.standard_listeners;
-            Ok(Loaded { config, settings: read.settings, notes, standard_listeners })
+            let differences = read.differences;
+            Ok(Loaded { config, settings: read.settings, notes, differences, standard_listeners })
         }
         _ => Err(Problems(build.problems)),
     }
@@ -180,8 +195,12 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     let named = config.listeners.iter().filter(|l| l.peer_cert_as_username != PeerName::None);
     let unasked = named.filter(|l| l.transport.has_tls() && l.tls.verify == Verify::None && !l.proxy_protocol);
     let mut notes: Vec<String> = unused.map(|zone| format!("no listener has the zone {zone}")).collect();
-    if config.access.password_file.is_some() && config.access.allow_anonymous {
-        notes.push("password_file is set, and allow_anonymous lets in clients without a user name".to_owned());
+    let users = match config.access.password_file {
+        Some(_) => Some("password_file is set"),
+        None => (!config.access.users.is_empty()).then_some("there are users"),
+    };
+    if let Some(users) = users.filter(|_| config.access.allow_anonymous) {
+        notes.push(format!("{users}, and allow_anonymous lets in clients without a user name"));
     }
     notes.extend(
         unasked.map(|l| format!("{}: no client is asked for a certificate without verify = verify_peer", l.path())),
@@ -192,6 +211,10 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     notes.extend(exposed.map(|l| {
         format!("{} can be reached from other machines, and the zone {} asks nobody for a login", l.path(), l.zone)
     }));
+    let is_known = config.node.cookie.as_ref().is_some_and(|cookie| cookie.reveal() == EMQX_COOKIE);
+    if is_known && config.node.listen.is_some_and(|listen| !listen.ip().to_canonical().is_loopback()) {
+        notes.push(format!("node.cookie is {EMQX_COOKIE}, which everybody knows: any machine could join the cluster"));
+    }
     if !ignored.is_empty() {
         notes.push(format!("these environment variables name no key and are ignored: {}", ignored.join(", ")));
     }
@@ -362,6 +385,7 @@ impl Build {
         let password_file = table::PASSWORD_FILE.to_owned();
         if !config.access.allow_anonymous
             && config.access.password_file.is_none()
+            && config.access.users.is_empty()
             && !self.refused.contains(&password_file)
         {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);
@@ -482,6 +506,9 @@ fn unknown(key: &str) -> Fault {
         Fault::UnknownKey { key, suggestion }
     }
 }
+
+/// What `emqx.conf` has for a cookie if nobody changes it.
+const EMQX_COOKIE: &str = "emqxsecretcookie";
 
 /// What is shown of a secret.
 const HIDDEN: &str = "(not shown)";

@@ -14,6 +14,8 @@ pub enum Origin {
     Set,
     /// An environment variable.
     Environment(String),
+    /// This file of EMQ X does not set it, and EMQ X has another default.
+    Absent(String),
 }
 
 impl fmt::Display for Origin {
@@ -23,6 +25,7 @@ impl fmt::Display for Origin {
             Origin::File(file) => f.write_str(file),
             Origin::Set => f.write_str("--set"),
             Origin::Environment(name) => f.write_str(name),
+            Origin::Absent(file) => write!(f, "{file} (not set there, the default of EMQ X)"),
         }
     }
 }
@@ -87,6 +90,39 @@ pub enum Fault {
         key: String,
         /// Its first line.
         first: usize,
+    },
+    /// A line of a file of EMQ X that is none.
+    #[error("{message}")]
+    Flat {
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A line that has come to the end of the one before.
+    #[error("{key}: another line begins within the value: `{next}`")]
+    Glued {
+        /// As written.
+        key: String,
+        /// The other line.
+        next: String,
+    },
+    /// A key of a zone of EMQ X that exists once here.
+    #[error("{key}: {why}; set `{other}`, or give both the same value")]
+    NodeWide {
+        /// As written.
+        key: String,
+        /// The key that exists once.
+        other: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// A plugin that decides who may connect, and is not there.
+    #[error(
+        "{name}: this plugin decides who may connect, and is not in this version; without it everybody could: do not load it, \
+         and use a `password_file`"
+    )]
+    Plugin {
+        /// Its name.
+        name: String,
     },
     /// `--set` without an equals sign.
     #[error("`{text}` must be KEY=VALUE")]

@@ -1,4 +1,4 @@
-//! Where settings come from: the TOML file, environment variables, `--set`. All become one list of paths with text
+//! Where settings come from: the file, environment variables, `--set`. All become one list of paths with text
 //! values and their origin; what they mean is decided elsewhere, in the same way for each source.
 
 use std::collections::BTreeMap;
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::emqx::{self, Difference, Flat, User};
 use super::known;
 use super::problem::{Fault, Origin, Problem};
 
@@ -40,6 +41,12 @@ pub(super) struct Read {
     pub(super) ignored: Vec<String>,
     /// The file could be read only in part, so that what is missing from it means nothing.
     pub(super) partial: bool,
+    /// What keys of EMQ X do not do here, or not as there.
+    pub(super) differences: Vec<Difference>,
+    /// Users that a plugin's file names.
+    pub(super) users: Vec<User>,
+    /// A file of EMQ X, until its variables are read, too.
+    flat: Option<Flat>,
 }
 
 impl Read {
@@ -50,17 +57,26 @@ impl Read {
     /// Reads a file.
     pub(super) fn file(&mut self, path: &Path) {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
-            Ok(text) => self.toml(&name, &text),
-            Err(error) => {
+        match emqx::read_text(path) {
+            Ok(text) => self.text(&name, &text, true),
+            Err(fault) => {
                 self.partial = true;
-                self.problem(Origin::File(name), Fault::Unreadable(error.to_string()));
+                self.problem(Origin::File(name), fault);
             }
         }
     }
 
-    /// Reads the text of a file.
-    pub(super) fn toml(&mut self, name: &str, text: &str) {
+    /// Reads the text of a file of either format; `has_disk` if it may name others.
+    pub(super) fn text(&mut self, name: &str, text: &str, has_disk: bool) {
+        if emqx::is_flat(name, text) {
+            self.flat = Some(Flat::new(name, text, has_disk));
+        } else {
+            self.toml(name, text);
+        }
+    }
+
+    /// Reads the text of a file in TOML.
+    fn toml(&mut self, name: &str, text: &str) {
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut faults = BTreeMap::new();
         for error in &errors {
@@ -123,9 +139,17 @@ impl Read {
 
     /// Reads environment variables: `EMQX_A__B` sets `a.b`, and `NEWTMQ_A__B` wins over it.
     pub(super) fn environment(&mut self, variables: &[(String, String)]) {
+        let mut flat = self.flat.take();
         for prefix in ["EMQX_", "NEWTMQ_"] {
             let mut ours: Vec<_> = variables.iter().filter(|(name, _)| name.starts_with(prefix)).collect();
             ours.sort();
+            // With a file of EMQ X its variables mean what they mean there.
+            if let Some(mut flat) = flat.take_if(|_| prefix == "EMQX_") {
+                let unused = ours.into_iter().filter(|(name, value)| !flat.variable(name, value));
+                self.ignored.extend(unused.map(|(name, _)| name.clone()));
+                self.partial |= flat.translate(self);
+                continue;
+            }
             for (name, value) in ours {
                 let path = name[prefix.len()..].to_ascii_lowercase().replace("__", ".");
                 // A container orchestrator sets variables such as NEWTMQ_PORT_1883_TCP_ADDR for a service of that

@@ -224,6 +224,25 @@ impl<T> Field<T> {
         }
     }
 
+    /// A value, as in a file, of a key without a default.
+    pub(super) fn example(&self) -> &'static str {
+        match self {
+            Field::Access(_) => "\"allow all\"",
+            Field::Host(_) => "\"mqtt.example.org\"",
+            _ => "\"etc/certs/file.pem\"",
+        }
+    }
+
+    /// Whether its values are paths of files.
+    pub(super) fn is_path(&self) -> bool {
+        matches!(self, Field::File(_) | Field::Path(_))
+    }
+
+    /// Whether its values are durations.
+    pub(super) fn is_time(&self) -> bool {
+        matches!(self, Field::Time(..) | Field::Seconds(..) | Field::TimeOrOff(..) | Field::KeepAlive(_))
+    }
+
     /// Whether its values are not shown.
     pub(super) fn is_secret(&self) -> bool {
         matches!(self, Field::Secret(_))

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node};
+use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
 use super::discovery::{Etcd, K8s};
 use super::listener::Listener;
 use super::table;
@@ -56,6 +56,8 @@ pub struct Access {
     pub allow_anonymous: bool,
     /// Users and their passwords. Without one nobody's password is looked at.
     pub password_file: Option<PathBuf>,
+    /// Further users with their passwords, from a plugin's file of EMQ X.
+    pub users: Vec<(String, Secret)>,
     /// Rules of who may do what with a topic.
     pub acl_file: Option<PathBuf>,
     /// What holds where no rule fits.
@@ -369,6 +371,7 @@ impl Config {
         access: Access {
             allow_anonymous: false,
             password_file: None,
+            users: Vec::new(),
             acl_file: None,
             acl_nomatch: AclNomatch::Deny,
             acl_deny_action: AclDenyAction::Disconnect,

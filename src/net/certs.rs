@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use anyhow::Context as _;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{Ticketer, cipher_suite, default_provider, sign};
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -13,7 +14,8 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
-use crate::config::{CIPHERS, CertificateFiles, Listener, Tls, TlsVersion, Verify};
+use crate::config::{CIPHERS, CertificateFiles, Config, Listener, Tls, TlsVersion, Verify};
+use crate::reload::{Prepared, Reload};
 
 /// Why a listener has no TLS. The environment's fault or that of who wrote the configuration; what was in use stays.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +45,6 @@ pub enum CertificateError {
 #[derive(Debug)]
 pub struct Context {
     listener: String,
-    tls: Tls,
     current: RwLock<Arc<ServerConfig>>,
 }
 
@@ -54,7 +55,7 @@ impl Context {
     /// One of them is not there or not right.
     pub fn new(listener: &Listener) -> Result<Context, CertificateError> {
         let config = read(&listener.tls)?;
-        Ok(Context { listener: listener.path(), tls: listener.tls.clone(), current: RwLock::new(Arc::new(config)) })
+        Ok(Context { listener: listener.path(), current: RwLock::new(Arc::new(config)) })
     }
 
     /// For the next handshake.
@@ -69,14 +70,37 @@ impl Context {
         &self.listener
     }
 
-    /// Reads the files again. Connections that are open stay as they are.
+    /// Reads the files that these keys name. What is in use stays until [`Context::replace`].
     ///
     /// # Errors
-    /// One of them is not right; what was in use stays.
-    pub fn reload(&self) -> Result<(), CertificateError> {
-        let config = Arc::new(read(&self.tls)?);
+    /// One of them is not right.
+    pub fn read(tls: &Tls) -> Result<Arc<ServerConfig>, CertificateError> {
+        read(tls).map(Arc::new)
+    }
+
+    /// For handshakes from here on. Connections that are open stay as they are.
+    pub fn replace(&self, config: Arc<ServerConfig>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
-        Ok(())
+    }
+}
+
+impl Reload for Context {
+    fn name(&self) -> String {
+        format!("certificates of {}", self.listener)
+    }
+
+    fn has_files(&self) -> bool {
+        true
+    }
+
+    fn prepare(self: Arc<Self>, config: &Config) -> anyhow::Result<Prepared> {
+        let listener = config.listeners.iter().find(|listener| listener.path() == self.listener);
+        let listener = listener.context("no such listener")?;
+        let read = Context::read(&listener.tls)?;
+        Ok(Box::new(move || {
+            self.replace(read);
+            None
+        }))
     }
 }
 

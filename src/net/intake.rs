@@ -1,12 +1,14 @@
 //! What happens on a connection before MQTT: PROXY header, access rules, TLS handshake, WebSocket request, in this order.
 //! Each step has its time; a connection that fails is closed, counted and told at debug level.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use newtmq_base::ListenerId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -19,9 +21,12 @@ use super::tls;
 use super::upgrade::{self, UpgradeError};
 use super::ws::Ws;
 use super::{Link, tls::Tls};
-use crate::config::{Listener, PeerName};
+use crate::config::{AccessRule, Config, Listener, PeerName};
 use crate::driver::Accepted;
+use crate::reload::{Prepared, Reload};
 use crate::rt::{self, Socket};
+
+type Rules = BTreeMap<u16, AccessRule>;
 
 /// How long the HTTP request of a WebSocket client may take.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,6 +35,10 @@ const UPGRADE_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Intake {
     listener: Listener,
+    /// Who may connect, which can be changed while it accepts.
+    rules: RwLock<Rules>,
+    /// The same of connections accepted a second.
+    max_conn_rate: AtomicU32,
     id: ListenerId,
     context: Option<Arc<Context>>,
     /// What became of connections.
@@ -67,13 +76,21 @@ impl Intake {
     #[must_use]
     pub fn new(listener: Listener, id: ListenerId, context: Option<Arc<Context>>) -> Intake {
         assert_eq!(listener.transport.has_tls(), context.is_some(), "a listener with TLS has certificates");
-        Intake { listener, id, context, counters: Counters::default() }
+        let rules = RwLock::new(listener.access.clone());
+        let max_conn_rate = AtomicU32::new(listener.max_conn_rate);
+        Intake { listener, rules, max_conn_rate, id, context, counters: Counters::default() }
     }
 
     /// Its listener.
     #[must_use]
     pub fn listener(&self) -> &Listener {
         &self.listener
+    }
+
+    /// Connections accepted a second; 0 is no limit.
+    #[must_use]
+    pub fn max_conn_rate(&self) -> u32 {
+        self.max_conn_rate.load(Ordering::Relaxed)
     }
 
     /// Whether a connection can go to a shard as it is.
@@ -136,7 +153,8 @@ impl Intake {
     }
 
     fn check(&self, address: SocketAddr) -> Result<(), Refused> {
-        if access::allows(&self.listener.access, address.ip()) { Ok(()) } else { Err(Refused::Denied(address.ip())) }
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        if access::allows(&rules, address.ip()) { Ok(()) } else { Err(Refused::Denied(address.ip())) }
     }
 
     async fn handshake<S>(&self, stream: S, context: &Context) -> Result<Tls<S>, Refused>
@@ -166,6 +184,27 @@ impl Intake {
             Refused::Io(_) => &self.counters.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Reload for Intake {
+    fn name(&self) -> String {
+        format!("limits of {}", self.listener.path())
+    }
+
+    fn has_files(&self) -> bool {
+        false
+    }
+
+    fn prepare(self: Arc<Self>, config: &Config) -> anyhow::Result<Prepared> {
+        let listener = config.listeners.iter().find(|listener| listener.path() == self.listener.path());
+        let listener = listener.context("no such listener")?;
+        let (rules, max_conn_rate) = (listener.access.clone(), listener.max_conn_rate);
+        Ok(Box::new(move || {
+            self.max_conn_rate.store(max_conn_rate, Ordering::Relaxed);
+            *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+            None
+        }))
     }
 }
 

@@ -48,7 +48,7 @@ fn connect<'a>(username: Option<&'a str>, password: Option<&'a [u8]>) -> Connect
 }
 
 /// The answer to a CONNECT.
-fn login(broker: &Broker, username: Option<&str>, password: Option<&str>) -> ReasonCode {
+pub fn login(broker: &Broker, username: Option<&str>, password: Option<&str>) -> ReasonCode {
     let mut client = Client::open(broker);
     client.send(&Packet::Connect(connect(username, password.map(str::as_bytes))));
     connack(&mut client)
@@ -115,7 +115,7 @@ fn too_many_failures_make_a_user_wait() {
 const NO_BOB: &str = "{deny, {user, \"bob\"}, pubsub, [\"alice/#\"]}.\n{allow, all}\n";
 
 /// Subscribes to one filter; the answer.
-fn subscribe(client: &mut Client, filter: &str) -> ReasonCode {
+pub fn subscribe(client: &mut Client, filter: &str) -> ReasonCode {
     let filters = [(TopicFilter::new(filter).unwrap(), SubscribeOptions::new(QoS::AtLeastOnce))];
     client.send(&Packet::Subscribe(Subscribe {
         packet_id: PacketId::new(1).unwrap(),

@@ -14,6 +14,7 @@ mod broker;
 mod client;
 mod clients;
 mod cluster;
+mod config;
 mod discovery;
 mod docs;
 mod durability;

@@ -14,7 +14,7 @@ mod session;
 mod subscriptions;
 
 pub use flow::{OVERDUE_TICKS, Outgoing, OutgoingKind};
-pub use message::{Message, MessageId, MessageParts, remaining_expiry};
+pub use message::{Message, MessageId, MessageParts, remaining_expiry, unstretched};
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};
 pub use record::{DeliveryRecord, InvalidRecord, Receivers, Record, SessionId, SnapshotRecord, WillRecord};

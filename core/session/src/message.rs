@@ -188,15 +188,24 @@ impl Message {
 /// stretched is never more than what was published [MQTT-3.3.2-6].
 #[must_use]
 pub fn remaining_expiry(expires: Instant, stretched: bool, now: Instant) -> Option<u32> {
-    const PPM: u128 = 1_000_000;
     if expires == Instant::NEVER {
         return None;
     }
-    let mut left = (expires - now).as_nanos();
-    if stretched && !planted!(StretchedExpiryTold) {
-        left = left * PPM / (PPM + u128::from(EXPIRY_STRETCH_PPM));
-    }
+    let expires = if stretched && !planted!(StretchedExpiryTold) { unstretched(expires, now) } else { expires };
+    let left = (expires - now).as_nanos();
     Some(u32::try_from(left.div_ceil(1_000_000_000)).unwrap_or(u32::MAX))
+}
+
+/// What [`EXPIRY_STRETCH_PPM`] makes `expires` of again, at `now`. A message that came from another node and goes on to a
+/// third one would be stretched twice.
+#[must_use]
+pub fn unstretched(expires: Instant, now: Instant) -> Instant {
+    const PPM: u128 = 1_000_000;
+    if expires == Instant::NEVER {
+        return expires;
+    }
+    let left = (expires - now).as_nanos() * PPM / (PPM + u128::from(EXPIRY_STRETCH_PPM));
+    Instant::from_nanos(now.as_nanos().saturating_add(u64::try_from(left).unwrap_or(u64::MAX)))
 }
 
 impl core::fmt::Debug for Message {

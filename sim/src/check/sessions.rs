@@ -184,6 +184,10 @@ impl State {
             // An answer may arrive long after the broker has ended the connection.
             None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
+        // What was under way when its node stopped may be heard long after.
+        let accepted = last.connack.map_or(last.connect_at, |of| of.at);
+        let stopped = self.nodes[usize::from(last.node)].lives.stopped_since(accepted);
+        let parted = if stopped && !last.crashed { parted.min(last.disturbed.unwrap_or(parted)) } else { parted };
         let still = self.stood_still(last.node, parted, until);
         until < self.earliest(last.node, parted, last.expiry_min) + still
     }
@@ -413,8 +417,14 @@ impl State {
 
     /// The broker has noticed the end of a connection.
     pub(super) fn gone(&mut self, conn: ConnIx, cx: &mut Cx<'_>) {
+        let c = self.conn(conn.0);
+        let sent_away = self.ways.exist() && self.ways.was_leaving(c.node, c.connect_at);
         let c = self.conn_mut(conn);
         c.gone = Some(cx.now);
+        // A node that sends its clients away may have closed it before it read what the client said last.
+        if sent_away && let Some(expiry) = c.unread_expiry.take() {
+            (c.expiry_min, c.expiry_max) = expiry;
+        }
         if !c.retaining.is_empty() {
             self.retained_gone(conn.0, cx.now);
         }

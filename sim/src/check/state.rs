@@ -309,7 +309,7 @@ impl State {
         let seed = HashSeed::new(scenario.seed);
         let limits = Limits::new(scenario);
         State {
-            ways: Ways::new(if scenario.is_cluster() { scenario.nodes } else { 0 }, limits.links),
+            ways: Ways::new(if scenario.is_cluster() { scenario.nodes } else { 0 }, limits.links, limits.strict),
             limits,
             commands: Vec::new(),
             now: Instant::START,

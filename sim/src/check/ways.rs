@@ -19,6 +19,8 @@ pub(super) const CONVERGENCE: Duration = Duration::from_secs(2);
 
 /// Lanes are open so long after nothing stands between two nodes; what is for a stored session is refused before.
 const LANES_OPEN: Duration = Duration::from_secs(1);
+/// With the strict barrier a node that starts answers others only when all know its stored subscriptions, or after so long.
+const STRICT_BARRIER: Duration = Duration::from_millis(1500);
 /// A SUBACK that did not wait for everybody follows so soon on the event that says so.
 const BARRIER_NEAR: Duration = Duration::from_millis(700);
 
@@ -40,6 +42,8 @@ pub(super) struct Ways {
     had: BTreeSet<(u16, NodeId)>,
     /// What lies between nodes may be longer than what is usual.
     slack: Duration,
+    /// How long lanes may be closed after nothing stands between two nodes any more.
+    lanes_open: Duration,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,8 +77,9 @@ struct Way {
 }
 
 impl Ways {
-    pub(super) fn new(nodes: u16, slack: Duration) -> Ways {
-        let mut ways = Ways { slack, ..Ways::default() };
+    pub(super) fn new(nodes: u16, slack: Duration, strict: bool) -> Ways {
+        let lanes_open = LANES_OPEN + if strict { STRICT_BARRIER } else { Duration::ZERO };
+        let mut ways = Ways { slack, lanes_open, ..Ways::default() };
         if let Some(last) = nodes.checked_sub(1) {
             ways.grow(last);
         }
@@ -184,7 +189,7 @@ impl Ways {
 
     /// The same, or a lane to one of them may not have been open yet: that takes until the other one has said what it has.
     pub(super) fn was_closed(&self, node: u16, from: Instant, to: Instant) -> bool {
-        let lately = |(_, end): &(Instant, Instant)| *end + LANES_OPEN + self.slack >= from;
+        let lately = |(_, end): &(Instant, Instant)| *end + self.lanes_open + self.slack >= from;
         let others = (0..self.ends.len() as u16).filter(|other| *other != node);
         self.was_alone(node, from, to) || others.flat_map(|other| &self.apart[self.pair(node, other)]).any(lately)
     }

@@ -20,8 +20,10 @@ pub(super) fn members(nodes: &[Node]) -> Vec<Member<'_>> {
 impl World<'_, '_> {
     /// A node has started.
     pub(super) fn watch_start(&mut self, node: u16, id: NodeId, incarnation: Incarnation) {
+        let now = self.queue.now();
+        let shown = self.nodes[usize::from(node)].clock.at(now);
         let obligations = &mut self.observer.findings.obligations;
-        let found = self.cluster_watch.started(node, id, incarnation, obligations);
+        let found = self.cluster_watch.started((now, shown), node, id, incarnation, obligations);
         self.found_all(found.into_iter().collect());
     }
 
@@ -96,8 +98,10 @@ impl World<'_, '_> {
         }
         let obligations = &mut observer.findings.obligations;
         let mut found = cluster_watch.at_rest(now, &members, scenario, obligations);
-        obligations.count(Check::Routes, members.len() as u64);
-        found.extend(wrong_routes(&members, |ix| views(nodes, ix)));
+        if !cluster_watch.is_joining(now, scenario) {
+            obligations.count(Check::Routes, members.len() as u64);
+            found.extend(wrong_routes(&members, |ix| views(nodes, ix)));
+        }
         let core: BTreeSet<NodeId> = Core::of(&members).nodes.iter().map(|member| member.id).collect();
         for member in members.iter().filter(|member| core.contains(&member.id)) {
             for part in &nodes[usize::from(member.ix)].shards {

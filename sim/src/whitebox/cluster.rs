@@ -98,6 +98,10 @@ pub(crate) struct ClusterWatch {
     stopped: Instant,
     /// Nodes that were told to join and have not answered, and when.
     joining: Vec<(u16, Instant)>,
+    /// When each node has started, and what its clock showed then.
+    began: BTreeMap<u16, (Instant, Instant)>,
+    /// Until when a link between two of those who decide counts as down because it flaps.
+    held: Instant,
     /// When the last of them has answered.
     answered: Instant,
     /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
@@ -116,9 +120,10 @@ impl ClusterWatch {
         ClusterWatch { due: if on { Instant::START } else { Instant::NEVER }, ..ClusterWatch::default() }
     }
 
-    /// A node has started.
+    /// A node has started, with its clock showing that.
     pub(crate) fn started(
         &mut self,
+        (now, shown): (Instant, Instant),
         node: u16,
         id: NodeId,
         incarnation: Incarnation,
@@ -127,6 +132,7 @@ impl ClusterWatch {
         obligations.count(Check::Incarnations, 1);
         self.down.retain(|(of, _), _| *of != node);
         self.leads.remove(&node);
+        self.began.insert(node, (now, shown));
         let is_another = self.ids.insert(node, id).is_some_and(|before| before != id);
         self.broke_its_word |= is_another && self.was_one.is_none();
         let last = self.starts.insert(id, incarnation);
@@ -229,6 +235,10 @@ impl ClusterWatch {
         node: u16,
         obligations: &mut Obligations,
     ) -> Option<Found> {
+        // Who is let in hears a leader before it hears of what; a second cluster may let it in, too.
+        if term.0 == ClusterId(0) {
+            return None;
+        }
         obligations.count(Check::Leaders, 1);
         let known = *self.leaders.entry(term).or_insert(leader);
         let what = || format!("term {} has two leaders, {:x} and {:x}", term.1, known.0, leader.0);
@@ -378,13 +388,13 @@ impl ClusterWatch {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
         let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let founded = self.was_one.filter(|_| self.broke_its_word).unwrap_or(Instant::START);
-        let after = now.saturating_since(calm.max(joined).max(founded));
+        let after = now.saturating_since(calm.max(joined).max(self.founded()));
         let mut found = Vec::new();
         let core = Core::of(members);
         self.linked = if core.reaches_quorum() { self.linked.or(Some(now)) } else { None };
         // A link that flaps counts as down for a while, and who has moved is found after a while.
-        let led = self.linked.map(|linked| calm.max(core.held_until()).max(self.stopped).max(linked) + LED);
+        self.held = self.held.max(core.held_until(&self.began));
+        let led = self.linked.map(|linked| calm.max(self.held).max(self.stopped).max(linked) + LED);
         let led = led.unwrap_or(Instant::NEVER).min(calm + bound(HEALED).max(LED));
         if now >= led && self.judged < 1 {
             self.judged = 1;
@@ -458,10 +468,7 @@ impl ClusterWatch {
         obligations: &mut Obligations,
     ) -> Vec<Found> {
         let core = Core::of(members);
-        // Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let joins = joined > Instant::START && now < joined + scenario.cluster.bound(ELECTED, HEALED);
-        if joins || !self.can_heal(&core, members, scenario) {
+        if self.is_joining(now, scenario) || !self.can_heal(&core, members, scenario) {
             return Vec::new();
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
@@ -470,10 +477,22 @@ impl ClusterWatch {
         members.into_iter().chain(sessions).collect()
     }
 
+    /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
+    pub(crate) fn is_joining(&self, now: Instant, scenario: &Scenario) -> bool {
+        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
+        let begun = joined.max(self.founded());
+        begun > Instant::START && now < begun + scenario.cluster.bound(ELECTED, HEALED)
+    }
+
     /// Whether the nodes that run can find each other: where all have moved, seeds name nobody.
     pub(crate) fn can_meet(&self, running: &[Member<'_>], scenario: &Scenario) -> bool {
         let has_moved = |member: &Member<'_>| self.moved.contains(&member.ix);
         scenario.cluster.discovery != Discovery::Seeds || !running.iter().all(has_moved)
+    }
+
+    /// When all became one cluster, if somebody who had promised to be in it was lost before: others waited for it.
+    fn founded(&self) -> Instant {
+        self.was_one.filter(|_| self.broke_its_word).unwrap_or(Instant::START)
     }
 
     fn can_heal(&self, core: &Core<'_>, running: &[Member<'_>], scenario: &Scenario) -> bool {

@@ -430,6 +430,10 @@ mutants! {
         "An acknowledgement does not wait behind an earlier one that waits for other nodes.";
     RepeatedForwardForgotten, "repeated-forward-forgotten", None, ["part", "S1", "S13"],
         "A QoS 2 publish that is repeated on a new connection is acknowledged although other nodes have not answered.";
+    RepeatedToWhoIsGone, "repeated-to-who-is-gone", None, ["part", "L13", "S16"],
+        "A QoS 2 publish that is repeated is refused because of a node that is no member any more.";
+    ExpiryStretchedTwice, "expiry-stretched-twice", None, ["part", "S12"],
+        "A message that goes on from the second node to a third one expires later than it was published to.";
     InwardOutOfOrder, "inward-out-of-order", None, ["cluster", "S5", "crash"],
         "What has come from another node is delivered with the last one first.";
     ForwardGuidNotStored, "forward-guid-not-stored", None, ["part", "S3"],

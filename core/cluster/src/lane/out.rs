@@ -497,7 +497,9 @@ impl LaneOut {
 
     fn set_timer(&mut self, cx: &Context<'_>) {
         let wait = cx.connected && self.expects_answer();
-        self.probe_at = if wait { cx.now + cx.config.probe_after } else { Instant::NEVER };
+        // What is for stored sessions is refused until the lane is open.
+        let hurry = if self.phase == Phase::Opening { 4 } else { 1 };
+        self.probe_at = if wait { cx.now + cx.config.probe_after / hurry } else { Instant::NEVER };
     }
 
     fn expects_answer(&self) -> bool {

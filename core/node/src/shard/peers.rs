@@ -11,7 +11,7 @@ use newtmq_cluster::lane::{
 };
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::{PacketId, QoS};
-use newtmq_session::Record;
+use newtmq_session::{Record, unstretched};
 use newtmq_topic::PlaceId;
 
 use super::Shard;
@@ -386,7 +386,9 @@ impl Shard {
         let publication = publication(&mut peers.press, publishing, client, guid);
         let answered = publishing.qos > QoS::AtMostOnce;
         let ticket = if answered { peers.tickets.add(gate) } else { Tickets::NONE };
-        let post = Post { ticket, publication, expires: publishing.expires, from_log: false };
+        let again = publishing.stretched && !planted!(ExpiryStretchedTwice);
+        let expires = if again { unstretched(publishing.expires, now) } else { publishing.expires };
+        let post = Post { ticket, publication, expires, from_log: false };
         departure.post = Some(post);
     }
 
@@ -456,6 +458,11 @@ impl Shard {
         out: &mut Outbox,
     ) {
         for at_node in targets.chunk_by(|(one, _), (other, _)| one == other) {
+            // Who is no member any more never answers, and its sessions are gone.
+            let is_gone = self.peers.as_mut().is_some_and(|peers| peers.peer(at_node[0].0).forgotten);
+            if is_gone && !planted!(RepeatedToWhoIsGone) {
+                continue;
+            }
             let of_node: Vec<LaneTarget> = at_node.iter().map(|(_, target)| target.clone()).collect();
             self.post(now, publishing, at_node[0].0, &of_node, departure, out);
         }

@@ -71,11 +71,16 @@ impl<'a> Core<'a> {
         nodes.iter().flat_map(|member| member.knows()).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Until when a link between two of them counts as down because it flaps.
-    pub(super) fn held_until(&self) -> Instant {
-        let links = self.nodes.iter().filter_map(|member| Some(member.cluster()?.links()));
-        let peers = links.flat_map(|links| links.peers().filter(|peer| self.has(peer.node())));
-        peers.map(|peer| peer.held_until()).max().unwrap_or(Instant::START)
+    /// Until when a link between two of them counts as down because it flaps. `began` has when nodes started, and what their
+    /// clocks showed then.
+    pub(super) fn held_until(&self, began: &BTreeMap<u16, (Instant, Instant)>) -> Instant {
+        let held = |member: &&Member<'_>| {
+            let links = member.cluster()?.links();
+            let until = links.peers().filter(|peer| self.has(peer.node())).map(|peer| peer.held_until()).max()?;
+            let (started, shown) = *began.get(&member.ix)?;
+            Some(started + until.saturating_since(shown))
+        };
+        self.nodes.iter().filter_map(held).max().unwrap_or(Instant::START)
     }
 
     pub(crate) fn has(&self, node: NodeId) -> bool {

@@ -112,6 +112,23 @@ pub(super) fn what_a_member_has_not_acknowledged_goes_to_others_when_its_session
     }
 }
 
+// [MQTT-3.3.2-6]: a message that goes on to a third node is not told to expire later than it was published to.
+#[test]
+pub(super) fn what_goes_on_to_a_third_node_expires_no_later() {
+    let mut world = World::new(1, 3, 1, |_| {});
+    let w = world.join(0, Connect::v5("w"));
+    let first = world.join(1, Connect::v5("first").manual());
+    world.subscribe(first, GROUP, AtLeastOnce);
+    world.publish(w, Publish { expiry: Some(7), ..Publish::new("t", "0").qos1() });
+    world.settle();
+    let second = world.join(2, Connect::v5("second"));
+    world.subscribe(second, GROUP, AtLeastOnce);
+    world.break_off(first);
+    world.settle();
+    let expiries = world.messages_now(second).iter().map(|message| message.publish.expiry).collect::<Vec<_>>();
+    assert_eq!(expiries, [Some(7)]);
+}
+
 // The same of a session that is stored, over a restart of its node: nothing that was acknowledged is lost in between.
 #[test]
 pub(super) fn a_stored_member_passes_on_what_it_has_not_acknowledged() {

@@ -24,6 +24,8 @@ const ROWS: &[Row] = &[
     (Mutant::HintForgotten, stored::nothing_is_promised_for_a_stored_session_of_a_node_that_is_down),
     (Mutant::AckOvertakesGate, plain::acknowledgements_wait_for_other_nodes_and_keep_their_order),
     (Mutant::RepeatedForwardForgotten, qos2::a_repeated_publish_waits_for_other_nodes_again_and_comes_once),
+    (Mutant::RepeatedToWhoIsGone, qos2::a_repeated_publish_does_not_go_to_who_is_gone),
+    (Mutant::ExpiryStretchedTwice, groups::what_goes_on_to_a_third_node_expires_no_later),
     (Mutant::InwardOutOfOrder, plain::every_qos_crosses_once_and_in_order),
     (Mutant::ForwardGuidNotStored, stored::qos2_comes_once_though_its_subscribers_node_dies),
     (Mutant::ForwardedBeforeNamed, stored::qos2_comes_once_though_its_publishers_node_dies),

@@ -4,8 +4,9 @@ use core::time::Duration;
 
 use newtmq_mqtt::QoS::ExactlyOnce;
 use newtmq_mqtt::{PacketType, ReasonCode};
+use newtmq_node::{Durability, FromControl, PeerNews};
 
-use super::world::World;
+use super::world::{World, id as id_of};
 use crate::harness::{Connect, Publish};
 
 // [MQTT-4.3.3-10], S3, S13: PUBREC of a repeated publish waits for other nodes as the first one does.
@@ -50,6 +51,30 @@ pub(super) fn a_repeated_publish_waits_for_other_nodes_again_and_comes_once() {
         assert_eq!((seen, unreleased), (0, 0));
         world.assert_idle();
     }
+}
+
+// Who is no member any more answers never: a repeated publish does not wait for it, nor is it refused for it.
+#[test]
+pub(super) fn a_repeated_publish_does_not_go_to_who_is_gone() {
+    let mut world = World::new(1, 3, 1, |config| config.zones[0].durability = Durability::Synced);
+    let gone = world.join(1, Connect::v5("gone").resume());
+    world.subscribe(gone, "t", ExactlyOnce);
+    let r = world.join(2, Connect::v5("r"));
+    world.subscribe(r, "t", ExactlyOnce);
+    let w = world.join(0, Connect::v5("w").resume());
+    let id = world.publish(w, Publish::new("t", "x").qos2());
+    world.cut(0, 1);
+    world.settle();
+    world.break_off(w);
+    world.settle();
+    world.down(0, 1);
+    world.tell_all(0, &FromControl::Peer { node: id_of(1), news: PeerNews::Forgotten });
+    world.settle();
+    let w = world.join(0, Connect { auto_ack: false, ..Connect::v5("w").resume() });
+    world.publish(w, Publish::new("t", "x").qos2().id(id).dup());
+    world.settle();
+    assert_eq!(world.acked(w), [(id, ReasonCode::Success)]);
+    assert_eq!(world.received_now(r), ["t x"]);
 }
 
 // A refused QoS 2 publish is over: its identifier is free, and what comes with it next is another message.
