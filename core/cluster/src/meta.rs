@@ -164,6 +164,7 @@ impl Meta {
     pub fn new(config: Config, me: Member, stored: &Stored, mut rng: Rng, now: Instant) -> Result<Meta, InvalidField> {
         // Nodes that start together do not count in step, or they would stand for election in the same moment.
         let phase = config.tick * rng.below(1_000) as u32 / 1_000;
+        let me = Member { birth: stored.birth.unwrap_or(me.birth), ..me };
         let mut meta = Meta {
             next_tick: now + phase,
             next_ask: now,
@@ -205,6 +206,7 @@ impl Meta {
 
     /// Takes what has come in.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Output>) {
+        self.was_away(now);
         match input {
             Input::Tick => self.tick(now, out),
             Input::Message { from, bytes } => match Message::decode(bytes) {
@@ -274,20 +276,24 @@ impl Meta {
         self.counters
     }
 
-    fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
-        if now < self.next_tick {
-            return;
-        }
-        // After a pause no time is made up for: others may have been heard in it. What was counted in it is void.
-        let late = now - self.next_tick;
-        self.next_tick = now + self.config.tick;
-        if self.gone.is_some() {
-            return;
-        }
+    // After a pause others may have been heard in it, whatever comes in first: what was counted in it is void.
+    fn was_away(&mut self, now: Instant) {
+        let late = now.saturating_since(self.next_tick);
         if let Some(lead) =
             self.lead.as_mut().filter(|_| late >= self.config.lost_after / 4 && !planted!(CountedWhileAway))
         {
             lead.counts_anew();
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if now < self.next_tick {
+            return;
+        }
+        // No time is made up for.
+        self.next_tick = now + self.config.tick;
+        if self.gone.is_some() {
+            return;
         }
         if let Some(group) = &mut self.group {
             group.tick(&mut self.rng);
@@ -348,15 +354,16 @@ impl Meta {
             self.counters.foreign += 1;
             return;
         };
-        // It was let in when it wanted it no more, or went into another cluster: nobody else tells them.
+        // It was let in when it wanted it no more, or went into another cluster: nobody else tells them, whoever it was then.
         let is_theirs = self.cluster.is_some_and(|own| own != cluster) && self.wish.is_none();
-        if is_theirs && body.from == from.0 && birth == self.me.birth && !planted!(StaysInTwo) {
+        if is_theirs && body.from == from.0 && !planted!(StaysInTwo) {
             self.counters.foreign += 1;
             self.send(from, &Message::Leave, out);
             return;
         }
         let is_ours = self.cluster == Some(cluster) && body.from == from.0;
-        // Said to a node that had another disk: what that one knew and promised is not here.
+        // Said to a node that had another disk, or another log of this cluster before it founded one of its own: what that
+        // one knew and promised is not here.
         let is_for_us = birth == self.me.birth || planted!(WipedDiskKeepsId);
         let known = group.state.members.get(&from).is_none_or(|known| known.birth == from_birth);
         let is_for_us = is_for_us && (known || planted!(WipedDiskKeepsId));

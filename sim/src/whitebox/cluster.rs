@@ -86,6 +86,8 @@ pub(crate) struct ClusterWatch {
     leads: BTreeMap<u16, Instant>,
     /// Nodes that need be in no cluster: they were told to leave, or were removed by an operator.
     away: BTreeSet<u16>,
+    /// Clusters that those have founded: who was in none then may have joined them, and stays there when they go.
+    apart: BTreeSet<ClusterId>,
     /// Nodes that are not where their seeds say.
     moved: BTreeSet<u16>,
     /// Who each node is, who has belonged to a cluster, and when all that run were one and nobody else was left out.
@@ -215,9 +217,19 @@ impl ClusterWatch {
                 obligations.count(Check::Removals, 1);
                 return self.judge_removal(now, member, *node, *by, scenario).into_iter().collect();
             }
+            ClusterEvent::Link(newtmq_cluster::link::Event::Path {
+                path: newtmq_cluster::link::Path::None, ..
+            }) => {
+                // Nothing of an election gets through.
+                self.linked = None;
+            }
+            ClusterEvent::Joined(cluster) => {
+                if self.away.contains(&member.ix) && member.knows() == BTreeSet::from([member.id]) {
+                    self.apart.insert(*cluster);
+                }
+            }
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
-            | ClusterEvent::Joined(_)
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::Removed { .. }
             | ClusterEvent::Open { .. }
@@ -521,6 +533,7 @@ impl ClusterWatch {
             let is_excused = self.broke_its_word && member.belongs().is_some();
             !is_excused
                 && !self.away.contains(&member.ix)
+                && !member.belongs().is_some_and(|cluster| self.apart.contains(&cluster))
                 && !core.has(member.id)
                 && !Core::with(all, member.belongs()).is_stuck()
         };

@@ -489,6 +489,10 @@ mutants! {
         "A node that is told to join another one joins whichever cluster lets it in first.";
     CountedWhileAway, "counted-while-away", None, ["part", "W12"],
         "A leader that was paused lets go of members for being down in that time.";
+    DecidesBeforeItHears, "decides-before-it-hears", None, ["part", "W12"],
+        "A leader decides whom to let go of before it hears who is reached now.";
+    ComesBackAsItWas, "comes-back-as-it-was", None, ["part", "W1", "W2", "L1", "Q7"],
+        "A node that comes back into a cluster whose log it has given up votes as if it still had it.";
     StaysInTwo, "stays-in-two", None, ["part", "Q7", "L2"],
         "A node does not say that it does not belong to a cluster that has let it in.";
     NeverAnswered, "never-answered", None, ["cluster", "L9"],

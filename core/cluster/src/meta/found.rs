@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, planted};
 
+use super::command::Member;
 use super::group::{Group, founding};
 use super::join::Wish;
 use super::log::{Grant, Persist, Stored};
@@ -246,7 +247,12 @@ impl Meta {
 
     fn begin(&mut self, name: String, request: Option<RequestId>, out: &mut Vec<Output>) {
         let cluster = ClusterId(self.rng.next_u64());
-        let mut state = MetaState::founded(cluster, name, self.me.clone());
+        // With what is on the disk of another cluster its promises there go: if it comes back it is somebody else to those who
+        // still count on them.
+        let renews = self.cluster.is_some() && !planted!(ComesBackAsItWas);
+        let birth = renews.then(|| self.rng.next_u64());
+        let me = Member { birth: birth.unwrap_or(self.me.birth), ..self.me.clone() };
+        let mut state = MetaState::founded(cluster, name, me);
         if let Some(own) = state.members.get_mut(&self.me.node) {
             own.joined = 1;
         }
@@ -254,6 +260,7 @@ impl Meta {
         let hard = raft::eraftpb::HardState { term: 1, commit: 1, ..raft::eraftpb::HardState::default() };
         let persist = Persist {
             reset: true,
+            birth,
             cluster: Some(cluster),
             snapshot: Some(snapshot),
             first: 2,
@@ -271,6 +278,7 @@ impl Meta {
     /// A cluster that is durable, as far as it is: nobody has heard of it before.
     pub(super) fn begun(&mut self, number: u64, out: &mut Vec<Output>) {
         let Some(Begun { stored, request, .. }) = self.begun.take_if(|begun| begun.number <= number) else { return };
+        self.me.birth = stored.birth.unwrap_or(self.me.birth);
         let group = Group::new(&self.config, self.me.node, self.me.witness, &stored);
         let mut group = group.expect("a log of one snapshot can be");
         group.start(&mut self.rng);

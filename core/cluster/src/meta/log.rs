@@ -28,6 +28,8 @@ pub struct Persist {
     pub sync: bool,
     // Everything that was there before is gone.
     pub(super) reset: bool,
+    // Instead of that of the data directory.
+    pub(super) birth: Option<u64>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) snapshot: Option<Snapshot>,
     // Entries before this one are gone.
@@ -40,6 +42,8 @@ pub struct Persist {
 /// What the disk has: all [`Persist`] that are durable, one after the other. A node that starts anew gives it back.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stored {
+    // The node's own, if it is not that of the data directory any more. It outlives all else.
+    pub(super) birth: Option<u64>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) snapshot: Option<Snapshot>,
     pub(super) hard: HardState,
@@ -51,8 +55,9 @@ impl Stored {
     /// Adds what has become durable.
     pub fn apply(&mut self, persist: &Persist) {
         if persist.reset {
-            *self = Stored::default();
+            *self = Stored { birth: self.birth, ..Stored::default() };
         }
+        self.birth = persist.birth.or(self.birth);
         self.cluster = persist.cluster.or(self.cluster);
         if let Some(grant) = persist.grant {
             self.grant = grant;
@@ -77,6 +82,7 @@ impl Stored {
             number: 0,
             sync: true,
             reset: true,
+            birth: self.birth,
             cluster: self.cluster,
             snapshot: self.snapshot.clone(),
             first: self.entries.first().map_or(0, |entry| entry.index),
@@ -101,8 +107,12 @@ impl Persist {
             | u8::from(self.snapshot.is_some()) << 2
             | u8::from(self.hard.is_some()) << 3
             | u8::from(self.grant.is_some()) << 4
-            | u8::from(self.grant.flatten().is_some()) << 5;
+            | u8::from(self.grant.flatten().is_some()) << 5
+            | u8::from(self.birth.is_some()) << 6;
         Put(out).byte(has).number(self.first);
+        if let Some(birth) = self.birth {
+            Put(out).number(birth);
+        }
         if let Some(cluster) = self.cluster {
             Put(out).number(cluster.0);
         }
@@ -129,6 +139,9 @@ impl Persist {
         let mut take = Take(bytes);
         let has = take.byte()?;
         let mut persist = Persist { reset: has & 1 != 0, first: take.number()?, ..Persist::default() };
+        if has & 64 != 0 {
+            persist.birth = Some(take.number()?);
+        }
         if has & 2 != 0 {
             persist.cluster = Some(ClusterId(take.number()?));
         }

@@ -272,6 +272,12 @@ impl Cluster {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         if is_due(self.links.next_deadline()) {
             self.links.handle(now, link::Input::Tick, &mut self.link_out);
+            // A leader lets go of nobody by whom it reached before that: all is due at once when it was paused.
+            if !planted!(DecidesBeforeItHears) {
+                for output in core::mem::take(&mut self.link_out) {
+                    self.on_link(cx, output);
+                }
+            }
         }
         if is_due(self.swim.next_deadline()) {
             self.swim.tick(now, &mut self.swim_out);

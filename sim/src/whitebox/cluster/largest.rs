@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, NodeId};
+use newtmq_cluster::link::Path;
 use newtmq_cluster::meta::{ClusterId, Meta, MetaState};
 
 use super::Member;
@@ -87,10 +88,12 @@ impl<'a> Core<'a> {
         self.nodes.iter().any(|member| member.id == node)
     }
 
-    /// Whether one of them has links to as many as it takes to decide, as both ends see them.
+    /// Whether one of them has links to as many as it takes to decide, as both ends see them, and a way to them.
     pub(super) fn reaches_quorum(&self) -> bool {
         let is_up = |one: &Member<'_>, other: NodeId| {
-            one.cluster().and_then(|cluster| cluster.links().peer(other)).is_some_and(|peer| peer.is_up())
+            one.cluster()
+                .and_then(|cluster| cluster.links().peer(other))
+                .is_some_and(|peer| peer.is_up() && peer.path() != Path::None)
         };
         let linked = |one: &Member<'_>, node: NodeId| {
             let other = self.nodes.iter().find(|other| other.id == node);

@@ -199,6 +199,32 @@ pub(super) fn who_has_left_may_come_back_at_once() {
 }
 
 #[test]
+pub(super) fn who_comes_back_is_somebody_else() {
+    let mut net = Net::cluster(3, 16);
+    net.until("the first one leads", 1, |net| net.leader() == Some(0));
+    // The second one does not hear that the third one leaves, and that the first one alone votes then.
+    net.side[1] = 1;
+    let request = net.request();
+    net.input(2, Input::Leave { request });
+    assert_eq!(net.answer(request.0, 15), Ok(0));
+    net.init(2);
+    let request = net.request();
+    net.input(2, Input::Join { request, via: None });
+    while net.meta(2).cluster() != net.meta(0).cluster() {
+        net.run(Duration::from_millis(1));
+    }
+    assert_eq!(net.meta(2).view().commit, 0, "it has heard nothing as yet");
+    net.side[2] = 1;
+    net.seconds(10);
+    assert_eq!(net.meta(2).view().term, 0, "it does not vote on what it has forgotten");
+    net.side = vec![0; 3];
+    net.until("all are there", 15, Net::is_whole);
+    net.crash(2);
+    net.start(2);
+    net.until("it is as it was", 15, Net::is_whole);
+}
+
+#[test]
 pub(super) fn who_is_told_whom_to_join_joins_nobody_else() {
     for seed in 0..10 {
         let mut net = Net::new(4, seed);
