@@ -247,6 +247,8 @@ impl<P: Poller> Driver<P> {
                     Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
                     Output::Control(message) => self.reports.push(message),
                     Output::Lanes => self.has_lanes = true,
+                    // Nobody here asks for it.
+                    Output::WillSet { .. } => {}
                     Output::Decide { request, question } => {
                         if let Some(decider) = &self.decider {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));

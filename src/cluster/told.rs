@@ -44,10 +44,10 @@ pub fn event(control: &Control, event: &ClusterEvent) {
                 "gave up a cluster of this node alone; what it had configured is gone, sessions and retained messages stay"
             );
         }
-        ClusterEvent::Leader { term, leader: Some(leader) } => {
+        ClusterEvent::Leader { term, leader: Some(leader), .. } => {
             tracing::info!(term, leader = name(*leader), "leader of the cluster");
         }
-        ClusterEvent::Leader { term, leader: None } => tracing::warn!(term, "the cluster has no leader here"),
+        ClusterEvent::Leader { term, leader: None, .. } => tracing::warn!(term, "the cluster has no leader here"),
         ClusterEvent::Removing { node, by } => {
             tracing::warn!(node = name(*node), because = reason(*by), "removing a member");
         }

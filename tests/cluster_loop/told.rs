@@ -73,10 +73,10 @@ fn event(line: &Value) -> Option<(ClusterEvent, bool)> {
         }
         "leader of the cluster" => {
             let term = line["term"].as_u64()?;
-            Some((ClusterEvent::Leader { term, leader: Some(node_of(&line["leader"])?) }, true))
+            Some((ClusterEvent::Leader { cluster: None, term, leader: Some(node_of(&line["leader"])?) }, true))
         }
         "the cluster has no leader here" => {
-            Some((ClusterEvent::Leader { term: line["term"].as_u64()?, leader: None }, false))
+            Some((ClusterEvent::Leader { cluster: None, term: line["term"].as_u64()?, leader: None }, false))
         }
         "a subscription was confirmed before every node knew of it" => Some((ClusterEvent::BarrierIncomplete, false)),
         _ => None,

@@ -424,7 +424,7 @@ impl Meta {
         let led = (group.term(), group.leader());
         if led != self.told_leader {
             self.told_leader = led;
-            out.push(Output::Leader { term: led.0, leader: led.1 });
+            out.push(Output::Leader { cluster: self.cluster, term: led.0, leader: led.1 });
         }
         if group.is_leader() && self.lead.is_none() {
             self.lead = Some(Lead::new(now));

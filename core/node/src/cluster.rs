@@ -253,6 +253,8 @@ pub enum ClusterEvent {
     Abandoned(meta::Lost),
     /// Another leader of the meta group, or none.
     Leader {
+        /// Of which cluster; none before the node was told that it may join one.
+        cluster: Option<meta::ClusterId>,
         /// In which term.
         term: u64,
         /// Who.

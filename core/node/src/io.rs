@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
-use newtmq_mqtt::ReasonCode;
+use newtmq_mqtt::{QoS, ReasonCode};
 
 use crate::config::AccessConfig;
 use crate::control::{FromControl, ToControl};
@@ -98,6 +98,14 @@ pub enum ShardInput<'a> {
         /// Why.
         cause: CloseCause,
     },
+    /// The session of an open connection gets another will, or none: what MQTT-SN has and MQTT has not. Answered by
+    /// [`Output::WillSet`].
+    SetWill {
+        /// Where.
+        conn: ConnId,
+        /// The will.
+        will: Option<Box<NewWill>>,
+    },
     /// A hook answered.
     Decided {
         /// The question's number.
@@ -145,6 +153,7 @@ impl core::fmt::Debug for ShardInput<'_> {
             ShardInput::Moved { conn, moved } => write!(f, "Moved({conn}, {moved:?})"),
             ShardInput::Bytes { conn, data } => write!(f, "Bytes({conn}, {} B)", data.len()),
             ShardInput::Closed { conn, cause } => write!(f, "Closed({conn}, {cause:?})"),
+            ShardInput::SetWill { conn, will } => write!(f, "SetWill({conn}, {})", will.is_some()),
             ShardInput::Decided { request, verdict } => write!(f, "Decided({request:?}, {verdict:?})"),
             ShardInput::Place { from, message } => write!(f, "Place({from:?}, {message:?})"),
             ShardInput::Control(message) => write!(f, "Control({message:?})"),
@@ -155,6 +164,21 @@ impl core::fmt::Debug for ShardInput<'_> {
             ShardInput::Renew { before } => write!(f, "Renew({before})"),
         }
     }
+}
+
+/// A will that comes in the middle of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWill {
+    /// Will Topic; a valid Topic Name.
+    pub topic: Box<str>,
+    /// Will Payload.
+    pub payload: Box<[u8]>,
+    /// Will QoS.
+    pub qos: QoS,
+    /// Will Retain.
+    pub retain: bool,
+    /// Will Delay Interval in seconds.
+    pub delay_interval: u32,
 }
 
 /// A connection on its way to the shard of its client.
@@ -269,6 +293,13 @@ pub enum Output {
     /// There are frames for other nodes: pass on to the control plane what [`crate::Shard::take_lanes`] gives, at the end of
     /// this round at the latest. Said once until then.
     Lanes,
+    /// Answers [`ShardInput::SetWill`].
+    WillSet {
+        /// Which.
+        conn: ConnId,
+        /// The will is as was asked for; else it is as it was.
+        permitted: bool,
+    },
     /// A hook has to decide; the connection is held until [`ShardInput::Decided`].
     Decide {
         /// Number of the question.

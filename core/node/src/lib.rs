@@ -31,7 +31,9 @@ pub use control::{
     ToControl,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
-pub use io::{AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, Outbox, Output, Peer, ShardInput, Taken};
+pub use io::{
+    AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, NewWill, Outbox, Output, Peer, ShardInput, Taken,
+};
 pub use keeper::{Keeper, KeeperConfig, KeeperOutput, Next as KeeperNext, SESSIONS_LOG};
 pub use ledger::{DropReason, Ledger};
 pub use memory::{MemoryGauge, MemoryMarks};

@@ -38,6 +38,7 @@ mod subscribe;
 mod sys;
 mod tickets;
 mod timers;
+mod will;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -328,6 +329,7 @@ impl Shard {
                 self.on_opened(now, conn, listener, peer, username, out);
             }
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
+            ShardInput::SetWill { conn, will } => self.on_set_will(conn, will.as_deref(), out),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),

@@ -203,14 +203,14 @@ impl ClusterWatch {
                 // An election may have been under way; it is looked again whether as many reach each other as it takes.
                 self.linked = None;
             }
-            ClusterEvent::Leader { term, leader } => {
+            ClusterEvent::Leader { cluster, term, leader } => {
                 if *leader == Some(member.id) {
                     self.leads.insert(member.ix, now);
                 } else {
                     self.leads.remove(&member.ix);
                 }
-                if let (Some(leader), Some(cluster)) = (leader, member.cluster().and_then(|of| of.meta().cluster())) {
-                    return self.leads((cluster, *term), *leader, member.ix, obligations).into_iter().collect();
+                if let (Some(leader), Some(cluster)) = (leader, cluster) {
+                    return self.leads((*cluster, *term), *leader, member.ix, obligations).into_iter().collect();
                 }
             }
             ClusterEvent::Removing { node, by } => {

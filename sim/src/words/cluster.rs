@@ -33,10 +33,10 @@ impl Words<'_> {
             ClusterEvent::Alive { node, alive: false, .. } => format!("{} does not answer", self.node(*node)),
             ClusterEvent::Joined(cluster) => format!("belongs to cluster {:x}", cluster.0),
             ClusterEvent::Abandoned(lost) => format!("gives up its own cluster {:x}", lost.cluster.0),
-            ClusterEvent::Leader { term, leader: Some(leader) } => {
+            ClusterEvent::Leader { term, leader: Some(leader), .. } => {
                 format!("{} leads in term {term}", self.node(*leader))
             }
-            ClusterEvent::Leader { term, leader: None } => format!("nobody leads in term {term}"),
+            ClusterEvent::Leader { term, leader: None, .. } => format!("nobody leads in term {term}"),
             ClusterEvent::Removed { node, by } => format!("{} is no member any more: {}", self.node(*node), why(*by)),
             ClusterEvent::Removing { node, by } => format!("proposes to remove {}: {}", self.node(*node), why(*by)),
             ClusterEvent::Open { node, open: true } => format!("the routes of {} are matched", self.node(*node)),

@@ -615,4 +615,31 @@ mutants! {
         "A node that was away for longer than deletions are remembered gets only what has changed.";
     RetainedVotesUnready, "retained-votes-unready", None, ["part", "L1"],
         "A node votes in the retained group before it has what is retained.";
+    // The MQTT-SN gateway.
+    SnRegisterSkipped, "sn-register-skipped", None, ["part"],
+        "A message goes to an MQTT-SN client under a topic id that it was not told.";
+    SnIdsStartOver, "sn-ids-start-over", None, ["part"],
+        "The topic ids of an MQTT-SN client are forgotten when it connects again.";
+    SnWillSurvivesClean, "sn-will-survives-clean", None, ["part"],
+        "The will of an MQTT-SN client is kept although it asks for a clean session.";
+    SnSleeperSent, "sn-sleeper-sent", None, ["part"],
+        "Messages go to an MQTT-SN client that is asleep.";
+    SnPingrespEarly, "sn-pingresp-early", None, ["part"],
+        "An MQTT-SN client that is awake is told to sleep on before the broker has given what waits for it.";
+    SnAckBeforeBroker, "sn-ack-before-broker", None, ["part"],
+        "A message of an MQTT-SN client is acknowledged before the broker has acknowledged it.";
+    SnLateCopyTaken, "sn-late-copy-taken", None, ["part"],
+        "A late copy of what an MQTT-SN client sent, and was answered, is acted on again.";
+    SnNoRetry, "sn-no-retry", None, ["part"],
+        "What an MQTT-SN client does not answer is not sent again.";
+    SnBufferUnlimited, "sn-buffer-unlimited", None, ["part"],
+        "Any number of messages waits for an MQTT-SN client that is asleep.";
+    SnReboundDeaf, "sn-rebound-deaf", None, ["part"],
+        "An MQTT-SN client that wakes at another address is answered at its old one.";
+    SnSleepNeverEnds, "sn-sleep-never-ends", None, ["part"],
+        "An MQTT-SN client that does not wake in time is not lost.";
+    SnDeletedWillStays, "sn-deleted-will-stays", None, ["part"],
+        "An empty WILLTOPICUPD leaves the will as it is.";
+    SnRefusedDelivered, "sn-refused-delivered", None, ["part"],
+        "A topic that an MQTT-SN client has refused to register goes on to be delivered.";
 }

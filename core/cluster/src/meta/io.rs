@@ -144,6 +144,8 @@ pub enum Output {
     },
     /// Another leader, or none.
     Leader {
+        /// Of which cluster; none before the node was told that it may join one.
+        cluster: Option<ClusterId>,
         /// In which term.
         term: u64,
         /// Who.

@@ -445,7 +445,7 @@ impl Cluster {
             meta::Output::Changed { .. } => self.follow_members(cx),
             meta::Output::Removing { node, by } => cx.event(ClusterEvent::Removing { node, by }),
             meta::Output::Removed { node, by } => cx.event(ClusterEvent::Removed { node, by }),
-            meta::Output::Leader { term, leader } => cx.event(ClusterEvent::Leader { term, leader }),
+            meta::Output::Leader { cluster, term, leader } => cx.event(ClusterEvent::Leader { cluster, term, leader }),
             meta::Output::Gone(gone) => {
                 self.gone = true;
                 cx.event(ClusterEvent::Gone(gone));

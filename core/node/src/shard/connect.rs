@@ -73,25 +73,28 @@ impl Shard {
         if client_id.is_empty() && !may_be_empty {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
-        if let Some(will) = &connect.will {
-            if will.qos > self.config.mqtt.max_qos_allowed {
-                return Err(ReasonCode::QoSNotSupported);
-            }
-            if will.retain && !self.config.mqtt.retain_available {
-                return Err(ReasonCode::RetainNotSupported);
-            }
-            if will.topic.as_str().starts_with("$SYS/") {
-                // Only the server speaks there (4.7.2).
-                return Err(ReasonCode::NotAuthorized);
-            }
-            let max_topic_levels = self.config.mqtt.max_topic_levels;
-            if max_topic_levels > 0 && will.topic.levels().count() > max_topic_levels {
-                return Err(ReasonCode::TopicNameInvalid);
-            }
-            let is_text = will.properties.payload_format_indicator != Some(true);
-            if !is_text && core::str::from_utf8(will.payload).is_err() {
-                return Err(ReasonCode::PayloadFormatInvalid);
-            }
+        connect.will.as_ref().map_or(Ok(()), |will| self.check_will(will))
+    }
+
+    /// The same of a will.
+    pub(super) fn check_will(&self, will: &newtmq_mqtt::Will<'_>) -> Result<(), ReasonCode> {
+        if will.qos > self.config.mqtt.max_qos_allowed {
+            return Err(ReasonCode::QoSNotSupported);
+        }
+        if will.retain && !self.config.mqtt.retain_available {
+            return Err(ReasonCode::RetainNotSupported);
+        }
+        if will.topic.as_str().starts_with("$SYS/") {
+            // Only the server speaks there (4.7.2).
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let max_topic_levels = self.config.mqtt.max_topic_levels;
+        if max_topic_levels > 0 && will.topic.levels().count() > max_topic_levels {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        let is_text = will.properties.payload_format_indicator != Some(true);
+        if !is_text && core::str::from_utf8(will.payload).is_err() {
+            return Err(ReasonCode::PayloadFormatInvalid);
         }
         Ok(())
     }
@@ -261,7 +264,7 @@ impl Shard {
         }
     }
 
-    fn will_of(&mut self, conn: ConnId, will: &newtmq_mqtt::Will<'_>) -> Will {
+    pub(super) fn will_of(&mut self, conn: ConnId, will: &newtmq_mqtt::Will<'_>) -> Will {
         let mut forwardable = core::mem::take(&mut self.scratch.forwardable);
         forwardable.clear();
         will.properties.write_forwardable(&mut forwardable);

@@ -27,7 +27,7 @@ impl Play {
             play.node_up(node, 1);
         }
         for node in 0..3 {
-            play.says(node, ClusterEvent::Leader { term: 1, leader: Some(id(0)) });
+            play.says(node, ClusterEvent::Leader { cluster: None, term: 1, leader: Some(id(0)) });
             for other in (0..3).filter(|other| *other != node) {
                 play.meets(node, other);
             }
@@ -501,7 +501,7 @@ fn l11_a_node_without_a_leader_serves_its_clients() {
     for (alone, check) in [(true, Check::Degraded), (false, Check::ConnectAnswered)] {
         let mut play = Play::cluster();
         if alone {
-            play.says(FIRST, ClusterEvent::Leader { term: 1, leader: None });
+            play.says(FIRST, ClusterEvent::Leader { cluster: None, term: 1, leader: None });
             play.wait(5_000);
         }
         play.open(ADA, facts(ADA));

@@ -1,0 +1,316 @@
+//! One client as the gateway sees it: where it is, what it does, what is under way to it and from it.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use newtmq_base::{Instant, planted};
+use newtmq_mqtt::{Decoder, QoS};
+
+use crate::address::Address;
+use crate::done::Done;
+use crate::io::{ClientState, ClientView, LinkId, Will};
+use crate::registry::{Key, Registry};
+use crate::{Ack, TopicRef};
+
+/// What a CONNECT says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectFacts {
+    pub(crate) will: bool,
+    pub(crate) clean_session: bool,
+    pub(crate) duration: u16,
+}
+
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: Box<str>,
+    /// None if somebody else has its address now.
+    pub(crate) address: Option<Address>,
+    pub(crate) link: LinkId,
+    pub(crate) state: ClientState,
+    pub(crate) facts: ConnectFacts,
+    /// Connecting because of a PINGREQ: it has to be a sleeper.
+    pub(crate) adopting: bool,
+    /// Its session ends with its link.
+    pub(crate) is_clean: bool,
+    /// Nothing has come from it since its CONNECT was accepted.
+    pub(crate) untouched: bool,
+    /// The broker does not read its link.
+    pub(crate) held: bool,
+    /// The broker was asked whether it has more for a client that is awake.
+    pub(crate) draining: bool,
+    /// What is kept with its session has changed.
+    pub(crate) dirty: bool,
+    pub(crate) sleep: u16,
+    /// Server Keep Alive of the broker in seconds, and when the link has to show life next.
+    pub(crate) link_keep_alive: u16,
+    pub(crate) link_ping: Instant,
+    pub(crate) heard: Instant,
+    /// When its CONNECT came or was accepted.
+    pub(crate) since: Instant,
+    /// When its timer is armed.
+    pub(crate) armed: Instant,
+    pub(crate) decoder: Decoder,
+    pub(crate) registry: Registry,
+    pub(crate) will: Option<Box<Will>>,
+    /// A change of the will that the broker has not answered.
+    pub(crate) will_change: Option<Box<WillChange>>,
+    /// Waits for what is under way.
+    pub(crate) queue: VecDeque<Item>,
+    pub(crate) queue_bytes: usize,
+    /// What the client has to answer.
+    pub(crate) outgoing: Option<Box<Outgoing>>,
+    /// QoS 1 and 2 of the client that are not over.
+    pub(crate) inbound: Vec<Inbound>,
+    /// Its SUBSCRIBE or UNSUBSCRIBE that the broker has not answered.
+    pub(crate) request: Option<Box<Request>>,
+    /// Exchanges that are over, to know what repeats them.
+    pub(crate) done: Done,
+}
+
+/// A will on its way to the broker.
+#[derive(Debug)]
+pub(crate) struct WillChange {
+    pub(crate) will: Option<Will>,
+    pub(crate) asked_by: WillAsk,
+}
+
+/// What is answered when the will is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WillAsk {
+    /// Nothing: the will of an earlier connection goes on.
+    Nothing,
+    Connect,
+    TopicUpdate,
+    MessageUpdate,
+}
+
+/// A message of the broker for the client.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) key: Key,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) dup: bool,
+    /// The broker's Packet Identifier is the MsgId, so that it is the same after a reconnect. 0 for QoS 0.
+    pub(crate) msg_id: u16,
+    /// How often the client did not know the topic id.
+    pub(crate) unknown: u8,
+    pub(crate) data: Box<[u8]>,
+}
+
+/// What waits for the client.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Message(Delivery),
+    /// A QoS 2 message that the client has and that has to be released.
+    Release(u16),
+}
+
+/// What was sent and has to be answered.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) step: Step,
+    /// How often it was sent.
+    pub(crate) sent: u8,
+    /// When it is sent again; never while the client sleeps.
+    pub(crate) next: Instant,
+}
+
+#[derive(Debug)]
+pub(crate) enum Step {
+    Register {
+        topic_id: u16,
+        msg_id: u16,
+    },
+    Message(Delivery),
+    /// The client has it, the broker has not said that it is to be released.
+    AwaitRelease(u16),
+    Release(u16),
+}
+
+/// A QoS 1 or 2 message of the client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Inbound {
+    pub(crate) msg_id: u16,
+    pub(crate) topic: TopicRef,
+    pub(crate) qos: QoS,
+    pub(crate) step: InboundStep,
+    pub(crate) fingerprint: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InboundStep {
+    /// The broker has not acknowledged it.
+    Sent,
+    /// PUBREC was sent to the client.
+    Received,
+    /// PUBREL was handed to the broker.
+    Released,
+}
+
+/// A SUBSCRIBE or UNSUBSCRIBE under way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    pub(crate) msg_id: u16,
+    pub(crate) fingerprint: u64,
+    /// What to acknowledge a SUBSCRIBE with; none for UNSUBSCRIBE.
+    pub(crate) subscribe: Option<SubscribeAck>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SubscribeAck {
+    /// As for SUBACK.
+    pub(crate) ack: Ack,
+    /// The TopicId is one of the client's registrations.
+    pub(crate) registered: bool,
+}
+
+/// Most QoS 1 and 2 messages of a client at a time. The specification has one.
+pub(crate) const INBOUND_MAX: usize = 8;
+
+impl Client {
+    pub(crate) fn new(id: Box<str>, address: Address, link: LinkId, facts: ConnectFacts, now: Instant) -> Client {
+        Client {
+            id,
+            address: Some(address),
+            link,
+            state: ClientState::Connecting,
+            facts,
+            adopting: false,
+            is_clean: facts.clean_session,
+            untouched: true,
+            held: false,
+            draining: false,
+            dirty: false,
+            sleep: 0,
+            link_keep_alive: 0,
+            link_ping: Instant::NEVER,
+            heard: now,
+            since: now,
+            armed: Instant::NEVER,
+            decoder: Decoder::new(),
+            registry: Registry::default(),
+            will: None,
+            will_change: None,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            outgoing: None,
+            inbound: Vec::new(),
+            request: None,
+            done: Done::default(),
+        }
+    }
+
+    /// Whether something may be sent to it unasked.
+    pub(crate) fn listens(&self) -> bool {
+        self.address.is_some() && matches!(self.state, ClientState::Active | ClientState::Awake)
+    }
+
+    /// When it counts as lost if nothing is heard.
+    pub(crate) fn expires(&self, idle_timeout: Duration) -> Instant {
+        match self.state {
+            ClientState::Connecting => self.since + idle_timeout,
+            ClientState::Active if self.facts.duration == 0 => Instant::NEVER,
+            ClientState::Active => self.heard + tolerated(self.facts.duration),
+            ClientState::Asleep | ClientState::Awake if planted!(SnSleepNeverEnds) => Instant::NEVER,
+            ClientState::Asleep | ClientState::Awake => self.heard + tolerated(self.sleep),
+        }
+    }
+
+    /// The next thing that is due.
+    pub(crate) fn deadline(&self, idle_timeout: Duration) -> Instant {
+        let retry = self.outgoing.as_ref().map_or(Instant::NEVER, |outgoing| outgoing.next);
+        self.expires(idle_timeout).min(retry).min(self.link_ping)
+    }
+
+    /// Puts an item in front of all others.
+    pub(crate) fn push_front(&mut self, item: Item) {
+        self.queue_bytes += item.bytes();
+        self.queue.push_front(item);
+    }
+
+    pub(crate) fn push_back(&mut self, item: Item) {
+        self.queue_bytes += item.bytes();
+        self.queue.push_back(item);
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.queue_bytes -= item.bytes();
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        Some(item)
+    }
+
+    /// Drops the oldest message of QoS 0, of the others the broker is not told that they have arrived.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        let is_qos0 = |item: &Item| matches!(item, Item::Message(delivery) if delivery.qos == QoS::AtMostOnce);
+        let Some(at) = self.queue.iter().position(is_qos0) else { return false };
+        if let Some(item) = self.queue.remove(at) {
+            self.queue_bytes -= item.bytes();
+        }
+        true
+    }
+
+    /// Takes back what the client has not answered; when it listens again it is sent again.
+    pub(crate) fn take_back(&mut self) {
+        let Some(outgoing) = self.outgoing.take() else { return };
+        match outgoing.step {
+            Step::Register { .. } => {}
+            Step::Message(delivery) => self.push_front(Item::Message(Delivery { dup: true, ..delivery })),
+            step @ (Step::AwaitRelease(_) | Step::Release(_)) => {
+                self.outgoing = Some(Box::new(Outgoing { step, sent: 0, next: Instant::NEVER }));
+            }
+        }
+    }
+
+    pub(crate) fn view(&self) -> ClientView<'_> {
+        let in_flight = self.outgoing.as_ref().is_some_and(|outgoing| matches!(outgoing.step, Step::Message(_)));
+        ClientView {
+            id: &self.id,
+            endpoint: self.address.as_ref().map(|address| address.endpoint),
+            state: self.state,
+            link: self.link,
+            keep_alive: self.facts.duration,
+            sleep: self.sleep,
+            heard: self.heard,
+            waiting: self.queue.len() + usize::from(in_flight),
+            topics: self.registry.len(),
+        }
+    }
+}
+
+impl Item {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Item::Message(delivery) => delivery.data.len(),
+            Item::Release(_) => 0,
+        }
+    }
+}
+
+/// How long a client may be silent that promised to be heard in time: 10 % above it beyond a minute, 50 % otherwise
+/// (7.2).
+pub(crate) fn tolerated(seconds: u16) -> Duration {
+    let percent = if seconds > 60 { 110 } else { 150 };
+    Duration::from_millis(u64::from(seconds) * percent * 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerance_of_keep_alive() {
+        for (seconds, millis) in [(1, 1_500), (60, 90_000), (61, 67_100), (1000, 1_100_000), (u16::MAX, 72_088_500)] {
+            assert_eq!(tolerated(seconds), Duration::from_millis(millis), "{seconds}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_small() {
+        // Most are idle or asleep: 1 KiB each, with what the broker has for them (150 bytes a connection, 300 a session).
+        assert!(size_of::<Client>() <= 400, "{}", size_of::<Client>());
+    }
+}

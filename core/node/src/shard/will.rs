@@ -1,0 +1,58 @@
+//! A will that is changed in the middle of a connection, for clients of MQTT-SN.
+
+use newtmq_access::{Action, Permission};
+use newtmq_base::ConnId;
+use newtmq_mqtt::{TopicName, Will, WillProperties};
+use newtmq_session::Op;
+
+use super::{Shard, is_open};
+use crate::io::{NewWill, Outbox, Output};
+
+impl Shard {
+    /// The same rules as for the will of a CONNECT.
+    pub(crate) fn on_set_will(&mut self, conn: ConnId, new: Option<&NewWill>, out: &mut Outbox) {
+        if !self.conn(conn).is_some_and(is_open) {
+            return;
+        }
+        let permitted = match new {
+            None => {
+                self.apply(conn, Op::Will { will: None });
+                true
+            }
+            Some(new) => self.replace_will(conn, new),
+        };
+        out.push(Output::WillSet { conn, permitted });
+    }
+
+    fn replace_will(&mut self, conn: ConnId, new: &NewWill) -> bool {
+        let Ok(topic) = TopicName::new(&new.topic) else { return false };
+        let NewWill { ref payload, qos, retain, delay_interval, .. } = *new;
+        let properties = WillProperties { delay_interval, ..WillProperties::default() };
+        let will = Will { topic, payload, qos, retain, properties };
+        if self.check_will(&will).is_err() || !self.permits_new_will(conn, topic) {
+            return false;
+        }
+        if self.mounted_topic(conn, topic.as_str().as_bytes()).is_err() {
+            return false;
+        }
+        let will = Some(Box::new(self.will_of(conn, &will)));
+        self.apply(conn, Op::Will { will });
+        true
+    }
+
+    fn permits_new_will(&mut self, conn: ConnId, topic: TopicName<'_>) -> bool {
+        let Some(c) = self.conn(conn) else { return false };
+        let access = &self.config.access;
+        if !access.is_on() || self.config.zones[usize::from(c.zone)].bypass_acl {
+            return true;
+        }
+        let who = newtmq_access::Who {
+            client: self.sessions.get(c.session).map_or("", |slot| slot.session.client().as_str()),
+            username: c.rare.as_deref().and_then(|rare| rare.username.as_deref()),
+            ip: c.peer.address().ip(),
+        };
+        let permitted = access.check(&who, Action::Publish, topic.as_str()) == Permission::Allow;
+        self.ledger.denied += u64::from(!permitted);
+        permitted
+    }
+}
