@@ -11,6 +11,7 @@ mod deliver;
 mod disconnect;
 mod drain;
 mod fan;
+mod flush;
 mod gates;
 mod groups;
 mod home;

@@ -568,6 +568,8 @@ mutants! {
         "What comes for a session at the node that it has left is not handed on.";
     LateBehind, "late-behind", None, ["part", "D5"],
         "What was handed on comes behind what has come later.";
+    FlushNotAwaited, "flush-not-awaited", None, ["part", "D5"],
+        "What was left of a session goes on before all that was sent to where it was has come there.";
     NamesLeft, "names-left", None, ["cluster", "S3"],
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     LateFirst, "late-first", None, ["cluster", "S5"],

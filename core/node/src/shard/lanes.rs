@@ -91,10 +91,12 @@ impl Shard {
             // Not before what was sent live ahead of them.
             | PlaceMessage::Chunk(_)
             | PlaceMessage::Sent { .. }
+            | PlaceMessage::Flushed { .. }
             | PlaceMessage::Bye => lane.inbox.push_back(message),
             PlaceMessage::Stored { upto } => self.on_stored_elsewhere(now, from.0, upto, out),
             PlaceMessage::GroupStored { promise } => self.on_group_stored(now, promise, out),
             PlaceMessage::Probe => self.on_probe(from.0, out),
+            PlaceMessage::Flush { at, marker } => self.flush_lane(now, at, marker, out),
             PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
             PlaceMessage::Hold { publisher, obstacle } => {
                 lane.holds_seen += 1;
@@ -156,10 +158,12 @@ impl Shard {
             PlaceMessage::Read(read) => self.on_read(now, from, read, out),
             PlaceMessage::Chunk(chunk) => self.on_chunk(now, from, chunk, out),
             PlaceMessage::Sent { counts } => self.on_sent(now, from, counts, out),
+            PlaceMessage::Flushed { marker } => self.on_flushed(now, (self.node, ShardId(from)), marker, out),
             PlaceMessage::Bye => self.on_bye(now, out),
             PlaceMessage::Stored { .. }
             | PlaceMessage::GroupStored { .. }
             | PlaceMessage::Probe
+            | PlaceMessage::Flush { .. }
             | PlaceMessage::Credit { .. }
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }

@@ -1,6 +1,7 @@
 //! What still comes for a session that has gone to another node: by routes that are not everywhere replaced yet, and by lanes on
 //! which it was under way. The session that was left behind stays a while as a stub, without a client. It hands on what it
-//! gets, in numbered letters that are repeated until they are stored there; the client is let in after the first.
+//! gets, in numbered letters that are repeated until they are stored there. Before the first it asks all shards of all nodes to
+//! put a marker behind what they have sent to it; the client is let in when all that came before the markers is there.
 //!
 //! What comes both ways is taken once: by the name that a message has among all nodes.
 
@@ -16,6 +17,7 @@ use newtmq_session::{DeliveryRecord, Message, MessageId, Op, Record, Restoring, 
 
 use super::claims::{Claimed, Later, tell};
 use super::fan::{enqueue, pump};
+use super::flush::{ASK_AGAIN, Flush};
 use super::luggage::{put_epoch, put_message, take_epoch, take_message, take_name};
 use super::peers::name_parts;
 use super::{Away, Shard, TimerKind, ready};
@@ -24,8 +26,6 @@ use crate::control::ToControl;
 use crate::io::{Outbox, Output};
 use crate::ledger::DropReason;
 
-/// After so long the first letter leaves.
-const DRAIN_FOR: Duration = Duration::from_millis(5);
 /// So long a stub stays: what is under way for longer was given up by its publisher (`ticket_max` of lanes).
 const STUB_FOR: Duration = Duration::from_secs(12);
 /// So long a session remembers what it got itself.
@@ -43,20 +43,23 @@ pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
 const LETTER: u8 = 1;
 const RECEIPT: u8 = 2;
+pub(super) const FLUSH: u8 = 3;
 
 /// A session that was left behind.
 #[derive(Debug)]
 pub(super) struct Stub {
-    client: Client,
+    pub(super) client: Client,
     to: NodeId,
     /// The grant by which it went.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     until: Instant,
     /// Of the last letter.
     number: u64,
     /// What of it is not answered: the letter, and the places of its messages in the order.
     open: Option<(Bytes, Vec<u64>)>,
     polls: u32,
+    /// None when the first letter can leave.
+    pub(super) flush: Option<Flush>,
 }
 
 /// What a session knows of the one that it was made of.
@@ -174,17 +177,21 @@ impl Shard {
         });
         self.clients.remove(&client, key);
         let until = now + STUB_FOR;
-        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0 };
+        let flush = Some(self.begin_flush(now));
+        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush };
         self.claimed(key).stub = Some(Box::new(stub));
         self.claims_of.stubs.insert((client.clone(), key));
         tell(directory_ended(&client, epoch), out);
-        // What was sent before everybody knew the new routes has come by then, if links are about as fast as each other.
-        self.look_again(key, |_| Away { expires: now + DRAIN_FOR, will: Instant::NEVER });
+        let wait = self.ask_for_markers(key, out);
+        self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
     }
 
     /// Sends what there is, or again what was not answered; or ends it.
     pub(super) fn work_stub(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let has_more = self.slot(key).session.queue_len() + self.slot(key).session.inflight_len() > 0;
+        if !self.is_flushed(now, key, out) {
+            return self.look_again(key, |_| Away { expires: now + ASK_AGAIN, will: Instant::NEVER });
+        }
         let Some(stub) = self.claimed(key).stub.as_mut() else { return };
         stub.polls += 1;
         let is_first = stub.number == 0;
@@ -218,6 +225,7 @@ impl Shard {
         let (snapshot, messages) = slot.session.whole(&zone);
         let mut body = Vec::new();
         let mut places = Vec::new();
+        let all = messages.len();
         for (delivery, message) in snapshot.deliveries.into_iter().zip(messages) {
             if places.len() >= LETTER_MESSAGES || body.len() >= LETTER_BYTES {
                 break;
@@ -233,7 +241,7 @@ impl Shard {
         let Some(stub) = slot.claimed.as_mut().and_then(|claimed| claimed.stub.as_mut()) else { return };
         stub.number += 1;
         let mut letter = head(&stub.client, LETTER, stub.epoch, stub.number);
-        Put(&mut letter).number(places.len() as u64);
+        Put(&mut letter).byte(u8::from(places.len() < all)).number(places.len() as u64);
         letter.extend_from_slice(&body);
         stub.open = Some((letter.into(), places));
         stub.polls = 0;
@@ -250,6 +258,11 @@ impl Shard {
         match kind {
             LETTER => self.on_letter(now, from, (client, epoch, number), take, out),
             RECEIPT => self.on_receipt(now, from, (&client, epoch, number), out),
+            FLUSH => {
+                if let Ok(shard) = take.number() {
+                    self.on_flush(now, from, (number, shard), out);
+                }
+            }
             _ => {}
         }
     }
@@ -281,6 +294,7 @@ impl Shard {
         mut take: Take<'_>,
         out: &mut Outbox,
     ) {
+        let Ok(more) = take.byte() else { return };
         // One that has gone on hands it on.
         let stub = || self.claims_of.stubs.iter().find(|(name, _)| *name == client).map(|(_, key)| *key);
         let key = self.find_session(&client).or_else(stub);
@@ -309,7 +323,9 @@ impl Shard {
         }
         self.tell_later(Later::Control(receipt), 0, out);
         // One of an earlier stay says nothing of this one.
-        if self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
+        if more == 0
+            && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch)
+        {
             self.letter_came(now, key, out);
         }
     }
@@ -393,12 +409,16 @@ impl Shard {
             }
         }
         since.sort_by_key(|(_, delivery)| delivery.dseq);
+        // What has no name was before all that has come here.
+        let mut nameless = since.iter().take_while(|(guid, _)| *guid == NO_GUID).count();
         for (guid, mut delivery, message) in late {
             messages.push(message);
             delivery.message = MessageId(messages.len() as u64);
             (delivery.sent, delivery.released) = (false, false);
-            let at = since.iter().position(|(other, _)| guid == NO_GUID || is_later(*other, guid));
-            since.insert(at.unwrap_or(since.len()), (guid, delivery));
+            let later = || since.iter().position(|(other, _)| is_later(*other, guid)).unwrap_or(since.len());
+            let at = if guid == NO_GUID { nameless } else { later() };
+            nameless += usize::from(guid == NO_GUID);
+            since.insert(at, (guid, delivery));
         }
         for (place, (_, delivery)) in since.iter_mut().enumerate() {
             delivery.dseq = base + place as u64;
@@ -463,7 +483,7 @@ type Letter = (Guid, DeliveryRecord, Option<u64>, Message);
 /// The same, by a name of this node.
 type Late = (Guid, DeliveryRecord, Message);
 
-fn head(client: &str, kind: u8, epoch: Epoch, number: u64) -> Vec<u8> {
+pub(super) fn head(client: &str, kind: u8, epoch: Epoch, number: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     Put(&mut bytes).text(client).byte(kind);
     put_epoch(&mut bytes, epoch);

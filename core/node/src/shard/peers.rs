@@ -23,7 +23,7 @@ use super::tickets::Tickets;
 use crate::conn::Target;
 use crate::control::PeerNews;
 use crate::io::{Boot, Outbox, Output};
-use crate::place::{class_of, shard_of, slot_of};
+use crate::place::{PlaceMessage, class_of, shard_of, slot_of};
 
 /// Most other nodes that a shard knows at a time: slots are 1 to 255.
 const PEERS_MAX: usize = 255;
@@ -45,6 +45,8 @@ pub(crate) struct Peers {
     news: Vec<u8>,
     /// Oldest first.
     held: VecDeque<Held>,
+    /// Markers behind those: the batch, whose slot, which shard there, and what.
+    markers: VecDeque<(u64, u8, ShardId, Guid)>,
     pub(super) receipts: Vec<(NodeId, lane::Receipt)>,
     press: Press,
     /// A buffer of [`Shard::forward_far`].
@@ -114,6 +116,7 @@ impl Peers {
             tickets: Tickets::default(),
             news: Vec::new(),
             held: VecDeque::new(),
+            markers: VecDeque::new(),
             receipts: Vec::new(),
             press: Press::default(),
             targets: Vec::new(),
@@ -209,6 +212,11 @@ impl Peers {
 
     pub(crate) fn inward(&self) -> &Inward {
         &self.inward
+    }
+
+    /// Nodes from which something may be under way.
+    pub(super) fn senders(&self) -> impl Iterator<Item = NodeId> {
+        self.slots.iter().filter(|peer| peer.out.is_up() && !peer.forgotten).map(|peer| peer.out.node())
     }
 
     pub(crate) fn known_slot(&self, node: NodeId) -> Option<u8> {
@@ -350,6 +358,30 @@ impl Shard {
 
     /// Everything up to this batch is stored: what waited for that leaves.
     pub(super) fn send_held(&mut self, now: Instant, upto: u64, out: &mut Outbox) {
+        self.send_messages_held(now, upto, out);
+        while let Some(peers) = &mut self.peers
+            && let Some((_, slot, shard, marker)) = peers.markers.pop_front_if(|(batch, ..)| *batch <= upto)
+        {
+            peers.call(slot, |peer, outputs| peer.release(now, marker, &[shard], outputs));
+        }
+    }
+
+    /// Puts a marker behind all that was sent to a place so far.
+    pub(super) fn flush_lane(&mut self, now: Instant, (node, shard): (NodeId, ShardId), marker: Guid, out: &mut Outbox) {
+        if node == self.node {
+            return self.send_place(shard.0, PlaceMessage::Flushed { marker }, out);
+        }
+        let Some(peers) = &mut self.peers else { return };
+        let Some(slot) = peers.known_slot(node) else { return };
+        let held = peers.held.back().map(|held| held.batch);
+        match held {
+            // What waits for the store goes before it.
+            Some(batch) => peers.markers.push_back((batch, slot, shard, marker)),
+            None => peers.call(slot, |peer, outputs| peer.release(now, marker, &[shard], outputs)),
+        }
+    }
+
+    fn send_messages_held(&mut self, now: Instant, upto: u64, out: &mut Outbox) {
         while let Some(peers) = &mut self.peers
             && let Some(Held { post, gate, to, .. }) = peers.held.pop_front_if(|held| held.batch <= upto)
         {
