@@ -184,12 +184,14 @@ impl State {
             // An answer may arrive long after the broker has ended the connection.
             None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
+        // And the broker notices it late where the socket still has to take what it said last.
+        let slack = if last.crashed { Duration::ZERO } else { self.limits.drain };
         // What was under way when its node stopped may be heard long after.
         let accepted = last.connack.map_or(last.connect_at, |of| of.at);
         let stopped = self.nodes[usize::from(last.node)].lives.stopped_since(accepted);
         let parted = if stopped && !last.crashed { parted.min(last.disturbed.unwrap_or(parted)) } else { parted };
         let still = self.stood_still(last.node, parted, until);
-        until < self.earliest(last.node, parted, last.expiry_min) + still
+        until + slack < self.earliest(last.node, parted, last.expiry_min) + still
     }
 
     pub(super) fn connack(

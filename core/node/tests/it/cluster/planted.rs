@@ -45,6 +45,9 @@ const ROWS: &[Row] = &[
     (Mutant::LateTwice, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::LateForgotten, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::FlushNotAwaited, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::NamesLeft, takeover::what_it_has_got_elsewhere_is_not_taken_again),
+    (Mutant::LateFirst, takeover::what_comes_amid_a_move_comes_behind_what_was_queued),
 ];
 
 #[test]

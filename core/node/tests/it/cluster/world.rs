@@ -97,6 +97,8 @@ pub(super) struct World {
     pub(super) barriers_fail: bool,
     /// Longest way over a link, in microseconds.
     pub(super) delay_us: u64,
+    /// One way on which frames of shards take longer by so much.
+    pub(super) slow: Option<(usize, usize, Duration)>,
     steps: u64,
     /// What must always hold is looked at.
     pub(super) checks: bool,
@@ -148,6 +150,7 @@ impl World {
             outbox: Outbox::default(),
             barriers_fail: false,
             delay_us: 1_000,
+            slow: None,
             steps: 0,
             checks: true,
             leader,
@@ -427,6 +430,8 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, parcel: Bytes) {
         let delay = Duration::from_micros(self.rng.below(self.delay_us.max(1)));
+        let more = self.slow.filter(|slow| (slow.0, slow.1) == (from, to)).map_or(Duration::ZERO, |slow| slow.2);
+        let delay = delay + more;
         let Some(link) = self.links.get_mut(&(from, to)).filter(|link| link.up) else { return };
         link.last = link.last.max(self.now + delay);
         let (time, run) = (link.last, link.run);
