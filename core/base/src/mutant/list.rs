@@ -489,6 +489,8 @@ mutants! {
         "A node that is told to join another one joins whichever cluster lets it in first.";
     CountedWhileAway, "counted-while-away", None, ["part", "W12"],
         "A leader that was paused lets go of members for being down in that time.";
+    EarlierLeaderRefuses, "earlier-leader-refuses", None, ["part", "Q7", "L2"],
+        "A node is gone when somebody does not know it who led before the leader that has let it in.";
     DecidesBeforeItHears, "decides-before-it-hears", None, ["part", "W12"],
         "A leader decides whom to let go of before it hears who is reached now.";
     ComesBackAsItWas, "comes-back-as-it-was", None, ["part", "W1", "W2", "L1", "Q7"],

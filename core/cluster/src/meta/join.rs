@@ -210,6 +210,7 @@ impl Meta {
                 }
             }
             JoinAnswer::Joined(cluster) => self.let_in_by(now, cluster, out),
+            JoinAnswer::Refused(JoinRefusal::Left) if self.is_let_in_elsewhere(from) => {}
             JoinAnswer::Refused(refusal) => self.not_let_in(refusal, out),
         }
     }
@@ -253,6 +254,13 @@ impl Meta {
         self.freed = None;
         self.leader_heard = now;
         self.persist(Persist { reset: true, cluster: Some(cluster), ..Persist::default() }, out);
+    }
+
+    // Whoever led before, and does not know yet that another one does, does not know whom that one has let in.
+    fn is_let_in_elsewhere(&self, from: NodeId) -> bool {
+        let is_led = self.is_member() && self.view().leader.is_some_and(|leader| leader != from);
+        let is_told = matches!(self.wish, Some(Wish::Join { request: None, told: true, .. }));
+        (is_led || is_told) && !planted!(EarlierLeaderRefuses)
     }
 
     fn not_let_in(&mut self, refusal: JoinRefusal, out: &mut Vec<Output>) {

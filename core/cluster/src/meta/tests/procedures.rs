@@ -1,9 +1,11 @@
 //! Joining, leaving, two nodes, a witness, restarts, what is written.
 
+use core::time::Duration;
+
 use newtmq_base::{InvalidField, NodeId, Put};
 use raft::eraftpb::{Entry, HardState, Message, MessageType};
 
-use super::super::message::Message as MetaMessage;
+use super::super::message::{JoinAnswer, Message as MetaMessage};
 use super::super::{BlobKind, Command, Gone, Input, JoinRefusal, Meta, Refusal, Rejected, Role, Stopped};
 use super::net::{Event, Net};
 
@@ -222,6 +224,19 @@ pub(super) fn who_comes_back_is_somebody_else() {
     net.crash(2);
     net.start(2);
     net.until("it is as it was", 15, Net::is_whole);
+}
+
+#[test]
+pub(super) fn who_led_before_refuses_nobody() {
+    let mut net = Net::cluster(3, 17);
+    let leader = net.leader().unwrap();
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (inc, from) = (net.nodes[one].me.inc, net.nodes[other].me.node);
+    let mut bytes = Vec::new();
+    MetaMessage::JoinAnswer { inc, answer: JoinAnswer::Refused(JoinRefusal::Left) }.encode(&mut bytes);
+    net.input(one, Input::Message { from, bytes: &bytes });
+    net.seconds(1);
+    assert!(net.is_whole(), "it follows another one");
 }
 
 #[test]
