@@ -33,7 +33,8 @@ pub(super) struct Flush {
 impl Flush {
     /// A node whose markers are not all there is waited for as long as it may send anything.
     fn is_over(&mut self, is_up: impl Fn(NodeId) -> bool) -> bool {
-        self.nodes.retain(|node, (shards, came)| shards.is_none_or(|shards| came.len() < shards.into()) && is_up(*node));
+        self.nodes
+            .retain(|node, (shards, came)| shards.is_none_or(|shards| came.len() < shards.into()) && is_up(*node));
         self.nodes.is_empty()
     }
 }

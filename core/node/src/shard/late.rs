@@ -225,7 +225,7 @@ impl Shard {
         let (snapshot, messages) = slot.session.whole(&zone);
         let mut body = Vec::new();
         let mut places = Vec::new();
-        let all = messages.len();
+        let all = snapshot.deliveries.len();
         for (delivery, message) in snapshot.deliveries.into_iter().zip(messages) {
             if places.len() >= LETTER_MESSAGES || body.len() >= LETTER_BYTES {
                 break;
@@ -323,9 +323,7 @@ impl Shard {
         }
         self.tell_later(Later::Control(receipt), 0, out);
         // One of an earlier stay says nothing of this one.
-        if more == 0
-            && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch)
-        {
+        if more == 0 && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
             self.letter_came(now, key, out);
         }
     }

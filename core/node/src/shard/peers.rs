@@ -367,7 +367,13 @@ impl Shard {
     }
 
     /// Puts a marker behind all that was sent to a place so far.
-    pub(super) fn flush_lane(&mut self, now: Instant, (node, shard): (NodeId, ShardId), marker: Guid, out: &mut Outbox) {
+    pub(super) fn flush_lane(
+        &mut self,
+        now: Instant,
+        (node, shard): (NodeId, ShardId),
+        marker: Guid,
+        out: &mut Outbox,
+    ) {
         if node == self.node {
             return self.send_place(shard.0, PlaceMessage::Flushed { marker }, out);
         }
