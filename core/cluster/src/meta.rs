@@ -22,6 +22,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, InvalidField, NodeId, RequestId, Rng, planted};
+use raft::eraftpb::{self, MessageType};
 
 pub use crate::consensus::Stopped;
 pub use command::{Blob, BlobKind, Command, Member, Rejected, RemovedBy};
@@ -347,7 +348,7 @@ impl Meta {
         (from, from_birth): (NodeId, u64),
         cluster: ClusterId,
         birth: u64,
-        body: raft::eraftpb::Message,
+        body: eraftpb::Message,
         out: &mut Vec<Output>,
     ) {
         let Some(group) = self.group.as_mut().filter(|_| self.gone.is_none()) else {
@@ -365,8 +366,11 @@ impl Meta {
         // Said to a node that had another disk, or another log of this cluster before it founded one of its own: what that
         // one knew and promised is not here.
         let is_for_us = birth == self.me.birth || planted!(WipedDiskKeepsId);
-        let known = group.state.members.get(&from).is_none_or(|known| known.birth == from_birth);
-        let is_for_us = is_for_us && (known || planted!(WipedDiskKeepsId));
+        // What a member promises counts for the birth that it is known by. Who asks for votes or leads may have come back as
+        // somebody else behind this node's back: it is heard, as its log says who may lead, not this one's.
+        let counts = is_answer(&body) || planted!(StrangerIsNotHeard);
+        let is_known = group.state.members.get(&from).is_none_or(|known| known.birth == from_birth);
+        let is_for_us = is_for_us && (!counts || is_known || planted!(WipedDiskKeepsId));
         if !is_ours || !is_for_us {
             self.counters.foreign += 1;
             return;
@@ -442,10 +446,12 @@ impl Meta {
         for body in effects.messages {
             let (Some(group), Some(cluster)) = (&self.group, self.cluster) else { break };
             let to = NodeId(body.to);
-            // Who is not known as a member has no data directory to be meant by.
+            // Who asks is answered as who it was then; who is not known as a member has no data directory to be meant by.
             let known = group.state.members.get(&to).map(|member| member.birth);
-            let Some(birth) = known.or_else(|| self.births.get(&to).copied()) else { continue };
-            let bulk = body.get_msg_type() == raft::eraftpb::MessageType::MsgSnapshot;
+            let asks = self.births.get(&to).copied();
+            let birth = if is_answer(&body) { asks.or(known) } else { known.or(asks) };
+            let Some(birth) = birth else { continue };
+            let bulk = body.get_msg_type() == MessageType::MsgSnapshot;
             let mut bytes = Vec::new();
             Message::Raft { cluster, birth, from_birth: self.me.birth, body: Box::new(body) }.encode(&mut bytes);
             out.push(Output::Send { to, bytes, bulk });
@@ -488,3 +494,14 @@ impl core::fmt::Debug for Meta {
 }
 
 const BIRTHS_MAX: usize = 64;
+
+// What one node says to another one's question in Raft: a promise of its log.
+fn is_answer(body: &eraftpb::Message) -> bool {
+    matches!(
+        body.get_msg_type(),
+        MessageType::MsgAppendResponse
+            | MessageType::MsgRequestVoteResponse
+            | MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestPreVoteResponse
+    )
+}

@@ -130,9 +130,11 @@ impl State {
     /// Reasons that have to do with other nodes: this one leaves, or a publisher before MQTT 5.0 cannot be told otherwise that
     /// a target of its message was out of reach.
     fn is_sent_away(&self, c: &Conn) -> bool {
-        let old = c.publishes.iter().filter(|publish| !publish.received).map(|publish| publish.at).min();
+        let open = || c.publishes.iter().filter(|publish| !publish.received);
+        let old = open().map(|publish| publish.at).min();
         self.ways.was_leaving(c.node, c.connect_at)
             || (!c.v5 && old.is_some_and(|sent| self.may_be_refused(c.node, sent, self.now)))
+            || (!c.v5 && open().any(|publish| self.may_be_full(publish.topic)))
     }
 
     /// Whether a publish that was sent then may be refused because of another node.

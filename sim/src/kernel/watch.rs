@@ -8,7 +8,7 @@ use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent, ShardView};
 
 use super::World;
 use super::node::{Node, State};
-use crate::report::Check;
+use crate::report::{Check, Obligations};
 use crate::whitebox::cluster::{ClusterWatch, Core, Found, Member};
 use crate::whitebox::{self, NodeShards, Others};
 
@@ -61,8 +61,13 @@ impl World<'_, '_> {
     /// A node has answered an operator.
     pub(super) fn watch_answer(&mut self, node: u16, request: RequestId, answer: &ClusterAnswer) {
         let command = usize::try_from(request.0).ok().and_then(|number| self.commands.get(number.checked_sub(1)?));
+        let now = self.queue.now();
+        if let Some(ClusterCommand::Leave) = command
+            && *answer != ClusterAnswer::Done
+        {
+            self.cluster_watch.did_not_leave(now);
+        }
         if let Some(ClusterCommand::Join(_)) = command {
-            let now = self.queue.now();
             self.cluster_watch.has_answered(node, now);
             if *answer == ClusterAnswer::Done {
                 self.cluster_watch.called_back(node);
@@ -110,6 +115,19 @@ impl World<'_, '_> {
             }
         }
         self.found_all(found);
+    }
+
+    /// Whether nothing is left on the lanes between those who are one cluster: what came last may be asked about only after
+    /// a second.
+    pub(super) fn lanes_are_at_rest(&self) -> bool {
+        if !self.scenario.is_cluster() {
+            return true;
+        }
+        let members = members(&self.nodes);
+        let core: BTreeSet<NodeId> = Core::of(&members).nodes.iter().map(|member| member.id).collect();
+        let in_core = self.nodes.iter().filter(|node| core.contains(&node.id()));
+        let mut shards = in_core.flat_map(|node| &node.shards);
+        shards.all(|part| ClusterWatch::lanes_at_rest(&core, part.shard.view(), &mut Obligations::default()).is_empty())
     }
 
     fn found_all(&mut self, found: Vec<Found>) {

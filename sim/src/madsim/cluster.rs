@@ -57,6 +57,7 @@ impl Nodes {
         self.journal.note(Event::Command { node: NodeIx(ix), request, command: command.clone() });
         let nodes = self.clone();
         let joins = matches!(command, ClusterCommand::Join(_));
+        let leaves = matches!(command, ClusterCommand::Leave);
         madsim::task::spawn_local(async move {
             let (answer, answered) = oneshot::channel();
             // A node that has gone answers nothing.
@@ -67,6 +68,10 @@ impl Nodes {
                 nodes.watch.expect(|watch| watch.has_answered(ix, now));
             }
             let Ok(answer) = answer else { return };
+            if leaves && answer != ClusterAnswer::Done {
+                let now = nodes.journal.now();
+                nodes.watch.expect(|watch| watch.did_not_leave(now));
+            }
             if joins && matches!(answer, ClusterAnswer::Done) {
                 nodes.watch.expect(|watch| watch.called_back(ix));
             }

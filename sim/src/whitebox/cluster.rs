@@ -102,8 +102,8 @@ pub(crate) struct ClusterWatch {
     joining: Vec<(u16, Instant)>,
     /// When each node has started, and what its clock showed then.
     began: BTreeMap<u16, (Instant, Instant)>,
-    /// Until when a link between two of those who decide counts as down because it flaps.
-    held: Instant,
+    /// Until when a link between two of those who decide counts as down because it flaps, and the same of their routes.
+    held: (Instant, Instant),
     /// When the last of them has answered.
     answered: Instant,
     /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
@@ -178,6 +178,11 @@ impl ClusterWatch {
             self.joining.remove(at);
             self.answered = now;
         }
+    }
+
+    /// It was told to leave, and says that it could not. It may have been removed, and then it comes back only now.
+    pub(crate) fn did_not_leave(&mut self, now: Instant) {
+        self.answered = now;
     }
 
     /// It has joined again.
@@ -399,14 +404,16 @@ impl ClusterWatch {
     ) -> Vec<Found> {
         let Some(calm) = self.calm.filter(|_| self.judged < 3) else { return Vec::new() };
         let bound = |span| scenario.cluster.bound(ELECTED, span);
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let after = now.saturating_since(calm.max(joined).max(self.founded()));
         let mut found = Vec::new();
         let core = Core::of(members);
+        let held = core.held_until(&self.began);
+        self.held = (self.held.0.max(held.0), self.held.1.max(held.1));
+        // What flapped is damped twice, its link and then its routes.
+        let held = self.held.0.max(self.held.1).min(calm + bound(HEALED));
+        let after = now.saturating_since(calm.max(self.joined()).max(self.founded()).max(held));
         self.linked = if core.reaches_quorum() { self.linked.or(Some(now)) } else { None };
         // A link that flaps counts as down for a while, and who has moved is found after a while.
-        self.held = self.held.max(core.held_until(&self.began));
-        let led = self.linked.map(|linked| calm.max(self.held).max(self.stopped).max(linked) + LED);
+        let led = self.linked.map(|linked| calm.max(self.held.0).max(self.stopped).max(linked) + LED);
         let led = led.unwrap_or(Instant::NEVER).min(calm + bound(HEALED).max(LED));
         if now >= led && self.judged < 1 {
             self.judged = 1;
@@ -453,7 +460,7 @@ impl ClusterWatch {
             for lane in out.view() {
                 obligations.count(Check::LanesEmpty, 1);
                 let left = lane.flight_messages > 0 || lane.flight_bytes > 0 || lane.unstored + lane.waiting > 0;
-                if left || lane.unsettled {
+                if left || lane.releases > 0 || lane.unsettled {
                     found.push(format!("the lane to node {:x} is not at rest: {lane:?}", out.node().0));
                 }
             }
@@ -491,8 +498,7 @@ impl ClusterWatch {
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
     pub(crate) fn is_joining(&self, now: Instant, scenario: &Scenario) -> bool {
-        let joined = self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max);
-        let begun = joined.max(self.founded());
+        let begun = self.joined().max(self.founded());
         begun > Instant::START && now < begun + scenario.cluster.bound(ELECTED, HEALED)
     }
 
@@ -500,6 +506,11 @@ impl ClusterWatch {
     pub(crate) fn can_meet(&self, running: &[Member<'_>], scenario: &Scenario) -> bool {
         let has_moved = |member: &Member<'_>| self.moved.contains(&member.ix);
         scenario.cluster.discovery != Discovery::Seeds || !running.iter().all(has_moved)
+    }
+
+    /// By when those who were told to join have answered.
+    fn joined(&self) -> Instant {
+        self.joining.iter().map(|(_, at)| *at + JOINED).fold(self.answered, Instant::max)
     }
 
     /// When all became one cluster, if somebody who had promised to be in it was lost before: others waited for it.

@@ -468,6 +468,8 @@ mutants! {
         "A node says that it has installed a version before its shards have.";
     NumbersStartOver, "numbers-start-over", None, ["part", "S1", "W9", "W"],
         "A node that has started numbers its questions about logs as before, so that late answers count.";
+    LeaseWithoutRoutes, "lease-without-routes", None, ["part", "L5"],
+        "A node asks to be waited for by whose routes it does not match, and cannot.";
     LeaseWithoutVersion, "lease-without-version", None, ["part", "W9", "S1", "W"],
         "A lease counts before what the owner had subscribed to by then is installed.";
     // Cluster: membership.
@@ -491,6 +493,8 @@ mutants! {
         "A leader that was paused lets go of members for being down in that time.";
     EarlierLeaderRefuses, "earlier-leader-refuses", None, ["part", "Q7", "L2"],
         "A node is gone when somebody does not know it who led before the leader that has let it in.";
+    StrangerIsNotHeard, "stranger-is-not-heard", None, ["part", "Q7", "L1", "L2"],
+        "A node does not follow a leader that has come back as somebody else while this node was away.";
     DecidesBeforeItHears, "decides-before-it-hears", None, ["part", "W12"],
         "A leader decides whom to let go of before it hears who is reached now.";
     ComesBackAsItWas, "comes-back-as-it-was", None, ["part", "W1", "W2", "L1", "Q7"],

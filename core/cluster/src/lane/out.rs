@@ -45,7 +45,9 @@ pub struct LaneOutView {
     pub unstored: usize,
     /// Waits for credit or a link; 0 at rest.
     pub waiting: usize,
-    /// Refusals or releases that the receiver has yet to be told of; false at rest.
+    /// Releases that the receiver has yet to be told of; 0 at rest.
+    pub releases: usize,
+    /// Refusals that the receiver has yet to be told of; false at rest.
     pub unsettled: bool,
     /// Whether stored sessions' messages go to the log of hints.
     pub hinting: bool,
@@ -535,7 +537,8 @@ impl LaneOut {
             window: self.window,
             unstored: self.sent,
             waiting: self.items.len() - self.sent,
-            unsettled: self.unsettled || !self.releases.is_empty(),
+            releases: self.releases.len(),
+            unsettled: self.unsettled,
             hinting: self.hinting,
         }
     }

@@ -396,6 +396,7 @@ impl World {
                             && view.flight_bytes == 0
                             && view.unstored == 0
                             && view.waiting == 0
+                            && view.releases == 0
                             && !view.unsettled
                             && !view.hinting
                     })
@@ -408,7 +409,7 @@ impl World {
             for view in shard.outs.values().flat_map(PeerOut::view) {
                 let left = (view.flight_messages, view.flight_bytes, view.unstored, view.waiting);
                 assert_eq!(left, (0, 0, 0, 0), "Q5 at {spot:?}: {view:?}");
-                assert!(!view.unsettled && !view.hinting, "Q5 at {spot:?}: {view:?}");
+                assert!(view.releases == 0 && !view.unsettled && !view.hinting, "Q5 at {spot:?}: {view:?}");
             }
             for view in shard.ins.view() {
                 assert!(view.refused == 0 && view.held_messages == 0, "Q5 at {spot:?}: {view:?}");

@@ -174,6 +174,12 @@ impl Owned {
         self.leaving.iter().any(|replica| replica.owner() == node)
     }
 
+    /// Until when a member that can be reached counts as down because it flaps; [`Instant::START`] if it does not.
+    #[must_use]
+    pub fn held_until(&self, node: NodeId) -> Instant {
+        self.links.get(&node).and_then(|link| link.rises).map_or(Instant::START, |(from, _)| from)
+    }
+
     /// What has happened.
     #[must_use]
     pub fn counts(&self) -> OwnedCounts {
@@ -203,11 +209,18 @@ impl Owned {
             due = due.min(rises);
         }
         if self.config.strict {
-            for (owner, _) in self.barriers.present() {
+            for owner in self.lessors() {
                 due = self.leases.next_deadline(owner).map_or(due, |other| due.min(other));
             }
         }
         if self.leaving.is_empty() { due } else { Instant::START }
+    }
+
+    /// Whom this node asks to be waited for. Nothing is acknowledged without an owner's routes: it need not wait for a node that
+    /// cannot take them, with a full disk for instance.
+    fn lessors(&self) -> impl Iterator<Item = NodeId> {
+        let present = self.barriers.present().map(|(owner, _)| owner);
+        present.filter(|owner| self.phase(*owner) == Phase::Open || planted!(LeaseWithoutRoutes))
     }
 
     /// Changes of a shard's subscriptions. [`Owned::require`] afterwards waits for them.
@@ -582,7 +595,7 @@ impl Owned {
             }
         }
         if self.config.strict {
-            for (owner, _) in self.barriers.present() {
+            for owner in self.lessors().collect::<Vec<_>>() {
                 if let Some((inc, number)) = self.leases.request(now, owner) {
                     out.push(Output::Send { to: vec![owner], message: Message::LeaseRequest { inc, number } });
                 }

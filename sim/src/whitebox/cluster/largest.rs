@@ -72,16 +72,20 @@ impl<'a> Core<'a> {
         nodes.iter().flat_map(|member| member.knows()).collect::<BTreeSet<_>>().into_iter()
     }
 
-    /// Until when a link between two of them counts as down because it flaps. `began` has when nodes started, and what their
-    /// clocks showed then.
-    pub(super) fn held_until(&self, began: &BTreeMap<u16, (Instant, Instant)>) -> Instant {
+    /// Until when a link between two of them counts as down because it flaps, and until when their routes do. `began` has when
+    /// nodes started, and what their clocks showed then.
+    pub(super) fn held_until(&self, began: &BTreeMap<u16, (Instant, Instant)>) -> (Instant, Instant) {
         let held = |member: &&Member<'_>| {
             let links = member.cluster()?.links();
-            let until = links.peers().filter(|peer| self.has(peer.node())).map(|peer| peer.held_until()).max()?;
+            let link = links.peers().filter(|peer| self.has(peer.node())).map(|peer| peer.held_until()).max()?;
+            let others = self.nodes.iter().map(|other| member.control.owned().held_until(other.id));
+            let routes = others.max().unwrap_or(Instant::START);
             let (started, shown) = *began.get(&member.ix)?;
-            Some(started + until.saturating_since(shown))
+            let shown_at = |until: Instant| started + until.saturating_since(shown);
+            Some((shown_at(link), shown_at(routes)))
         };
-        self.nodes.iter().filter_map(held).max().unwrap_or(Instant::START)
+        let none = (Instant::START, Instant::START);
+        self.nodes.iter().filter_map(held).fold(none, |last, held| (last.0.max(held.0), last.1.max(held.1)))
     }
 
     pub(crate) fn has(&self, node: NodeId) -> bool {

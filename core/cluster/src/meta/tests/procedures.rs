@@ -227,6 +227,28 @@ pub(super) fn who_comes_back_is_somebody_else() {
 }
 
 #[test]
+pub(super) fn who_comes_back_leads_who_was_away() {
+    let mut net = Net::cluster(3, 16);
+    net.until("the first one leads", 1, |net| net.leader() == Some(0));
+    // The second one hears nothing of that the third one goes and comes back as another one.
+    net.side[1] = 1;
+    let request = net.request();
+    net.input(2, Input::Leave { request });
+    assert_eq!(net.answer(request.0, 15), Ok(0));
+    net.init(2);
+    let request = net.request();
+    net.input(2, Input::Join { request, via: None });
+    assert_eq!(net.answer(request.0, 15), Ok(0));
+    net.seconds(2);
+    let request = net.request();
+    net.input(0, Input::Leave { request });
+    assert_eq!(net.answer(request.0, 15), Ok(0));
+    net.side = vec![0; 3];
+    net.until("they are two", 15, |net| net.leader() == Some(2) && net.members(1) == [2, 3]);
+    net.until("both know the leader", 5, |net| net.meta(1).view().leader == Some(net.meta(2).view().leader.unwrap()));
+}
+
+#[test]
 pub(super) fn who_led_before_refuses_nobody() {
     let mut net = Net::cluster(3, 17);
     let leader = net.leader().unwrap();
