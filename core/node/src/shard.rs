@@ -8,6 +8,7 @@ mod auth;
 mod claims;
 mod connect;
 mod deliver;
+mod departure;
 mod disconnect;
 mod drain;
 mod fan;

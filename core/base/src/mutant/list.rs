@@ -578,8 +578,6 @@ mutants! {
         "What was left of a session goes on before all that was sent to where it was has come there.";
     NamesLeft, "names-left", None, ["part", "S3"],
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
-    LateFirst, "late-first", None, ["cluster", "S5"],
-        "What was in flight where a session was comes before all that waits where it is.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
     // Cluster: retained messages.

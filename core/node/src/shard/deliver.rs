@@ -8,9 +8,9 @@ use newtmq_mqtt::{PacketId, PacketType, QoS, ReasonCode, TopicName};
 use newtmq_session::Message;
 use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
+use super::departure::Departure;
 use super::fan::{Fan, Parts, Publishing};
 use super::inward::Key;
-use super::peers::Departure;
 use super::{Shard, is_open};
 use crate::conn::{Feature, NONE};
 use crate::hooks::Hook;

@@ -10,8 +10,8 @@ use newtmq_session::{Op, Record, RestoredForward, SessionId};
 use newtmq_topic::Memo;
 
 use super::deliver::Acknowledgement;
+use super::departure::Departure;
 use super::fan::Publishing;
-use super::peers::Departure;
 use super::{Next, Shard, TimerKind, is_open};
 use crate::io::Outbox;
 use crate::place::slot_of;

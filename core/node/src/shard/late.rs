@@ -349,7 +349,7 @@ impl Shard {
                 continue;
             }
             // It may have been in flight there, which comes before all that waits.
-            delivery.priority = self.priority_of(key, &message, delivery.priority);
+            delivery.priority = self.priority_of(key, &message);
             late.extend(self.own_message(now, &message, left).map(|message| (guid, delivery, message)));
         }
         let base = self.claimed(key).origin.as_ref().filter(|origin| !origin.entered).map(|origin| origin.base);
@@ -403,7 +403,7 @@ impl Shard {
         for (_, delivery) in &mut since {
             let message = usize::try_from(delivery.message.0).ok().and_then(|id| messages.get(id.checked_sub(1)?));
             if let Some(message) = message {
-                delivery.priority = self.priority_of(key, message, delivery.priority);
+                delivery.priority = self.priority_of(key, message);
             }
         }
         since.sort_by_key(|(_, delivery)| delivery.dseq);
@@ -456,11 +456,8 @@ impl Shard {
         (snapshot, messages.into_iter().cloned().collect())
     }
 
-    /// With which priority a message waits; `before` is that of the delivery that it comes from.
-    fn priority_of(&self, key: u32, message: &Message, before: u8) -> u8 {
-        if planted!(LateFirst) {
-            return before;
-        }
+    /// With which priority a message waits here, whatever it had where it comes from.
+    fn priority_of(&self, key: u32, message: &Message) -> u8 {
         let zone = self.sessions.get(key).map_or(0, |slot| usize::from(slot.zone));
         self.config.zones[zone].priority(message.topic())
     }
