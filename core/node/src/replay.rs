@@ -149,6 +149,9 @@ impl Replay {
             | Record::Qos2Rel { session, .. }
             | Record::Forwarding { session, .. }
             | Record::Forwarded { session, .. }
+            | Record::Epoch { session, .. }
+            | Record::Given { session, .. }
+            | Record::Letter { session, .. }
             | Record::Will { session, .. }) => {
                 if let Record::Detach { at, .. } = &record {
                     *now = (*at).max(*now);
