@@ -288,9 +288,6 @@ async fn answer(
         Ok(question) => question,
         Err(fault) => return faulty(&fault),
     };
-    if route.method != "GET" {
-        tracing::debug!(path = route.path, "the HTTP API changes something");
-    }
     match admin.answer(question).await {
         Ok(answer) => json_of(StatusCode::OK, &envelope(route, &asked, answer)),
         Err(fault) => faulty(&fault),

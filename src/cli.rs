@@ -3,6 +3,7 @@
 
 mod ctl;
 mod settings;
+mod top;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -89,6 +89,16 @@ pub fn ask(
     }
 }
 
+/// Asks the broker at a socket, and gives its answer as it is.
+///
+/// # Errors
+/// There is none, or it does not answer.
+pub(crate) fn query(socket: &Path, command: &Command) -> Result<Value, CtlError> {
+    let stream =
+        UnixStream::connect(socket).map_err(|source| CtlError::NoBroker { path: socket.to_owned(), source })?;
+    converse(stream, command).map_err(|source| CtlError::NoAnswer { path: socket.to_owned(), source })
+}
+
 /// Adds the next piece of a list.
 fn join(whole: &mut Value, piece: Value) {
     for part in ["lines", "data"] {

@@ -29,6 +29,8 @@ pub enum Does {
     Asks(fn(&Given<'_>) -> Result<Question, Fault>, fn(&Value) -> Vec<String>),
     /// The control plane is asked, in `src/cluster/admin.rs`.
     Cluster,
+    /// The figures are asked for again and again, in `src/cli/top.rs`.
+    Watches,
     /// It is not in this version.
     NotYet,
 }
@@ -247,6 +249,13 @@ pub const ROWS: &[Row] = &[
         lines::ledger,
     )
     .differs("not in EMQ X"),
+    Row {
+        path: "top",
+        arguments: &[],
+        about: "Tell rates as they are, a line each second, until Ctrl-C or `--lines N`.",
+        does: Does::Watches,
+        differs: "not in EMQ X; of this node",
+    },
     row(
         "where",
         &["what"],
@@ -322,7 +331,6 @@ pub const ROWS: &[Row] = &[
     not_yet("rules delete", "Rules."),
     not_yet("banned", "Banned clients, users and addresses."),
     not_yet("users", "Users at run time; `newtmq passwd` and `ctl reload` do it with a file."),
-    not_yet("top", "What is busy."),
     not_yet("vm", "The Erlang virtual machine: there is none."),
     not_yet("mnesia", "The database of EMQ X: there is none."),
 ];

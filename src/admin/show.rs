@@ -18,6 +18,7 @@ impl Admin {
     /// See [`Fault`].
     pub async fn answer(&self, question: Question) -> Result<Answer, Fault> {
         let node = &self.0.facts.node;
+        told_to_the_log(&question);
         match question {
             Question::Broker => Ok(Answer::of(self.broker())),
             Question::Nodes => self.nodes().await,
@@ -58,7 +59,6 @@ impl Admin {
             Question::Ready => Ok(Answer::of(self.is_ready().await?.into())),
             Question::Kick(client) => {
                 let shard = self.shard_of(&client).await?.ok_or_else(offline)?;
-                tracing::info!(client, "an operator ends a client's connection");
                 self.command(shard, OperatorCommand::Kick(client.into()));
                 Ok(Answer::of(Value::Null))
             }
@@ -87,7 +87,6 @@ impl Admin {
             Question::App(id) => self.0.apps.get(&id).map(|of| Answer::of(app(&of))).ok_or_else(no_app),
             Question::AddApp(id, name) => {
                 let secret = self.0.apps.add(&id, &name).map_err(failed)?;
-                tracing::info!(app = id, "an operator adds an application");
                 Ok(Answer::of(json!({ "app_id": id, "name": name, "secret": secret })))
             }
             Question::EnableApp(id, status) => {
@@ -340,12 +339,20 @@ fn plugins() -> Value {
         json!({
             "name": name,
             "version": env!("CARGO_PKG_VERSION"),
-            "description": what,
+            "description": unlinked(what),
             "active": is_there,
             "type": "feature",
         })
     });
     shown.collect()
+}
+
+/// Without the links of a page.
+fn unlinked(text: &str) -> String {
+    match text.split_once('[').and_then(|(before, rest)| Some((before, rest.split_once("](")?))) {
+        Some((before, (name, rest))) => format!("{before}{name}{}", rest.split_once(')').map_or("", |(_, rest)| rest)),
+        None => text.to_owned(),
+    }
 }
 
 fn app(of: &App) -> Value {
@@ -373,5 +380,35 @@ fn failed(error: super::AppsError) -> Fault {
     Fault::new(Fault::OTHER, error.to_string()).with_status(status)
 }
 
+/// What is changed, and never a payload or a secret.
+fn told_to_the_log(question: &Question) {
+    match question {
+        Question::Kick(client) => tracing::info!(client, "an operator ends a client's connection"),
+        Question::Subscribe { client, filters, .. } => {
+            tracing::info!(client, filters = filters.len(), "an operator subscribes a client");
+        }
+        Question::Unsubscribe { client, filter } => {
+            tracing::info!(client, filter = filter.as_str(), "an operator takes a client's subscription");
+        }
+        Question::Publish(messages) => tracing::debug!(topics = messages.len(), "an operator publishes"),
+        Question::LogLevel(level) => tracing::info!(level = level.word(), "an operator sets the level of the log"),
+        Question::AddApp(app, _) => tracing::info!(app, "an operator adds an application"),
+        Question::EnableApp(app, status) => tracing::info!(app, status, "an operator changes an application"),
+        Question::DeleteApp(app) => tracing::info!(app, "an operator removes an application"),
+        _ => {}
+    }
+}
+
 /// Most that is told of where something is.
 const WHERE_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_for_pages() {
+        assert_eq!(unlinked("a; see [HTTP API](http-api.md), b"), "a; see HTTP API, b");
+        assert_eq!(unlinked("a [b"), "a [b");
+    }
+}

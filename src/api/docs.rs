@@ -51,7 +51,7 @@ pub fn commands() -> String {
         let arguments: String = row.arguments.iter().map(|name| format!(" {}", name.to_uppercase())).collect();
         let here = match row.does {
             admin::Does::NotYet => "not yet".to_owned(),
-            admin::Does::Asks(..) | admin::Does::Cluster => status(row.differs),
+            admin::Does::Asks(..) | admin::Does::Cluster | admin::Does::Watches => status(row.differs),
         };
         let _ = writeln!(out, "| `{}{arguments}` | {here} | {} |", row.path, row.about);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches, Subcommand};
 
-use super::{Arguments, Failed, print};
+use super::{Arguments, Failed, print, top};
 use crate::admin::{Does, ROWS, Row, find};
 use crate::exit::Exit;
 use crate::{cluster, ctl};
@@ -15,6 +15,8 @@ use crate::{cluster, ctl};
 pub(super) struct CtlCommand {
     row: &'static Row,
     arguments: BTreeMap<&'static str, String>,
+    /// Of a command that goes on: after so many it ends.
+    lines: Option<u32>,
 }
 
 impl std::fmt::Debug for CtlCommand {
@@ -56,7 +58,8 @@ impl FromArgMatches for CtlCommand {
         };
         let row = find(&path).ok_or_else(missing)?;
         let given = |name: &&'static str| Some((*name, inner.get_one::<String>(name)?.clone()));
-        Ok(CtlCommand { row, arguments: row.arguments.iter().filter_map(given).collect() })
+        let lines = inner.try_get_one::<u32>(LINES).ok().flatten().copied();
+        Ok(CtlCommand { row, arguments: row.arguments.iter().filter_map(given).collect(), lines })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -93,6 +96,10 @@ fn with_arguments(command: Command, row: &'static Row) -> Command {
         let rest = Arg::new("arguments").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).hide(true);
         return command.about(format!("{} Not in this version.", row.about)).hide(true).arg(rest);
     }
+    if matches!(row.does, Does::Watches) {
+        let lines = Arg::new(LINES).long(LINES).value_name("N").value_parser(clap::value_parser!(u32).range(1..));
+        return command.about(row.about).arg(lines.help("End after so many lines"));
+    }
     let arguments = row.arguments.iter().map(|name| Arg::new(*name).value_name(name.to_uppercase()).required(true));
     command.about(row.about).args(arguments)
 }
@@ -125,12 +132,15 @@ pub(super) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 }
 
 pub(super) fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
-    let CtlCommand { row, arguments } = command;
+    let CtlCommand { row, arguments, lines } = command;
     if matches!(row.does, Does::NotYet) {
         let error = anyhow::anyhow!("{}: not in this version", row.path);
         return Err(Failed { exit: Exit::NotYet, error: Some(error) });
     }
     let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
+    if matches!(row.does, Does::Watches) {
+        return top::top(&socket, lines, json);
+    }
     let command = ctl::Command { path: row.path, arguments };
     let ok = ctl::ask(&socket, &command, json, print)
         .map_err(|error| Failed { exit: Exit::NoBroker, error: Some(error.into()) })?;
@@ -142,6 +152,9 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<(), Failed> {
     clap_complete::generate(shell, &mut Arguments::command(), "newtmq", &mut out);
     print(&String::from_utf8_lossy(&out)).map_err(Failed::runtime)
 }
+
+/// The option that ends a command that goes on.
+const LINES: &str = "lines";
 
 #[cfg(test)]
 mod tests {

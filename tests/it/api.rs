@@ -92,7 +92,8 @@ fn every_path_of_the_document_is_there_and_none_without_an_application() {
                 "{method} {target}: {}",
                 answer.status
             );
-            assert!(![404, 405, 501].contains(&answer.status), "{method} {target}: {}", answer.text);
+            let missing = [405, 501].contains(&answer.status) || answer.text.contains("there is nothing here");
+            assert!(!missing, "{method} {target}: {}", answer.text);
             let open = operation["security"] == json!([]);
             let without = request(&broker, &method, &target, "", "{}").status;
             assert_eq!(without == 401, !open, "{method} {target} without an application: {without}");

@@ -465,8 +465,9 @@ const PLUGIN: &[Row] = &[
     )
     .quiet(&["*"]),
     none("management.listener.http.inet6|ipv6_v6only", "`api.bind` says it").quiet(&["false"]),
-    not_yet("management.listener.https", "the API is HTTPS with `api.certfile` and `api.keyfile`"),
-    not_yet("management.listener.https.*", "the API is HTTPS with `api.certfile` and `api.keyfile`").quiet(&["*"]),
+    not_yet("management.listener.https", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS"),
+    not_yet("management.listener.https.*", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS")
+        .quiet(&["*"]),
     not_yet("management.*", "this key of the HTTP API"),
     not_yet("dashboard.*", "the dashboard"),
     not_yet("mqtt.sn.*", "the MQTT-SN gateway"),
