@@ -40,6 +40,9 @@ struct Inner {
     apps: Apps,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
     level: OnceLock<LevelSwitch>,
+    /// Where answers are made, so that the control plane does not wait for them.
+    #[cfg(not(madsim))]
+    aside: tokio::runtime::Handle,
 }
 
 /// What does not change while the node runs.
@@ -64,7 +67,8 @@ impl std::fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// For a node whose shards are reached by `office`, and whose control plane hears of `events`.
+    /// For a node whose shards are reached by `office`, and whose control plane hears of `events`. Inside the runtime where
+    /// answers are to be made.
     ///
     /// # Errors
     /// What is stored of applications cannot be read.
@@ -83,6 +87,8 @@ impl Admin {
             apps,
             listening: OnceLock::new(),
             level: OnceLock::new(),
+            #[cfg(not(madsim))]
+            aside: tokio::runtime::Handle::current(),
         })))
     }
 
@@ -94,6 +100,12 @@ impl Admin {
     /// The level of the log can be set.
     pub fn sets_level(&self, level: LevelSwitch) {
         let _ = self.0.level.set(level);
+    }
+
+    /// Does something where answers are made; none while that stops.
+    #[cfg(not(madsim))]
+    pub async fn aside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        self.0.aside.spawn(work).await.ok()
     }
 
     /// Who may use the HTTP API.

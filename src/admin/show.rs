@@ -1,5 +1,6 @@
 //! Answers as JSON, with the names of EMQ X 3.
 
+use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
 use newtmq_node::OperatorCommand;
 use newtmq_node::{
     ClientInfo, ClusterStatus, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Which, datetime, uptime,
@@ -83,20 +84,36 @@ impl Admin {
                 }
                 Ok(Answer::of(json!({ "level": level.word() })))
             }
-            Question::Apps => Ok(Answer::of(self.0.apps.list().iter().map(app).collect())),
-            Question::App(id) => self.0.apps.get(&id).map(|of| Answer::of(app(&of))).ok_or_else(no_app),
+            question @ (Question::Apps
+            | Question::App(_)
+            | Question::AddApp(..)
+            | Question::EnableApp(..)
+            | Question::DeleteApp(_)) => {
+                // Hashes and files take their time.
+                let own = self.clone();
+                let done = tokio::task::spawn_blocking(move || own.app(question)).await;
+                done.unwrap_or_else(|_| Err(Fault::stopping()))
+            }
+        }
+    }
+
+    fn app(&self, question: Question) -> Result<Answer, Fault> {
+        let apps = &self.0.apps;
+        match question {
+            Question::App(id) => apps.get(&id).map(|of| Answer::of(app(&of))).ok_or_else(no_app),
             Question::AddApp(id, name) => {
-                let secret = self.0.apps.add(&id, &name).map_err(failed)?;
+                let secret = apps.add(&id, &name).map_err(failed)?;
                 Ok(Answer::of(json!({ "app_id": id, "name": name, "secret": secret })))
             }
             Question::EnableApp(id, status) => {
-                let of = self.0.apps.enable(&id, status).map_err(failed)?.ok_or_else(no_app)?;
+                let of = apps.enable(&id, status).map_err(failed)?.ok_or_else(no_app)?;
                 Ok(Answer::of(app(&of)))
             }
-            Question::DeleteApp(id) => match self.0.apps.delete(&id).map_err(failed)? {
+            Question::DeleteApp(id) => match apps.delete(&id).map_err(failed)? {
                 true => Ok(Answer::of(Value::Null)),
                 false => Err(no_app()),
             },
+            _ => Ok(Answer::of(apps.list().iter().map(app).collect())),
         }
     }
 
@@ -216,19 +233,19 @@ impl Admin {
         let clients = self.clients(&of_client, &part).await?.values;
         let sessions = self.sessions(&of_client, &part).await?.values;
         let own = self.subscriptions(&of_client, &part).await?.values;
-        let topic = newtmq_mqtt::TopicName::new(what).ok();
+        let topic = TopicName::new(what).ok();
         let matching = match topic {
             Some(_) => self.subscriptions(&Which::Matching(what.into()), &part).await?.values,
             None => Vec::new(),
         };
-        let filter = newtmq_mqtt::TopicFilter::new(what).ok().map(newtmq_mqtt::OwnedTopicFilter::from);
+        let filter = TopicFilter::new(what).ok().map(OwnedTopicFilter::from);
         let kept = match &filter {
             Some(filter) => self.retained(Some(filter), &part).await?.values,
             None => Vec::new(),
         };
         let routes: Vec<Value> = match topic {
             Some(topic) => {
-                let matches = |filter: &str| newtmq_mqtt::TopicFilter::new(filter).is_ok_and(|of| of.matches(topic));
+                let matches = |filter: &str| TopicFilter::new(filter).is_ok_and(|of| of.matches(topic));
                 let routes = self.routes().await?;
                 let mine = routes.iter().filter(|(filter, _)| matches(filter)).take(WHERE_MAX);
                 mine.map(|(filter, node)| json!({ "topic": filter, "node": node })).collect()
@@ -260,12 +277,7 @@ impl Admin {
         Ok(Answer::of(Value::Null))
     }
 
-    async fn subscribe(
-        &self,
-        client: &str,
-        filters: Vec<newtmq_mqtt::OwnedTopicFilter>,
-        qos: newtmq_mqtt::QoS,
-    ) -> Result<Answer, Fault> {
+    async fn subscribe(&self, client: &str, filters: Vec<OwnedTopicFilter>, qos: QoS) -> Result<Answer, Fault> {
         let shard = self.shard_of(client).await?.ok_or_else(offline)?;
         let texts: Vec<String> = filters.iter().map(|filter| filter.as_str().to_owned()).collect();
         for filter in filters {
@@ -273,10 +285,9 @@ impl Admin {
         }
         let has = self.is_subscribed(client).await?;
         // With a mountpoint it is the end of what it has.
-        match texts
-            .iter()
-            .find(|text| !has.iter().any(|has| has.ends_with(text.rsplit("$share/").next().unwrap_or(text))))
-        {
+        let filter = |text: &str| TopicFilter::new(text).map_or_else(|_| text.to_owned(), |of| of.filter().to_owned());
+        let is_there = |text: &str| has.iter().any(|has| filter(has).ends_with(&filter(text)));
+        match texts.iter().find(|text| !is_there(text)) {
             Some(text) => {
                 Err(Fault::new(Fault::TOPIC, format!("{text}: a limit or a feature of the broker forbids it")))
             }

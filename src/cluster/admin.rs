@@ -113,7 +113,10 @@ async fn converse(
         }
         let answer = match question(&line) {
             Ok(Question::Reload) => reload(&reloads).await,
-            Ok(Question::Row(row, arguments)) => ask_admin(row, &arguments, &admin).await,
+            Ok(Question::Row(row, arguments)) => {
+                let done = admin.aside(ask_admin(row, arguments, admin.clone())).await;
+                done.unwrap_or_else(|| failed("the broker is stopping".to_owned()))
+            }
             Ok(question) => answer(question, &events, &discovery).await,
             Err(why) => failed(why.to_owned()),
         };
@@ -180,9 +183,9 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
 }
 
 /// A command of the table.
-async fn ask_admin(row: &Row, arguments: &Value, admin: &Admin) -> Value {
+async fn ask_admin(row: &'static Row, arguments: Value, admin: Admin) -> Value {
     let Does::Asks(ask, lines) = &row.does else { return failed(NOT_YET.to_owned()) };
-    let answered = match ask(&Given(arguments)) {
+    let answered = match ask(&Given(&arguments)) {
         Ok(question) => admin.answer(question).await,
         Err(fault) => Err(fault),
     };
