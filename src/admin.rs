@@ -6,12 +6,15 @@ mod apps;
 mod commands;
 mod gather;
 mod lines;
+mod others;
 mod question;
 mod show;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
@@ -40,6 +43,9 @@ struct Inner {
     apps: Apps,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
     level: OnceLock<LevelSwitch>,
+    /// Questions to other nodes, by number.
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<serde_json::Value>>>,
+    last_asked: AtomicU64,
     /// Where answers are made, so that the control plane does not wait for them.
     #[cfg(not(madsim))]
     aside: tokio::runtime::Handle,
@@ -87,6 +93,8 @@ impl Admin {
             apps,
             listening: OnceLock::new(),
             level: OnceLock::new(),
+            waiting: Mutex::default(),
+            last_asked: AtomicU64::new(1),
             #[cfg(not(madsim))]
             aside: tokio::runtime::Handle::current(),
         })))

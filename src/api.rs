@@ -269,15 +269,8 @@ async fn answer(
     }
     let mut parameters: std::collections::BTreeMap<String, String> = query.into_iter().collect();
     parameters.extend(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
-    let node = admin.facts().node.clone();
-    if parameters.get("node").is_some_and(|of| *of != node && route.path.contains("{node}")) {
-        return refused(
-            StatusCode::NOT_FOUND,
-            Fault::OTHER,
-            "this is another node; ask it, or there is none of this name",
-        );
-    }
-    let mut asked = Asked { parameters, body: Value::Null, node };
+    let of_node = parameters.get("node").filter(|_| route.path.contains("{node}")).cloned();
+    let mut asked = Asked { parameters, body: Value::Null };
     if !route.body.is_empty() {
         asked.body = match body(&admin, request.into_body()).await {
             Ok(body) => body,
@@ -288,7 +281,11 @@ async fn answer(
         Ok(question) => question,
         Err(fault) => return faulty(&fault),
     };
-    match admin.answer(question).await {
+    let answered = match of_node {
+        Some(node) => admin.answer_of(&node, question).await,
+        None => admin.answer(question).await,
+    };
+    match answered {
         Ok(answer) => json_of(StatusCode::OK, &envelope(route, &asked, answer)),
         Err(fault) => faulty(&fault),
     }
@@ -323,7 +320,7 @@ async fn status(State(admin): State<Admin>) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let ready = admin.answer(Question::Ready).await.is_ok_and(|answer| answer.data == json!(true));
+    let ready = admin.answer_here(Question::Ready).await.is_ok_and(|answer| answer.data == json!(true));
     match ready {
         true => plain(StatusCode::OK, "ready\n".to_owned()),
         false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
@@ -351,14 +348,14 @@ async fn figures(admin: &Admin) -> Result<Figures, Fault> {
             .filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)))
             .collect()
     };
-    let stats = admin.answer(Question::Stats).await?.data;
-    let metrics = admin.answer(Question::Metrics).await?.data;
-    let listeners = admin.answer(Question::Listeners).await?.data;
+    let stats = admin.answer_here(Question::Stats).await?.data;
+    let metrics = admin.answer_here(Question::Metrics).await?.data;
+    let listeners = admin.answer_here(Question::Listeners).await?.data;
     let listeners = listeners.as_array().into_iter().flatten().filter_map(|of| {
         let transport = of["protocol"].as_str()?.rsplit(':').next()?;
         Some((format!("listener.{transport}.{}", of["name"].as_str()?), of["current_conns"].as_u64()?))
     });
-    let broker = admin.answer(Question::Broker).await?.data;
+    let broker = admin.answer_here(Question::Broker).await?.data;
     Ok(Figures {
         stats: pairs(&stats),
         metrics: pairs(&metrics),

@@ -290,6 +290,7 @@ async fn serve_api(
     if let Some(reading) = reading {
         started.admin.sets_level(reading.level.clone());
     }
+    tokio::spawn(started.admin.clone().hear_others());
     let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
     let url = bound.url();
     tokio::spawn(crate::api::serve(bound, started.admin.clone()));

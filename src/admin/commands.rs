@@ -108,8 +108,6 @@ impl Row {
     }
 }
 
-const THIS_NODE: &str = "of this node";
-
 /// Every command, in the order of the page.
 pub const ROWS: &[Row] = &[
     row("status", &[], "Tell that the node runs.", |_| Ok(Question::Broker), lines::status)
@@ -128,24 +126,21 @@ pub const ROWS: &[Row] = &[
         "List connected clients.",
         |a| Ok(Question::Clients(Which::All, a.part()?)),
         lines::connections,
-    )
-    .differs(THIS_NODE),
+    ),
     row(
         "clients show",
         &["client"],
         "Show a connected CLIENT.",
         |a| Ok(Question::Clients(a.which()?, a.part()?)),
         lines::connections,
-    )
-    .differs(THIS_NODE),
+    ),
     row(
         "clients kick",
         &["client"],
         "End the connection of CLIENT.",
         |a| Ok(Question::Kick(a.text("client")?.into())),
         lines::ok,
-    )
-    .differs(THIS_NODE),
+    ),
     row("sessions list", &[], "List sessions.", |a| Ok(Question::Sessions(Which::All, a.part()?)), lines::sessions)
         .differs(NOT_COUNTED),
     row(
@@ -184,16 +179,14 @@ pub const ROWS: &[Row] = &[
         "List subscriptions.",
         |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
         lines::subscriptions,
-    )
-    .differs(THIS_NODE),
+    ),
     row(
         "subscriptions show",
         &["client"],
         "Show the subscriptions of CLIENT.",
         |a| Ok(Question::Subscriptions(a.which()?, a.part()?)),
         lines::subscriptions,
-    )
-    .differs(THIS_NODE),
+    ),
     row(
         "subscriptions add",
         &["client", "topic", "qos"],
@@ -248,7 +241,7 @@ pub const ROWS: &[Row] = &[
         |_| Ok(Question::Ledger),
         lines::ledger,
     )
-    .differs("not in EMQ X"),
+    .differs("not in EMQ X; of this node"),
     Row {
         path: "top",
         arguments: &[],
@@ -263,7 +256,7 @@ pub const ROWS: &[Row] = &[
         |a| Ok(Question::Where(a.text("what")?.into())),
         lines::whereabouts,
     )
-    .differs("not in EMQ X; messages are not traced yet"),
+    .differs("not in EMQ X; of this node, but for routes; messages are not traced yet"),
     row(
         "acl reload",
         &[],
@@ -335,8 +328,7 @@ pub const ROWS: &[Row] = &[
     not_yet("mnesia", "The database of EMQ X: there is none."),
 ];
 
-const NOT_COUNTED: &str =
-    "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
 
 impl Given<'_> {
     fn all(&self) -> Part {

@@ -41,7 +41,7 @@ impl Admin {
         ask: impl Fn(Walk) -> ShardQuestion,
         page_of: impl Fn(ShardAnswer) -> Option<Page<T>>,
     ) -> Result<Gathered<T>, Fault> {
-        let Part { cursor: Cursor { mut shard, mut from }, mut skip, limit } = part.clone();
+        let Part { cursor: Cursor { mut shard, mut from, .. }, mut skip, limit } = part.clone();
         let mut values = Vec::new();
         while shard < self.0.office.shards() {
             let walk = Walk { from, skip, limit: limit - values.len() };
@@ -59,7 +59,7 @@ impl Admin {
                 break;
             }
         }
-        let next = (shard < self.0.office.shards()).then_some(Cursor { shard, from });
+        let next = (shard < self.0.office.shards()).then_some(Cursor { node: None, shard, from });
         Ok(Gathered { values, next })
     }
 

@@ -12,8 +12,12 @@ use crate::config::LogLevel;
 pub enum Question {
     /// Who the node is, and that it runs.
     Broker,
+    /// This node, as one of the cluster.
+    Node,
     /// The nodes of the cluster.
     Nodes,
+    /// What each node answers to this question, with its name.
+    Each(Box<Question>),
     /// Connected clients.
     Clients(Which, Part),
     /// Sessions.
@@ -109,6 +113,8 @@ impl Part {
 /// A place among what all shards have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cursor {
+    /// The node's name; none for the one that is asked.
+    pub(super) node: Option<String>,
     /// The shard.
     pub(super) shard: usize,
     /// In its own order.
@@ -119,6 +125,10 @@ impl Cursor {
     /// Reads what [`Cursor`] shows; none if it is something else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Cursor> {
+        let (node, text) = match text.split_once('|') {
+            Some((node, text)) => (Some(node.to_owned()), text),
+            None => (None, text),
+        };
         let (shard, rest) = text.split_once('.')?;
         let from = match rest.split_at_checked(1)? {
             ("s", "") => From::Start,
@@ -126,12 +136,15 @@ impl Cursor {
             ("t", topic) => From::After(topic.into()),
             _ => return None,
         };
-        Some(Cursor { shard: shard.parse().ok()?, from })
+        Some(Cursor { node, shard: shard.parse().ok()?, from })
     }
 }
 
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(node) = &self.node {
+            write!(f, "{node}|")?;
+        }
         match &self.from {
             From::Start => write!(f, "{}.s", self.shard),
             From::At(key) => write!(f, "{}.k{key}", self.shard),
@@ -149,11 +162,13 @@ pub struct Answer {
     pub count: Option<u64>,
     /// Of what is many: where it goes on.
     pub next: Option<Cursor>,
+    /// Of what is of the whole cluster: nodes that are down or have not answered.
+    pub missing: Vec<String>,
 }
 
 impl Answer {
     pub(super) fn of(data: Value) -> Answer {
-        Answer { data, count: None, next: None }
+        Answer { data, count: None, next: None, missing: Vec::new() }
     }
 }
 
@@ -213,8 +228,10 @@ mod tests {
     #[test]
     fn a_cursor_is_read_as_it_is_shown() {
         for from in [From::Start, From::At(7), From::After("a.b/k".into()), From::After("".into())] {
-            let cursor = Cursor { shard: 3, from };
-            assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+            for node in [None, Some("a@b".to_owned())] {
+                let cursor = Cursor { node, shard: 3, from: from.clone() };
+                assert_eq!(Cursor::parse(&cursor.to_string()), Some(cursor));
+            }
         }
         for text in ["", "1", "1.", "1.x", "a.s", "1.k", "1.kx", "1.s1"] {
             assert_eq!(Cursor::parse(text), None, "{text}");

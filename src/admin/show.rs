@@ -3,7 +3,7 @@
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
 use newtmq_node::OperatorCommand;
 use newtmq_node::{
-    ClientInfo, ClusterStatus, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Which, datetime, uptime,
+    ClientInfo, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Which, datetime, uptime,
 };
 use serde_json::{Map, Value, json};
 
@@ -13,40 +13,42 @@ use crate::config;
 use crate::rt;
 
 impl Admin {
-    /// Answers.
+    /// Answers for this node.
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn answer(&self, question: Question) -> Result<Answer, Fault> {
+    pub async fn answer_here(&self, question: Question) -> Result<Answer, Fault> {
         let node = &self.0.facts.node;
         told_to_the_log(&question);
         match question {
             Question::Broker => Ok(Answer::of(self.broker())),
-            Question::Nodes => self.nodes().await,
+            // Who asks for the whole cluster asks `answer`.
+            Question::Node | Question::Nodes => self.node().await,
+            Question::Each(question) => Box::pin(self.answer_here(*question)).await,
             Question::Clients(which, part) => {
                 let found = self.clients(&which, &part).await?;
                 let values: Vec<Value> = found.values.iter().map(|info| self.client(info)).collect();
-                let all = self.counted(&which, values.len(), |report| report.connections).await?;
-                Ok(Answer { data: values.into(), count: Some(all), next: found.next })
+                let all = self.counted(&which, values.len(), &part, |report| report.connections).await?;
+                Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Sessions(which, part) => {
                 let found = self.sessions(&which, &part).await?;
                 let values: Vec<Value> = found.values.iter().map(|info| session(info, node)).collect();
-                let all = self.counted(&which, values.len(), |report| report.sessions).await?;
-                Ok(Answer { data: values.into(), count: Some(all), next: found.next })
+                let all = self.counted(&which, values.len(), &part, |report| report.sessions).await?;
+                Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Subscriptions(which, part) => {
                 let found = self.subscriptions(&which, &part).await?;
                 let values: Vec<Value> = found.values.iter().map(|info| subscription(info, node)).collect();
-                let all = self.counted(&which, values.len(), |report| report.subscriptions).await?;
-                Ok(Answer { data: values.into(), count: Some(all), next: found.next })
+                let all = self.counted(&which, values.len(), &part, |report| report.subscriptions).await?;
+                Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Routes(topic, part) => self.shown_routes(topic.as_deref(), &part).await,
             Question::Retained(filter, part) => {
                 let found = self.retained(filter.as_ref(), &part).await?;
                 let values: Vec<Value> = found.values.iter().map(|info| retained(info, node)).collect();
                 let all = if filter.is_some() { values.len() as u64 } else { self.figures().await?.0.retained };
-                Ok(Answer { data: values.into(), count: Some(all), next: found.next })
+                Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Listeners => self.listeners().await,
             Question::Plugins => Ok(Answer::of(plugins())),
@@ -117,8 +119,18 @@ impl Admin {
         }
     }
 
-    async fn counted(&self, which: &Which, found: usize, of: impl Fn(&Report) -> u64) -> Result<u64, Fault> {
-        Ok(if *which == Which::All { of(&self.figures().await?.0) } else { found as u64 })
+    async fn counted(
+        &self,
+        which: &Which,
+        found: usize,
+        part: &Part,
+        of: impl Fn(&Report) -> u64,
+    ) -> Result<u64, Fault> {
+        if *which == Which::All {
+            return Ok(of(&self.figures().await?.0));
+        }
+        // What follows is not known.
+        Ok(if found == 0 { 0 } else { (part.skip + found) as u64 })
     }
 
     fn broker(&self) -> Value {
@@ -136,14 +148,13 @@ impl Admin {
         })
     }
 
-    async fn nodes(&self) -> Result<Answer, Fault> {
+    async fn node(&self) -> Result<Answer, Fault> {
         let (report, _) = self.figures().await?;
         let mut own = self.broker();
         own["name"] = own["node"].clone();
         own["connections"] = report.connections.into();
         own["shards"] = self.0.office.shards().into();
-        let others = self.cluster().await.as_ref().map(others).unwrap_or_default();
-        Ok(Answer::of(std::iter::once(own).chain(others).collect()))
+        Ok(Answer::of(own))
     }
 
     fn client(&self, info: &ClientInfo) -> Value {
@@ -176,7 +187,7 @@ impl Admin {
         let count = wanted.clone().count() as u64;
         let shown = wanted.skip(part.skip).take(part.limit);
         let data = shown.map(|(filter, node)| json!({ "topic": filter, "node": node })).collect();
-        Ok(Answer { data, count: Some(count), next: None })
+        Ok(Answer { data, count: Some(count), next: None, missing: Vec::new() })
     }
 
     async fn listeners(&self) -> Result<Answer, Fault> {
@@ -294,20 +305,6 @@ impl Admin {
             None => Ok(Answer::of(Value::Null)),
         }
     }
-}
-
-fn others(status: &ClusterStatus) -> Vec<Value> {
-    let others = status.nodes.iter().filter(|node| !node.is_self);
-    let shown = others.map(|node| {
-        json!({
-            "name": node.name,
-            "node": node.name,
-            "node_status": if node.is_up { "Running" } else { "Stopped" },
-            "address": node.address,
-            "role": node.role,
-        })
-    });
-    shown.collect()
 }
 
 fn session(info: &SessionInfo, node: &str) -> Value {

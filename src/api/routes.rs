@@ -38,8 +38,6 @@ pub struct Asked {
     /// Parameters of the path and of the query.
     pub(super) parameters: BTreeMap<String, String>,
     pub(super) body: Value,
-    /// The name of this node.
-    pub(super) node: String,
 }
 
 impl Asked {
@@ -140,18 +138,21 @@ fn as_it_is(_: &Asked, data: Value) -> Value {
     data
 }
 
-/// A list of one.
-fn listed(_: &Asked, data: Value) -> Value {
-    json!([data])
+/// What each node has told, without its name, which is in it.
+fn told_by_each(_: &Asked, data: Value) -> Value {
+    each(&data).map(|(_, told)| told.clone()).collect()
 }
 
-fn of_node(asked: &Asked, name: &str, data: &Value) -> Value {
-    json!([{ "node": asked.node, name: data }])
+fn each(data: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+    data.as_array().into_iter().flatten().map(|pair| (&pair[0], &pair[1]))
 }
 
-/// The first of the list, which is this node.
-fn first(_: &Asked, data: Value) -> Value {
-    data.as_array().and_then(|all| all.first()).cloned().unwrap_or_default()
+fn of_each(name: &str, data: &Value) -> Value {
+    each(data).map(|(node, told)| json!({ "node": node, name: told })).collect()
+}
+
+fn of_all(question: Question) -> Result<Question, Fault> {
+    Ok(Question::Each(Box::new(question)))
 }
 
 const fn get(
@@ -195,12 +196,12 @@ pub const NOT_YET: &[(&str, &str)] = &[
 
 /// Every path below `/api/v3`, in the order of the page.
 pub const ROUTES: &[Route] = &[
-    get("/brokers", "brokers", "Who the nodes are: this one.", "[]Broker", |_| Ok(Question::Broker), listed)
-        .differs("this node only; `otp_release` is null"),
-    get("/brokers/{node}", "broker", "Who this node is.", "Broker", |_| Ok(Question::Broker), as_it_is),
+    get("/brokers", "brokers", "Who the nodes are.", "[]Broker", |_| of_all(Question::Broker), told_by_each)
+        .differs("`otp_release` is null"),
+    get("/brokers/{node}", "broker", "Who a node is.", "Broker", |_| Ok(Question::Broker), as_it_is),
     get("/nodes", "nodes", "The nodes of the cluster.", "[]Node", |_| Ok(Question::Nodes), as_it_is)
         .differs("without the load and memory of the machine"),
-    get("/nodes/{node}", "node", "This node.", "Node", |_| Ok(Question::Nodes), first),
+    get("/nodes/{node}", "node", "A node.", "Node", |_| Ok(Question::Node), as_it_is),
     get(
         "/connections",
         "connections",
@@ -209,8 +210,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Clients(Which::All, a.part()?)),
         as_it_is,
     )
-    .paged()
-    .differs(OF_NODE),
+    .paged(),
     get(
         "/connections/{client_id}",
         "connection",
@@ -218,8 +218,7 @@ pub const ROUTES: &[Route] = &[
         "[]Connection",
         |a| Ok(Question::Clients(a.client(), a.part()?)),
         as_it_is,
-    )
-    .differs(OF_NODE),
+    ),
     get(
         "/connections/{client_id}",
         "kick",
@@ -228,8 +227,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Kick(a.parameter("client_id").into())),
         as_it_is,
     )
-    .by("DELETE", "")
-    .differs(OF_NODE),
+    .by("DELETE", ""),
     get(
         "/connection/username/{username}",
         "connectionsOfUser",
@@ -238,8 +236,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Clients(Which::Username(a.parameter("username").into()), a.part()?)),
         as_it_is,
     )
-    .paged()
-    .differs(OF_NODE),
+    .paged(),
     get(
         "/nodes/{node}/connections",
         "nodeConnections",
@@ -294,8 +291,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
         as_it_is,
     )
-    .paged()
-    .differs(OF_NODE),
+    .paged(),
     get(
         "/subscriptions/{client_id}",
         "subscriptionsOf",
@@ -304,8 +300,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Subscriptions(a.client(), a.part()?)),
         as_it_is,
     )
-    .paged()
-    .differs(OF_NODE),
+    .paged(),
     get(
         "/nodes/{node}/subscriptions",
         "nodeSubscriptions",
@@ -356,8 +351,8 @@ pub const ROUTES: &[Route] = &[
         "plugins",
         "What are plugins in EMQ X, and whether they are a part of this broker.",
         "[]PluginsOfNode",
-        |_| Ok(Question::Plugins),
-        |a, data| of_node(a, "plugins", &data),
+        |_| of_all(Question::Plugins),
+        |_, data| of_each("plugins", &data),
     ),
     get(
         "/nodes/{node}/plugins",
@@ -372,10 +367,9 @@ pub const ROUTES: &[Route] = &[
         "listeners",
         "Listeners.",
         "[]ListenersOfNode",
-        |_| Ok(Question::Listeners),
-        |a, data| of_node(a, "listeners", &data),
-    )
-    .differs(OF_NODE),
+        |_| of_all(Question::Listeners),
+        |_, data| of_each("listeners", &data),
+    ),
     get(
         "/nodes/{node}/listeners",
         "nodeListeners",
@@ -389,20 +383,18 @@ pub const ROUTES: &[Route] = &[
         "metrics",
         "Counters.",
         "[]MetricsOfNode",
-        |_| Ok(Question::Metrics),
-        |a, data| of_node(a, "metrics", &data),
-    )
-    .differs(OF_NODE),
+        |_| of_all(Question::Metrics),
+        |_, data| of_each("metrics", &data),
+    ),
     get("/nodes/{node}/metrics", "nodeMetrics", "Counters of a node.", "Counts", |_| Ok(Question::Metrics), as_it_is),
     get(
         "/stats",
         "stats",
         "How many there are of what.",
         "[]StatsOfNode",
-        |_| Ok(Question::Stats),
-        |a, data| of_node(a, "stats", &data),
-    )
-    .differs(OF_NODE),
+        |_| of_all(Question::Stats),
+        |_, data| of_each("stats", &data),
+    ),
     get(
         "/nodes/{node}/stats",
         "nodeStats",
@@ -412,7 +404,7 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     ),
     get("/ledger", "ledger", "The account of messages.", "Ledger", |_| Ok(Question::Ledger), as_it_is)
-        .differs("not in EMQ X"),
+        .differs("not in EMQ X; of this node"),
     get(
         "/where/{what}",
         "where",
@@ -421,7 +413,7 @@ pub const ROUTES: &[Route] = &[
         |a| Ok(Question::Where(a.parameter("what").into())),
         as_it_is,
     )
-    .differs("not in EMQ X"),
+    .differs("not in EMQ X; of this node"),
     get("/mqtt/publish", "publish", "Publish a message.", "", |a| Ok(Question::Publish(a.publications()?)), as_it_is)
         .by("POST", "Publish")
         .differs("`client_id` is not used; a topic below `$SYS/` is refused"),
@@ -490,9 +482,7 @@ pub const ROUTES: &[Route] = &[
     .by("DELETE", ""),
 ];
 
-const OF_NODE: &str = "of this node";
-const NOT_COUNTED: &str =
-    "of this node; without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
 
 /// The envelope of EMQ X.
 pub(super) fn envelope(route: &Route, asked: &Asked, answer: Answer) -> Value {
@@ -502,6 +492,9 @@ pub(super) fn envelope(route: &Route, asked: &Asked, answer: Answer) -> Value {
     }
     if let (true, Ok((page, limit)), Some(count)) = (route.paged, asked.page(), answer.count) {
         whole["meta"] = json!({ "page": page, "limit": limit, "count": count });
+        if !answer.missing.is_empty() {
+            whole["meta"]["missing"] = answer.missing.into();
+        }
     }
     whole
 }

@@ -195,6 +195,11 @@ async fn ask_admin(row: &'static Row, arguments: Value, admin: Admin) -> Value {
         }
         Ok(answer) => {
             let mut told = json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
+            let missing = answer.missing.iter().map(|node| format!("{node} does not answer").into());
+            told["lines"].as_array_mut().into_iter().for_each(|lines| lines.extend(missing.clone()));
+            if !answer.missing.is_empty() {
+                told["missing"] = answer.missing.clone().into();
+            }
             if let Some(next) = answer.next {
                 told["next"] = next.to_string().into();
             }

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use newtmq_base::{Instant, NodeId, RequestId};
 use newtmq_cluster::link::{self, Address, ConnectionId, DialId, Fill};
 use newtmq_cluster::owned;
@@ -74,6 +75,15 @@ pub enum Event {
         /// For the answer.
         answer: oneshot::Sender<ClusterAnswer>,
     },
+    /// Pass a question or an answer of operators on to another node.
+    Operator {
+        /// Which.
+        to: NodeId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// What comes from other nodes for operators goes there; what has no room is lost.
+    Hear(mpsc::Sender<(NodeId, Bytes)>),
     /// An operator wants to know something.
     Ask {
         /// Filters of other nodes that are left out.
@@ -132,6 +142,7 @@ pub struct ControlDriver {
     stored: Option<u64>,
     repeated: told::Repeated,
     hearer: Hearer,
+    operators: Option<mpsc::Sender<(NodeId, Bytes)>>,
     alarm: Alarm,
     ended: bool,
     failed: Option<io::Error>,
@@ -190,6 +201,7 @@ impl ControlDriver {
             stored: None,
             repeated: told::Repeated::default(),
             hearer,
+            operators: None,
             alarm: Alarm::default(),
             ended: false,
             failed: None,
@@ -309,6 +321,8 @@ impl ControlDriver {
             }
             Event::Stored(Ok(upto)) => self.cluster(ClusterInput::Stored { upto }),
             Event::Stored(Err(error)) => self.failed = Some(error),
+            Event::Operator { to, bytes } => self.cluster(ClusterInput::Operator { to, bytes: &bytes }),
+            Event::Hear(operators) => self.operators = Some(operators),
             Event::Ask { skip, limit, answer } => drop(answer.send(known(&self.control, skip, limit))),
             Event::Command { answer, .. } if self.ways.is_none() => {
                 let _ = answer.send(ClusterAnswer::Refused("this node stays alone (see node.listen)".to_owned()));
@@ -486,6 +500,11 @@ impl ControlDriver {
                 if let Some(waiting) = self.answers.remove(&request) {
                     // Who has gone needs no answer.
                     let _ = waiting.send(answer);
+                }
+            }
+            ClusterOutput::Operator { from, bytes } => {
+                if let Some(operators) = &self.operators {
+                    drop(operators.try_send((from, bytes)));
                 }
             }
             ClusterOutput::Event(event) => {

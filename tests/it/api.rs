@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::broker::{Broker, DEADLINE, Process, Scratch, clean, newtmq, wait_until};
 use crate::client::Client;
+use crate::cluster;
 
 const APP: &str = "YXBwOnNlY3JldA=="; // app:secret
 
@@ -342,4 +343,54 @@ fn promtool_finds_nothing() {
     let told = [output.stdout, output.stderr].concat();
     assert!(output.status.success() && told.is_empty(), "{}\n{text}", String::from_utf8_lossy(&told));
     broker.stays_well();
+}
+
+#[test]
+fn any_node_answers_for_the_cluster_and_names_who_is_down() {
+    let scratch = Scratch::new("api-cluster");
+    let nodes: Vec<Broker> = (1..=2).map(|number| cluster::node(&scratch, number)).collect();
+    wait_until("a cluster of one", || cluster::ctl(&scratch, 1, &["status"]).0.contains("n1@test").then_some(()));
+    let first = cluster::address(&scratch, 1);
+    assert_eq!(cluster::ctl(&scratch, 2, &["join", &first]).1, Some(0));
+    for number in 1..=2 {
+        cluster::wait_for_status(&scratch, number, "{running_nodes,['n1@test','n2@test']}");
+    }
+    let mut clients: Vec<Client> = Vec::new();
+    wait_until("clients that are let in", || {
+        for (node, name) in nodes.iter().zip(["a", "b"]).skip(clients.len()) {
+            clients.push(Client::connect(node, name));
+        }
+        (clients.len() == 2).then_some(())
+    });
+    let names = |list: &Value| -> Vec<String> {
+        list["data"].as_array().unwrap().iter().map(|row| row["client_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let at = &nodes[0];
+    let both = wait_until("an answer of both", || {
+        let both = get(at, "/connections");
+        (both["meta"].get("missing").is_none()).then_some(both)
+    });
+    assert_eq!((names(&both), &both["meta"]["count"]), (vec!["a".to_owned(), "b".to_owned()], &json!(2)));
+    assert_eq!(names(&get(at, "/connections?_page=2&_limit=1")), ["b"]);
+    assert_eq!(names(&get(at, "/nodes/n2@test/connections")), ["b"]);
+    assert_eq!(get(at, "/nodes")["data"][1]["connections"], 1);
+    assert_eq!(get(at, "/stats")["data"][1]["node"], "n2@test");
+    assert_eq!(post(at, "/mqtt/subscribe", &json!({ "client_id": "b", "topic": "t", "qos": 1 })), json!({ "code": 0 }));
+    assert_eq!(names(&get(at, "/subscriptions")), ["b"]);
+    let list = || {
+        let mut command = newtmq();
+        let output = command.args(["ctl", "--data", &scratch.file("1"), "clients", "list"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(list().lines().count(), 2, "{}", list());
+    assert_eq!(api(at, "DELETE", "/connections/b", &Value::Null).json(), json!({ "code": 0 }));
+    while clients[1].frame().is_some() {}
+    nodes[1].process.signal(rustix::process::Signal::KILL);
+    cluster::wait_for_status(&scratch, 1, "{running_nodes,['n1@test']},{stopped_nodes,['n2@test']}");
+    let one = get(at, "/connections");
+    assert_eq!((names(&one), &one["meta"]["missing"]), (vec!["a".to_owned()], &json!(["n2@test"])));
+    assert_eq!(get(at, "/nodes")["data"][1]["node_status"], "Stopped");
+    assert_eq!(api(at, "GET", "/nodes/n2@test/stats", &Value::Null).status, 503);
+    assert_eq!(api(at, "GET", "/nodes/nobody/stats", &Value::Null).status, 404);
+    assert!(list().ends_with("n2@test does not answer\n"), "{}", list());
 }

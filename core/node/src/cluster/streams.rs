@@ -17,19 +17,22 @@ pub(super) enum Said<'a> {
     Directory(ClusterId, &'a [u8]),
     /// About a session that goes to another node.
     Handover(ClusterId, &'a [u8]),
+    /// Of an operator of a member of this cluster, or the answer.
+    Operator(ClusterId, Bytes),
     /// The node stops.
     Goodbye,
 }
 
-pub(super) fn said(bytes: &[u8]) -> Result<Said<'_>, InvalidField> {
-    match bytes {
+pub(super) fn said(whole: &Bytes) -> Result<Said<'_>, InvalidField> {
+    match &whole[..] {
         [META, rest @ ..] => Ok(Said::Meta(rest)),
-        [kind @ (OWNED | DIRECTORY | HANDOVER), rest @ ..] => {
+        [kind @ (OWNED | DIRECTORY | HANDOVER | OPERATOR), rest @ ..] => {
             let mut take = Take(rest);
             let cluster = ClusterId(take.number()?);
             Ok(match *kind {
                 OWNED => Said::Owned(cluster, take.0),
                 DIRECTORY => Said::Directory(cluster, take.0),
+                OPERATOR => Said::Operator(cluster, whole.slice_ref(take.0)),
                 _ => Said::Handover(cluster, take.0),
             })
         }
@@ -62,6 +65,13 @@ pub(super) fn tagged_directory(cluster: ClusterId, message: &directory::Message)
 
 pub(super) fn tagged_handover(cluster: ClusterId, message: &[u8]) -> Bytes {
     let mut bytes = vec![HANDOVER];
+    Put(&mut bytes).number(cluster.0);
+    bytes.extend_from_slice(message);
+    bytes.into()
+}
+
+pub(super) fn tagged_operator(cluster: ClusterId, message: &[u8]) -> Bytes {
+    let mut bytes = vec![OPERATOR];
     Put(&mut bytes).number(cluster.0);
     bytes.extend_from_slice(message);
     bytes.into()
@@ -161,6 +171,7 @@ const OWNED: u8 = 1;
 const GOODBYE: u8 = 2;
 const DIRECTORY: u8 = 3;
 const HANDOVER: u8 = 4;
+const OPERATOR: u8 = 5;
 
 #[cfg(test)]
 mod tests {
