@@ -110,6 +110,10 @@ impl Asked {
 
     fn publications(&self) -> Result<Vec<Publication>, Fault> {
         let (qos, retain) = (self.qos()?, self.flag("retain")?);
+        if self.body.get("client_id").is_some() {
+            // Not used, but it is a name.
+            self.text("client_id")?;
+        }
         let payload = match &self.body["payload"] {
             Value::Null => Bytes::new(),
             Value::String(text) => Bytes::copy_from_slice(text.as_bytes()),
