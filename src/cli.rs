@@ -181,6 +181,8 @@ enum ClusterCommand {
     },
     /// Tell who is a member, and who of them runs.
     Status,
+    /// Ask all members how they are, compare, and say what is wrong and what to do. Fails if anything is.
+    Doctor,
 }
 
 #[derive(Debug, Args)]
@@ -487,6 +489,7 @@ fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) ->
         CtlCommand::Cluster(ClusterCommand::Leave) => ctl::Command::Leave,
         CtlCommand::Cluster(ClusterCommand::ForceLeave { node }) => ctl::Command::ForceLeave(node),
         CtlCommand::Cluster(ClusterCommand::Status) => ctl::Command::Status,
+        CtlCommand::Cluster(ClusterCommand::Doctor) => ctl::Command::Doctor,
         CtlCommand::Reload => ctl::Command::Reload,
     };
     let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));

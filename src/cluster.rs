@@ -8,6 +8,7 @@ mod backend;
 pub mod discovery;
 #[cfg(not(madsim))]
 pub(crate) mod dns;
+mod doctor;
 pub mod driver;
 #[cfg(not(madsim))]
 mod etcd;

@@ -19,6 +19,8 @@ pub enum Command {
     ForceLeave(String),
     /// Tell who is a member.
     Status,
+    /// Examine all members, and tell what is wrong.
+    Doctor,
     /// Read the configuration, users, rules and certificates again.
     Reload,
 }
@@ -83,6 +85,7 @@ fn question(command: &Command) -> Value {
         Command::Leave => ("cluster.leave", json!({})),
         Command::ForceLeave(node) => ("cluster.force-leave", json!({ "node": node })),
         Command::Status => ("cluster.status", json!({})),
+        Command::Doctor => ("cluster.doctor", json!({})),
         Command::Reload => ("reload", json!({})),
     };
     json!({ "version": VERSION, "command": name, "arguments": arguments })

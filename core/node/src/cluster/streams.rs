@@ -17,6 +17,8 @@ pub(super) enum Said<'a> {
     Directory(ClusterId, &'a [u8]),
     /// About a session that goes to another node.
     Handover(ClusterId, &'a [u8]),
+    /// About how a member of this cluster is.
+    Health(ClusterId, &'a [u8]),
     /// The node stops.
     Goodbye,
 }
@@ -24,12 +26,13 @@ pub(super) enum Said<'a> {
 pub(super) fn said(bytes: &[u8]) -> Result<Said<'_>, InvalidField> {
     match bytes {
         [META, rest @ ..] => Ok(Said::Meta(rest)),
-        [kind @ (OWNED | DIRECTORY | HANDOVER), rest @ ..] => {
+        [kind @ (OWNED | DIRECTORY | HANDOVER | HEALTH), rest @ ..] => {
             let mut take = Take(rest);
             let cluster = ClusterId(take.number()?);
             Ok(match *kind {
                 OWNED => Said::Owned(cluster, take.0),
                 DIRECTORY => Said::Directory(cluster, take.0),
+                HEALTH => Said::Health(cluster, take.0),
                 _ => Said::Handover(cluster, take.0),
             })
         }
@@ -61,7 +64,15 @@ pub(super) fn tagged_directory(cluster: ClusterId, message: &directory::Message)
 }
 
 pub(super) fn tagged_handover(cluster: ClusterId, message: &[u8]) -> Bytes {
-    let mut bytes = vec![HANDOVER];
+    tagged(HANDOVER, cluster, message)
+}
+
+pub(super) fn tagged_health(cluster: ClusterId, message: &[u8]) -> Bytes {
+    tagged(HEALTH, cluster, message)
+}
+
+fn tagged(kind: u8, cluster: ClusterId, message: &[u8]) -> Bytes {
+    let mut bytes = vec![kind];
     Put(&mut bytes).number(cluster.0);
     bytes.extend_from_slice(message);
     bytes.into()
@@ -161,6 +172,7 @@ const OWNED: u8 = 1;
 const GOODBYE: u8 = 2;
 const DIRECTORY: u8 = 3;
 const HANDOVER: u8 = 4;
+const HEALTH: u8 = 6;
 
 #[cfg(test)]
 mod tests {
