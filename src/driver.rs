@@ -178,7 +178,8 @@ impl<P: Poller> Driver<P> {
             let conn = ConnId { slot, generation: s.generation };
             let input = match note {
                 Note::Will(will) => ShardInput::SetWill { conn, will },
-                Note::Keep(_) | Note::Outlive(_) => continue,
+                Note::Keep(record) => ShardInput::Keep { conn, record },
+                Note::Outlive(expiry_interval) => ShardInput::Outlive { conn, expiry_interval },
             };
             self.shard.handle(self.now, input, &mut self.out);
             self.take_outputs();
@@ -268,6 +269,11 @@ impl<P: Poller> Driver<P> {
                     Output::WillSet { conn, permitted } => {
                         if let Some(s) = self.slots.live(conn) {
                             s.stream.tell(Told::WillSet(permitted));
+                        }
+                    }
+                    Output::Record { conn, record } => {
+                        if let Some(s) = self.slots.live(conn) {
+                            s.stream.tell(Told::Record(record));
                         }
                     }
                     Output::Decide { request, question } => {

@@ -200,6 +200,8 @@ impl Model {
                     self.go_on(now, out);
                 }
             }
+            // What comes late of the connection before is not what CONNECT waits for.
+            _ if self.phase == Phase::Connecting => {}
             _ => self.on_exchange(now, message, out),
         }
     }
