@@ -122,7 +122,7 @@ pub fn gateway_config(config: &Config, listener: &config::Listener, node: NodeId
         predefined: of.predefined.iter().map(|(id, topic)| (*id, topic.as_str().into())).collect(),
         username: of.username.as_deref().map(Into::into),
         password: of.password.as_ref().map(|password| password.reveal().as_bytes().into()),
-        session_expiry_interval: seconds(zone.session_expiry_interval.min(zone.max_session_expiry_interval)),
+        session_expiry_interval: seconds(zone.session_expiry_interval),
         retry_interval: of.retry_interval,
         retries: of.max_retries,
         max_clients: listener.max_connections as usize,
