@@ -35,7 +35,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use newtmq_base::NodeId;
 use newtmq_base::SEED_BYTES;
 use newtmq_cluster::link::{self, Cookie};
-use newtmq_cluster::{meta, owned, swim};
+use newtmq_cluster::{directory, meta, owned, swim};
 use newtmq_node::{ClusterBoot, ClusterConfig};
 use sha2::Sha256;
 use tokio::sync::mpsc;
@@ -168,6 +168,7 @@ fn cluster_config(config: &Config, cookie: &[u8], stored: bool) -> anyhow::Resul
         swim: swim::Config::default(),
         meta: meta::Config { autoclean: facts.autoclean, ..meta::Config::default() },
         owned: owned::Config { stored, ..owned::Config::default() },
+        directory: directory::Config::default(),
     })
 }
 

@@ -190,6 +190,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             shards: options.shards,
             node_seed,
             clustered: prepared.is_some(),
+            claims: prepared.is_some(),
         };
         shards.push(Shard::new(config.clone(), boot));
     }
@@ -217,6 +218,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         version: env!("CARGO_PKG_VERSION"),
         node: node.node_id,
         incarnation: node.incarnation,
+        node_seed,
         cluster: prepared.as_ref().map(|prepared| Box::new(prepared.boot.clone())),
     };
     let asked = ask_at(options)?;

@@ -45,7 +45,7 @@ fn scenario(policy: ReconnectSpec, outage: Outage) -> Scenario {
         ..ClientSpec::default()
     };
     let connect = |number: u32| {
-        let act = Act::Connect { clean: None, session_expiry_s: None };
+        let act = Act::Connect { clean: None, session_expiry_s: None, node: None };
         Step { at_ms: u64::from(number) * 100, action: Action::Client { client: ClientIx(number), act } }
     };
     let crash_ms = u64::from(outage.devices) * 100 + 1_000;

@@ -28,8 +28,9 @@ fn scenario(count: u32, rate: u32) -> Scenario {
     let clients = count.div_ceil(EACH);
     let spec = |n| ClientSpec { name: format!("c{n}"), id: format!("c{n}"), keep_alive_s: 0, ..ClientSpec::default() };
     let step = |at_ms, n, act| Step { at_ms, action: Action::Client { client: ClientIx(n), act } };
-    let mut steps: Vec<Step> =
-        (0..clients).map(|n| step(BEGIN_MS - 2_000, n, Act::Connect { clean: None, session_expiry_s: None })).collect();
+    let mut steps: Vec<Step> = (0..clients)
+        .map(|n| step(BEGIN_MS - 2_000, n, Act::Connect { clean: None, session_expiry_s: None, node: None }))
+        .collect();
     for i in 0..count {
         let filter = format!("site/{:05}/device/{i:012}/temperature", i % 1000);
         let filters = vec![FilterSpec::new(filter[..40].to_owned(), QoS::AtMostOnce)];

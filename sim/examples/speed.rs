@@ -22,7 +22,7 @@ fn busy(shards: u16, seconds: u32, seed: u64) -> Scenario {
     let step = |at_ms, n, act| Step { at_ms, action: Action::Client { client: ClientIx(n), act } };
     let mut steps = Vec::new();
     for n in 0..100 {
-        steps.push(step(0, n, Act::Connect { clean: None, session_expiry_s: None }));
+        steps.push(step(0, n, Act::Connect { clean: None, session_expiry_s: None, node: None }));
     }
     for n in 0..100 {
         let filters = vec![FilterSpec::new(format!("t/{n}/#"), QoS::ExactlyOnce)];
@@ -46,7 +46,7 @@ fn small(seed: u64) -> Scenario {
     let step = |at_ms, n, act| Step { at_ms, action: Action::Client { client: ClientIx(n), act } };
     let mut steps = Vec::new();
     for n in 0..4 {
-        steps.push(step(0, n, Act::Connect { clean: None, session_expiry_s: None }));
+        steps.push(step(0, n, Act::Connect { clean: None, session_expiry_s: None, node: None }));
     }
     for n in 0..4 {
         steps.push(step(

@@ -231,6 +231,9 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         }
         Check::DownJustified => "a node counts another one as down only when something is wrong with it or on the way.",
         Check::LanesEmpty => "when nothing goes on nothing waits between nodes, and all credit is back.",
+        Check::OneSession => {
+            "when nothing goes on a client has one session and one connection in a cluster, and the directory knows where."
+        }
         Check::Members => "when nothing goes on the members are those who are alive, and all of them have links.",
         Check::Led => "3 s after the last fault there is a leader.",
         Check::Healed => "15 s after the last fault all members know each other, are alive and linked.",

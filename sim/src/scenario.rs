@@ -365,6 +365,8 @@ pub enum Act {
         clean: Option<bool>,
         /// Session Expiry Interval from here on, if it changes.
         session_expiry_s: Option<u32>,
+        /// The node from here on, if it changes. Only in the kernel tier.
+        node: Option<u16>,
     },
     /// Sends DISCONNECT and closes.
     Disconnect {

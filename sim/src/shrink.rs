@@ -457,7 +457,7 @@ mod tests {
         }
         for number in 0..40_u64 {
             let act = match number % 8 {
-                0 => Act::Connect { clean: None, session_expiry_s: None },
+                0 => Act::Connect { clean: None, session_expiry_s: None, node: None },
                 1 => Act::Subscribe {
                     filters: vec![FilterSpec::new("x", QoS::AtMostOnce), FilterSpec::new("t/#", QoS::AtLeastOnce)],
                     subscription_id: 0,

@@ -99,6 +99,7 @@ fn a_timer_that_is_armed_while_writing_counts() {
         shards: 1,
         node_seed: 7,
         clustered: false,
+        claims: false,
     };
     let clock = Clock::start();
     let (mut mailboxes, office, _reports) = office(1);

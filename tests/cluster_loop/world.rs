@@ -180,7 +180,7 @@ impl Loop {
             println!("there after {:.1} s", founded.as_secs_f64());
         }
         for (ix, spec) in (0..).zip(&scenario.clients) {
-            world.act(ix, &Act::Connect { clean: None, session_expiry_s: None });
+            world.act(ix, &Act::Connect { node: None, clean: None, session_expiry_s: None });
             if spec.name.starts_with("sub") {
                 let filters = vec![FilterSpec::new("load/#", QoS::ExactlyOnce)];
                 world.act(ix, &Act::Subscribe { filters, subscription_id: 0 });

@@ -112,7 +112,7 @@ impl Loop {
         let mut chance = Stream::new(self.seed, 0, 0);
         let mut broker = self.start(address);
         for (ix, spec) in (0..).zip(&scenario.clients) {
-            world.act(ix, &Act::Connect { clean: None, session_expiry_s: None });
+            world.act(ix, &Act::Connect { node: None, clean: None, session_expiry_s: None });
             if spec.name.starts_with("sub") {
                 let filters = vec![FilterSpec::new("load/#", QoS::ExactlyOnce)];
                 world.act(ix, &Act::Subscribe { filters, subscription_id: 0 });

@@ -4,6 +4,7 @@
 //! `core/node` joins them to the shards and to control.
 
 mod consensus;
+pub mod directory;
 pub mod lane;
 pub mod link;
 pub mod meta;

@@ -1,6 +1,7 @@
 //! A node in its cluster: links, membership, the meta group and the owned logs, joined to each other. The control plane has
 //! one of these. It decides what comes from whom goes where; what each part makes of it is in `newtmq-cluster`.
 
+mod claims;
 mod desk;
 mod disk;
 mod joint;
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 
 use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, SEED_BYTES};
 use newtmq_cluster::link::{self, Address, ConnectionId, Cookie, DialId};
-use newtmq_cluster::{meta, owned, swim};
+use newtmq_cluster::{directory, meta, owned, swim};
 
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
@@ -43,6 +44,8 @@ pub struct ClusterConfig {
     /// Of logs. `stored` says whether the node has a disk; the key of digests is made from the cookie and the name, and
     /// `strict` is that of here.
     pub owned: owned::Config,
+    /// Of the directory of sessions.
+    pub directory: directory::Config,
 }
 
 /// What a node has when it starts as a member of a cluster.
@@ -72,7 +75,7 @@ impl ClusterBoot {
     /// # Errors
     /// What was stored is another node's, or cannot be: it may have promised something, so that the node must not start.
     pub fn verify(&self) -> Result<(), InvalidField> {
-        Cluster::new(self.clone(), Instant::START, 1).map(|_| ())
+        Cluster::new(self.clone(), Instant::START, 1, 0).map(|_| ())
     }
 }
 

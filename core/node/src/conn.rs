@@ -10,7 +10,7 @@ use newtmq_topic::Memo;
 use crate::io::Peer;
 use crate::outbuf::OutBuf;
 use crate::place::Obstacle;
-use crate::shard::{Asides, Gates, Meter};
+use crate::shard::{Asides, Claiming, Gates, Meter};
 
 /// No session, no connection.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -24,6 +24,8 @@ pub(crate) enum Phase {
     AwaitConnect,
     /// A CONNECT waits for a verdict, or for the client's next AUTH (section 4.12).
     Authenticating,
+    /// A CONNECT was accepted, and waits for its session.
+    Claiming,
     /// CONNACK was sent.
     Open,
     /// The shard asked the driver to close; input is ignored.
@@ -86,6 +88,8 @@ pub(crate) enum Feature {
     Subscribing = 16,
     /// Its CONNACK waits for the store: nothing may be sent before.
     Greeting = 32,
+    /// The directory knows of it.
+    Claimed = 64,
 }
 
 impl Features {
@@ -143,6 +147,8 @@ pub(crate) struct Rare {
     pub(crate) reauthenticating: bool,
     /// The CONNECT of an authentication that needs several steps.
     pub(crate) connect: Option<Aside>,
+    /// A CONNECT that waits for its session.
+    pub(crate) claim: Option<Box<Claiming>>,
     /// User Name, of a certificate or of CONNECT.
     pub(crate) username: Option<Box<str>>,
     /// Mountpoint, its placeholders replaced.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId, WallTime, planted};
+use newtmq_cluster::directory;
 use newtmq_cluster::link::{ConnectionId, Fill};
 use newtmq_cluster::owned::{self, BarrierId, Batch, Change, Mode, Owned};
 use newtmq_session::Message;
@@ -64,6 +65,15 @@ pub enum ToControl {
     Lanes(Vec<(NodeId, Bytes)>),
     /// Answers [`FromControl::Drain`]: the shard has no clients any more.
     Drained,
+    /// About connections and sessions of clients, for the directory. Only with [`crate::Boot::claims`].
+    Directory(Box<directory::Input>),
+    /// For the shard of a client at another node: part of a session that has gone there, or the answer. May be lost.
+    Handover {
+        /// Which node.
+        to: NodeId,
+        /// A message of shards; it begins with the Client Identifier.
+        message: Bytes,
+    },
 }
 
 /// From the control plane to a shard.
@@ -115,6 +125,15 @@ pub enum FromControl {
     },
     /// Whether clients are sent to other nodes (0x9C in MQTT 5), and no others let in.
     Drain(bool),
+    /// What the directory says about a client of this shard.
+    Directory(Box<directory::Output>),
+    /// Of the shard of a client at another node.
+    Handover {
+        /// Which node.
+        from: NodeId,
+        /// What.
+        message: Bytes,
+    },
 }
 
 /// How another node is reached, for the lanes to and from it.
@@ -187,6 +206,8 @@ pub struct ControlBoot {
     pub node: NodeId,
     /// The start of the node.
     pub incarnation: Incarnation,
+    /// The same as of [`crate::Boot`].
+    pub node_seed: u64,
     /// If it may have others beside it.
     pub cluster: Option<Box<ClusterBoot>>,
 }
@@ -230,7 +251,7 @@ impl Control {
     /// If what is stored of the cluster cannot be: ask [`ClusterBoot::verify`] before.
     #[must_use]
     pub fn new(config: &ShardConfig, boot: ControlBoot) -> Control {
-        let ControlBoot { now, wall, shards, version, node, incarnation, cluster } = boot;
+        let ControlBoot { now, wall, shards, version, node, incarnation, node_seed, cluster } = boot;
         let (name, sys_interval) = (config.node_name.clone(), config.sys_interval);
         let counts = || vec![0; usize::from(shards)].into_boxed_slice();
         let of_logs = cluster.as_ref().map(|boot| owned_config(&boot.config));
@@ -238,7 +259,7 @@ impl Control {
         let mut owned = Owned::new(of_logs, now, node, incarnation, shards);
         let mut given = Vec::new();
         let cluster = cluster.map(|boot| {
-            let read = Cluster::new(*boot, now, shards);
+            let read = Cluster::new(*boot, now, shards, node_seed);
             let (mut cluster, tables) = read.expect("what is stored was verified");
             for (node, entries) in tables {
                 owned.restore(now, node, &entries, &mut given);
@@ -294,6 +315,7 @@ impl Control {
         let all_told = self.unrecovered == 0 || planted!(ServedWithoutShards);
         if all_told && !core::mem::replace(&mut self.is_served, true) {
             self.owned.recovered(now, &mut self.given);
+            self.with_cluster(now, out, Cluster::open_directory);
         }
         self.settle(now, out);
         self.tell_acknowledge(now, start, out);
@@ -356,6 +378,10 @@ impl Control {
                 if let Some(cluster) = &mut self.cluster {
                     cluster.lanes(now, parcels);
                 }
+            }
+            ToControl::Directory(input) => self.with_cluster(now, out, |cluster, cx| cluster.claims(cx, *input)),
+            ToControl::Handover { to, message } => {
+                self.with_cluster(now, out, |cluster, cx| cluster.handover(cx, to, &message));
             }
             ToControl::Drained => self.with_cluster(now, out, |cluster, cx| cluster.drained(cx, from)),
         }

@@ -32,6 +32,8 @@ pub struct Boot {
     pub node_seed: u64,
     /// Other nodes may have to know of subscriptions.
     pub clustered: bool,
+    /// Connections ask the control plane for their sessions, which may be at other nodes. Only with [`Boot::clustered`].
+    pub claims: bool,
 }
 
 /// Who is at the other end of a connection. 18 bytes instead of the 32 of a `SocketAddr`: every idle connection has one.

@@ -98,6 +98,8 @@ pub struct Ledger {
     pub missed_down: u64,
     /// What would have to be kept for a node that is away, and was not.
     pub not_hinted: u64,
+    /// Sessions that went to another node although not everybody had said that nothing more comes for them here.
+    pub left_unflushed: u64,
     /// Deliveries owed: one per accepted message and matching session or shared group.
     pub matched: u64,
     /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.
@@ -136,6 +138,7 @@ impl Ledger {
         self.lost_down += other.lost_down;
         self.missed_down += other.missed_down;
         self.not_hinted += other.not_hinted;
+        self.left_unflushed += other.left_unflushed;
         self.matched += other.matched;
         self.delivered += other.delivered;
         self.denied += other.denied;

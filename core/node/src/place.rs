@@ -1,6 +1,7 @@
 //! What the shards of a node say to each other. Between two shards messages arrive once, in the order they were sent.
 
-use newtmq_base::{ConnId, ShardId};
+use newtmq_base::{ConnId, NodeId, ShardId};
+use newtmq_cluster::lane::Guid;
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::Message;
@@ -68,6 +69,8 @@ pub enum PlaceMessage {
         stamp: Stamp,
         /// What the sender has promised and waits for [`PlaceMessage::Stored`] with; 0 for nothing.
         promise: u64,
+        /// Its name among all nodes; zeros if it has none.
+        guid: Guid,
     },
     /// A message for a shared group.
     Group(Box<GroupPublish>),
@@ -128,6 +131,18 @@ pub enum PlaceMessage {
         obstacle: Obstacle,
         /// How many holds the sender had got from the receiver: a later one goes on.
         holds: u64,
+    },
+    /// The receiver is to put a marker behind all that it has sent to a place.
+    Flush {
+        /// The place.
+        at: (NodeId, ShardId),
+        /// The marker.
+        marker: Guid,
+    },
+    /// The marker, if the place is at this node.
+    Flushed {
+        /// The marker.
+        marker: Guid,
     },
     /// The sender stops; no message comes any more.
     Bye,
@@ -210,6 +225,8 @@ impl PlaceMessage {
             | PlaceMessage::Leave { .. }
             | PlaceMessage::Stored { .. }
             | PlaceMessage::GroupStored { .. }
+            | PlaceMessage::Flush { .. }
+            | PlaceMessage::Flushed { .. }
             | PlaceMessage::Bye => 0,
         }
     }

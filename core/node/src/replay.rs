@@ -150,6 +150,9 @@ impl Replay {
             | Record::Forwarding { session, .. }
             | Record::Forwarded { session, .. }
             | Record::Keep { session, .. }
+            | Record::Epoch { session, .. }
+            | Record::Given { session, .. }
+            | Record::Letter { session, .. }
             | Record::Will { session, .. }) => {
                 if let Record::Detach { at, .. } = &record {
                     *now = (*at).max(*now);

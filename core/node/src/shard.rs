@@ -5,18 +5,24 @@
 mod access;
 mod acks;
 mod auth;
+mod claims;
 mod connect;
 mod deliver;
+mod departure;
 mod disconnect;
 mod drain;
 mod fan;
+mod flush;
 mod gates;
 mod groups;
 mod home;
 mod inward;
 mod journal;
 mod lanes;
+mod late;
+mod luggage;
 mod mount;
+mod moves;
 mod notes;
 mod overdue;
 mod pace;
@@ -49,9 +55,11 @@ use crate::io::{AdminCommand, Boot, MemoryPressure, Outbox, Output, ShardInput, 
 use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
+pub(crate) use claims::Claiming;
 use deliver::FanOut;
 pub(crate) use drain::Asides;
 pub(crate) use gates::Gates;
+pub(crate) use home::shard_of;
 use journal::Journal;
 pub use lanes::LANE_HIGH_BYTES;
 use lanes::Lane;
@@ -100,6 +108,9 @@ pub struct Shard {
     pub(crate) node: NodeId,
     /// Other nodes may have to know of subscriptions.
     pub(crate) clustered: bool,
+    /// Connections ask for their sessions, which may be at other nodes.
+    pub(crate) claims: bool,
+    pub(crate) claims_of: claims::Claims,
     /// This shard's number, of so many.
     pub(crate) own: u16,
     shards: u16,
@@ -171,6 +182,8 @@ pub(crate) struct SessionSlot {
     pub(crate) pouring: Option<Box<Pourings>>,
     /// QoS 2 messages of its client that went to other nodes and are not released.
     pub(crate) forwards: Option<Box<gates::Forwards>>,
+    /// What the directory says of it.
+    pub(crate) claimed: Option<Box<claims::Claimed>>,
 }
 
 /// Deadlines of a session without a connection.
@@ -275,6 +288,8 @@ impl Shard {
             requests: BTreeMap::new(),
             node: boot.node,
             clustered: boot.clustered,
+            claims: boot.claims,
+            claims_of: claims::Claims::default(),
             own: boot.shard.0,
             shards: boot.shards,
             node_seed: HashSeed::new(boot.node_seed),
@@ -391,6 +406,7 @@ impl Shard {
             away: None,
             pouring: None,
             forwards: None,
+            claimed: None,
         });
         let sessions = &self.sessions;
         self.clients.insert_unique(client_of(sessions, key), key, |key| client_of(sessions, key));

@@ -392,8 +392,22 @@ impl Flow {
         self.live().filter(|delivery| is_stored(delivery)).map(|delivery| &delivery.message)
     }
 
+    /// The same of all that are no QoS 0.
+    pub(crate) fn all_messages(&self) -> impl Iterator<Item = &Message> {
+        self.live().filter(|delivery| delivery.packet_id.is_some()).map(|delivery| &delivery.message)
+    }
+
     /// What is in flight, then what waits, as a log holds it.
     pub(crate) fn delivery_records(&self) -> Vec<DeliveryRecord> {
+        self.records_of(is_stored)
+    }
+
+    /// The same of all that are no QoS 0.
+    pub(crate) fn all_records(&self) -> Vec<DeliveryRecord> {
+        self.records_of(|delivery| delivery.packet_id.is_some())
+    }
+
+    fn records_of(&self, of: impl Fn(&Delivery) -> bool) -> Vec<DeliveryRecord> {
         let record = |delivery: &Delivery, priority, sent, released| DeliveryRecord {
             message: delivery.message.id(),
             dseq: delivery.dseq,
@@ -406,9 +420,9 @@ impl Flow {
             released,
         };
         // What is in flight goes first whatever its priority was.
-        let inflight = self.inflight.iter().filter(|entry| is_stored(&entry.delivery));
+        let inflight = self.inflight.iter().filter(|entry| of(&entry.delivery));
         let inflight = inflight.map(|entry| record(&entry.delivery, u8::MAX, true, entry.released));
-        let waiting = self.queue.by_priority().filter(|(_, delivery)| is_stored(delivery));
+        let waiting = self.queue.by_priority().filter(|(_, delivery)| of(delivery));
         inflight.chain(waiting.map(|(priority, delivery)| record(delivery, priority, delivery.again, false))).collect()
     }
 

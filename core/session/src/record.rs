@@ -184,6 +184,33 @@ pub enum Record {
         /// For whom it came.
         receivers: Receivers,
     },
+    /// A connection has attached to the session, as the directory of sessions numbers them.
+    Epoch {
+        /// Whose.
+        session: SessionId,
+        /// The number, in four parts.
+        epoch: [u64; 4],
+        /// That of the clean start with which the session began; zeros if it did not.
+        clean: [u64; 4],
+    },
+    /// The session is on its way to another node, or not any more.
+    Given {
+        /// Whose.
+        session: SessionId,
+        /// Deliveries from this place in the order on did not go along; none if the session is here again.
+        upto: Option<u64>,
+    },
+    /// What a node has handed on of a session that was there before has come, up to this letter.
+    Letter {
+        /// Whose.
+        session: SessionId,
+        /// The node.
+        node: u64,
+        /// By which number the session came from there.
+        epoch: [u64; 4],
+        /// Of the letter.
+        number: u64,
+    },
     /// The node's time has come to this.
     Time {
         /// Since the node's first start, counting only while it ran.
@@ -228,6 +255,9 @@ const GUID: u8 = 21;
 const KEEP: u8 = 25;
 /// With what a gateway keeps.
 const SNAPSHOT_KEPT: u8 = 26;
+const EPOCH: u8 = 22;
+const GIVEN: u8 = 23;
+const LETTER: u8 = 24;
 
 const PLAIN: u8 = 0;
 const GROUP: u8 = 1;
@@ -288,6 +318,17 @@ impl Record {
                     Receivers::Group(name) => put.byte(GROUP).text(name),
                     Receivers::Released => put.byte(RELEASED),
                 }
+            }
+            Record::Epoch { session, epoch, clean } => {
+                put.tag(EPOCH, *session);
+                epoch.iter().chain(clean).for_each(|part| _ = put.number(*part));
+                &mut put
+            }
+            Record::Given { session, upto } => put.tag(GIVEN, *session).number(upto.map_or(0, |upto| upto + 1)),
+            Record::Letter { session, node, epoch, number } => {
+                put.tag(LETTER, *session).number(*node);
+                epoch.iter().for_each(|part| _ = put.number(*part));
+                put.number(*number)
             }
             Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
             Record::Snapshot(snapshot) => match &snapshot.kept {
@@ -450,6 +491,20 @@ impl TakeRecord for Take<'_> {
             }
             KEEP => Record::Keep { session, bytes: self.bytes()?.to_vec() },
             FORWARDING => Record::Forwarding { session, packet_id: self.packet_id()?, guid: self.guid()? },
+            EPOCH => {
+                let mut parts = [0; 8];
+                for part in &mut parts {
+                    *part = self.number()?;
+                }
+                let [a, b, c, d, e, f, g, h] = parts;
+                Record::Epoch { session, epoch: [a, b, c, d], clean: [e, f, g, h] }
+            }
+            LETTER => {
+                let node = self.number()?;
+                let epoch = [self.number()?, self.number()?, self.number()?, self.number()?];
+                Record::Letter { session, node, epoch, number: self.number()? }
+            }
+            GIVEN => Record::Given { session, upto: self.number()?.checked_sub(1) },
             FORWARDED => Record::Forwarded { session, packet_id: self.packet_id()? },
             _ => return Err(InvalidRecord("an unknown kind")),
         })

@@ -40,6 +40,10 @@ pub struct Restoring {
     forwards: Vec<RestoredForward>,
     will: Option<Box<Will>>,
     kept: Option<Vec<u8>>,
+    epoch: [u64; 4],
+    clean: [u64; 4],
+    given: Option<u64>,
+    letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// Segment of the log that it begins in.
     segment: u64,
 }
@@ -73,6 +77,14 @@ pub struct Restored {
     pub forwards: Vec<RestoredForward>,
     /// Deliveries that the log has and the queue has no room for: they are to be recorded as dropped.
     pub given_up: Vec<u64>,
+    /// With which epoch a connection attached to it last, and with which one it began by a clean start; zeros for none.
+    pub epoch: [u64; 4],
+    /// The second of them.
+    pub clean: [u64; 4],
+    /// It was on its way to another node: deliveries from this place in the order on did not go along.
+    pub given: Option<u64>,
+    /// Letters that have come, by node and number by which the session came from there.
+    pub letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// The first segment of the log that it needs.
     pub segment: u64,
 }
@@ -117,6 +129,10 @@ impl Restoring {
             forwards: Vec::new(),
             will: None,
             kept: None,
+            epoch: [0; 4],
+            clean: [0; 4],
+            given: None,
+            letters: BTreeMap::new(),
             segment,
         })
     }
@@ -220,6 +236,11 @@ impl Restoring {
                 let forward = forwards.find(|forward| forward.packet_id == packet_id).ok_or(Missing::Nothing)?;
                 forward.confirmed = true;
             }
+            Record::Epoch { epoch, clean, .. } => {
+                (self.epoch, self.clean, self.given) = (epoch, clean, None);
+            }
+            Record::Given { upto, .. } => self.given = upto,
+            Record::Letter { node, epoch, number, .. } => _ = self.letters.insert((node, epoch), number),
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Keep { bytes, .. } => self.kept = Some(bytes),
             Record::Create { .. }
@@ -360,8 +381,8 @@ impl Restoring {
         let session =
             Session::restored(self.client, self.subscriptions, flow, self.will, self.kept, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        let Restoring { id, zone, detached, forwards, segment, .. } = self;
-        Restored { id, session, zone, detached, readings, forwards, given_up, segment }
+        let Restoring { id, zone, detached, forwards, epoch, clean, given, letters, segment, .. } = self;
+        Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given, letters, segment }
     }
 }
 
@@ -407,6 +428,22 @@ impl Session {
             will,
             kept: self.kept().map(<[u8]>::to_vec),
         }
+    }
+
+    /// The same for another node, with all that waits but QoS 0, and the messages: each delivery names the place of its message
+    /// among them, from 1, and so does the will, which is the last.
+    #[must_use]
+    pub fn whole(&self, zone: &str) -> (SnapshotRecord, Vec<&Message>) {
+        let mut snapshot = self.snapshot(SessionId(0), zone, None);
+        snapshot.deliveries = self.flow().map(Flow::all_records).unwrap_or_default();
+        let mut number = 0;
+        let names = snapshot.deliveries.iter_mut().map(|delivery| &mut delivery.message);
+        for name in names.chain(snapshot.will.iter_mut().map(|will| &mut will.message)) {
+            number += 1;
+            *name = MessageId(number);
+        }
+        let will = self.will().map(|will| &will.message);
+        (snapshot, self.flow().into_iter().flat_map(Flow::all_messages).chain(will).collect())
     }
 
     /// Every message that the snapshot names.

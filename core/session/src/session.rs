@@ -223,6 +223,12 @@ impl Session {
         }
     }
 
+    /// The place in the order that the next [`Op::Enqueue`] with QoS 1 or 2 assigns.
+    #[must_use]
+    pub fn next_dseq(&self) -> u64 {
+        self.flow.as_ref().map_or(0, |flow| flow.next_dseq())
+    }
+
     /// What the last [`Op::Enqueue`] with QoS 1 or 2 assigned.
     #[must_use]
     pub fn last_dseq(&self) -> u64 {

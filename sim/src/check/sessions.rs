@@ -15,14 +15,19 @@ use crate::report::Check;
 /// A node that has heard of no leader for so long is without a quorum, or near it.
 const ALONE: Duration = Duration::from_secs(3);
 
+/// Of CONNECTs that far apart at nodes that could not ask each other, either counts as the later one (docs/cluster.md).
+const CLAIMS_ALIKE: Duration = Duration::from_secs(2);
+
 impl State {
     pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
-        if let Some(id) = self.id_numbers.get(&(node, name)) {
+        let key = (if self.ways.exist() { 0 } else { node }, name);
+        if let Some(id) = self.id_numbers.get(&key) {
             return *id;
         }
         let id = self.ids.len() as u32;
         self.ids.push(Id {
             node,
+            from: None,
             epoch: 0,
             current: None,
             live: Vec::new(),
@@ -44,7 +49,7 @@ impl State {
             unsubscribed: Vec::new(),
             packet_max: u32::MAX,
         });
-        self.id_numbers.insert((node, name), id);
+        self.id_numbers.insert(key, id);
         id
     }
 
@@ -55,6 +60,7 @@ impl State {
             cx.owe(Check::Degraded);
         }
         let id = self.id_of(node, facts.client_id);
+        self.comes_to(id, node, cx.now);
         let v5 = facts.version == ProtocolVersion::V5;
         let expiry = match (v5, facts.clean) {
             (true, _) => facts.expiry_s.unwrap_or(0).min(self.limits.max_session_expiry_s),
@@ -139,6 +145,22 @@ impl State {
         }
     }
 
+    /// A client connects to another node than before: its session goes there, or is asked for there. What is on its way meanwhile
+    /// is not looked at; and nothing is known of the session if not all could reach each other.
+    fn comes_to(&mut self, id: u32, node: u16, now: Instant) {
+        let known = &self.ids[id as usize];
+        let old = known.node;
+        if old == node {
+            return;
+        }
+        let since = known.current.and_then(|last| self.conn(last).connack).map_or(Instant::START, |last| last.sent_at);
+        let certain = known.from.is_none() && !self.ways.was_split(since, now);
+        self.doubt(id);
+        let known = &mut self.ids[id as usize];
+        (known.node, known.from) = (node, Some(old));
+        known.unclear |= !certain;
+    }
+
     /// Whether a session may be there for a CONNECT that was sent at `sent`.
     fn may_exist(&self, id: u32, conn: u32, sent: Instant) -> bool {
         let known = &self.ids[id as usize];
@@ -162,12 +184,14 @@ impl State {
             // An answer may arrive long after the broker has ended the connection.
             None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
+        // And the broker notices it late where the socket still has to take what it said last.
+        let slack = if last.crashed { Duration::ZERO } else { self.limits.drain };
         // What was under way when its node stopped may be heard long after.
         let accepted = last.connack.map_or(last.connect_at, |of| of.at);
         let stopped = self.nodes[usize::from(last.node)].lives.stopped_since(accepted);
         let parted = if stopped && !last.crashed { parted.min(last.disturbed.unwrap_or(parted)) } else { parted };
-        let still = self.stood_still(known.node, parted, until);
-        until < self.earliest(known.node, parted, last.expiry_min) + still
+        let still = self.stood_still(last.node, parted, until);
+        until + slack < self.earliest(last.node, parted, last.expiry_min) + still
     }
 
     pub(super) fn connack(
@@ -214,6 +238,9 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
+        if self.ids[id as usize].from.take().is_some() && self.ways.was_split(connect_at, sent_at) {
+            self.ids[id as usize].unclear = true;
+        }
         if !v31 {
             self.judge_present(conn.0, present, sent_at, cx);
         }
@@ -236,6 +263,7 @@ impl State {
             self.doubt(id);
         }
         let durable = self.conn(conn.0).expiry_min > 0;
+        let forked = self.may_be_fork(id, conn.0, cx.now);
         // Its client had ended the session by a DISCONNECT that was never read: it should close this connection
         // [MQTT-3.2.2-4], and does not know what counts to its limits.
         let forgot = last.is_some_and(|last| self.conn(last).last_expiry == Some(0));
@@ -251,9 +279,23 @@ impl State {
             // Its CONNACK waited until all of that was stored.
             known.ended = Instant::START;
         }
-        known.unclear = others;
+        known.unclear = others || forked;
         self.conn_mut(conn).first = !present && !others;
         self.will_resumed(last, conn.0, present && !unclear);
+    }
+
+    /// Whether a session is served by a node in no cluster, or without a leader, while the cluster has one of the same client, from a
+    /// node that is gone with its disk, and which of the two began later cannot be told: then either may be kept when both meet.
+    fn may_be_fork(&self, id: u32, conn: u32, now: Instant) -> bool {
+        let c = self.conn(conn);
+        if !self.ways.is_leaderless(c.node, Duration::ZERO, now) {
+            return false;
+        }
+        self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
+            let other = self.conn(*other);
+            let lost = self.nodes[usize::from(other.node)].lost.is_some_and(|lost| lost >= other.connect_at);
+            lost && other.connect_at + CLAIMS_ALIKE + self.limits.late >= c.connect_at
+        })
     }
 
     fn judge_present(&mut self, conn: u32, present: bool, sent_at: Instant, cx: &mut Cx<'_>) {
@@ -295,8 +337,17 @@ impl State {
         self.two_served(conn, newer, sent_at, what, cx);
     }
 
+    /// Whether one of two connections may not have heard of the other one: their nodes, or who decides, could not reach each other.
+    fn may_be_unheard(&self, conn: u32, newer: u32, at: Instant) -> bool {
+        let (c, n) = (self.conn(conn), self.conn(newer));
+        c.node != n.node && self.ways.was_split(n.connect_at, at)
+    }
+
     #[cold]
     pub(super) fn two_served(&mut self, conn: u32, newer: u32, sent_at: Instant, what: &str, cx: &mut Cx<'_>) {
+        if self.may_be_unheard(conn, newer, sent_at) {
+            return;
+        }
         let (c, n) = (self.conn(conn), self.conn(newer));
         let message = format!(
             "{}: the broker wrote a {what} to its connection {} after the same Client Identifier was taken over by connection {} of {}",
@@ -424,6 +475,11 @@ impl State {
     /// A node is gone with everything in its memory.
     pub(super) fn node_lost(&mut self, node: u16, at_once: bool, cx: &mut Cx<'_>) {
         for id in 0..self.ids.len() as u32 {
+            if self.ids[id as usize].from == Some(node) {
+                // Whether its session was there still nobody knows.
+                self.doubt(id);
+                self.ids[id as usize].unclear = true;
+            }
             if self.ids[id as usize].node != node {
                 continue;
             }

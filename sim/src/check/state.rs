@@ -234,10 +234,13 @@ impl Conn {
     }
 }
 
-/// A Client Identifier at a node, and its session.
+/// A Client Identifier and its session: of a cluster one over all nodes.
 #[derive(Debug)]
 pub(super) struct Id {
+    /// Where its last connection was made.
     pub(super) node: u16,
+    /// Where its session was before, if it has been asked for from there since.
+    pub(super) from: Option<u16>,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,
     /// The last connection that was accepted, in the order of the broker.

@@ -24,7 +24,7 @@ impl Client {
             return;
         }
         match act {
-            Act::Connect { clean, session_expiry_s } => self.connect(*clean, *session_expiry_s, cx),
+            Act::Connect { clean, session_expiry_s, node } => self.connect(*clean, *session_expiry_s, *node, cx),
             Act::Disconnect { with_will, session_expiry_s } => self.disconnect(*with_will, *session_expiry_s, cx),
             Act::HangUp => self.break_off(ClientOutput::Close, Closer::Client, cx),
             Act::Reset => self.break_off(ClientOutput::Reset, Closer::Network, cx),
@@ -74,12 +74,13 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, clean: Option<bool>, session_expiry_s: Option<u32>, cx: &mut Context<'_>) {
+    fn connect(&mut self, clean: Option<bool>, session_expiry_s: Option<u32>, node: Option<u16>, cx: &mut Context<'_>) {
         if self.link.is_some() {
             return;
         }
         self.spec.clean = clean.unwrap_or(self.spec.clean);
         self.spec.session_expiry_s = session_expiry_s.unwrap_or(self.spec.session_expiry_s);
+        self.spec.node = node.unwrap_or(self.spec.node);
         self.retry.failures = 0;
         self.open(cx);
     }

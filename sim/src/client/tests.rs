@@ -161,7 +161,7 @@ impl World {
     }
 }
 
-const CONNECT: Act = Act::Connect { clean: None, session_expiry_s: None };
+const CONNECT: Act = Act::Connect { clean: None, session_expiry_s: None, node: None };
 
 fn show(event: &Event, names: &Names) -> String {
     match event {

@@ -362,7 +362,7 @@ impl Steps<'_> {
         let clean = self.source.percent(10).then(|| self.source.coin());
         let expires = self.features.expiry && self.source.percent(10);
         let session_expiry_s = expires.then(|| if self.source.coin() { self.source.log(1, 60) as u32 } else { 0 });
-        self.act(client, Act::Connect { clean, session_expiry_s });
+        self.act(client, Act::Connect { clean, session_expiry_s, node: None });
     }
 
     fn disconnect(&mut self, client: usize) -> Act {
@@ -513,7 +513,7 @@ impl Steps<'_> {
             let chosen = same.iter().rev().find(|other| self.clients[**other].up).or(same.last());
             let has_session = !self.scenario.clients[client].clean || self.scenario.clients[client].reconnect.is_some();
             if chosen == Some(&client) && has_session {
-                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None });
+                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node: None });
             }
         }
     }

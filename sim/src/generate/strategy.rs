@@ -195,7 +195,7 @@ fn acts(topics: Vec<String>) -> impl Strategy<Value = Act> + Clone {
         Act::Publish(PublishSpec { retain, size, ..PublishSpec::new(topic, qos) })
     });
     prop_oneof![
-        4 => Just(Act::Connect { clean: None, session_expiry_s: None }),
+        4 => Just(Act::Connect { clean: None, session_expiry_s: None, node: None }),
         2 => subscribe,
         4 => publish,
         1 => filter.prop_map(|filter| Act::Unsubscribe { filters: vec![filter] }),

@@ -61,6 +61,7 @@ impl World<'_, '_> {
             Act::SetAcks(acks) => end.acks = *acks,
             Act::SetReading(on) => end.stopped_reading = !on,
             Act::Freeze(on) => end.frozen = *on,
+            Act::Connect { node: Some(node), .. } if end.link.is_none() => end.node = *node,
             _ => {}
         }
         self.with_client(client.0, |client, cx| client.act(act, cx));

@@ -190,6 +190,7 @@ impl Node {
                 shards,
                 node_seed,
                 clustered,
+                claims: clustered,
             };
             Part {
                 shard: Shard::new(config.clone(), boot),
@@ -205,7 +206,7 @@ impl Node {
         };
         self.shards = (0..shards).map(part).collect();
         let version = env!("CARGO_PKG_VERSION");
-        let boot = ControlBoot { now: shown, wall, shards, version, node, incarnation, cluster };
+        let boot = ControlBoot { now: shown, wall, shards, version, node, incarnation, node_seed, cluster };
         self.control = Some(Control::new(config, boot));
         let sides = usize::from(shards) + 1;
         let pair = |at: usize| Pair::new(Stream::new(seed, purpose::PAIR, name(0) << 16 ^ at as u64));

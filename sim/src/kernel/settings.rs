@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use newtmq_cluster::lane::Qos0;
 use newtmq_cluster::link::Cookie;
-use newtmq_cluster::{lane, link, meta, owned, swim};
+use newtmq_cluster::{directory, lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
 use newtmq_node::{ClusterConfig, Durability, Rate, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
@@ -72,6 +72,10 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig
     set(&mut owned.barrier, spec.barrier_ms.map(Duration::from_millis));
     set(&mut owned.lease, spec.lease_ms.map(Duration::from_millis));
     owned.lease_renew = owned.lease_renew.min(owned.lease / 3);
+    let mut directory = directory::Config::default();
+    for span in [&mut directory.acting_after, &mut directory.announce_max, &mut directory.claim_max] {
+        *span = spec.paced(*span);
+    }
     ClusterConfig {
         name: "sim".into(),
         cookie: Cookie::new(*b"one cookie for all").expect("it is long enough"),
@@ -82,6 +86,7 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig
         swim: swim(spec),
         meta,
         owned,
+        directory,
     }
 }
 

@@ -29,7 +29,7 @@ fn world(at_ms: u64, action: WorldAction) -> Step {
 }
 
 fn connect() -> Act {
-    Act::Connect { clean: None, session_expiry_s: None }
+    Act::Connect { clean: None, session_expiry_s: None, node: None }
 }
 
 fn subscribe(filter: &str, qos: QoS) -> Act {

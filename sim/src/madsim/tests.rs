@@ -30,7 +30,7 @@ fn world(at_ms: u64, action: WorldAction) -> Step {
 }
 
 fn connect(at_ms: u64, of: u32) -> Step {
-    client(at_ms, of, Act::Connect { clean: None, session_expiry_s: None })
+    client(at_ms, of, Act::Connect { clean: None, session_expiry_s: None, node: None })
 }
 
 fn subscribe(at_ms: u64, of: u32, filter: &str) -> Step {

@@ -3,7 +3,7 @@
 use newtmq_mqtt::RetainHandling;
 
 use super::fields::{ACKS, MS_MAX, QOS, Section, US_MAX, Visitor};
-use super::kind::{Bool, Client, FILTER, Hex, Int, Opt, TOPIC, Texts, Words};
+use super::kind::{Bool, Client, FILTER, Hex, Int, Node, Opt, TOPIC, Texts, Words};
 use super::{Acks, Act, Action, FilterSpec, PublishSpec, QoS, Step, WorldAction};
 use crate::history::{AckKind, ClientIx};
 
@@ -129,9 +129,10 @@ impl Act {
     #[rustfmt::skip]
     fn fields(&mut self, v: &mut impl Visitor) {
         match self {
-            Act::Connect { clean, session_expiry_s } => {
+            Act::Connect { clean, session_expiry_s, node } => {
                 v.optional("clean", "Clean Start from here on, if it changes.", Opt(Bool), clean, &None);
                 v.optional("session_expiry_s", "Session Expiry Interval from here on, if it changes.", Opt(Int(0..=u32::MAX)), session_expiry_s, &None);
+                v.optional("node", "The node that it connects to from here on, if it changes. Only with `driver = \"kernel\"`.", Opt(Node), node, &None);
             }
             Act::Disconnect { with_will, session_expiry_s } => {
                 v.optional("with_will", "With reason code 0x04: the Will Message is sent (MQTT 5.0).", Bool, with_will, &false);
@@ -211,7 +212,7 @@ type Prototype = fn() -> Action;
 /// Every action: name, meaning, one of its kind with defaults. In the order of the documentation.
 #[rustfmt::skip]
 pub(super) const ACTIONS: &[(&str, &str, Prototype)] = &[
-    ("connect", "Opens a network connection and sends CONNECT.", || of_client(Act::Connect { clean: None, session_expiry_s: None })),
+    ("connect", "Opens a network connection and sends CONNECT.", || of_client(Act::Connect { clean: None, session_expiry_s: None, node: None })),
     ("disconnect", "Sends DISCONNECT and closes.", || of_client(Act::Disconnect { with_will: false, session_expiry_s: None })),
     ("hang_up", "Closes the network connection without DISCONNECT, after what it sent.", || of_client(Act::HangUp)),
     ("reset", "The connection breaks: what is under way is lost both ways, and both sides learn of it.", || of_client(Act::Reset)),

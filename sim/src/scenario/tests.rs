@@ -388,8 +388,11 @@ fn publish() -> impl Strategy<Value = PublishSpec> {
 fn act() -> impl Strategy<Value = Act> {
     let kinds = select(vec![AckKind::Puback, AckKind::Pubrec, AckKind::Pubrel, AckKind::Pubcomp]);
     prop_oneof![
-        (of(any::<bool>()), of(any::<u32>()))
-            .prop_map(|(clean, session_expiry_s)| Act::Connect { clean, session_expiry_s }),
+        (of(any::<bool>()), of(any::<u32>())).prop_map(|(clean, session_expiry_s)| Act::Connect {
+            clean,
+            session_expiry_s,
+            node: None
+        }),
         (any::<bool>(), of(any::<u32>()))
             .prop_map(|(with_will, session_expiry_s)| Act::Disconnect { with_will, session_expiry_s }),
         select(vec![Act::HangUp, Act::Reset, Act::Vanish, Act::PublishAgain, Act::Ping]),

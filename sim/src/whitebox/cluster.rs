@@ -491,7 +491,9 @@ impl ClusterWatch {
             return Vec::new();
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
-        self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what)).into_iter().collect()
+        let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
+        let sessions = sessions_differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
+        members.into_iter().chain(sessions).collect()
     }
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
@@ -585,4 +587,38 @@ impl ClusterWatch {
 
 fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
+}
+
+/// What stands against that each client has one session and one connection in a cluster, and that who decides knows where.
+fn sessions_differ(core: &Core<'_>, obligations: &mut Obligations) -> Option<(u16, String)> {
+    let directories = core.nodes.iter().filter_map(|member| Some((member, member.cluster()?.directory())));
+    let directories: Vec<_> = directories.collect();
+    let seat = directories.iter().find(|(_, directory)| directory.seated().is_some_and(|seat| seat.open))?;
+    let seats = |(_, directory): &(_, &newtmq_cluster::directory::Directory)| directory.obeys() == Some(seat.0.id);
+    if !directories.iter().all(|of| seats(of) && of.1.is_at_rest()) {
+        return None;
+    }
+    let mut homes: BTreeMap<&str, NodeId> = BTreeMap::new();
+    let mut served: BTreeMap<&str, NodeId> = BTreeMap::new();
+    for (member, directory) in &directories {
+        let sessions = directory.sessions().map(|(client, _)| (&**client, "session"));
+        let connections = directory.served().map(|(client, ..)| (&**client, "connection"));
+        for (client, what) in sessions.chain(connections) {
+            obligations.count(Check::OneSession, 1);
+            let known = if what == "session" { &mut homes } else { &mut served };
+            if let Some(other) = known.insert(client, member.id) {
+                return Some((member.ix, format!("{client} has a {what} here and one at node {:x}", other.0)));
+            }
+        }
+    }
+    for client in homes.keys().chain(served.keys()) {
+        let place = seat.1.place(client)?;
+        let (home, holder) = (homes.get(client).copied(), served.get(client).copied());
+        if (place.home, place.holder.map(|(node, _)| node)) != (home, holder) {
+            let what =
+                format!("{client} is at {home:?} with a connection at {holder:?}, and the directory says {place:?}");
+            return Some((seat.0.ix, what));
+        }
+    }
+    None
 }

@@ -84,8 +84,14 @@ mutants! {
     StaleAck, "stale-ack", Some(7), ["S1", "R"],
         "An acknowledgement of what is no longer in flight, as of an earlier connection, ends the oldest delivery instead \
          (one node has no epochs).";
+    SeqWithoutTerm, "seq-without-term", Some(8), ["part", "W3"],
+        "A new directory's epochs begin again without its term.";
+    AgeByClock, "age-by-clock", Some(9), ["part", "S6"],
+        "Connections are compared by what their nodes' clocks said, and not by their age.";
     FalseSessionPresent, "false-session-present", Some(10), ["S7"],
         "CONNACK says Session Present where there was no session, unless Clean Start was asked for.";
+    SilenceIsNoSession, "silence-is-no-session", Some(11), ["part", "S7"],
+        "A home that does not answer is taken for none, and a new session begins.";
     ToldBeforeSync, "told-before-sync", Some(12), ["W8", "S13"],
         "What was written is told to be stored before it is synced.";
     AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["cluster", "S1", "S13", "W"],
@@ -131,6 +137,8 @@ mutants! {
         "How long a member was down is counted from the start of the node's clock.";
     LeaseFromReceipt, "lease-from-receipt", Some(35), ["part", "W9", "S1", "W"],
         "A lease counts from when it came and not from when it was asked for.";
+    OpenBeforeAnnounced, "open-before-announced", Some(36), ["part", "S6"],
+        "A new directory grants claims before the nodes have said whom they have.";
     WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
@@ -141,6 +149,8 @@ mutants! {
         "What is sent to another node again after a reset costs its credit again, which never returns.";
     OpenBeforeSync, "open-before-sync", Some(43), ["part", "S1", "W"],
         "A node that is there again is matched by what was known of it, before it has said what has changed.";
+    TombstoneForgotten, "tombstone-forgotten", Some(44), ["part", "S2", "S7"],
+        "That a session out of reach ended by a clean start is forgotten, so that it comes back with its node.";
     UnknownEntrySkipped, "unknown-entry-skipped", Some(45), ["part", "W2", "W"],
         "An entry of the meta group's log that is of an unknown kind is skipped.";
     MinorityRestarts, "minority-restarts", Some(46), ["cluster", "L13"],
@@ -525,6 +535,51 @@ mutants! {
         "Frames of lanes of a node that is no member are taken.";
     InstalledBeforeDisk, "installed-before-disk", None, ["part"],
         "Durable routes of others count as stored before they are.";
+    // Cluster: the directory of sessions.
+    GrantBeforeFenceAck, "grant-before-fence-ack", None, ["part", "S6"],
+        "A client gets its session before its connection at another node has ended (6 between nodes).";
+    StaleAttachTaken, "stale-attach-taken", None, ["part", "S1", "S6", "W"],
+        "A connection attaches to a session that one with a higher epoch has (7 between nodes).";
+    NoTolerance, "no-tolerance", None, ["part", "S6"],
+        "Of two connections whose ages differ by less than these can be wrong the one that seems later wins.";
+    HigherEpochWins, "higher-epoch-wins", None, ["part", "S6"],
+        "After a partition the higher epoch wins, and not the later connection.";
+    FenceSparesClaims, "fence-spares-claims", None, ["part", "S6"],
+        "A node that has to end a connection which is not connected yet says that there is none, and the grant comes later.";
+    LoserNotFenced, "loser-not-fenced", None, ["part", "S6", "Q2"],
+        "Of two connections that are found after a partition the loser is not told.";
+    OldTermObeyed, "old-term-obeyed", None, ["part", "S6", "W"],
+        "A node takes orders of a leader of a lower term than it has promised.";
+    OldRoundTaken, "old-round-taken", None, ["part", "S6", "W"],
+        "What the directory has said before it was told anew, or before another one was, still counts.";
+    OldClaimTaken, "old-claim-taken", None, ["part", "S6", "L10"],
+        "A claim that comes late or twice is taken for a new one.";
+    OtherViewObeyed, "other-view-obeyed", None, ["part", "S6"],
+        "Without a quorum a node helps those who do not reach the same nodes.";
+    ActingTooEarly, "acting-too-early", None, ["part", "S6"],
+        "Nodes help themselves as soon as they hear no leader.";
+    ProvisionalStartsOver, "provisional-starts-over", None, ["part", "W3", "W4"],
+        "Epochs without a quorum are numbered as before when their node has started anew.";
+    StoredHomeNotAwaited, "stored-home-not-awaited", None, ["part", "S7", "S1"],
+        "A stored session whose node does not answer in a second is taken for lost.";
+    LateMoveCounts, "late-move-counts", None, ["part", "W4"],
+        "A session that was moved counts, although another connection has attached to the one that it was made of since.";
+    GivenIsHere, "given-is-here", None, ["part", "S7"],
+        "A session that was given to a node that is down since is taken for being where it was.";
+    RemoteTakeoverWithoutFence, "remote-takeover-without-fence", None, ["part", "S6", "L4"],
+        "A connection does not end when its client has connected to another node.";
+    LateTwice, "late-twice", None, ["part", "D3"],
+        "What came to a session at its new node, and is handed on by the old one too, is taken twice.";
+    LateForgotten, "late-forgotten", None, ["part", "D1"],
+        "What comes for a session at the node that it has left is not handed on.";
+    LateBehind, "late-behind", None, ["part", "D5"],
+        "What was handed on comes behind what has come later.";
+    FlushNotAwaited, "flush-not-awaited", None, ["part", "D5"],
+        "What was left of a session goes on before all that was sent to where it was has come there.";
+    NamesLeft, "names-left", None, ["part", "S3"],
+        "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
+    AwayIsNone, "away-is-none", None, ["part", "S7"],
+        "A stored session whose node is down is taken for none.";
     // Cluster: retained messages.
     RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
         "A retained message is answered before it is committed.";

@@ -220,6 +220,12 @@ impl PeerOut {
         true
     }
 
+    /// Whether the node has been seen, and does not count as down: what was sent there may be under way.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.peer.is_some() && !self.down
+    }
+
     /// There is no link. Messages wait, as far as there is room.
     pub fn disconnected(&mut self) {
         self.connected = false;

@@ -96,6 +96,7 @@ impl World {
             shards: 1,
             node_seed: 1,
             clustered: false,
+            claims: false,
         };
         let control = ControlBoot {
             now,
@@ -104,6 +105,7 @@ impl World {
             version: "1",
             node: NodeId(1),
             incarnation: Incarnation(1),
+            node_seed: 1,
             cluster: None,
         };
         World {

@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use newtmq_base::{InvalidField, NodeId, Put, Take, planted};
+use newtmq_cluster::directory::Client;
+use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::meta::{Persist, Stored};
-use newtmq_cluster::owned::{Batch, Op, Owned};
+use newtmq_cluster::owned::{Batch, Op, Owned, RecordKind};
 
 use super::ClusterOutput;
+use super::claims::{take_epoch, take_void};
 
 /// Durable entries of members, as operations in order, and whether they are all that the member had at some time. A part
 /// of a table says of nobody whom a message should reach.
@@ -30,6 +33,9 @@ pub(super) struct Durable {
 
 #[derive(Debug)]
 pub(super) struct Disk {
+    node: NodeId,
+    /// What this node's log says of sessions that do not count.
+    voids: Voids,
     /// Whether tables are kept.
     stores: bool,
     numbers: u64,
@@ -49,18 +55,47 @@ pub(super) struct Disk {
 
 impl Disk {
     /// What a start finds.
-    pub(super) fn read(stores: bool, records: &[Box<[u8]>]) -> Result<(Disk, BTreeMap<NodeId, Vec<Op>>), InvalidField> {
+    pub(super) fn read(
+        node: NodeId,
+        stores: bool,
+        records: &[Box<[u8]>],
+    ) -> Result<(Disk, BTreeMap<NodeId, Vec<Op>>), InvalidField> {
         let (mut meta, mut tables) = (Stored::default(), Tables::new());
         for record in records {
             read_record(record, &mut meta, &mut tables)?;
         }
         let since = records.iter().map(|record| record.len()).sum();
+        let own = tables.remove(&node).map(|(_, ops)| ops).unwrap_or_default();
+        let mut voids = Voids::new();
+        own.into_iter().for_each(|op| note_void(&mut voids, &op));
         let stale = tables.iter().filter(|(_, (is_held, _))| !is_held || !stores).map(|(node, _)| *node).collect();
         tables.retain(|_, (is_held, _)| *is_held && stores);
         let held = tables.keys().copied().collect();
-        let disk =
-            Disk { stores, numbers: 0, meta, waiting: VecDeque::new(), restored: 0, held, stale, whole: 0, since };
+        let disk = Disk {
+            node,
+            voids,
+            stores,
+            numbers: 0,
+            meta,
+            waiting: VecDeque::new(),
+            restored: 0,
+            held,
+            stale,
+            whole: 0,
+            since,
+        };
         Ok((disk, tables.into_iter().map(|(node, (_, ops))| (node, ops)).collect()))
+    }
+
+    /// What this node has said of sessions elsewhere that do not count: by whom, whose, where, and up to which epoch.
+    pub(super) fn voids(&self) -> Vec<(NodeId, Client, NodeId, Epoch)> {
+        let mut voids = Vec::new();
+        for (key, value) in &self.voids {
+            if let (Ok((client, home)), Ok(epoch)) = (take_void(key), take_epoch(value)) {
+                voids.push((self.node, client, home, epoch));
+            }
+        }
+        voids
     }
 
     /// Of whom there is a part of a table, with which nothing can begin.
@@ -92,6 +127,17 @@ impl Disk {
 
     /// Changes of a node's routes: what is to be stored of them, and the batch up to which nothing is waited for.
     pub(super) fn batch(&mut self, batch: &Batch, is_member: bool) -> (Option<ClusterOutput>, Option<u64>) {
+        if batch.node == self.node {
+            // The rest of the own log is told again by the shards.
+            let is_void = |op: &&Op| matches!(op, Op::Record { kind: RecordKind::Supersedes, .. });
+            let ops: Vec<Op> = batch.records.iter().filter(is_void).cloned().collect();
+            ops.iter().for_each(|op| note_void(&mut self.voids, op));
+            if self.stores && !ops.is_empty() {
+                let mut record = Vec::new();
+                put_table(batch.node, true, &ops, &mut record);
+                return (Some(self.append(record, true, Confirms::Batch(batch.seq))), None);
+            }
+        }
         let routes = batch.routes.iter().map(|change| Op::Route {
             filter: change.filter.clone(),
             class: change.class,
@@ -158,6 +204,12 @@ impl Disk {
         self.meta.whole().encode(&mut meta);
         Put(&mut record).bytes(&meta);
         if self.stores {
+            let own = self.voids.iter().map(|(key, value)| Op::Record {
+                kind: RecordKind::Supersedes,
+                key: key.clone(),
+                value: Some(value.clone()),
+            });
+            put_table(self.node, true, &own.collect::<Vec<Op>>(), &mut record);
             for replica in owned.replicas() {
                 let is_held = self.has_held(replica.owner());
                 let ops: Vec<Op> = replica.entries().filter(Op::is_durable).collect();
@@ -175,6 +227,19 @@ impl Disk {
         self.since += record.len();
         self.waiting.push_back((self.numbers, confirms));
         ClusterOutput::Store { number: self.numbers, record, sync, replaces: false }
+    }
+}
+
+/// Records of sessions that do not count, as the own log has them.
+type Voids = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+fn note_void(voids: &mut Voids, op: &Op) {
+    match op {
+        Op::Record { kind: RecordKind::Supersedes, key, value: Some(value) } => {
+            voids.insert(key.clone(), value.clone());
+        }
+        Op::Record { kind: RecordKind::Supersedes, key, value: None } => _ = voids.remove(key),
+        Op::Record { kind: RecordKind::Home, .. } | Op::Route { .. } => {}
     }
 }
 

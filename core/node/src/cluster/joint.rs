@@ -4,12 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, Rng, SEED_BYTES, ShardId, planted};
+use newtmq_base::{HashSeed, Incarnation, Instant, InvalidField, NodeId, RequestId, Rng, SEED_BYTES, ShardId, planted};
+use newtmq_cluster::directory::{self, Directory};
 use newtmq_cluster::link::{self, Address, ConnectionId, DownCause, Fill, Links, Own};
 use newtmq_cluster::meta::{self, Meta};
 use newtmq_cluster::owned::{self, Batch, DigestKey, Mode, Op, Owned};
 use newtmq_cluster::swim::{self, Swim};
 
+use super::claims::Told;
 use super::desk::Desk;
 use super::disk::Disk;
 use super::peers::Peer;
@@ -49,9 +51,14 @@ pub struct Cluster {
     pub(super) links: Links,
     pub(super) swim: Swim,
     pub(super) meta: Meta,
+    pub(super) directory: Directory,
+    pub(super) told: Told,
+    /// Divides clients among the shards.
+    pub(super) node_seed: HashSeed,
     pub(super) link_out: Vec<link::Output>,
     pub(super) swim_out: Vec<swim::Output>,
     pub(super) meta_out: Vec<meta::Output>,
+    pub(super) directory_out: Vec<directory::Output>,
     /// Other members.
     pub(super) members: BTreeMap<NodeId, Peer>,
     /// Were members; their routes are on their way out of the shards.
@@ -107,9 +114,14 @@ impl Cluster {
     ///
     /// # Errors
     /// What was stored is not this node's, or cannot be.
-    pub(crate) fn new(boot: ClusterBoot, now: Instant, shards: u16) -> Result<(Cluster, Tables), InvalidField> {
+    pub(crate) fn new(
+        boot: ClusterBoot,
+        now: Instant,
+        shards: u16,
+        node_seed: u64,
+    ) -> Result<(Cluster, Tables), InvalidField> {
         let ClusterBoot { config, node, birth, incarnation, name, address, seed, stored } = boot;
-        let (disk, tables) = Disk::read(config.owned.stored, &stored)?;
+        let (disk, tables) = Disk::read(node, config.owned.stored, &stored)?;
         let mut rng = Rng::from_seed(seed);
         let own = Own {
             cluster: config.name.clone(),
@@ -136,6 +148,9 @@ impl Cluster {
         let swim = Swim::new(swim_config(&config), node, incarnation, address, fork(&mut rng), now);
         let cluster = Cluster {
             desk: Desk::new(incarnation),
+            directory: Directory::new(config.directory.clone(), now, node, incarnation),
+            told: Told::default(),
+            node_seed: HashSeed::new(node_seed),
             config,
             node,
             incarnation,
@@ -149,6 +164,7 @@ impl Cluster {
             link_out: Vec::new(),
             swim_out: Vec::new(),
             meta_out: Vec::new(),
+            directory_out: Vec::new(),
             members: BTreeMap::new(),
             leaving: BTreeSet::new(),
             reached: BTreeMap::new(),
@@ -217,7 +233,8 @@ impl Cluster {
             return Instant::START;
         }
         let parts = [self.links.next_deadline(), self.swim.next_deadline(), self.meta.next_deadline()];
-        parts.into_iter().flatten().fold(self.desk.next_deadline(), Instant::min)
+        let own = self.desk.next_deadline().min(self.directory.next_deadline());
+        parts.into_iter().flatten().fold(own, Instant::min)
     }
 
     pub(crate) fn fill(&mut self, now: Instant, conn: ConnectionId, buffer: &mut Vec<u8>, room: usize) -> Fill {
@@ -268,6 +285,9 @@ impl Cluster {
         if is_due(self.meta.next_deadline()) {
             self.meta.handle(now, meta::Input::Tick, &mut self.meta_out);
         }
+        if self.directory.next_deadline() <= now {
+            self.directory.handle(now, directory::Input::Tick, &mut self.directory_out);
+        }
         if self.desk.next_deadline() <= now {
             self.desk_overdue(cx);
         }
@@ -309,6 +329,10 @@ impl Cluster {
             for output in core::mem::take(&mut self.meta_out) {
                 self.on_meta(cx, output);
             }
+            self.tell_directory(cx);
+            for output in core::mem::take(&mut self.directory_out) {
+                self.on_directory(cx, output);
+            }
             if self.is_silent() {
                 self.tell_seeds(cx.now);
                 self.pump(cx.now);
@@ -324,7 +348,8 @@ impl Cluster {
     }
 
     fn is_silent(&self) -> bool {
-        self.link_out.is_empty() && self.swim_out.is_empty() && self.meta_out.is_empty()
+        let parts = self.link_out.is_empty() && self.swim_out.is_empty() && self.meta_out.is_empty();
+        parts && self.directory_out.is_empty()
     }
 
     /// The batches up to this one are of tables that were on the disk.
@@ -357,6 +382,7 @@ impl Cluster {
                     cx.tell(self.shards, &FromControl::Drain(false));
                 }
                 self.reached.insert(peer, incarnation);
+                self.link_of_directory(cx, directory::Input::Up { node: peer, inc: incarnation });
                 if self.members.contains_key(&peer) {
                     cx.owned.up(cx.now, peer, incarnation, cx.given);
                 }
@@ -366,6 +392,7 @@ impl Cluster {
             }
             link::Event::Down { peer, incarnation, cause } => {
                 self.reached.remove(&peer);
+                self.link_of_directory(cx, directory::Input::Down { node: peer });
                 self.bulk_in.remove(&peer);
                 self.bulk_out.remove(&peer);
                 cx.owned.down(cx.now, peer, incarnation, cx.given);
@@ -433,6 +460,7 @@ impl Cluster {
 
     /// A batch has gone to the shards: what outlives a restart goes to the disk.
     pub(crate) fn batch(&mut self, cx: &mut Cx<'_>, batch: &Batch) {
+        self.records_of(cx, batch);
         if !self.config.owned.stored {
             return;
         }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use newtmq_base::{Instant, NodeId, planted};
 use newtmq_cluster::lane::Parcel;
 use newtmq_cluster::link::Stream;
+use newtmq_cluster::meta::ClusterId;
 use newtmq_cluster::{meta, owned};
 
 use super::joint::{Cluster, Cx};
@@ -30,9 +31,13 @@ impl Cluster {
             }
             // Whatever it had is gone: nobody waits until it counts as silent.
             Ok(Said::Goodbye) => self.links.remove(cx.now, from, &mut self.link_out),
+            Ok(Said::Directory(cluster, bytes)) if self.is_ours(cluster, from) => {
+                self.on_directory_message(cx, from, bytes);
+            }
+            Ok(Said::Handover(cluster, bytes)) if self.is_ours(cluster, from) => self.on_handover(cx, from, bytes),
+            Ok(Said::Directory(..) | Said::Handover(..)) => self.counts.foreign += 1,
             Ok(Said::Owned(cluster, bytes)) => {
-                let is_ours = self.meta.cluster() == Some(cluster);
-                let is_heard = is_ours && self.is_heard(from);
+                let is_heard = self.is_ours(cluster, from);
                 let Some(inc) = self.reached.get(&from).copied().filter(|_| is_heard) else {
                     self.counts.foreign += 1;
                     return;
@@ -46,8 +51,12 @@ impl Cluster {
         }
     }
 
+    fn is_ours(&self, cluster: ClusterId, from: NodeId) -> bool {
+        self.meta.cluster() == Some(cluster) && self.is_heard(from)
+    }
+
     /// Whether messages about routes and lanes of a node are taken: it is a member.
-    fn is_heard(&self, node: NodeId) -> bool {
+    pub(super) fn is_heard(&self, node: NodeId) -> bool {
         self.members.contains_key(&node) || planted!(StrangersAreHeard)
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use newtmq_base::{InvalidField, Put, Take};
 use newtmq_cluster::meta::ClusterId;
-use newtmq_cluster::owned;
+use newtmq_cluster::{directory, owned};
 
 /// A message, by the part that it is for.
 #[derive(Debug)]
@@ -13,6 +13,10 @@ pub(super) enum Said<'a> {
     Meta(&'a [u8]),
     /// Of a member of this cluster.
     Owned(ClusterId, &'a [u8]),
+    /// Of the directory of a member of this cluster.
+    Directory(ClusterId, &'a [u8]),
+    /// About a session that goes to another node.
+    Handover(ClusterId, &'a [u8]),
     /// The node stops.
     Goodbye,
 }
@@ -20,10 +24,14 @@ pub(super) enum Said<'a> {
 pub(super) fn said(bytes: &[u8]) -> Result<Said<'_>, InvalidField> {
     match bytes {
         [META, rest @ ..] => Ok(Said::Meta(rest)),
-        [OWNED, rest @ ..] => {
+        [kind @ (OWNED | DIRECTORY | HANDOVER), rest @ ..] => {
             let mut take = Take(rest);
             let cluster = ClusterId(take.number()?);
-            Ok(Said::Owned(cluster, take.0))
+            Ok(match *kind {
+                OWNED => Said::Owned(cluster, take.0),
+                DIRECTORY => Said::Directory(cluster, take.0),
+                _ => Said::Handover(cluster, take.0),
+            })
         }
         [GOODBYE] => Ok(Said::Goodbye),
         _ => Err(InvalidField("a message for no part")),
@@ -42,6 +50,20 @@ pub(super) fn tagged_owned(cluster: ClusterId, message: &owned::Message) -> Byte
     let mut bytes = vec![OWNED];
     Put(&mut bytes).number(cluster.0);
     message.encode(&mut bytes);
+    bytes.into()
+}
+
+pub(super) fn tagged_directory(cluster: ClusterId, message: &directory::Message) -> Bytes {
+    let mut bytes = vec![DIRECTORY];
+    Put(&mut bytes).number(cluster.0);
+    message.encode(&mut bytes);
+    bytes.into()
+}
+
+pub(super) fn tagged_handover(cluster: ClusterId, message: &[u8]) -> Bytes {
+    let mut bytes = vec![HANDOVER];
+    Put(&mut bytes).number(cluster.0);
+    bytes.extend_from_slice(message);
     bytes.into()
 }
 
@@ -132,11 +154,13 @@ const PIECE_BYTES: usize = 48 << 10;
 /// Largest message in pieces, and most that wait for a peer beside one. A snapshot of the meta group is the largest there is.
 const BULK_BYTES_MAX: usize = 96 << 20;
 /// Most messages that wait for a peer.
-const MESSAGES_MAX: usize = 8;
+const MESSAGES_MAX: usize = 4096;
 
 const META: u8 = 0;
 const OWNED: u8 = 1;
 const GOODBYE: u8 = 2;
+const DIRECTORY: u8 = 3;
+const HANDOVER: u8 = 4;
 
 #[cfg(test)]
 mod tests {

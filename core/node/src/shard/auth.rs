@@ -93,7 +93,7 @@ impl Shard {
                 Ok(Packet::Connect(connect)) => {
                     let certified = self.certified(conn);
                     let connect = with_name(connect, certified.as_deref());
-                    let next = self.open(now, conn, &connect, data.as_deref(), out);
+                    let next = self.open(now, conn, &connect, frame, data.as_deref(), out);
                     if let Some(c) = self.conn_mut(conn) {
                         c.rare().connect = None;
                     }

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use newtmq_base::{ConnId, Instant, planted};
+use newtmq_cluster::lane::Epoch;
 use newtmq_mqtt::{
     ClientId, Connack, ConnackProperties, Connect, Frame, Packet, ProtocolVersion, QoS, ReasonCode, Sender,
 };
@@ -48,7 +49,7 @@ impl Shard {
             // Nobody here knows any method (section 4.12).
             return self.reject_connect(now, conn, ReasonCode::BadAuthenticationMethod, out);
         }
-        self.open(now, conn, &connect, None, out)
+        self.open(now, conn, &connect, frame, None, out)
     }
 
     /// The User Name that the connection's certificate gives. Only before CONNECT was taken over.
@@ -123,6 +124,7 @@ impl Shard {
         now: Instant,
         conn: ConnId,
         connect: &Connect<'_>,
+        frame: Frame<'_>,
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
     ) -> Next {
@@ -137,10 +139,10 @@ impl Shard {
             _ => None,
         };
         let text = assigned.as_deref().unwrap_or(client_id);
-        let Ok(client) = ClientId::new(text) else {
+        if ClientId::new(text).is_err() {
             return self.reject_connect(now, conn, ReasonCode::ClientIdentifierNotValid, out);
-        };
-        if !self.permits_will(conn, client.as_str(), connect) {
+        }
+        if !self.permits_will(conn, text, connect) {
             return self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
         }
         if let Err(reason) = self.mount(conn, text, connect) {
@@ -151,19 +153,45 @@ impl Shard {
         let expiry_interval = self.expiry_interval_of(connect, zone);
         // Nor can it be stored that a session has ended or gone on.
         let stored = |key: u32| self.sessions.get(key).is_some_and(|slot| slot.stored.is_some());
-        let durable = expiry_interval > 0 || self.find_session(client.as_str()).is_some_and(stored);
+        let durable = expiry_interval > 0 || self.find_session(text).is_some_and(stored);
         if durable && self.has_lost_store(zone) {
             return self.reject_connect(now, conn, ReasonCode::ServerUnavailable, out);
         }
+        let said = (assigned.as_deref(), authentication_data);
+        if self.claims {
+            return self.claim_session(now, conn, connect, frame, text, said, expiry_interval, out);
+        }
+        self.let_in(now, conn, connect, said, None, out)
+    }
+
+    /// The client may have its session, which is here or nowhere: CONNACK goes out. `epoch` is what the directory says of it.
+    pub(super) fn let_in(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        connect: &Connect<'_>,
+        (assigned, authentication_data): (Option<&str>, Option<&[u8]>),
+        epoch: Option<Epoch>,
+        out: &mut Outbox,
+    ) -> Next {
+        let client = ClientId::new(assigned.unwrap_or_else(|| self.client_id_of(conn, connect)));
+        let client = client.expect("it was looked at before");
+        let zone = self.live(conn).zone;
+        let expiry_interval = self.expiry_interval_of(connect, zone);
         let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);
         self.live(conn).session = key;
         self.slot(key).conn = conn.slot;
         let will = connect.will.as_ref().map(|will| Box::new(self.will_of(conn, will)));
         self.begin_to_store(key, expiry_interval);
+        if let Some(epoch) = epoch {
+            // It is on its way no longer.
+            self.keep_until(key, Instant::START);
+            self.set_epoch(key, epoch, (!present).then_some(if connect.clean_start { epoch } else { Epoch::ZERO }));
+        }
         self.apply(conn, Op::Claim { expiry_interval });
         self.apply(conn, Op::Will { will });
         self.live(conn).phase = Phase::Open;
-        if self.send_connack(now, conn, connect, present, assigned.as_deref(), authentication_data, out) == Next::Stop {
+        if self.send_connack(now, conn, connect, present, assigned, authentication_data, out) == Next::Stop {
             return Next::Stop;
         }
         let hook = if present { Hook::SessionResumed } else { Hook::SessionCreated };
@@ -195,7 +223,6 @@ impl Shard {
             Some(_) | None => connect.keep_alive,
         };
         let max_inflight = u16::try_from(zone.session.max_inflight).unwrap_or(u16::MAX);
-        let percent = zone.keepalive_backoff_percent;
         // MQTT 5 forbids it [MQTT-4.4.0-1].
         let retries = connect.version != ProtocolVersion::V5 && !zone.retry_interval.is_zero();
         let max_topic_alias = self.config.mqtt.max_topic_alias;
@@ -213,6 +240,14 @@ impl Shard {
         if let Some(username) = connect.username {
             c.rare().username = Some(username.into());
         }
+        self.arm_keep_alive(now, conn);
+    }
+
+    /// A client has to be heard within its Keep Alive from now on.
+    pub(super) fn arm_keep_alive(&mut self, now: Instant, conn: ConnId) {
+        let c = self.live(conn);
+        let (keep_alive, zone) = (c.keep_alive, usize::from(c.zone));
+        let percent = self.config.zones[zone].keepalive_backoff_percent;
         let deadline = if keep_alive == 0 { Instant::NEVER } else { now + keep_alive_limit(keep_alive, percent) };
         self.arm_conn(conn, deadline);
     }
@@ -292,7 +327,7 @@ impl Shard {
         }
     }
 
-    fn fence(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+    pub(super) fn fence(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
         let Some(Some(c)) = self.conns.get(slot as usize) else { return };
         let old = ConnId { slot, generation: c.generation };
         self.hear_farewell(old);

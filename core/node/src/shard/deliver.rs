@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use newtmq_base::{ConnId, Instant, Rng, planted};
-use newtmq_cluster::lane::GateId;
-use newtmq_mqtt::{PacketId, PacketType, ReasonCode, TopicName};
+use newtmq_cluster::lane::{GateId, Guid};
+use newtmq_mqtt::{PacketId, PacketType, QoS, ReasonCode, TopicName};
 use newtmq_session::Message;
 use newtmq_topic::{Matched, Memo, Subscription, SubscriptionTable};
 
+use super::departure::Departure;
 use super::fan::{Fan, Parts, Publishing};
 use super::inward::Key;
-use super::peers::Departure;
 use super::{Shard, is_open};
 use crate::conn::{Feature, NONE};
 use crate::hooks::Hook;
@@ -46,6 +46,8 @@ pub(crate) struct FanOut {
     gate: Option<GateId>,
     /// The joint write that its end is a part of.
     joint: u64,
+    /// Its name among all nodes.
+    guid: Guid,
 }
 
 /// Where a message comes from.
@@ -92,13 +94,16 @@ impl Shard {
     pub(crate) fn deliver(
         &mut self,
         now: Instant,
-        publishing: Publishing<'_>,
+        mut publishing: Publishing<'_>,
         memo: &mut Memo,
         origin: Origin,
         ack: Option<Acknowledgement>,
         out: &mut Outbox,
     ) -> Delivered {
         let forwarded = matches!(origin, Origin::Lane(..) | Origin::Peer(_));
+        if self.claims && !forwarded && publishing.qos > QoS::AtMostOnce {
+            publishing.guid = self.new_name();
+        }
         // What the server says of itself is in no account.
         let own = matches!(origin, Origin::Server) && publishing.publisher == NONE;
         let counts = !forwarded && !own;
@@ -139,6 +144,7 @@ impl Shard {
                     ack,
                     gate: None,
                     joint,
+                    guid: publishing.guid,
                 });
             }
             if !forwarded {
@@ -176,7 +182,7 @@ impl Shard {
         if !here.is_empty() {
             delivered.reached = true;
             let message = publishing.message(&mut message, &mut self.scratch.block);
-            self.forward(now, here, &message, departure.publisher, publishing.stamp, out);
+            self.forward(now, here, &message, departure.publisher, (publishing.stamp, publishing.guid), out);
         }
         if !far.is_empty() {
             self.forward_far(now, &publishing, far, departure, out);
@@ -208,7 +214,7 @@ impl Shard {
             now,
             parts,
             out: &mut *out,
-            publishing: Publishing::of_message(&job.message, job.publisher),
+            publishing: Publishing { guid: job.guid, ..Publishing::of_message(&job.message, job.publisher) },
             shared: false,
             message: Some(job.message.clone()),
             congested: Vec::new(),

@@ -107,8 +107,11 @@ impl Shard {
         let c = self.live(conn);
         let key = core::mem::replace(&mut c.session, NONE);
         if key == NONE {
-            return;
+            return self.end_claim(now, conn, None, out);
         }
+        let is_claimed = c.features.has(Feature::Claimed);
+        let client = self.sessions.get(key).filter(|_| is_claimed).map(|slot| slot.session.client().as_str().into());
+        let c = self.live(conn);
         if c.waits() {
             self.stop_waiting_for_all(now, conn, |_| true, out);
         }
@@ -123,6 +126,8 @@ impl Shard {
             let username = self.live(conn).rare.as_ref().and_then(|rare| rare.username.clone());
             self.tell_disconnected(now, key, username.as_deref(), reason, out);
         }
+        // Before the word that its session has ended, of which it would get another one.
+        self.end_claim(now, conn, client, out);
         self.detach(now, key, out);
     }
 
@@ -160,10 +165,16 @@ impl Shard {
     /// A deadline of a session without a connection.
     pub(crate) fn on_session_timer(&mut self, now: Instant, key: u32, out: &mut Outbox) {
         let Some(slot) = self.sessions.get_mut(key) else { return };
-        let Some(away) = &mut slot.away else { return };
-        if away.deadline() > now {
+        if slot.away.as_ref().is_none_or(|away| away.deadline() > now) {
             return;
         }
+        if slot.claimed.as_ref().is_some_and(|claimed| claimed.stub.is_some()) {
+            return self.work_stub(now, key, out);
+        }
+        if slot.claimed.as_ref().is_some_and(|claimed| claimed.kept_until > now) {
+            return self.on_the_way(now, key, out);
+        }
+        let Some(away) = &mut slot.away else { return };
         if away.expires <= now || planted!(WillDelayEndsSession, away.will <= now) {
             slot.away = None;
             self.end_session(now, key, out);
@@ -181,6 +192,7 @@ impl Shard {
         self.release_all_forwarded(now, key);
         self.fire_will(now, key, out);
         self.tell(Hook::SessionTerminated, key, None, ReasonCode::Success, out);
+        self.tell_ended(key, out);
         if !planted!(EndNotStored, self.slot(key).stored.is_some()) {
             self.note(key, |session| Record::End { session });
         }
@@ -261,7 +273,7 @@ impl Shard {
                 Phase::Open => {
                     self.reject(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
-                Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
+                Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Claiming => {
                     self.close(now, conn, ReasonCode::ServerShuttingDown, out);
                 }
                 Phase::Closing => {}
@@ -281,6 +293,7 @@ impl Shard {
             Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating => {
                 self.close(now, conn, ReasonCode::MaximumConnectTime, out);
             }
+            Phase::Claiming => self.claim_overdue(now, conn, out),
             Phase::Closing => out.push(Output::Abort(conn)),
             Phase::Open => {
                 let percent = self.config.zones[usize::from(c.zone)].keepalive_backoff_percent;

@@ -4,6 +4,7 @@
 use core::hash::BuildHasher as _;
 
 use newtmq_base::{HashSeed, Instant, Slab, planted};
+use newtmq_cluster::lane::Guid;
 use newtmq_mqtt::{ProtocolVersion, PublishOut, QoS, ReasonCode};
 use newtmq_session::{
     Applied, DeliveryRecord, Dropped, Identifiers, Message, MessageId, MessageParts, Op, Record, SessionId,
@@ -12,6 +13,7 @@ use newtmq_session::{
 use newtmq_topic::Subscription;
 
 use super::journal::Journal;
+use super::late::NO_GUID;
 use super::mount::unmounted;
 use super::{Scratch, SessionSlot, ready};
 use crate::config::ShardConfig;
@@ -43,6 +45,8 @@ pub(crate) struct Publishing<'a> {
     pub(crate) publisher: u32,
     /// If the node has several shards and it was published with RETAIN.
     pub(crate) stamp: Stamp,
+    /// Its name among all nodes; [`NO_GUID`] if nobody needs it.
+    pub(crate) guid: Guid,
 }
 
 impl<'a> Publishing<'a> {
@@ -59,6 +63,7 @@ impl<'a> Publishing<'a> {
             verbatim: None,
             publisher,
             stamp: Stamp::NONE,
+            guid: NO_GUID,
         }
     }
 
@@ -340,6 +345,14 @@ impl Fan<'_> {
         }
         if qos == QoS::AtMostOnce && self.parts.pressure != MemoryPressure::None {
             return Some(DropReason::MemoryPressure);
+        }
+        if qos > QoS::AtMostOnce
+            && let Some(claimed) = &mut slot.claimed
+            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq())
+        {
+            // It was handed on by the node that the session was at.
+            self.parts.ledger.matched -= 1;
+            return None;
         }
         let block = &mut self.parts.scratch.block;
         let message = self.message.get_or_insert_with(|| publishing.to_message(block)).clone();

@@ -10,8 +10,8 @@ use newtmq_session::{Op, Record, RestoredForward, SessionId};
 use newtmq_topic::Memo;
 
 use super::deliver::Acknowledgement;
+use super::departure::Departure;
 use super::fan::Publishing;
-use super::peers::Departure;
 use super::{Next, Shard, TimerKind, is_open};
 use crate::io::Outbox;
 use crate::place::slot_of;
@@ -83,6 +83,11 @@ impl Forwards {
         let mut forward = self.by_id.remove(&packet_id)?;
         forward.targets.sort_by_key(|(slot, target)| (*slot, target.shard));
         Some((forward.guid, forward.targets))
+    }
+
+    /// By Packet Identifier.
+    pub(super) fn guids(&self) -> Vec<(PacketId, [u8; 16])> {
+        self.by_id.iter().map(|(packet_id, forward)| (*packet_id, forward.guid.0)).collect()
     }
 
     /// As the log has them; none if there are none.

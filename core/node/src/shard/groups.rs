@@ -9,8 +9,8 @@ use newtmq_topic::{Fit, GroupKey, Pick, PickStrategy, PlaceId, SharedGroup, Subs
 
 use super::Shard;
 use super::deliver::Delivered;
+use super::departure::Departure;
 use super::fan::{Fan, Parts, Publishing};
-use super::peers::Departure;
 use crate::conn::NONE;
 use crate::hooks::Hook;
 use crate::io::Outbox;

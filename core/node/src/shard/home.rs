@@ -4,11 +4,21 @@
 
 use core::hash::BuildHasher as _;
 
-use newtmq_base::{ConnId, Instant, ShardId};
+use newtmq_base::{ConnId, HashSeed, Instant, ShardId};
 
 use super::{Next, Shard};
 use crate::conn::{Conn, Feature};
 use crate::io::{Moved, Outbox, Output, Taken};
+
+/// The shard of a node with this seed and so many shards that a client or a topic belongs to.
+pub(crate) fn shard_of(seed: HashSeed, shards: u16, text: &str) -> u16 {
+    if shards == 1 {
+        return 0;
+    }
+    // The high half: the low bits place entries in tables.
+    let hash = seed.state().hash_one(text) >> 32;
+    u16::try_from((hash * u64::from(shards)) >> 32).expect("below the number of shards")
+}
 
 impl Shard {
     /// The shard of the node that serves a client.
@@ -43,12 +53,7 @@ impl Shard {
     }
 
     fn shard_of(&self, text: &str) -> u16 {
-        if self.shards == 1 {
-            return 0;
-        }
-        // The high half: the low bits place entries in tables.
-        let hash = self.node_hash(text) >> 32;
-        u16::try_from((hash * u64::from(self.shards)) >> 32).expect("below the number of shards")
+        shard_of(self.node_seed, self.shards, text)
     }
 
     /// Sends a connection to the shard of its client.

@@ -245,6 +245,9 @@ impl Shard {
         }
         let is_new = peers.inward.lanes.unseen(&delivery).is_some();
         let Some(message) = delivery.publication.clone().filter(|_| is_new) else {
+            if let What::Release(marker) = delivery.what {
+                self.on_flushed(now, key, marker, out);
+            }
             // What came before may still be on its way to the disk.
             let kept = delivery.publication.is_some() && !self.journal.is_stored();
             return self.answer(&delivery, kept);
@@ -368,6 +371,7 @@ impl Shard {
             verbatim: None,
             publisher: NONE,
             stamp: Stamp::NONE,
+            guid: message.guid(),
         }
     }
 }

@@ -404,6 +404,7 @@ impl Shard {
     pub(crate) fn on_stored(&mut self, now: Instant, upto: u64, segment: u64, out: &mut Outbox) {
         self.journal.stored = upto;
         self.journal.segment = segment;
+        self.tell_untold(out);
         if let Some(peers) = &mut self.peers {
             peers.inward.stored(upto);
             self.send_held(now, upto, out);

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use newtmq_base::{ConnId, Instant, ShardId, planted};
+use newtmq_cluster::lane::Guid;
 use newtmq_mqtt::QoS;
 use newtmq_session::Message;
 use newtmq_topic::{Memo, PlaceId};
@@ -90,10 +91,12 @@ impl Shard {
             // Not before what was sent live ahead of them.
             | PlaceMessage::Chunk(_)
             | PlaceMessage::Sent { .. }
+            | PlaceMessage::Flushed { .. }
             | PlaceMessage::Bye => lane.inbox.push_back(message),
             PlaceMessage::Stored { upto } => self.on_stored_elsewhere(now, from.0, upto, out),
             PlaceMessage::GroupStored { promise } => self.on_group_stored(now, promise, out),
             PlaceMessage::Probe => self.on_probe(from.0, out),
+            PlaceMessage::Flush { at, marker } => self.flush_lane(now, at, marker, out),
             PlaceMessage::Credit { bytes } => self.on_credit(now, from.0, bytes, out),
             PlaceMessage::Hold { publisher, obstacle } => {
                 lane.holds_seen += 1;
@@ -137,9 +140,9 @@ impl Shard {
         let cost = message.cost();
         self.spent += 1;
         match message {
-            PlaceMessage::Publish { message, publisher, stamp, promise } => {
+            PlaceMessage::Publish { message, publisher, stamp, promise, guid } => {
                 self.journal.whole = promise & JOINT != 0;
-                self.on_forwarded(now, from, &message, publisher, stamp, out);
+                self.on_forwarded(now, from, &message, (publisher, stamp, guid), out);
                 self.journal.whole = false;
                 if self.lanes[usize::from(from)].busy {
                     self.lanes[usize::from(from)].promise = promise;
@@ -155,10 +158,12 @@ impl Shard {
             PlaceMessage::Read(read) => self.on_read(now, from, read, out),
             PlaceMessage::Chunk(chunk) => self.on_chunk(now, from, chunk, out),
             PlaceMessage::Sent { counts } => self.on_sent(now, from, counts, out),
+            PlaceMessage::Flushed { marker } => self.on_flushed(now, (self.node, ShardId(from)), marker, out),
             PlaceMessage::Bye => self.on_bye(now, out),
             PlaceMessage::Stored { .. }
             | PlaceMessage::GroupStored { .. }
             | PlaceMessage::Probe
+            | PlaceMessage::Flush { .. }
             | PlaceMessage::Credit { .. }
             | PlaceMessage::Hold { .. }
             | PlaceMessage::Release { .. }
@@ -178,12 +183,11 @@ impl Shard {
         now: Instant,
         from: u16,
         message: &Message,
-        publisher: Option<ConnId>,
-        stamp: Stamp,
+        (publisher, stamp, guid): (Option<ConnId>, Stamp, Guid),
         out: &mut Outbox,
     ) {
         let mut publishing = Publishing::of_message(message, crate::conn::NONE);
-        publishing.stamp = stamp;
+        (publishing.stamp, publishing.guid) = (stamp, guid);
         if stamp != Stamp::NONE {
             self.saw_live(message.topic_str(), stamp);
         }
@@ -204,7 +208,7 @@ impl Shard {
         places: &[PlaceId],
         message: &Message,
         publisher: Option<ConnId>,
-        stamp: Stamp,
+        (stamp, guid): (Stamp, Guid),
         out: &mut Outbox,
     ) {
         let mut last = None;
@@ -217,7 +221,7 @@ impl Shard {
             // QoS 0 promises nothing.
             let promise = if message.qos() == QoS::AtMostOnce { 0 } else { self.journal.promise_elsewhere(shard) };
             let message = message.clone();
-            self.send_place(shard, PlaceMessage::Publish { message, publisher, stamp, promise }, out);
+            self.send_place(shard, PlaceMessage::Publish { message, publisher, stamp, promise, guid }, out);
             if let Some(publisher) = publisher {
                 self.wait_for_lane(now, shard, publisher, out);
             }

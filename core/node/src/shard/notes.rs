@@ -5,6 +5,7 @@ use newtmq_mqtt::PacketId;
 use newtmq_session::{AckKind, Message, Op, Record, SessionId, WillRecord};
 
 use super::journal::Journal;
+use super::luggage::parts_of;
 use super::{SessionSlot, Shard};
 use crate::config::ZoneConfig;
 use crate::store::Durability;
@@ -89,17 +90,24 @@ impl Shard {
     /// A session that outlives its connection from here on is recorded, if its zone wants that: a new one from its
     /// beginning, one that was not recorded before as it is.
     pub(crate) fn begin_to_store(&mut self, key: u32, expiry_interval: u32) {
+        if self.begin_to_store_silently(key, expiry_interval) {
+            self.change_class(key);
+        }
+    }
+
+    /// The same for a session whose subscriptions nobody knows yet. Says whether it is stored from now on.
+    pub(super) fn begin_to_store_silently(&mut self, key: u32, expiry_interval: u32) -> bool {
         let Shard { sessions, journal, config, .. } = self;
-        let Some(slot) = sessions.get_mut(key) else { return };
+        let Some(slot) = sessions.get_mut(key) else { return false };
         let zone = &config.zones[usize::from(slot.zone)];
         if expiry_interval == 0 || slot.stored.is_some() || zone.durability == Durability::Memory {
-            return;
+            return false;
         }
         let session = journal.session_id();
         slot.stored = Some(session);
         slot.segment = journal.segment;
         journal.record_whole(slot, session, zone, None);
-        self.change_class(key);
+        true
     }
 
     /// A retained message is another one, or gone. What the server says of itself is not stored.
@@ -132,6 +140,17 @@ impl Journal {
         self.record(&Record::Snapshot(Box::new(snapshot)), zone.durability);
         for filter in slot.pouring.iter().flat_map(|pourings| pourings.filters()) {
             self.record(&Record::Reading { session, filter: filter.clone(), done: false }, zone.durability);
+        }
+        if let Some(claimed) = &slot.claimed {
+            let (epoch, clean) = (parts_of(claimed.epoch), parts_of(claimed.clean));
+            self.record(&Record::Epoch { session, epoch, clean }, zone.durability);
+            for ((node, epoch), number) in &claimed.letters {
+                let (node, epoch, number) = (node.0, parts_of(*epoch), *number);
+                self.record(&Record::Letter { session, node, epoch, number }, zone.durability);
+            }
+            if let Some((_, upto)) = claimed.given {
+                self.record(&Record::Given { session, upto: Some(upto) }, zone.durability);
+            }
         }
         for record in slot.forwards.iter().flat_map(|forwards| forwards.records(session)) {
             self.record(&record, zone.durability);

@@ -189,11 +189,16 @@ impl Shard {
                 }
             }
             // A client that gives up while it authenticates.
-            Phase::Authenticating if kind == PacketType::Disconnect => {
+            Phase::Authenticating | Phase::Claiming if kind == PacketType::Disconnect => {
                 self.close(now, conn, ReasonCode::Success, out);
                 Next::Stop
             }
-            Phase::AwaitGrant | Phase::AwaitConnect | Phase::Authenticating | Phase::Open | Phase::Closing => {
+            Phase::AwaitGrant
+            | Phase::AwaitConnect
+            | Phase::Authenticating
+            | Phase::Claiming
+            | Phase::Open
+            | Phase::Closing => {
                 self.close(now, conn, ReasonCode::ProtocolError, out);
                 Next::Stop
             }

@@ -12,6 +12,7 @@ use newtmq_topic::Memo;
 
 use super::deliver::Origin;
 use super::fan::Publishing;
+use super::late::NO_GUID;
 use super::{Next, Shard};
 use crate::conn::{Feature, Pending, Rare, Stage};
 use crate::hooks::{AclAction, Hook, Question};
@@ -79,6 +80,7 @@ impl Shard {
                 verbatim: same.then_some((frame.bytes, version)),
                 publisher: key,
                 stamp: Stamp::NONE,
+                guid: NO_GUID,
             };
             return self.accept(now, conn, publishing, memo, publish.packet_id, out);
         }
@@ -230,6 +232,7 @@ impl Shard {
             verbatim: same.then_some((frame.bytes, version)),
             publisher,
             stamp: Stamp::NONE,
+            guid: NO_GUID,
         };
         let next = self.accept(now, conn, publishing, memo, publish.packet_id, out);
         self.scratch.forwardable = forwardable;

@@ -8,6 +8,7 @@ use newtmq_mqtt::OwnedTopicFilter;
 use newtmq_session::{MessageId, Record, Restored};
 use newtmq_topic::{SubscriberId, Subscription};
 
+use super::claims::Claimed;
 use super::gates::Forwards;
 use super::retain::Retained;
 use super::{Away, SessionSlot, Shard, TimerKind};
@@ -44,6 +45,9 @@ pub(crate) struct Renewal {
 impl Shard {
     pub(crate) fn on_recovered(&mut self, now: Instant, chunk: RecoveredChunk, out: &mut Outbox) {
         for session in chunk.sessions {
+            if self.claims {
+                self.tell_recovered(&session, out);
+            }
             self.restore(session);
         }
         for retained in chunk.retained {
@@ -92,13 +96,34 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) {
-        let Restored { id, session, zone, detached, readings, forwards, given_up, segment } = restored;
+        let Restored {
+            id,
+            session,
+            zone,
+            detached,
+            readings,
+            forwards,
+            given_up,
+            epoch,
+            clean,
+            given,
+            letters,
+            segment,
+        } = restored;
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
         self.ledger.matched += waiting;
         let slot = self.slot(key);
         (slot.stored, slot.segment) = (Some(id), segment);
+        if epoch != [0; 4] {
+            let mut claimed = Claimed::restored(epoch, clean);
+            claimed.given = given.map(|upto| (newtmq_base::NodeId(0), upto));
+            let letter =
+                |((node, epoch), number)| ((newtmq_base::NodeId(node), super::luggage::epoch_of(epoch)), number);
+            claimed.letters = letters.into_iter().map(letter).collect();
+            slot.claimed = Some(Box::new(claimed));
+        }
         slot.forwards = Forwards::restored(forwards);
         let durability = self.config.zones[usize::from(zone)].durability;
         for dseq in given_up.into_iter().filter(|_| !planted!(TrimNotStored)) {
@@ -122,7 +147,7 @@ impl Shard {
     }
 
     /// What of them was sent before, and acknowledged, comes once more.
-    fn read_again(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
+    pub(super) fn read_again(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
         let Some(entry) = self.slot(key).session.subscriptions().get(filter.as_str()).copied() else { return };
         let identifier = entry.identifier.map_or(0, core::num::NonZeroU32::get);
         if planted!(ReadingNotRestored) {

@@ -10,7 +10,7 @@ use newtmq_topic::{SubscriberId, Subscription};
 use super::Shard;
 use super::sys::is_sys;
 use crate::conn::{Feature, PendingSuback};
-use crate::control::{FromControl, QuotaKind, RetainedCounts, ToControl};
+use crate::control::{FromControl, PeerNews, QuotaKind, RetainedCounts, ToControl};
 use crate::io::{Outbox, Output};
 use crate::place::place_id;
 
@@ -41,6 +41,18 @@ pub(crate) struct Routes {
     counts: Box<[u64]>,
     /// Filters about the server at other shards.
     sys: std::collections::BTreeSet<(u16, OwnedTopicFilter)>,
+}
+
+impl Routes {
+    /// The last change that was sent.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// The last one that every shard knows of.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
 }
 
 impl Shard {
@@ -147,10 +159,17 @@ impl Shard {
                 let count = self.give_back(kind);
                 out.push(Output::Control(ToControl::Returned(kind, count)));
             }
-            FromControl::Peer { node, news } => self.on_peer(now, node, news),
+            FromControl::Peer { node, news } => {
+                self.on_peer(now, node, news);
+                if news == PeerNews::Down {
+                    self.letters_end(now, out);
+                }
+            }
             FromControl::Lanes { from, parcel } => self.on_lanes(now, from, &parcel),
             FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
+            FromControl::Directory(order) => self.on_directory(now, *order, out),
+            FromControl::Handover { from, message } => self.on_handover(now, from, &message, out),
         }
     }
 
@@ -200,6 +219,7 @@ impl Shard {
     fn on_committed(&mut self, now: Instant, seq: u64, retained: &RetainedCounts, out: &mut Outbox) {
         self.routes.committed = seq;
         self.must_have_read(retained);
+        self.tell_untold(out);
         while let Some(waiting) = self.routes.waiting.pop_front_if(|waiting| waiting.seq <= seq) {
             if let Some(suback) = waiting.suback {
                 self.finish_subscribe(now, waiting.conn, *suback, out);

@@ -2,6 +2,7 @@
 //! what is on them. Routes are told by a stand-in for the control planes, which copies what each node's shards change.
 
 mod control;
+mod directory;
 mod groups;
 mod holds;
 mod plain;
@@ -11,6 +12,7 @@ mod qos2;
 mod routes;
 mod speed;
 mod stored;
+mod takeover;
 mod talk;
 mod wide;
 mod world;

@@ -30,6 +30,7 @@ impl Bare {
             shards: 1,
             node_seed: 7,
             clustered: false,
+            claims: false,
         };
         Bare { shard: Shard::new(ShardConfig::default(), boot), outbox: Outbox::default(), resumed: Vec::new() }
     }

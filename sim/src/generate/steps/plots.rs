@@ -503,7 +503,7 @@ impl Steps<'_> {
     /// It connects and subscribes.
     fn enter(&mut self, client: usize, filters: &[(&str, QoS)]) {
         self.clients[client].up = true;
-        self.act(client, Act::Connect { clean: None, session_expiry_s: None });
+        self.act(client, Act::Connect { clean: None, session_expiry_s: None, node: None });
         if !filters.is_empty() {
             self.subscribes(client, filters);
         }

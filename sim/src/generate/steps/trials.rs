@@ -69,7 +69,7 @@ impl Steps<'_> {
     fn here(&mut self, client: usize) {
         if !self.clients[client].up {
             self.clients[client].up = true;
-            self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None });
+            self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node: None });
             self.settle();
         }
     }
@@ -249,7 +249,7 @@ impl Steps<'_> {
         }
         let seconds = self.source.between(60, 90);
         self.clients[subscriber].up = true;
-        self.act(subscriber, Act::Connect { clean: None, session_expiry_s: Some(seconds as u32) });
+        self.act(subscriber, Act::Connect { clean: None, session_expiry_s: Some(seconds as u32), node: None });
         self.settle();
         self.away(subscriber);
         let before = self.source.between(seconds * 2 / 3, seconds - 5);
@@ -277,7 +277,7 @@ impl Steps<'_> {
             }
             _ => {
                 self.away(subscriber);
-                self.act(subscriber, Act::Connect { clean: Some(true), session_expiry_s: Some(0) });
+                self.act(subscriber, Act::Connect { clean: Some(true), session_expiry_s: Some(0), node: None });
                 self.settle();
                 self.act(subscriber, Act::HangUp);
                 self.clients[subscriber].up = false;
@@ -286,7 +286,7 @@ impl Steps<'_> {
                 self.at_ms += STORED_MS;
                 self.goes();
                 self.clients[subscriber].up = true;
-                self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: Some(expiry) });
+                self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: Some(expiry), node: None });
                 return self.settle();
             }
         }
@@ -374,7 +374,7 @@ impl Steps<'_> {
         self.act(publisher, Act::Publish(PublishSpec { expiry_s: 100, ..first }));
         self.at_ms += 1_010 - late_ms;
         self.clients[subscriber].up = true;
-        self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: None });
+        self.act(subscriber, Act::Connect { clean: Some(false), session_expiry_s: None, node: None });
         self.act(publisher, Act::Publish(PublishSpec::new(topic, QoS::AtLeastOnce)));
         self.settle();
         self.goes();

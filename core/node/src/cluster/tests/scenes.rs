@@ -526,3 +526,34 @@ scenes! {
     a_witness_votes_and_has_no_clients
     the_same_seed_is_the_same_story
 }
+
+fn assert_one_seat(world: &World) {
+    let control = |at: usize| world.nodes[at].control.as_ref().unwrap().cluster().unwrap();
+    let leader = control(0).meta().view().leader.unwrap();
+    for (at, node) in world.nodes.iter().enumerate() {
+        let directory = control(at).directory();
+        assert_eq!(directory.obeys(), Some(leader));
+        assert_eq!(directory.seated().is_some(), node.id == leader);
+        if node.id == leader {
+            assert!(directory.seated().unwrap().open);
+            assert!(world.nodes.iter().all(|other| directory.has_announced(other.id)));
+        }
+    }
+}
+
+/// Everybody obeys the leader, which knows what all have: also when it has started anew.
+#[test]
+fn the_leader_has_the_seat_and_everybody_obeys_it() {
+    for (seed, nodes) in [(5, 1), (5, 3), (7, 5), (9, 2)] {
+        let mut world = running(seed, nodes, |_| {});
+        world.run(10 * SECOND);
+        assert_one_seat(&world);
+        for at in 0..nodes.min(2) {
+            world.crash(at);
+            world.run(Duration::from_millis(10));
+            world.start(at);
+            world.run(15 * SECOND);
+            assert_one_seat(&world);
+        }
+    }
+}

@@ -117,6 +117,7 @@ pub(super) fn config() -> ClusterConfig {
         swim: swim::Config::default(),
         meta: meta::Config::default(),
         owned: owned::Config { stored: true, ..owned::Config::default() },
+        directory: newtmq_cluster::directory::Config::default(),
     }
 }
 
@@ -211,6 +212,7 @@ impl World {
             version: "1",
             node: cluster.node,
             incarnation: cluster.incarnation,
+            node_seed: 7,
             cluster: Some(Box::new(cluster)),
         };
         let node = &mut self.nodes[at];
@@ -495,7 +497,9 @@ impl World {
                 assert!(!core::mem::replace(&mut of.is_recovered, true));
                 None
             }
-            FromControl::Granted(..)
+            FromControl::Directory(_)
+            | FromControl::Handover { .. }
+            | FromControl::Granted(..)
             | FromControl::Denied(_)
             | FromControl::Recall(_)
             | FromControl::Report

@@ -8,7 +8,7 @@ use newtmq_base::ShardId;
 use newtmq_cluster::owned::{Batch, Change, Class, Count, RouteChange};
 use newtmq_node::{FromControl, ToControl};
 
-use super::world::{Say, World, id};
+use super::world::{Say, World, at, id};
 
 /// What a node tells about its subscriptions: filter, class and shard, and how many.
 pub(super) type Routes = BTreeMap<(String, Class, u16), u32>;
@@ -36,9 +36,12 @@ impl World {
                 self.nodes[node].recovered += 1;
                 if self.nodes[node].recovered == self.nodes[node].shards.len() {
                     self.tell_all(node, &FromControl::Recovered);
+                    self.open_directory(node);
                 }
             }
             ToControl::Want(kind) => self.say(node, shard, Say::Control(FromControl::Granted(kind, 1000))),
+            ToControl::Directory(input) => self.directory(node, *input),
+            ToControl::Handover { to, message } => self.say_far(node, at(to), true, message.to_vec()),
             ToControl::Drained => self.nodes[node].drained += 1,
             ToControl::Returned(..) | ToControl::Report(_) | ToControl::Lanes(_) => {}
         }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use newtmq_base::Mutant;
 
-use super::{groups, holds, plain, qos2, routes, stored};
+use super::{groups, holds, plain, qos2, routes, stored, takeover};
 
 /// A bug, and a test that has to fail with it.
 type Row = (Mutant, fn());
@@ -41,6 +41,12 @@ const ROWS: &[Row] = &[
     (Mutant::AliasOfRefusedForgotten, holds::a_publish_that_is_refused_sets_its_topic_alias),
     (Mutant::AsideAfterParting, holds::who_is_closed_publishes_nothing_that_it_had_put_aside),
     (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
+    (Mutant::RemoteTakeoverWithoutFence, takeover::the_old_connection_at_another_node_ends),
+    (Mutant::LateTwice, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::LateForgotten, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::FlushNotAwaited, takeover::nothing_is_lost_while_a_session_moves),
+    (Mutant::NamesLeft, takeover::what_it_has_got_elsewhere_is_not_taken_again),
 ];
 
 #[test]

@@ -258,6 +258,11 @@ impl World {
         core::mem::take(&mut self.people[person].script.log)
     }
 
+    /// Whether a connection is there on both sides.
+    pub(super) fn is_open(&self, person: usize) -> bool {
+        self.people[person].open
+    }
+
     pub(super) fn is_held(&self, person: usize) -> bool {
         self.people[person].held
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use newtmq_base::{ConnId, Incarnation, Instant, NodeId, Rng, SEED_BYTES, ShardId, WallTime};
+use newtmq_cluster::directory::{Directory, Input};
 use newtmq_cluster::lane::Parcel;
 use newtmq_cluster::owned::{Class, RouteChange};
 use newtmq_node::{
@@ -27,6 +28,8 @@ pub(super) enum Event {
     ToControl(usize, u64, usize, ToControl),
     /// A node's store has so many batches, up to these of each shard.
     Stored(usize, u64, usize, Vec<u64>),
+    /// Between control planes: from, to, the run of the link, whether it is of shards, and what.
+    Said(usize, usize, u64, bool, Vec<u8>),
     /// Over a link: from, to, the run of the link, and the life of the sender.
     Parcel(usize, usize, u64, Bytes),
 }
@@ -57,6 +60,9 @@ pub(super) struct Node {
     pub(super) drained: usize,
     /// Messages of its shards about routes.
     pub(super) told: usize,
+    pub(super) directory: Option<Directory>,
+    /// Its directory takes part.
+    pub(super) open: bool,
 }
 
 /// One way between two nodes.
@@ -64,8 +70,9 @@ pub(super) struct Node {
 pub(super) struct Link {
     pub(super) up: bool,
     /// Counts resets: what is of an earlier run is lost.
-    run: u64,
+    pub(super) run: u64,
     last: Instant,
+    pub(super) last_said: Instant,
 }
 
 /// All of it.
@@ -90,9 +97,15 @@ pub(super) struct World {
     pub(super) barriers_fail: bool,
     /// Longest way over a link, in microseconds.
     pub(super) delay_us: u64,
+    /// One way on which frames of shards take longer by so much.
+    pub(super) slow: Option<(usize, usize, Duration)>,
     steps: u64,
     /// What must always hold is looked at.
     pub(super) checks: bool,
+    /// Term and node, if there are directories.
+    pub(super) leader: Option<(u64, usize)>,
+    pub(super) directories: newtmq_cluster::directory::Config,
+    pub(super) size: usize,
 }
 
 const STEPS_MAX: u64 = 3_000_000;
@@ -101,13 +114,23 @@ pub(super) fn id(node: usize) -> NodeId {
     NodeId(0x1000 + node as u64)
 }
 
-fn at(node: NodeId) -> usize {
+pub(super) fn at(node: NodeId) -> usize {
     (node.0 - 0x1000) as usize
 }
 
 impl World {
     /// So many nodes of so many shards, all of them connected.
     pub(super) fn new(seed: u64, nodes: usize, shards: u16, configure: impl Fn(&mut ShardConfig)) -> World {
+        World::build(seed, nodes, shards, None, configure)
+    }
+
+    pub(super) fn build(
+        seed: u64,
+        nodes: usize,
+        shards: u16,
+        leader: Option<(u64, usize)>,
+        configure: impl Fn(&mut ShardConfig),
+    ) -> World {
         let mut config = ShardConfig::default();
         configure(&mut config);
         let mut world = World {
@@ -127,8 +150,12 @@ impl World {
             outbox: Outbox::default(),
             barriers_fail: false,
             delay_us: 1_000,
+            slow: None,
             steps: 0,
             checks: true,
+            leader,
+            directories: newtmq_cluster::directory::Config::default(),
+            size: nodes,
         };
         for node in 0..nodes {
             world.nodes.push(Node {
@@ -145,6 +172,8 @@ impl World {
                 stuck: false,
                 drained: 0,
                 told: 0,
+                directory: None,
+                open: false,
             });
             world.boot(node);
         }
@@ -161,7 +190,7 @@ impl World {
     fn boot(&mut self, at: usize) {
         let stores = self.config.zones.iter().any(|zone| zone.durability != Durability::Memory);
         let replay = self.replay(at);
-        let now = self.now;
+        let (now, claims) = (self.now, self.leader.is_some());
         let node = &mut self.nodes[at];
         node.inc += 1;
         (node.alive, node.recovered, node.drained) = (true, 0, 0);
@@ -185,12 +214,15 @@ impl World {
                     shards: self.shards,
                     node_seed: 77 + at as u64,
                     clustered: true,
+                    claims,
                 };
                 Shard::new(self.config.clone(), boot)
             })
             .collect();
+        self.nodes[at].open = false;
+        self.new_directory(at);
         if !stores {
-            return;
+            return self.open_directory(at);
         }
         let session = self.config.zones[0].session;
         let mut dividing = replay.divide(self.shards);
@@ -249,6 +281,9 @@ impl World {
             (link.up, link.run, link.last) = (true, link.run + 1, self.now);
             let inc = Incarnation(self.nodes[to].inc);
             self.news(from, to, PeerNews::Connected(inc));
+            if self.nodes[from].open {
+                self.directory(from, Input::Up { node: id(to), inc });
+            }
         }
         for (owner, observer) in [(one, other), (other, one)] {
             self.down.remove(&(observer, owner));
@@ -284,6 +319,7 @@ impl World {
         self.cut(observer, owner);
         self.down.insert((observer, owner));
         self.news(observer, owner, PeerNews::Down);
+        self.directory(observer, Input::Down { node: id(owner) });
         let all = self.nodes[owner].routes.clone();
         let gone = changes(&all, |class| class == Class::Transient).into_iter();
         let gone = gone.map(|change| RouteChange { members: 0, ..change }).collect();
@@ -394,6 +430,8 @@ impl World {
 
     fn send(&mut self, from: usize, to: usize, parcel: Bytes) {
         let delay = Duration::from_micros(self.rng.below(self.delay_us.max(1)));
+        let more = self.slow.filter(|slow| (slow.0, slow.1) == (from, to)).map_or(Duration::ZERO, |slow| slow.2);
+        let delay = delay + more;
         let Some(link) = self.links.get_mut(&(from, to)).filter(|link| link.up) else { return };
         link.last = link.last.max(self.now + delay);
         let (time, run) = (link.last, link.run);
@@ -404,11 +442,15 @@ impl World {
     fn deadline(&self) -> Option<(Instant, usize, usize, TimerKind)> {
         let alive = self.nodes.iter().enumerate().filter(|(_, node)| node.alive);
         let all = alive.flat_map(|(at, node)| node.shards.iter().enumerate().map(move |(of, shard)| (at, of, shard)));
-        all.filter_map(|(at, of, shard)| {
+        let shards = all.filter_map(|(at, of, shard)| {
             let (due, kind) = shard.next_deadline()?;
             Some((due.max(self.now), at, of, kind))
-        })
-        .min()
+        });
+        let directories = self.nodes.iter().enumerate().filter(|(_, node)| node.alive).filter_map(|(at, node)| {
+            let due = node.directory.as_ref()?.next_deadline();
+            (due != Instant::NEVER && node.open).then(|| (due.max(self.now), at, usize::MAX, TimerKind::Peers))
+        });
+        shards.chain(directories).min()
     }
 
     /// Runs until nothing happens but by the passing of time.
@@ -448,7 +490,11 @@ impl World {
         if let Some((due, node, shard, _)) = tick {
             self.now = due;
             self.next += 1;
-            self.input(node, shard, ShardInput::Tick);
+            if shard == usize::MAX {
+                self.directory(node, Input::Tick);
+            } else {
+                self.input(node, shard, ShardInput::Tick);
+            }
             return;
         }
         let Some(((time, _), event)) = self.queue.pop_first() else { return };
@@ -485,6 +531,11 @@ impl World {
             Event::ToControl(node, inc, shard, message) => {
                 if self.nodes[node].alive && self.nodes[node].inc == inc {
                     self.control(node, shard, message);
+                }
+            }
+            Event::Said(from, to, run, handover, bytes) => {
+                if self.links.get(&(from, to)).is_some_and(|link| link.run == run) && self.nodes[to].alive {
+                    self.hear_far(from, to, handover, bytes);
                 }
             }
             Event::Parcel(from, to, run, parcel) => {

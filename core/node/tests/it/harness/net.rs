@@ -122,6 +122,7 @@ impl Net {
                 shards,
                 node_seed: seed,
                 clustered: false,
+                claims: false,
             };
             Shard::new(config.clone(), boot)
         };
@@ -139,6 +140,7 @@ impl Net {
                     version: "1.2.3",
                     node: NodeId(1),
                     incarnation: Incarnation(1),
+                    node_seed: seed,
                     cluster: None,
                 },
             ),

@@ -37,6 +37,7 @@ impl Pair {
                 shards: 2,
                 node_seed: 7,
                 clustered: false,
+                claims: false,
             };
             Shard::new(config.clone(), boot)
         };
@@ -52,6 +53,7 @@ impl Pair {
                     version: "1.2.3",
                     node: NodeId(1),
                     incarnation: Incarnation(1),
+                    node_seed: 7,
                     cluster: None,
                 },
             ),

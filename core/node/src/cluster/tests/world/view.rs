@@ -30,6 +30,8 @@ impl Told {
             | FromControl::Publish(_)
             | FromControl::Recovered
             | FromControl::Lanes { .. }
+            | FromControl::Directory(_)
+            | FromControl::Handover { .. }
             | FromControl::Drain(_) => {}
         }
     }
