@@ -245,7 +245,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
                     advertise_to: options.config.sn.advertise_to,
                     socket,
                     intake: Arc::clone(&intake),
-                    dealer: office.dealer(),
+                    office: office.clone(),
                     clock,
                     seed: u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer")),
                     board: sn::Board::default(),

@@ -19,7 +19,7 @@ use newtmq_mqtt_sn::{ClientState, Gateway, Input, LinkId, MinusOne, Output};
 use newtmq_node::NewWill;
 
 use crate::config::{self, Config, Qos3};
-use crate::driver::{Accepted, Dealer, Note, Poller as _, ReadyList, Told};
+use crate::driver::{Accepted, Dealer, Note, Office, Poller as _, ReadyList, Told};
 use crate::net::Link;
 use crate::net::intake::Intake;
 use crate::rt::{Alarm, BoundDatagrams, Clock, Datagrams, Stream};
@@ -28,7 +28,7 @@ use pipe::{FromShard, GatewayEnd};
 
 /// Batches of datagrams before the shards have their turn.
 const BATCHES_MAX: usize = 8;
-/// How often devices are counted by state.
+/// How often devices are counted by state, and figures told.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// What the Client Identifier of those without a connection begins with.
 const QOS3_PREFIX: &str = "newtmq-sn-";
@@ -61,39 +61,39 @@ impl Board {
 }
 
 impl Figures {
-    /// By name.
+    /// By name, as below `$SYS/brokers/NODE/metrics`.
     #[must_use]
     pub fn named(&self) -> Vec<(&'static str, u64)> {
         let of = &self.gateway;
         vec![
-            ("clients/active", self.active),
-            ("clients/asleep", self.asleep),
-            ("clients/awake", self.awake),
-            ("datagrams/received", of.received),
-            ("datagrams/sent", of.sent),
-            ("datagrams/unsent", self.unsent),
-            ("datagrams/malformed", of.malformed),
-            ("datagrams/stray", of.stray),
-            ("datagrams/stray/unanswered", of.stray_unanswered),
-            ("datagrams/unexpected", of.unexpected),
-            ("datagrams/duplicates", of.duplicates),
-            ("datagrams/retransmitted", of.retransmitted),
-            ("exchanges/given_up", of.given_up),
-            ("clients/connected", of.connected),
-            ("clients/refused", of.refused),
-            ("clients/congested", of.congested),
-            ("clients/taken_over", of.taken_over),
-            ("clients/rebound", of.rebound),
-            ("clients/lost", of.lost),
-            ("clients/woken", of.woken),
-            ("clients/adopted", of.adopted),
-            ("messages/dropped/congested", of.congested_dropped),
-            ("messages/dropped/full", of.dropped_full),
-            ("messages/dropped/too_long", of.dropped_too_long),
-            ("messages/dropped/no_topic_id", of.dropped_no_topic_id),
-            ("messages/dropped/refused", of.dropped_refused),
-            ("messages/qos3", of.minus_one),
-            ("messages/qos3/dropped", of.minus_one_dropped),
+            ("mqtt-sn/clients/active", self.active),
+            ("mqtt-sn/clients/asleep", self.asleep),
+            ("mqtt-sn/clients/awake", self.awake),
+            ("mqtt-sn/datagrams/received", of.received),
+            ("mqtt-sn/datagrams/sent", of.sent),
+            ("mqtt-sn/datagrams/unsent", self.unsent),
+            ("mqtt-sn/datagrams/malformed", of.malformed),
+            ("mqtt-sn/datagrams/stray", of.stray),
+            ("mqtt-sn/datagrams/stray/unanswered", of.stray_unanswered),
+            ("mqtt-sn/datagrams/unexpected", of.unexpected),
+            ("mqtt-sn/datagrams/duplicates", of.duplicates),
+            ("mqtt-sn/datagrams/retransmitted", of.retransmitted),
+            ("mqtt-sn/exchanges/given_up", of.given_up),
+            ("mqtt-sn/clients/connected", of.connected),
+            ("mqtt-sn/clients/refused", of.refused),
+            ("mqtt-sn/clients/congested", of.congested),
+            ("mqtt-sn/clients/taken_over", of.taken_over),
+            ("mqtt-sn/clients/rebound", of.rebound),
+            ("mqtt-sn/clients/lost", of.lost),
+            ("mqtt-sn/clients/woken", of.woken),
+            ("mqtt-sn/clients/adopted", of.adopted),
+            ("mqtt-sn/messages/dropped/congested", of.congested_dropped),
+            ("mqtt-sn/messages/dropped/full", of.dropped_full),
+            ("mqtt-sn/messages/dropped/too_long", of.dropped_too_long),
+            ("mqtt-sn/messages/dropped/no_topic_id", of.dropped_no_topic_id),
+            ("mqtt-sn/messages/dropped/refused", of.dropped_refused),
+            ("mqtt-sn/messages/qos3", of.minus_one),
+            ("mqtt-sn/messages/qos3/dropped", of.minus_one_dropped),
         ]
     }
 }
@@ -146,7 +146,7 @@ pub struct Start {
     /// Who may send to it.
     pub intake: Arc<Intake>,
     /// The way to the shards.
-    pub dealer: Dealer<Stream>,
+    pub office: Office<Stream>,
     /// The node's time.
     pub clock: Clock,
     /// Keeps strangers from choosing what collides in tables.
@@ -160,14 +160,15 @@ pub struct Start {
 /// # Errors
 /// The socket cannot be watched.
 pub async fn serve(start: Start) -> std::io::Result<()> {
-    let Start { config, advertise_to, socket, intake, dealer, clock, seed, board } = start;
+    let Start { config, advertise_to, socket, intake, office, clock, seed, board } = start;
     let now = clock.now();
     let mut server = Server {
         gateway: Gateway::new(config, seed, now),
         socket: socket.open()?,
         advertise_to,
         intake,
-        dealer,
+        dealer: office.dealer(),
+        office,
         clock,
         now,
         ready: ReadyList::default(),
@@ -213,6 +214,7 @@ struct Server {
     advertise_to: Option<std::net::SocketAddr>,
     intake: Arc<Intake>,
     dealer: Dealer<Stream>,
+    office: Office<Stream>,
     clock: Clock,
     now: Instant,
     /// Wires from which something has come.
@@ -308,11 +310,12 @@ impl Server {
         self.figures.unsent += self.socket.send(&mut self.to_send);
         // Who sees a link end may count on it that its device was told.
         self.ended.clear();
+        self.figures.gateway = *self.gateway.counters();
         if self.count_at <= self.now {
             self.count_at = self.now + COUNT_INTERVAL;
             self.count();
+            self.office.figures(&self.intake.listener().path(), self.figures.named());
         }
-        self.figures.gateway = *self.gateway.counters();
         *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
     }
 
