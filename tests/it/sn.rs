@@ -7,8 +7,9 @@ use newtmq_mqtt::QoS;
 use newtmq_mqtt_sn::{Ack, Datagram, Message, Publish, ReturnCode, SnQoS, TopicRef, TopicSpec};
 use rustix::process::Signal;
 
-use crate::broker::{Broker, DEADLINE, Scratch, newtmq};
+use crate::broker::{Broker, DEADLINE, Scratch, newtmq, wait_until};
 use crate::client::Client;
+use crate::cluster::{ctl, members};
 
 const ACCEPTED: Message<'_> = Message::Connack(ReturnCode::Accepted);
 
@@ -168,4 +169,47 @@ fn topic_ids_and_sleepers_outlive_the_broker() {
     let again = Device::connected(at, "awake", false);
     again.expect(message(QoS::AtLeastOnce, 1, b"x"));
     broker.stays_well();
+}
+
+#[test]
+fn a_sleeper_wakes_at_another_node() {
+    let scratch = Scratch::new("sn-cluster");
+    let nodes: Vec<(Broker, SocketAddr)> = (1..=2)
+        .map(|number| {
+            let name = format!("node.name=n{number}@test");
+            let data = scratch.file(&number.to_string());
+            let sets = ["node.cookie=s3cr3t", "node.listen=127.0.0.1:0", "mqtt.sn.subs_resume=false", &name];
+            start(&sets, &["--data", &data, "--shards", "2"])
+        })
+        .collect();
+    wait_until("a cluster of one", || ctl(&scratch, 1, &["status"]).0.contains("n1@test").then_some(()));
+    let first = members(&scratch, 1)[0]["address"].as_str().unwrap().to_owned();
+    let (told, code) = ctl(&scratch, 2, &["join", &first]);
+    assert_eq!(code, Some(0), "{told}");
+    for number in 1..=2 {
+        wait_until("open routes", || {
+            let members = members(&scratch, number);
+            (members.len() == 2 && members.iter().all(|node| node["routes"] == "open")).then_some(())
+        });
+    }
+    let device = Device::connected(nodes[0].1, "device", false);
+    device.subscribe("down");
+    device.send(Message::Disconnect(Some(1000)));
+    device.expect(Message::Disconnect(None));
+    let mut mqtt = Client::connect(&nodes[0].0, "mqtt");
+    mqtt.publish("down", b"x", QoS::AtLeastOnce);
+    // Its session comes to the other node with what waits, and with its topic ids.
+    let there = Device::new(nodes[1].1);
+    there.send(Message::Pingreq(Some("device")));
+    let Message::Publish(of) = message(QoS::AtLeastOnce, 1, b"x") else { unreachable!("it is one") };
+    // It was on its way to the first gateway.
+    there.expect(Message::Publish(Publish { dup: true, ..of }));
+    there.send(Message::Puback(ack(1)));
+    there.expect(Message::Pingresp);
+    mqtt.publish("down", b"y", QoS::AtLeastOnce);
+    there.send(Message::Pingreq(None));
+    there.expect(message(QoS::AtLeastOnce, 2, b"y"));
+    for (node, _) in nodes {
+        node.stays_well();
+    }
 }
