@@ -28,6 +28,9 @@ use pipe::{FromShard, GatewayEnd};
 
 /// Batches of datagrams before the shards have their turn.
 const BATCHES_MAX: usize = 8;
+/// So many datagrams are sent before anything else is done, and so many may wait for the socket; what is above is lost.
+const SEND_AT: usize = 256;
+const UNSENT_MAX: usize = 16_384;
 /// How often devices are counted by state, and figures told.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// What the Client Identifier of those without a connection begins with.
@@ -259,6 +262,7 @@ impl Server {
             }
         }
         let due = self.deadline();
+        has_work |= !self.to_send.is_empty() && self.socket.poll_writable(context).is_ready();
         if has_work || due <= self.now {
             return Poll::Ready(());
         }
@@ -307,7 +311,7 @@ impl Server {
             self.gateway.handle(self.now, Input::Tick, &mut self.outputs);
         }
         self.obey();
-        self.figures.unsent += self.socket.send(&mut self.to_send);
+        self.send();
         // Who sees a link end may count on it that its device was told.
         self.ended.clear();
         self.figures.gateway = *self.gateway.counters();
@@ -317,6 +321,15 @@ impl Server {
             self.office.figures(&self.intake.listener().path(), self.figures.named());
         }
         *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
+    }
+
+    /// Sends what the socket takes.
+    fn send(&mut self) {
+        self.figures.unsent += self.socket.send(&mut self.to_send);
+        let above = self.to_send.len().saturating_sub(UNSENT_MAX);
+        // The oldest are worth the least: they would come late.
+        self.to_send.drain(..above);
+        self.figures.unsent += above as u64;
     }
 
     fn count(&mut self) {
@@ -349,6 +362,9 @@ impl Server {
         }
         // Holding back leads to no output.
         self.outputs = outputs;
+        if self.to_send.len() >= SEND_AT {
+            self.send();
+        }
     }
 
     fn open(&mut self, link: LinkId, address: std::net::SocketAddr) {

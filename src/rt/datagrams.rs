@@ -14,6 +14,7 @@ mod imp {
 
     /// Room for datagrams in the operating system, if the configuration does not say.
     const RECEIVE_BYTES: usize = 4 << 20;
+    const SEND_BYTES: usize = 1 << 20;
     /// No datagram is longer.
     const DATAGRAM_BYTES: usize = 1 << 16;
 
@@ -39,9 +40,8 @@ mod imp {
             let wanted = if facts.recbuf > 0 { facts.recbuf as usize } else { RECEIVE_BYTES };
             // The operating system may give less.
             let _ = socket.set_recv_buffer_size(wanted);
-            if facts.sndbuf > 0 {
-                let _ = socket.set_send_buffer_size(facts.sndbuf as usize);
-            }
+            let wanted = if facts.sndbuf > 0 { facts.sndbuf as usize } else { SEND_BYTES };
+            let _ = socket.set_send_buffer_size(wanted);
             socket.set_nonblocking(true)?;
             socket.bind(&address.into())?;
             Ok(BoundDatagrams(socket.into()))
@@ -91,11 +91,24 @@ mod imp {
             }
         }
 
-        /// Sends all of them, and says how many the operating system did not take.
+        /// Sends as many as the socket takes, and leaves the others. Says how many are lost: nobody can be reached there.
         pub fn send(&mut self, datagrams: &mut Vec<(SocketAddr, Vec<u8>)>) -> u64 {
-            let lost = batch::send(&self.socket, datagrams);
-            datagrams.clear();
+            let (mut done, mut lost) = (0, 0);
+            while done < datagrams.len() {
+                match self.socket.try_io(Interest::WRITABLE, || batch::send(&self.socket, &datagrams[done..])) {
+                    Ok(count) => done += count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => (done, lost) = (done + 1, lost + 1),
+                }
+            }
+            datagrams.drain(..done);
             lost
+        }
+
+        /// Whether the socket takes more.
+        pub fn poll_writable(&self, context: &mut Context<'_>) -> Poll<()> {
+            self.socket.poll_send_ready(context).map(drop)
         }
     }
 
@@ -107,7 +120,6 @@ mod imp {
         use std::os::fd::AsRawFd as _;
 
         use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
-        use rustix::io::Errno;
         use rustix::net::addr::SocketAddrArg as _;
         use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
         use tokio::net::UdpSocket;
@@ -158,35 +170,16 @@ mod imp {
             v4.or_else(|| storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
         }
 
-        /// Says how many were not taken.
-        pub(super) fn send(socket: &UdpSocket, datagrams: &[(SocketAddr, Vec<u8>)]) -> u64 {
-            let mut lost = 0;
-            for batch in datagrams.chunks(BATCH) {
-                let addresses: Vec<_> = batch.iter().map(|(to, _)| to.as_any()).collect();
-                let slices: Vec<_> = batch.iter().map(|(_, data)| [IoSlice::new(data)]).collect();
-                let mut nothing: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
-                let each = addresses.iter().zip(&slices).zip(&mut nothing);
-                let mut headers: Vec<_> =
-                    each.map(|((to, slice), nothing)| MMsgHdr::new_with_addr(to, slice, nothing)).collect();
-                let mut from = 0;
-                while from < headers.len() {
-                    match sendmmsg(socket, &mut headers[from..], SendFlags::DONTWAIT) {
-                        Ok(count) => from += count.max(1),
-                        Err(Errno::INTR) => {}
-                        // The socket is full: what is left is lost, as on any network.
-                        Err(Errno::AGAIN) => {
-                            lost += (headers.len() - from) as u64;
-                            from = headers.len();
-                        }
-                        // Nobody can be reached at this address.
-                        Err(_) => {
-                            lost += 1;
-                            from += 1;
-                        }
-                    }
-                }
-            }
-            lost
+        /// Sends the first of them, and says how many. An error is about the first one.
+        pub(super) fn send(socket: &UdpSocket, datagrams: &[(SocketAddr, Vec<u8>)]) -> io::Result<usize> {
+            let batch = &datagrams[..datagrams.len().min(BATCH)];
+            let addresses: Vec<_> = batch.iter().map(|(to, _)| to.as_any()).collect();
+            let slices: Vec<_> = batch.iter().map(|(_, data)| [IoSlice::new(data)]).collect();
+            let mut nothing: Vec<_> = batch.iter().map(|_| SendAncillaryBuffer::default()).collect();
+            let each = addresses.iter().zip(&slices).zip(&mut nothing);
+            let mut headers: Vec<_> =
+                each.map(|((to, slice), nothing)| MMsgHdr::new_with_addr(to, slice, nothing)).collect();
+            Ok(sendmmsg(socket, &mut headers, SendFlags::DONTWAIT)?)
         }
     }
 
@@ -219,9 +212,10 @@ mod imp {
             }
         }
 
-        /// Says how many were not taken.
-        pub(super) fn send(socket: &UdpSocket, datagrams: &[(SocketAddr, Vec<u8>)]) -> u64 {
-            datagrams.iter().filter(|(to, data)| socket.try_send_to(data, *to).is_err()).count() as u64
+        /// Sends the first of them, and says how many. An error is about the first one.
+        pub(super) fn send(socket: &UdpSocket, datagrams: &[(SocketAddr, Vec<u8>)]) -> io::Result<usize> {
+            let Some((to, data)) = datagrams.first() else { return Ok(0) };
+            socket2::SockRef::from(socket).send_to(data, &(*to).into()).map(|_| 1)
         }
     }
 }
@@ -317,6 +311,11 @@ mod imp {
                 }
                 None => Poll::Pending,
             }
+        }
+
+        /// Always.
+        pub fn poll_writable(&self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
         }
 
         /// Sends all of them, and says how many were not taken.

@@ -131,15 +131,20 @@ fn main() {
     let time = Duration::from_secs(seconds.parse().unwrap());
     let sockets: Vec<UdpSocket> = (0..clients).map(|_| socket(sn)).collect();
     let before = broker.memory();
-    ask_all(&sockets, |at| {
+    let connect = |at: usize| {
         let id = format!("device-{at:06}");
         encoded(Message::Connect { will: false, clean_session: false, duration: 3600, client_id: &id })
-    });
+    };
+    ask_all(&sockets, connect);
     thread::sleep(Duration::from_secs(1));
     let per_device = |now: u64| (now - before) as f64 * 1024.0 / clients as f64;
     println!("connected: {:.0} B of memory a device", per_device(broker.memory()));
     ask_all(&sockets, |_| encoded(Message::Register { topic_id: 0, msg_id: 1, topic: "up/all" }));
     println!("with a topic id: {:.0} B", per_device(broker.memory()));
+    ask_all(&sockets, |_| encoded(Message::Disconnect(Some(3600))));
+    thread::sleep(Duration::from_secs(1));
+    println!("asleep with a topic id: {:.0} B", per_device(broker.memory()));
+    ask_all(&sockets, connect);
     let count = subscriber(mqtt, "up/#", QoS::AtLeastOnce);
     thread::sleep(Duration::from_millis(500));
     for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
@@ -175,7 +180,7 @@ fn main() {
     }
     ask_all(&sockets, |_| encoded(Message::Disconnect(Some(3600))));
     thread::sleep(Duration::from_secs(1));
-    println!("asleep: {:.0} B of memory a device", per_device(broker.memory()));
+    println!("asleep after all that: {:.0} B", per_device(broker.memory()));
     flood(&broker, sn, time, &sockets[0]);
 }
 
