@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use newtmq_mqtt::{
-    Connect, ConnectProperties, Decoder, Packet, PacketId, PacketType, ProtocolVersion, QoS, Subscribe, SubscribeFilters,
-    SubscribeOptions, TopicFilter, UserProperties,
+    Connect, ConnectProperties, Decoder, Packet, PacketId, PacketType, ProtocolVersion, QoS, Subscribe,
+    SubscribeFilters, SubscribeOptions, TopicFilter, UserProperties,
 };
 use newtmq_mqtt_sn::{Datagram, Message, Publish, SnQoS, TopicRef};
 
@@ -120,7 +120,14 @@ fn subscriber(to: SocketAddr, filter: &str, qos: QoS) -> Arc<AtomicU64> {
 
 fn publish(qos: QoS, msg_id: u16) -> Message<'static> {
     let qos = SnQoS::Mqtt(qos);
-    Message::Publish(Publish { dup: false, qos, retain: false, topic: TopicRef::Normal(1), msg_id, data: b"0123456789abcdef" })
+    Message::Publish(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic: TopicRef::Normal(1),
+        msg_id,
+        data: b"0123456789abcdef",
+    })
 }
 
 fn main() {
@@ -159,7 +166,10 @@ fn main() {
                         send(socket, publish(qos, 0));
                         sent += 1;
                         // Not more than the socket of the gateway holds.
-                        while at % 64 == 0 && sent - count.load(Ordering::Relaxed).min(sent) > 2000 && start.elapsed() < time {
+                        while at % 64 == 0
+                            && sent - count.load(Ordering::Relaxed).min(sent) > 2000
+                            && start.elapsed() < time
+                        {
                             thread::sleep(Duration::from_micros(50));
                         }
                     }

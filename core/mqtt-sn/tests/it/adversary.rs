@@ -280,11 +280,14 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
     bytes
 }
 
+/// To the gateway, which device, where that was, what.
+type Flying = (bool, usize, Device, Vec<u8>);
+
 struct Net {
     rng: Rng,
     faults: Faults,
-    /// (when, order) → to the gateway, which device, where that was, what.
-    under_way: BTreeMap<(Instant, u64), (bool, usize, Device, Vec<u8>)>,
+    /// By when it arrives, in order.
+    under_way: BTreeMap<(Instant, u64), Flying>,
     sent: u64,
 }
 

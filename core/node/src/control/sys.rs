@@ -137,7 +137,6 @@ impl Sys {
         self.gateways.insert(gateway, figures);
     }
 
-
     /// All that there is to say. `running` are the names of the nodes that run, of a node in a cluster.
     pub(super) fn messages(&mut self, now: Instant, report: &Report, running: Option<&[String]>) -> Vec<Message> {
         let mut scratch = Vec::new();
