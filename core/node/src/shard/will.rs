@@ -2,7 +2,7 @@
 //! a session that outlives its connection after all.
 
 use newtmq_access::{Action, Permission};
-use newtmq_base::ConnId;
+use newtmq_base::{ConnId, planted};
 use newtmq_mqtt::{TopicName, Will, WillProperties};
 use newtmq_session::Op;
 
@@ -60,7 +60,8 @@ impl Shard {
     /// What a gateway knows of its client.
     pub(crate) fn on_keep(&mut self, conn: ConnId, record: Box<[u8]>) {
         let Some(c) = self.conn(conn).filter(|c| is_open(c)) else { return };
-        let same = self.sessions.get(c.session).is_some_and(|slot| slot.session.kept() == Some(&*record));
+        let kept = self.sessions.get(c.session).and_then(|slot| slot.session.kept());
+        let same = kept == Some(&*record) || planted!(SnRecordOfBefore, kept.is_some());
         if !same {
             self.apply(conn, Op::Keep { bytes: record });
         }
@@ -69,6 +70,9 @@ impl Shard {
     /// The same goes back to the gateway of a client that is connected again.
     pub(crate) fn give_record(&mut self, conn: ConnId, out: &mut Outbox) {
         let key = self.live(conn).session;
+        if planted!(SnRecordNotGiven) {
+            return;
+        }
         if let Some(kept) = self.sessions.get(key).and_then(|slot| slot.session.kept()) {
             out.push(Output::Record { conn, record: kept.into() });
         }
@@ -80,7 +84,7 @@ impl Shard {
         let (key, zone) = (c.session, c.zone);
         let expiry_interval = expiry_interval.min(self.config.zones[usize::from(zone)].max_session_expiry_interval);
         let shorter = self.sessions.get(key).is_none_or(|slot| slot.session.expiry_interval() >= expiry_interval);
-        if shorter || self.has_lost_store(zone) {
+        if shorter || self.has_lost_store(zone) || planted!(SnOutliveIgnored) {
             return;
         }
         self.begin_to_store(key, expiry_interval);
