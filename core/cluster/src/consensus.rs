@@ -402,12 +402,16 @@ impl Engine {
         conf.voters == [self.raw.raft.id] && conf.voters_outgoing.is_empty()
     }
 
+    /// Whether this node leads: its vote for itself is durable, or it might lead the same term again and not know it.
     pub(crate) fn is_leader(&self) -> bool {
-        self.raw.raft.state == StateRole::Leader && self.stopped.is_none()
+        let votes = self.waiting.iter().any(|waiting| waiting.votes) && !planted!(LeadsBeforeSync);
+        self.raw.raft.state == StateRole::Leader && self.stopped.is_none() && !votes
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        Some(NodeId(self.raw.raft.leader_id)).filter(|leader| leader.0 != raft::INVALID_ID)
+        let raft = &self.raw.raft;
+        let is_other = raft.leader_id != raft.id || self.is_leader();
+        Some(NodeId(raft.leader_id)).filter(|leader| leader.0 != raft::INVALID_ID && is_other)
     }
 
     pub(crate) fn term(&self) -> u64 {
