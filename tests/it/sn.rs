@@ -1,13 +1,14 @@
 //! Devices that speak MQTT-SN over real datagrams: what the gateway's driver does, and what becomes of it when the broker stops.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
 use std::time::Duration;
 
 use newtmq_mqtt::QoS;
 use newtmq_mqtt_sn::{Ack, Datagram, Message, Publish, ReturnCode, SnQoS, TopicRef, TopicSpec};
 use rustix::process::Signal;
 
-use crate::broker::{Broker, DEADLINE, Scratch, newtmq, wait_until};
+use crate::broker::{Broker, DEADLINE, Process, Scratch, clean, newtmq, wait_until};
 use crate::client::Client;
 use crate::cluster::{ctl, members};
 
@@ -212,4 +213,43 @@ fn a_sleeper_wakes_at_another_node() {
     for (node, _) in nodes {
         node.stays_well();
     }
+}
+
+/// The recipe of docs/mqtt-sn.md, with another socat for the device's side.
+#[test]
+#[ignore = "needs socat"]
+fn socat_in_front_does_dtls() {
+    let scratch = Scratch::new("sn-dtls");
+    scratch.certificates("certs", &[]);
+    let parts =
+        ["cert.pem", "key.pem"].map(|name| std::fs::read_to_string(scratch.file(&format!("certs/{name}"))).unwrap());
+    let (both, ca) = (scratch.write("both.pem", &parts.concat()), scratch.file("certs/ca.pem"));
+    let (broker, at) = start(&[], &[]);
+    let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (server, client) = (free(), free());
+    let socat = |from: String, to: String| {
+        let mut command = clean(Command::new("socat"));
+        command.args(["-T", "3600", &from, &to]);
+        Process::start(command)
+    };
+    let from = format!("OPENSSL-DTLS-SERVER:{server},bind=127.0.0.1,fork,cert={both},cafile={ca},verify=1");
+    let _server = socat(from, format!("UDP4:{at}"));
+    let to = format!("OPENSSL-DTLS-CLIENT:127.0.0.1:{server},cert={both},cafile={ca},commonname=localhost");
+    let _client = socat(format!("UDP4-LISTEN:{client},bind=127.0.0.1,fork"), to);
+    let device = Device::new(SocketAddr::from(([127, 0, 0, 1], client)));
+    device.0.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    wait_until("both programs", || {
+        // While nobody listens there, the operating system refuses it.
+        let mut bytes = Vec::new();
+        Message::SearchGw { radius: 0 }.encode(&mut bytes).unwrap();
+        let answered = device.0.send(&bytes).and_then(|_| device.0.recv(&mut [0; 100]));
+        answered.is_ok().then_some(())
+    });
+    device.0.set_read_timeout(Some(DEADLINE)).unwrap();
+    let device = Device::connected(SocketAddr::from(([127, 0, 0, 1], client)), "device", true);
+    device.subscribe("down");
+    let mut mqtt = Client::connect(&broker, "mqtt");
+    mqtt.publish("down", b"x", QoS::AtLeastOnce);
+    device.expect(message(QoS::AtLeastOnce, 1, b"x"));
+    broker.stays_well();
 }
