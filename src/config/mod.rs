@@ -214,6 +214,10 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     notes.extend(exposed.map(|l| {
         format!("{} can be reached from other machines, and the zone {} asks nobody for a login", l.path(), l.zone)
     }));
+    let mute = |l: &&Listener| l.transport == Transport::Sn && config.zones.get(&l.zone).is_some_and(|z| z.enable_auth);
+    let nameless = !config.access.allow_anonymous && config.sn.username.is_none();
+    let devices = config.listeners.iter().filter(|_| nameless).filter(mute);
+    notes.extend(devices.map(|l| format!("{}: no device can log in without mqtt.sn.username", l.path())));
     let is_known = config.node.cookie.as_ref().is_some_and(|cookie| cookie.reveal() == EMQX_COOKIE);
     if is_known && config.node.listen.is_some_and(|listen| !listen.ip().to_canonical().is_loopback()) {
         notes.push(format!("node.cookie is {EMQX_COOKIE}, which everybody knows: any machine could join the cluster"));
