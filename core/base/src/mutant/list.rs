@@ -650,4 +650,10 @@ mutants! {
         "An empty WILLTOPICUPD leaves the will as it is.";
     SnRefusedDelivered, "sn-refused-delivered", None, ["part"],
         "A topic that an MQTT-SN client has refused to register goes on to be delivered.";
+    SnRecordNotGiven, "sn-record-not-given", None, ["part"],
+        "What a gateway keeps with the session of an MQTT-SN client does not come back to it.";
+    SnRecordOfBefore, "sn-record-of-before", None, ["part"],
+        "Only the first that a gateway keeps with a session is kept.";
+    SnOutliveIgnored, "sn-outlive-ignored", None, ["part"],
+        "The session of an MQTT-SN client that began clean ends with its connection, whatever the client asked for since.";
 }
