@@ -19,6 +19,8 @@ pub struct BannerFacts {
     pub authentication: bool,
     /// What outlives the process.
     pub storage: Storage,
+    /// The URL of the HTTP API, if there is one.
+    pub api: Option<String>,
     /// One line of JSON instead of text.
     pub json: bool,
 }
@@ -111,6 +113,9 @@ fn text(facts: &BannerFacts, colour: bool) -> String {
         let url = format!("{}://{}{}", listener.transport.scheme(), listener.address, listener.path);
         let _ = writeln!(out, "  {}{}  ({})", label("listening"), paint(BOLD, &url), listener.short());
     }
+    if let Some(url) = &facts.api {
+        let _ = writeln!(out, "  {}{url}", label("api"));
+    }
     let exposed = exposed(facts);
     let security = if facts.authentication {
         "nobody connects without a password; connections are not encrypted".to_owned()
@@ -147,6 +152,7 @@ fn json(facts: &BannerFacts) -> String {
         "authentication": facts.authentication,
         "exposed": exposed(facts),
         "storage": facts.storage.json(),
+        "api": facts.api,
     });
     format!("{line}\n")
 }
@@ -187,6 +193,7 @@ mod tests {
             path: ["", "/mqtt"][at].to_owned(),
         };
         BannerFacts {
+            api: Some("http://127.0.0.1:8080".to_owned()),
             node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },
             listeners: addresses.iter().enumerate().map(listening).collect(),
             authentication: false,

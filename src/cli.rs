@@ -1,10 +1,12 @@
 //! The command line: reads arguments, loads the configuration, opens the data directory and hands over to `run`.
 //! Errors go to standard error; what a command is asked for goes to standard output.
 
+mod ctl;
 mod settings;
+mod top;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -19,12 +21,12 @@ use crate::exit::Exit;
 use crate::reload::Reading;
 use crate::run::RunOptions;
 use crate::store::{self, Done, Task};
-use crate::{cert, check, cluster, ctl, demo, limits, logging};
+use crate::{cert, check, demo, limits, logging};
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(ctl::words(std::env::args_os())) {
         Ok(arguments) => arguments,
         // Help and version are "errors" to the parser, with their own code and stream.
         Err(error) => {
@@ -41,9 +43,12 @@ pub fn main() -> ExitCode {
         Command::Passwd { file, user, scram, delete } => passwd(Passwd { file, user, scram, delete }),
         Command::Cert(CertCommand::Dev(arguments)) => cert_dev(arguments),
         Command::Data(command) => data(command),
-        Command::Ctl { data, socket, json, command } => ctl(&data, socket, json, command),
+        Command::Ctl { data, socket, json, command } => ctl::ctl(&data, socket, json, command),
+        Command::Completions { shell } => ctl::completions(shell),
         Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
-        Command::ConfigDocs { file, migration, sample } => settings::config_docs(file.as_deref(), migration, sample),
+        Command::ConfigDocs { file, migration, sample, table } => {
+            settings::config_docs(file.as_deref(), migration, sample, table)
+        }
     };
     match result {
         Ok(()) => Exit::Success.into(),
@@ -117,7 +122,13 @@ enum Command {
         #[arg(long, global = true)]
         json: bool,
         #[command(subcommand)]
-        command: CtlCommand,
+        command: ctl::CtlCommand,
+    },
+    /// Write what completes commands in a shell to standard output.
+    #[command(after_help = COMPLETIONS_HELP)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
     },
     /// Show what the broker can do.
     #[command(subcommand)]
@@ -133,6 +144,9 @@ enum Command {
         /// Write a file with every key and its default instead.
         #[arg(long, conflicts_with = "migration")]
         sample: bool,
+        /// Write the table of this page of the documentation into it again, instead.
+        #[arg(long, requires = "file", conflicts_with_all = ["migration", "sample"])]
+        table: bool,
     },
 }
 
@@ -153,36 +167,6 @@ enum ConfigCommand {
         #[arg(long)]
         json: bool,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum CtlCommand {
-    /// Tell who is in the cluster, and change it.
-    #[command(subcommand)]
-    Cluster(ClusterCommand),
-    /// Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a
-    /// restart; if anything is wrong, nothing is changed.
-    Reload,
-}
-
-#[derive(Debug, Subcommand)]
-enum ClusterCommand {
-    /// Join the cluster of another node. A cluster that is more than this node has to be left before.
-    Join {
-        /// `NAME@HOST`, `HOST` or `HOST:PORT`; the port is 4370 if it is not said.
-        node: String,
-    },
-    /// Leave the cluster. Clients are sent to other nodes.
-    Leave,
-    /// Remove a member that is down. Only an operator brings it back.
-    ForceLeave {
-        /// Its name, or its id in hexadecimal digits.
-        node: String,
-    },
-    /// Tell who is a member, and who of them runs.
-    Status,
-    /// Ask all members how they are, compare, and say what is wrong and what to do. Fails if anything is.
-    Doctor,
 }
 
 #[derive(Debug, Args)]
@@ -329,19 +313,29 @@ Exit codes:
   2  wrong arguments, configuration, users or rules; nothing was started
   3  an address is in use or cannot be listened on
   4  `newtmq data`: what is stored is damaged, or something is missing
-  5  `newtmq ctl`: no broker answers";
+  5  `newtmq ctl`: no broker answers
+  6  `newtmq ctl`: this is not in this version";
 
 const CTL_HELP: &str = "\
 Examples:
   newtmq ctl --data data cluster status
   newtmq ctl cluster join newtmq@10.0.0.2
+  newtmq ctl clients list
+  newtmq ctl where devices/1/temperature         who gets it, and where it is retained
+  newtmq ctl mgmt insert grafana Grafana         an application for the HTTP API; its secret is told once
   newtmq ctl reload                              the configuration, users, rules and certificates
 
 Exit codes:
   0  done
   1  the broker could not do it; why is told
   2  wrong arguments
-  5  no broker answers";
+  5  no broker answers
+  6  this is not in this version";
+
+const COMPLETIONS_HELP: &str = "\
+Examples:
+  newtmq completions bash > /etc/bash_completion.d/newtmq
+  newtmq completions zsh > ~/.zfunc/_newtmq";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -481,22 +475,6 @@ fn data(command: DataCommand) -> Result<(), Failed> {
     }
     let error = anyhow::anyhow!("{}: something is damaged or missing", dir.display());
     Err(Failed { exit: Exit::Damaged, error: Some(error) })
-}
-
-fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
-    let command = match command {
-        CtlCommand::Cluster(ClusterCommand::Join { node }) => ctl::Command::Join(node),
-        CtlCommand::Cluster(ClusterCommand::Leave) => ctl::Command::Leave,
-        CtlCommand::Cluster(ClusterCommand::ForceLeave { node }) => ctl::Command::ForceLeave(node),
-        CtlCommand::Cluster(ClusterCommand::Status) => ctl::Command::Status,
-        CtlCommand::Cluster(ClusterCommand::Doctor) => ctl::Command::Doctor,
-        CtlCommand::Reload => ctl::Command::Reload,
-    };
-    let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
-    let told = ctl::ask(&socket, &command, json)
-        .map_err(|error| Failed { exit: Exit::NoBroker, error: Some(error.into()) })?;
-    print(&told.text).map_err(Failed::runtime)?;
-    if told.ok { Ok(()) } else { Err(Failed { exit: Exit::Failure, error: None }) }
 }
 
 fn demo_cluster(arguments: DemoArguments) -> Result<(), Failed> {

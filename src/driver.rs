@@ -471,6 +471,8 @@ impl<P: Poller> Driver<P> {
                     self.stopping |= command == AdminCommand::Shutdown;
                     self.shard.handle(self.now, ShardInput::Admin(command), &mut self.out);
                 }
+                // Who has asked may be gone.
+                Letter::Ask { question, answer } => drop(answer.send(self.shard.view().answer(self.now, &question))),
                 Letter::Store(news) => self.hear(news),
             }
             self.take_outputs();

@@ -22,6 +22,8 @@ pub enum Exit {
     Damaged = 4,
     /// `newtmq ctl` found no broker that answers.
     NoBroker = 5,
+    /// `newtmq ctl` knows the command, but this version does not do it.
+    NotYet = 6,
 }
 
 impl From<Exit> for ExitCode {

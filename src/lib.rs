@@ -2,6 +2,9 @@
 //! clock, the command line. The rules of MQTT and of the cluster are in `core/`; none is decided here.
 
 pub mod access;
+pub mod admin;
+#[cfg(not(madsim))]
+pub mod api;
 pub mod banner;
 pub mod cert;
 pub mod check;

@@ -58,8 +58,13 @@ pub struct RunOptions {
 pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> {
     let node = async {
         let (commands, commanded) = mpsc::channel(4);
-        let Started { drivers, listening, intakes, gateways, mut reloadable, reloads, stored, mut control } =
-            start(&options, commanded).await?;
+        let started = start(&options, commanded).await?;
+        #[cfg(not(madsim))]
+        let api = serve_api(&started, reading.as_ref(), &options.config.api).await?;
+        #[cfg(madsim)]
+        let api = None;
+        let Started { drivers, listening, intakes, gateways, mut reloadable, reloads, stored, mut control, .. } =
+            started;
         reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
         let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
         // Without a file it stays what ends a process whose terminal is closed.
@@ -70,7 +75,7 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
         let facts =
-            BannerFacts { node: options.node, listeners: listening, authentication, storage, json: options.json };
+            BannerFacts { node: options.node, listeners: listening, authentication, storage, api, json: options.json };
         banner::print(&facts);
         let mut driving = pin!(drive_all(drivers));
         let early = tokio::select! {
@@ -145,6 +150,9 @@ pub struct Started {
     pub stored: Option<(Writer, Storage)>,
     /// Tells when the control plane has ended, which it does after the drivers.
     pub control: oneshot::Receiver<anyhow::Result<()>>,
+    /// Who answers operators.
+    #[cfg(not(madsim))]
+    pub admin: crate::admin::Admin,
 }
 
 impl std::fmt::Debug for Started {
@@ -224,8 +232,14 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let asked = ask_at(options)?;
     let control = Control::new(&config, boot);
     let (to_reloads, reloads) = mpsc::channel(1);
+    let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
+    #[cfg(not(madsim))]
+    let admin = admin(options, &config, clock, &office, (&to_events, &to_reloads))?;
+    #[cfg(not(madsim))]
+    let asked = (asked, admin.clone());
     let asked = (asked, to_reloads, options.watched.clone());
-    let control = start_control(control, clock, (reports, office.clone()), prepared, asked)?;
+    let events = (to_events, events);
+    let control = start_control(control, clock, (reports, office.clone()), prepared, events, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     let (mut intakes, mut gateways) = (Vec::new(), Vec::new());
@@ -256,10 +270,59 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         }
         intakes.push(intake);
     }
+    #[cfg(not(madsim))]
+    admin.listens(listening.iter().map(|open: &Listening| open.address).zip(intakes.iter().cloned()).collect());
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
     let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
-    Ok(Started { drivers, listening, intakes, gateways, reloadable, reloads, stored, control })
+    Ok(Started {
+        drivers,
+        listening,
+        intakes,
+        gateways,
+        reloadable,
+        reloads,
+        stored,
+        control,
+        #[cfg(not(madsim))]
+        admin,
+    })
+}
+
+/// Who answers operators.
+#[cfg(not(madsim))]
+fn admin(
+    options: &RunOptions,
+    config: &ShardConfig,
+    clock: Clock,
+    office: &Office<Stream>,
+    (events, reloads): (&mpsc::Sender<Event>, &mpsc::Sender<reload::Asked>),
+) -> anyhow::Result<crate::admin::Admin> {
+    let facts = crate::admin::Facts {
+        node: config.node_name.to_string(),
+        config: options.config.clone(),
+        clock,
+        started: clock.now(),
+        data: options.data.clone(),
+    };
+    crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts)
+}
+
+/// Opens the HTTP API and serves it while the broker runs; says where.
+#[cfg(not(madsim))]
+async fn serve_api(
+    started: &Started,
+    reading: Option<&Reading>,
+    config: &config::Api,
+) -> anyhow::Result<Option<String>> {
+    if let Some(reading) = reading {
+        started.admin.sets_level(reading.level.clone());
+    }
+    tokio::spawn(started.admin.clone().hear_others());
+    let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
+    let url = bound.url();
+    tokio::spawn(crate::api::serve(bound, started.admin.clone()));
+    Ok(Some(url))
 }
 
 /// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.
@@ -268,10 +331,10 @@ fn start_control(
     clock: Clock,
     (reports, office): (driver::Reports, Office<Stream>),
     prepared: Option<cluster::Prepared>,
+    (to_events, events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     (asked, reloads, watched): (Asked, mpsc::Sender<reload::Asked>, Watched),
 ) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>> {
     let body = move || async move {
-        let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
         let state = prepared.as_ref().map(|prepared| prepared.state.clone()).unwrap_or_default();
         let ways =
             prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
@@ -283,14 +346,14 @@ fn start_control(
 }
 
 #[cfg(not(madsim))]
-type Asked = Option<cluster::admin::AdminSocket>;
+type Asked = (Option<cluster::admin::AdminSocket>, crate::admin::Admin);
 
 /// Simulated nodes are asked by nobody.
 #[cfg(madsim)]
 type Asked = ();
 
 #[cfg(not(madsim))]
-fn ask_at(options: &RunOptions) -> anyhow::Result<Asked> {
+fn ask_at(options: &RunOptions) -> anyhow::Result<Option<cluster::admin::AdminSocket>> {
     let Some(path) = cluster::socket_path(options.socket.as_deref(), options.data.as_deref()) else { return Ok(None) };
     match cluster::admin::AdminSocket::bind(&path) {
         Ok(socket) => Ok(Some(socket)),
@@ -310,13 +373,13 @@ fn ask_at(_: &RunOptions) -> anyhow::Result<Asked> {
 
 #[cfg(not(madsim))]
 fn serve(
-    asked: Asked,
+    (asked, admin): Asked,
     events: mpsc::Sender<Event>,
     discovery: cluster::discovery::State,
     reloads: mpsc::Sender<reload::Asked>,
 ) {
     if let Some(socket) = asked {
-        tokio::spawn(socket.serve(events, discovery, reloads));
+        tokio::spawn(socket.serve(events, discovery, reloads, admin));
     }
 }
 

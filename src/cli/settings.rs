@@ -76,7 +76,10 @@ fn write_file(path: &Path, text: &str, is_secret: bool) -> anyhow::Result<()> {
     written.with_context(|| path.display().to_string())
 }
 
-pub(super) fn config_docs(file: Option<&Path>, migration: bool, sample: bool) -> Result<(), Failed> {
+pub(super) fn config_docs(file: Option<&Path>, migration: bool, sample: bool, table: bool) -> Result<(), Failed> {
+    if let (true, Some(file)) = (table, file) {
+        return fill_table(file);
+    }
     let text = match (migration, sample) {
         (true, _) => config::migration(),
         (false, true) => config::sample(),
@@ -86,4 +89,20 @@ pub(super) fn config_docs(file: Option<&Path>, migration: bool, sample: bool) ->
         Some(file) => std::fs::write(file, text).map_err(Failed::runtime),
         None => print(&text).map_err(Failed::runtime),
     }
+}
+
+/// Writes the table of a page anew, from what the program has.
+#[cfg(not(madsim))]
+fn fill_table(file: &Path) -> Result<(), Failed> {
+    use crate::api::docs;
+    let page = std::fs::read_to_string(file).map_err(Failed::runtime)?;
+    let table = if file.ends_with("ctl.md") { docs::commands() } else { docs::paths() };
+    let filled = docs::filled(&page, &table);
+    let filled = filled.ok_or_else(|| Failed::usage(anyhow::anyhow!("{} has no place for a table", file.display())))?;
+    std::fs::write(file, filled).map_err(Failed::runtime)
+}
+
+#[cfg(madsim)]
+fn fill_table(_: &Path) -> Result<(), Failed> {
+    Ok(())
 }

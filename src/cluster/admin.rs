@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::CTL_VERSION as VERSION;
 use super::discovery::{Shown, State};
 use super::driver::Event;
+use crate::admin::{self, Admin, Does, Given, Row};
 use crate::config::Seed;
 use crate::reload::Asked;
 use crate::rt;
@@ -65,7 +66,13 @@ impl AdminSocket {
     }
 
     /// Answers until it is dropped. Inside a runtime.
-    pub async fn serve(self, events: mpsc::Sender<Event>, discovery: State, reloads: mpsc::Sender<Asked>) {
+    pub async fn serve(
+        self,
+        events: mpsc::Sender<Event>,
+        discovery: State,
+        reloads: mpsc::Sender<Asked>,
+        admin: Admin,
+    ) {
         let AdminSocket { listener, file: _file } = self;
         let listener = match tokio::net::UnixListener::from_std(listener) {
             Ok(listener) => listener,
@@ -74,9 +81,10 @@ impl AdminSocket {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    let (events, discovery, reloads) = (events.clone(), discovery.clone(), reloads.clone());
+                    let (events, discovery) = (events.clone(), discovery.clone());
+                    let (reloads, admin) = (reloads.clone(), admin.clone());
                     tokio::spawn(async move {
-                        let _ = converse(stream, events, discovery, reloads).await;
+                        let _ = converse(stream, events, discovery, reloads, admin).await;
                     });
                 }
                 Err(error) => {
@@ -94,6 +102,7 @@ async fn converse(
     events: mpsc::Sender<Event>,
     discovery: State,
     reloads: mpsc::Sender<Asked>,
+    admin: Admin,
 ) -> io::Result<()> {
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
@@ -105,6 +114,10 @@ async fn converse(
         let answer = match question(&line) {
             Ok(Question::Reload) => reload(&reloads).await,
             Ok(Question::Doctor) => doctor(&events).await,
+            Ok(Question::Row(row, arguments)) => {
+                let done = admin.aside(ask_admin(row, arguments, admin.clone())).await;
+                done.unwrap_or_else(|| failed("the broker is stopping".to_owned()))
+            }
             Ok(question) => answer(question, &events, &discovery).await,
             Err(why) => failed(why.to_owned()),
         };
@@ -113,7 +126,6 @@ async fn converse(
 }
 
 /// What is asked.
-#[derive(Debug, PartialEq, Eq)]
 enum Question {
     Join(String),
     Leave,
@@ -121,6 +133,8 @@ enum Question {
     Status,
     Doctor,
     Reload,
+    /// What is asked of the shards.
+    Row(&'static Row, Value),
 }
 
 fn question(line: &str) -> Result<Question, &'static str> {
@@ -136,7 +150,10 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.status" => Ok(Question::Status),
         "cluster.doctor" => Ok(Question::Doctor),
         "reload" => Ok(Question::Reload),
-        _ => Err("the broker does not know this command"),
+        name => {
+            let row = admin::find(&name.replace('.', " ")).ok_or("the broker does not know this command")?;
+            Ok(Question::Row(row, value["arguments"].clone()))
+        }
     }
 }
 
@@ -154,7 +171,7 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
-        Question::Status | Question::Doctor | Question::Reload => {
+        Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => {
             ("", "Failed to get the cluster status", ClusterCommand::Status)
         }
     };
@@ -165,6 +182,33 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             None => json!({ "version": VERSION, "ok": true, "lines": [done], "data": null }),
         },
         Err(why) => failed(format!("{failure}: {why}")),
+    }
+}
+
+/// A command of the table.
+async fn ask_admin(row: &'static Row, arguments: Value, admin: Admin) -> Value {
+    let Does::Asks(ask, lines) = &row.does else { return failed(NOT_YET.to_owned()) };
+    let answered = match ask(&Given(&arguments)) {
+        Ok(question) => admin.answer(question).await,
+        Err(fault) => Err(fault),
+    };
+    match answered {
+        Ok(answer) if row.path.ends_with(" show") && answer.data.as_array().is_some_and(Vec::is_empty) => {
+            failed(NOT_FOUND.to_owned())
+        }
+        Ok(answer) => {
+            let mut told = json!({ "version": VERSION, "ok": true, "lines": lines(&answer.data), "data": answer.data });
+            let missing = answer.missing.iter().map(|node| format!("{node} does not answer").into());
+            told["lines"].as_array_mut().into_iter().for_each(|lines| lines.extend(missing.clone()));
+            if !answer.missing.is_empty() {
+                told["missing"] = answer.missing.clone().into();
+            }
+            if let Some(next) = answer.next {
+                told["next"] = next.to_string().into();
+            }
+            told
+        }
+        Err(fault) => failed(fault.message),
     }
 }
 
@@ -296,6 +340,10 @@ pub(super) fn status_json(status: &ClusterStatus) -> Value {
 }
 
 /// How often is looked whether a change is complete, and how long after another.
+/// Of what is asked for and not there, as EMQ X tells it.
+const NOT_FOUND: &str = "Not Found.";
+/// Of a command that is known and not there.
+const NOT_YET: &str = "not in this version";
 const SETTLE_LOOKS: usize = 40;
 const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// Longer lines are no questions.
@@ -310,9 +358,11 @@ mod tests {
     #[test]
     fn questions() {
         let join = r#"{"version":1,"command":"cluster.join","arguments":{"node":"a@b"}}"#;
-        assert_eq!(question(join), Ok(Question::Join("a@b".to_owned())));
-        assert_eq!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status));
-        assert_eq!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload));
+        assert!(matches!(question(join), Ok(Question::Join(node)) if node == "a@b"));
+        assert!(matches!(question(r#"{"version":1,"command":"cluster.status"}"#), Ok(Question::Status)));
+        assert!(matches!(question(r#"{"version":1,"command":"reload"}"#), Ok(Question::Reload)));
+        let list = r#"{"version":1,"command":"clients.list"}"#;
+        assert!(matches!(question(list), Ok(Question::Row(row, _)) if row.path == "clients list"));
         for (line, why) in [
             ("", "not a line of JSON"),
             ("[]", "another version"),
@@ -320,7 +370,8 @@ mod tests {
             (r#"{"version":1,"command":"cluster.join"}"#, "it needs a node"),
             (r#"{"version":1,"command":"reboot"}"#, "does not know"),
         ] {
-            assert!(question(line).unwrap_err().contains(why), "{line}");
+            let Err(told) = question(line) else { panic!("{line}") };
+            assert!(told.contains(why), "{line}");
         }
     }
 

@@ -10,8 +10,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use newtmq_base::{Instant, RequestId};
+use bytes::Bytes;
+use newtmq_base::{Instant, NodeId, RequestId};
 use newtmq_cluster::link::{self, Address, ConnectionId, DialId, Fill};
+use newtmq_cluster::owned;
 use newtmq_node::{
     ClusterAnswer, ClusterCommand, ClusterInput, ClusterOutput, Control, ControlInput, ControlOutput, FromControl,
 };
@@ -73,6 +75,33 @@ pub enum Event {
         /// For the answer.
         answer: oneshot::Sender<ClusterAnswer>,
     },
+    /// Pass a question or an answer of operators on to another node.
+    Operator {
+        /// Which.
+        to: NodeId,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// What comes from other nodes for operators goes there; what has no room is lost.
+    Hear(mpsc::Sender<(NodeId, Bytes)>),
+    /// An operator wants to know something.
+    Ask {
+        /// Filters of other nodes that are left out.
+        skip: usize,
+        /// Most that are answered.
+        limit: usize,
+        /// For the answer.
+        answer: oneshot::Sender<Known>,
+    },
+}
+
+/// What the control plane knows that an operator may ask for.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The highest figures that were told under `$SYS`.
+    pub most: [u64; 7],
+    /// Filters that other nodes have subscribers of, in the order of nodes.
+    pub routes: Vec<(NodeId, Box<str>)>,
 }
 
 /// What the driver needs of a cluster.
@@ -113,6 +142,7 @@ pub struct ControlDriver {
     stored: Option<u64>,
     repeated: told::Repeated,
     hearer: Hearer,
+    operators: Option<mpsc::Sender<(NodeId, Bytes)>>,
     alarm: Alarm,
     ended: bool,
     failed: Option<io::Error>,
@@ -171,6 +201,7 @@ impl ControlDriver {
             stored: None,
             repeated: told::Repeated::default(),
             hearer,
+            operators: None,
             alarm: Alarm::default(),
             ended: false,
             failed: None,
@@ -290,6 +321,9 @@ impl ControlDriver {
             }
             Event::Stored(Ok(upto)) => self.cluster(ClusterInput::Stored { upto }),
             Event::Stored(Err(error)) => self.failed = Some(error),
+            Event::Operator { to, bytes } => self.cluster(ClusterInput::Operator { to, bytes: &bytes }),
+            Event::Hear(operators) => self.operators = Some(operators),
+            Event::Ask { skip, limit, answer } => drop(answer.send(known(&self.control, skip, limit))),
             Event::Command { answer, .. } if self.ways.is_none() => {
                 let _ = answer.send(ClusterAnswer::Refused("this node stays alone (see node.listen)".to_owned()));
             }
@@ -468,6 +502,11 @@ impl ControlDriver {
                     let _ = waiting.send(answer);
                 }
             }
+            ClusterOutput::Operator { from, bytes } => {
+                if let Some(operators) = &self.operators {
+                    drop(operators.try_send((from, bytes)));
+                }
+            }
             ClusterOutput::Event(event) => {
                 // What this node has left is out of its sight.
                 if self.ended {
@@ -540,6 +579,17 @@ fn take_rest(control: &mut Control, now: Instant, connection: &mut Connection) {
     while connection.output.len() < REST_MAX
         && control.fill_link(now, connection.id, &mut connection.output, FILL_BYTES) == Fill::More
     {}
+}
+
+fn known(control: &Control, skip: usize, limit: usize) -> Known {
+    let routes = control.owned().replicas().flat_map(|replica| {
+        let owner = replica.owner();
+        replica.entries().filter_map(move |entry| match entry {
+            owned::Op::Route { filter, .. } => Some((owner, filter.as_str().into())),
+            owned::Op::Record { .. } => None,
+        })
+    });
+    Known { most: control.most(), routes: routes.skip(skip).take(limit).collect() }
 }
 
 fn write(connection: &mut Connection) -> Poll<io::Result<()>> {

@@ -64,6 +64,7 @@ fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
     let secret = match key {
         super::cluster_table::COOKIE => &config.node.cookie,
         super::sn_table::SN_PASSWORD => &config.sn.password,
+        super::api::API_SECRET => &config.api.app_secret,
         _ => &config.cluster.etcd.login.password,
     };
     secret.as_ref().map(|secret| secret.reveal())

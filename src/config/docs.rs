@@ -25,6 +25,7 @@ pub fn markdown() -> String {
     part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", ACCESS, "", once(""));
     part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
+    part(&mut out, "HTTP API", API, "", once("api"));
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);
     out
@@ -86,6 +87,7 @@ pub fn sample() -> String {
         ("Memory", "memory"),
         ("Access", ""),
         ("Throttling of logins", "login_throttle"),
+        ("HTTP API", "api"),
         ("Logging", "log"),
     ] {
         lines(&mut out, title, "", once(section));
@@ -226,6 +228,8 @@ directory that the broker was started in.";
 
 const THROTTLE: &str = "\
 Whoever fails to log in too often has to wait, see [Access](access.md#throttling).";
+
+const API: &str = "Who asks the broker by HTTP: see [HTTP API](http-api.md).";
 
 const LOGGING: &str = "\
 Logs go to standard error. The environment variable `RUST_LOG` takes the place of `log.level`; it can choose a level

@@ -25,6 +25,11 @@ pub(super) use lex::is_flat;
 use lex::{Entry, Line};
 use table::{Does, Row};
 
+/// Plugins of EMQ X by name, whether each is a part of the broker, and what it is.
+pub fn plugins() -> impl Iterator<Item = (&'static str, bool, &'static str)> {
+    plugins::PLUGINS.iter().map(|plugin| (plugin.name, plugin.is == plugins::Is::BuiltIn, plugin.why))
+}
+
 /// What a key of EMQ X does not do here, or not as there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {

@@ -6,6 +6,7 @@
 #[macro_use]
 mod words;
 
+mod api;
 mod changes;
 mod cluster;
 mod cluster_table;
@@ -34,11 +35,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use api::Api;
 pub use changes::{Change, changes, is_live};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::{markdown, migration, sample};
-pub use emqx::{Difference, Effect};
+pub use emqx::{Difference, Effect, plugins};
 pub use import::{Import, import};
 pub use listener::{
     AccessRule, CERTIFICATE_FILE, CERTIFICATE_FOLDER, CIPHERS, CertificateFiles, KEY_FILE, Listener, PeerName, Sni,
@@ -381,6 +383,7 @@ impl Build {
         self.check_cluster(&config);
         self.check_discovery(&config.cluster);
         self.check_sn(&config);
+        self.check_api(&config.api);
         for (name, zone) in &config.zones {
             let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
             let readable = keys.iter().all(|key| !self.refused.contains(key));
@@ -407,6 +410,27 @@ impl Build {
         {
             let origin = self.origin(std::slice::from_ref(&key));
             self.problem(origin, Fault::Needs { key, needs: "it needs `mqtt.sn.username`" });
+        }
+    }
+
+    /// What belongs together.
+    fn check_api(&mut self, api: &Api) {
+        let pairs = [
+            ((api::API_ID, api.app_id.is_some()), (api::API_SECRET, api.app_secret.is_some())),
+            ((api::API_CERTFILE, api.certfile.is_some()), (api::API_KEYFILE, api.keyfile.is_some())),
+        ];
+        for ((one, has_one), (other, has_other)) in pairs {
+            if has_one != has_other && !self.refused.contains(one) && !self.refused.contains(other) {
+                let key = if has_one { one } else { other }.to_owned();
+                let needs = if has_one { other } else { one };
+                let needs = match needs {
+                    api::API_ID => "it needs `api.app_id`",
+                    api::API_SECRET => "it needs `api.app_secret`",
+                    api::API_CERTFILE => "it needs `api.certfile`",
+                    _ => "it needs `api.keyfile`",
+                };
+                self.problem(self.origin(std::slice::from_ref(&key)), Fault::Needs { key, needs });
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::api::API;
 use super::cluster::{Secret, Seed};
 use super::cluster_table::CLUSTER;
 use super::discovery::Url;
@@ -296,7 +297,7 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
 
 /// Keys that exist once.
 pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
-    CLUSTER.iter().chain(DISCOVERY).chain(ROOT).chain(SN)
+    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(ROOT).chain(SN)
 }
 
 const ROOT: &[Key<Config>] = &[

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::api::Api;
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
 use super::discovery::{Etcd, K8s};
 use super::listener::Listener;
@@ -39,6 +40,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The gateway for MQTT-SN, which is there if a listener is.
     pub sn: Sn,
+    /// The HTTP API.
+    pub api: Api,
 }
 
 /// `store.*`
@@ -388,6 +391,7 @@ impl Config {
                 delay_max: Duration::ZERO,
             },
         },
+        api: Api::BLANK,
         store: Store { group_wait: Duration::ZERO, segment_size: 0, log_size_min: 0 },
         cluster: Cluster {
             name: String::new(),

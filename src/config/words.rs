@@ -8,8 +8,8 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
-            pub(super) const WORDS: &'static [&'static str] = &[$($word,)+];
-            pub(super) const ALL: &'static [$name] = &[$($name::$variant,)+];
+            pub(crate) const WORDS: &'static [&'static str] = &[$($word,)+];
+            pub(crate) const ALL: &'static [$name] = &[$($name::$variant,)+];
 
             /// The word in the configuration.
             #[must_use]

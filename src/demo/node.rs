@@ -139,6 +139,7 @@ impl Node {
             format!("node.listen={listen}"),
             format!("node.advertise={advertise}"),
             "cluster.name=demo".to_owned(),
+            "api.bind=none".to_owned(),
             "cluster.discovery=static".to_owned(),
             format!("cluster.static.seeds={}", seeds.join(",")),
             format!("listener.tcp.external.bind={mqtt}"),

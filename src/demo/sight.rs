@@ -126,7 +126,8 @@ pub fn ask(socket: &Path) -> io::Result<Value> {
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.set_write_timeout(Some(ANSWER_MAX))?;
-    let mut answer = ctl::converse(stream, &Command::Status)?;
+    let mut answer =
+        ctl::converse(stream, &Command { path: "cluster status", arguments: std::collections::BTreeMap::new() })?;
     Ok(answer["data"].take())
 }
 

@@ -4,8 +4,8 @@
 //! moves once, and each connection waits for the control plane with at most one packet.
 
 use newtmq_base::ShardId;
-use newtmq_node::{AdminCommand, FromControl, Moved, PlaceMessage, ToControl};
-use tokio::sync::mpsc;
+use newtmq_node::{AdminCommand, FromControl, Moved, PlaceMessage, ShardAnswer, ShardQuestion, ToControl};
+use tokio::sync::{mpsc, oneshot};
 
 use super::Accepted;
 use crate::store::News;
@@ -37,6 +37,13 @@ pub enum Letter<S> {
     },
     /// A command.
     Admin(AdminCommand),
+    /// A question of an operator.
+    Ask {
+        /// What.
+        question: ShardQuestion,
+        /// For the answer.
+        answer: oneshot::Sender<ShardAnswer>,
+    },
     /// The store.
     Store(News),
 }
@@ -73,6 +80,19 @@ impl<S> Office<S> {
         for letters in &self.letters {
             let _ = letters.send(Letter::Admin(command.clone()));
         }
+    }
+
+    /// Gives one shard a command.
+    pub fn command_to(&self, shard: usize, command: AdminCommand) {
+        let _ = self.letters[shard].send(Letter::Admin(command));
+    }
+
+    /// Asks one shard; no answer comes from one that has ended.
+    #[must_use]
+    pub fn ask(&self, shard: usize, question: ShardQuestion) -> oneshot::Receiver<ShardAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.letters[shard].send(Letter::Ask { question, answer });
+        answered
     }
 
     /// How many shards there are.

@@ -8,9 +8,9 @@ use crate::broker::{Broker, Process, Scratch, newtmq, wait_until};
 use crate::client::Client;
 
 /// A node with a data directory of its own, on any port.
-fn node(scratch: &Scratch, number: u32) -> Broker {
+pub fn node(scratch: &Scratch, number: u32) -> Broker {
     let name = format!("node.name=n{number}@test");
-    let sets = ["node.cookie=s3cr3t", "node.listen=127.0.0.1:0", &name];
+    let sets = ["node.cookie=s3cr3t", "node.listen=127.0.0.1:0", "api.app_id=app", "api.app_secret=secret", &name];
     Broker::of(newtmq(), &sets, &["--data", &scratch.file(&number.to_string()), "--shards", "2"])
 }
 
@@ -45,7 +45,7 @@ pub fn wait_until_open(scratch: &Scratch, third: u64) {
     }
 }
 
-fn address(scratch: &Scratch, number: u32) -> String {
+pub fn address(scratch: &Scratch, number: u32) -> String {
     let nodes = members(scratch, number);
     let own = nodes.iter().find(|node| node["self"] == true).expect("a lone node is a member of its own cluster");
     own["address"].as_str().unwrap().to_owned()

@@ -10,11 +10,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod api;
 mod broker;
 mod client;
 mod clients;
 mod cluster;
 mod config;
+mod ctl;
 mod discovery;
 mod docs;
 mod durability;

@@ -15,6 +15,7 @@ mod tests;
 use core::net::SocketAddr;
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, SEED_BYTES};
 use newtmq_cluster::link::{self, Address, ConnectionId, Cookie, DialId};
 use newtmq_cluster::{directory, meta, owned, swim};
@@ -122,6 +123,13 @@ pub enum ClusterInput<'a> {
         /// What.
         command: ClusterCommand,
     },
+    /// Pass a question or an answer of operators on to another node. It may be lost.
+    Operator {
+        /// Which.
+        to: NodeId,
+        /// Opaque here.
+        bytes: &'a [u8],
+    },
 }
 
 /// What an operator wants of a cluster.
@@ -177,6 +185,13 @@ pub enum ClusterOutput {
         request: RequestId,
         /// What became of it.
         answer: ClusterAnswer,
+    },
+    /// What another member has sent by [`ClusterInput::Operator`].
+    Operator {
+        /// Which.
+        from: NodeId,
+        /// Opaque here.
+        bytes: Bytes,
     },
     /// For logs and checks.
     Event(ClusterEvent),

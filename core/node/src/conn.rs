@@ -90,6 +90,8 @@ pub(crate) enum Feature {
     Greeting = 32,
     /// The directory knows of it.
     Claimed = 64,
+    /// It came with Clean Start.
+    CleanStart = 128,
 }
 
 impl Features {

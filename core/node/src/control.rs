@@ -20,8 +20,8 @@ use crate::config::ShardConfig;
 use crate::store::Durability;
 use quota::Quotas;
 pub(crate) use quota::share;
-pub use sys::Report;
 use sys::Sys;
+pub use sys::{Report, datetime, uptime};
 
 /// By source, then by owner: how many retained messages the one had sent to the other.
 pub type RetainedCounts = Arc<[Box<[u64]>]>;
@@ -344,6 +344,12 @@ impl Control {
     #[must_use]
     pub fn owned(&self) -> &Owned {
         &self.owned
+    }
+
+    /// The highest figures that were told under `$SYS`, in the order of [`Report::stats`].
+    #[must_use]
+    pub fn most(&self) -> [u64; 7] {
+        self.sys.most()
     }
 
     fn on_tick(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {

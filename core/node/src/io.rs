@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::{QoS, ReasonCode};
 
+use crate::admin::OperatorCommand;
 use crate::config::AccessConfig;
 use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
@@ -238,6 +239,8 @@ pub enum AdminCommand {
     /// Other rules of who may do what. What connections remember of the old ones is dropped; subscriptions that were made
     /// stay.
     SetAccess(Box<AccessConfig>),
+    /// Something with a client or a message.
+    OfOperator(Box<OperatorCommand>),
 }
 
 /// What `memory.high_watermark` asks of a shard.

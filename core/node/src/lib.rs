@@ -1,6 +1,7 @@
 //! The data plane of a node: [`Shard`] joins packets, sessions and topics. It is driven by inputs and pushes outputs;
 //! it never touches a socket, a clock or a file (docs/adr/0001).
 
+mod admin;
 mod batch;
 mod cluster;
 mod config;
@@ -20,6 +21,10 @@ mod store;
 mod traffic;
 mod view;
 
+pub use admin::{
+    ClientInfo, From, OperatorCommand, Page, RetainedInfo, SessionInfo, ShardAnswer, ShardQuestion, SubscriptionInfo,
+    Walk, Which,
+};
 pub use batch::WriteBatch;
 pub use cluster::{
     Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
@@ -28,7 +33,7 @@ pub use cluster::{
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
     Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts,
-    ToControl,
+    ToControl, datetime, uptime,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
 pub use io::{

@@ -4,6 +4,7 @@
 
 mod access;
 mod acks;
+mod admin;
 mod auth;
 mod claims;
 mod connect;
@@ -171,6 +172,10 @@ pub(crate) struct SessionSlot {
     /// Slot of its connection, or [`NONE`].
     pub(crate) conn: u32,
     pub(crate) zone: u16,
+    /// When its client connected last, in seconds since the start of the shard.
+    pub(crate) connected: u32,
+    /// When it began, in the same; 0 for one that was stored.
+    pub(crate) created: u32,
     pub(crate) born: u64,
     /// Its name in the log, if it is there.
     pub(crate) stored: Option<SessionId>,
@@ -337,6 +342,7 @@ impl Shard {
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),
+            ShardInput::Admin(AdminCommand::OfOperator(command)) => self.on_operator(now, *command, out),
             ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),
             ShardInput::Recovered(chunk) => self.on_recovered(now, *chunk, out),
             ShardInput::Stored { upto, segment } => self.on_stored(now, upto, segment, out),
@@ -400,6 +406,8 @@ impl Shard {
             session,
             conn: NONE,
             zone,
+            connected: 0,
+            created: 0,
             born,
             stored: None,
             segment: 0,

@@ -103,6 +103,10 @@ impl Shard {
 }
 
 impl<'a> ShardView<'a> {
+    pub(crate) fn shard(&self) -> &'a Shard {
+        self.shard
+    }
+
     /// Connections, by slot.
     pub fn connections(&self) -> impl Iterator<Item = ConnView<'a>> + use<'a> {
         let shard = self.shard;

@@ -114,6 +114,8 @@ impl World<'_, '_> {
                 self.watch_answer(node, request, &answer);
                 self.tell(&Event::Answer { node: NodeIx(node), request, answer: Box::new(answer) });
             }
+            // Nobody asks others.
+            ClusterOutput::Operator { .. } => {}
             ClusterOutput::Event(event) => {
                 self.watch_event(node, &event);
                 self.tell(&Event::Cluster { node: NodeIx(node), event: Box::new(event) });

@@ -452,7 +452,23 @@ const PLUGIN: &[Row] = &[
         "passwords of Client Identifiers are not in this version; without them everybody could connect",
     ),
     row("auth.*", Does::Refused, "this way to log in is not in this version; without it everybody could connect"),
-    not_yet("management.*", "the HTTP API"),
+    row("management.default_application.id", Does::As("api.app_id"), ""),
+    row("management.default_application.secret", Does::As("api.app_secret"), ""),
+    row("management.application.default_secret", Does::As("api.app_secret"), ""),
+    row("management.listener.http", Does::As("api.bind"), ""),
+    row("management.listener.http.max_clients", Does::As("api.max_connections"), ""),
+    none("management.max_row_limit", "a page of the HTTP API has at most 10,000 rows").quiet(&["10000"]),
+    none("management.bridge_max_row_limit", "there are no bridges").quiet(&["*"]),
+    none(
+        "management.listener.http.acceptors|backlog|send_timeout|send_timeout_close",
+        "they have no effect on a few requests",
+    )
+    .quiet(&["*"]),
+    none("management.listener.http.inet6|ipv6_v6only", "`api.bind` says it").quiet(&["false"]),
+    not_yet("management.listener.https", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS"),
+    not_yet("management.listener.https.*", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS")
+        .quiet(&["*"]),
+    not_yet("management.*", "this key of the HTTP API"),
     not_yet("dashboard.*", "the dashboard"),
     row("mqtt.sn.port", Does::As("listener.sn.external.bind"), ""),
     row(
@@ -478,7 +494,7 @@ const PLUGIN: &[Row] = &[
     not_yet("web.hook.*", "web hooks"),
     not_yet("exhook.*", "hooks in other processes"),
     not_yet("rule_engine.*", "rules"),
-    not_yet("prometheus.*", "metrics for Prometheus"),
+    none("prometheus.*", "Prometheus asks for metrics, at `/metrics` of the HTTP API; nothing is pushed").quiet(&["*"]),
     none("reloader.*", ERLANG).quiet(&["*"]),
     none("recon.*", ERLANG).quiet(&["*"]),
 ];

@@ -320,6 +320,7 @@ impl Cluster {
             }
             ClusterInput::Stop => self.stop(cx.now),
             ClusterInput::Command { request, command } => self.command(cx, request, command),
+            ClusterInput::Operator { to, bytes } => self.say_operator(cx.now, to, bytes),
         }
     }
 

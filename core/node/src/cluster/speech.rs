@@ -9,6 +9,7 @@ use newtmq_cluster::{meta, owned};
 
 use super::joint::{Cluster, Cx};
 use super::streams::{self, Said};
+use crate::cluster::ClusterOutput;
 use crate::control::{ControlOutput, FromControl};
 
 impl Cluster {
@@ -36,7 +37,12 @@ impl Cluster {
             }
             Ok(Said::Handover(cluster, bytes)) if self.is_ours(cluster, from) => self.on_handover(cx, from, bytes),
             Ok(Said::Health(cluster, bytes)) if self.is_ours(cluster, from) => self.on_health(cx, from, bytes),
-            Ok(Said::Directory(..) | Said::Handover(..) | Said::Health(..)) => self.counts.foreign += 1,
+            Ok(Said::Operator(cluster, bytes)) if self.is_ours(cluster, from) => {
+                cx.out.push(ControlOutput::Cluster(ClusterOutput::Operator { from, bytes }));
+            }
+            Ok(Said::Directory(..) | Said::Handover(..) | Said::Health(..) | Said::Operator(..)) => {
+                self.counts.foreign += 1;
+            }
             Ok(Said::Owned(cluster, bytes)) => {
                 let is_heard = self.is_ours(cluster, from);
                 let Some(inc) = self.reached.get(&from).copied().filter(|_| is_heard) else {
@@ -84,6 +90,13 @@ impl Cluster {
                 self.is_heard(node) && self.links.send(now, node, Stream::Data, parcel, &mut self.link_out).is_ok();
             self.counts.lanes_unsent += u64::from(!is_sent);
         }
+    }
+
+    /// What an operator here asks another node, or is answered there. Nothing relies on it.
+    pub(super) fn say_operator(&mut self, now: Instant, to: NodeId, message: &[u8]) {
+        let bytes = streams::tagged_operator(self.meta.cluster().unwrap_or_default(), message);
+        let is_large = bytes.len() > streams::SMALL_BYTES_MAX;
+        self.say(now, to, bytes, is_large);
     }
 
     /// A message of the own logs.

@@ -33,7 +33,8 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, other: &Report) {
+    /// The figures of two shards together.
+    pub fn add(&mut self, other: &Report) {
         self.connections += other.connections;
         self.sessions += other.sessions;
         self.subscriptions += other.subscriptions;
@@ -46,7 +47,9 @@ impl Report {
         self.ledger.add(&other.ledger);
     }
 
-    fn stats(&self) -> [(&'static str, u64); 7] {
+    /// How many there are of what, by the names of EMQ X below `stats`.
+    #[must_use]
+    pub fn stats(&self) -> [(&'static str, u64); 7] {
         [
             ("connections", self.connections),
             ("sessions", self.sessions),
@@ -58,7 +61,9 @@ impl Report {
         ]
     }
 
-    fn metrics(&self) -> Vec<(String, u64)> {
+    /// Counters since the start, by the names of EMQ X below `metrics`.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<(String, u64)> {
         let traffic = &self.ledger.traffic;
         let mut all = vec![
             ("bytes/received".to_owned(), traffic.bytes_received),
@@ -137,6 +142,11 @@ impl Sys {
         self.gateways.insert(gateway, figures);
     }
 
+    /// The highest figures that were told, in the order of [`Report::stats`].
+    pub(super) fn most(&self) -> [u64; 7] {
+        self.most
+    }
+
     /// All that there is to say. `running` are the names of the nodes that run, of a node in a cluster.
     pub(super) fn messages(&mut self, now: Instant, report: &Report, running: Option<&[String]>) -> Vec<Message> {
         let mut scratch = Vec::new();
@@ -193,7 +203,7 @@ fn retained(topic: &str, payload: &str, scratch: &mut Vec<u8>) -> Message {
 }
 
 /// As in "1 days, 2 hours, 3 minutes, 4 seconds".
-fn uptime(seconds: u64) -> String {
+pub fn uptime(seconds: u64) -> String {
     let units = [("days", seconds / 86_400), ("hours", seconds / 3600 % 24), ("minutes", seconds / 60 % 60)];
     let mut text = String::new();
     for (unit, count) in units {
@@ -205,7 +215,7 @@ fn uptime(seconds: u64) -> String {
 }
 
 /// UTC, as in "2026-11-23 12:34:56"; from milliseconds since 1970.
-fn datetime(millis: u64) -> String {
+pub fn datetime(millis: u64) -> String {
     let (days, seconds) = (millis / 1000 / 86_400, millis / 1000 % 86_400);
     // Days since 0000-03-01, in eras of 400 years (Hinnant, chrono-compatible low-level date algorithms).
     let z = days + 719_468;

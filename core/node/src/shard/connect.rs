@@ -180,7 +180,13 @@ impl Shard {
         let expiry_interval = self.expiry_interval_of(connect, zone);
         let (key, present) = self.claim(now, client, zone, connect.clean_start, expiry_interval, out);
         self.live(conn).session = key;
-        self.slot(key).conn = conn.slot;
+        let seconds = u32::try_from((now - self.started).as_secs()).unwrap_or(u32::MAX);
+        let slot = self.slot(key);
+        slot.conn = conn.slot;
+        slot.connected = seconds;
+        if !present {
+            slot.created = seconds;
+        }
         let will = connect.will.as_ref().map(|will| Box::new(self.will_of(conn, will)));
         self.begin_to_store(key, expiry_interval);
         if let Some(epoch) = epoch {
@@ -227,6 +233,9 @@ impl Shard {
         let retries = connect.version != ProtocolVersion::V5 && !zone.retry_interval.is_zero();
         let max_topic_alias = self.config.mqtt.max_topic_alias;
         let c = self.live(conn);
+        if connect.clean_start {
+            c.features.add(Feature::CleanStart);
+        }
         c.keep_alive = keep_alive;
         if retries {
             c.features.add(Feature::Retries);

@@ -80,7 +80,8 @@ impl Shard {
                 (None, Ok(filter)) => match self.check_filter(conn, filter, options) {
                     Ok((qos, filter)) => {
                         let options = SubscribeOptions { qos, ..options };
-                        let new = self.subscribe_one(conn, filter.clone(), options, subscribe, out);
+                        let new =
+                            self.subscribe_one(conn, filter.clone(), options, subscribe.subscription_identifier, out);
                         granted.push((filter, options, new));
                         granted_code(if planted!(SubackSaysLess, qos == QoS::ExactlyOnce) {
                             QoS::AtLeastOnce
@@ -167,7 +168,7 @@ impl Shard {
     }
 
     /// What the configuration does not allow; else the QoS that is granted, and the filter with its mountpoint.
-    fn check_filter(
+    pub(super) fn check_filter(
         &mut self,
         conn: ConnId,
         filter: TopicFilter<'_>,
@@ -200,16 +201,15 @@ impl Shard {
     }
 
     /// Says whether the subscription is new.
-    fn subscribe_one(
+    pub(super) fn subscribe_one(
         &mut self,
         conn: ConnId,
         filter: OwnedTopicFilter,
         options: SubscribeOptions,
-        subscribe: &Subscribe<'_>,
+        identifier: Option<core::num::NonZeroU32>,
         out: &mut Outbox,
     ) -> bool {
         let key = self.live(conn).session;
-        let identifier = subscribe.subscription_identifier;
         let SubscribeOptions { qos, no_local, retain_as_published, .. } = options;
         let subscription = Subscription::new(SubscriberId(key), qos, no_local, retain_as_published, identifier);
         self.add_subscription(&filter, subscription);

@@ -8,6 +8,7 @@
 mod harness;
 
 mod acl;
+mod admin;
 mod alias;
 mod auth;
 mod chaos;

@@ -409,6 +409,8 @@ impl World {
             ClusterOutput::Answer { request, answer } => {
                 assert!(self.nodes[at].answers.insert(request.0, answer).is_none(), "answered twice");
             }
+            // Nobody asks others.
+            ClusterOutput::Operator { .. } => {}
             ClusterOutput::Event(event) => {
                 let now = self.now;
                 self.nodes[at].events.push((now, event));

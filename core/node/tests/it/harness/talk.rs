@@ -6,7 +6,10 @@ use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
 };
-use newtmq_node::{AccessConfig, AdminCommand, DropReason, MemoryPressure, Question, ShardInput, Verdict};
+use newtmq_node::{
+    AccessConfig, AdminCommand, DropReason, MemoryPressure, OperatorCommand, Question, ShardAnswer, ShardInput,
+    ShardQuestion, Verdict,
+};
 
 use super::client::{Client, Script};
 use super::net::Net;
@@ -357,6 +360,25 @@ impl Net {
         for shard in 0..self.shards.len() {
             self.input(shard, ShardInput::Admin(AdminCommand::MemoryPressure(level)));
         }
+    }
+
+    /// Asks a shard, as an operator.
+    pub(crate) fn ask(&self, shard: usize, question: &ShardQuestion) -> ShardAnswer {
+        self.shards[shard].view().answer(self.now, question)
+    }
+
+    /// An operator's command, to every shard.
+    pub(crate) fn operate(&mut self, command: OperatorCommand) {
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::OfOperator(Box::new(command.clone()))));
+        }
+        self.settle();
+    }
+
+    /// The same, to one.
+    pub(crate) fn operate_at(&mut self, shard: usize, command: OperatorCommand) {
+        self.input(shard, ShardInput::Admin(AdminCommand::OfOperator(Box::new(command))));
+        self.settle();
     }
 
     pub(crate) fn ledger(&self) -> newtmq_node::Ledger {

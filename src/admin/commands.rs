@@ -1,0 +1,378 @@
+//! The commands of `newtmq ctl`, each once: what it is called, what it asks, and how the answer is told. The command line, the
+//! socket, `docs/ctl.md` and shell completions come from here.
+
+use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter};
+use newtmq_node::Which;
+use serde_json::Value;
+
+use super::lines;
+use super::question::{Cursor, Fault, Part, Question};
+use crate::config::LogLevel;
+
+/// A command.
+pub struct Row {
+    /// One or two words.
+    pub path: &'static str,
+    /// Its arguments, in order: their names.
+    pub arguments: &'static [&'static str],
+    /// One line for people.
+    pub about: &'static str,
+    /// What comes of it.
+    pub does: Does,
+    /// What is different from EMQ X; empty if nothing is.
+    pub differs: &'static str,
+}
+
+/// What comes of a command.
+pub enum Does {
+    /// It asks this, which is told so.
+    Asks(fn(&Given<'_>) -> Result<Question, Fault>, fn(&Value) -> Vec<String>),
+    /// The control plane is asked, in `src/cluster/admin.rs`.
+    Cluster,
+    /// The figures are asked for again and again, in `src/cli/top.rs`.
+    Watches,
+    /// It is not in this version.
+    NotYet,
+}
+
+/// The arguments of a command, by name.
+pub struct Given<'a>(pub &'a Value);
+
+impl Given<'_> {
+    fn text(&self, name: &str) -> Result<&str, Fault> {
+        let text = self.0[name].as_str().filter(|text| !text.is_empty());
+        text.ok_or_else(|| Fault::new(Fault::MISSING, format!("it needs {name}")))
+    }
+
+    fn filter(&self) -> Result<OwnedTopicFilter, Fault> {
+        let text = self.text("topic")?;
+        let wrong = |_| Fault::new(Fault::TOPIC, format!("{text:?} is no topic filter"));
+        TopicFilter::new(text).map(OwnedTopicFilter::from).map_err(wrong)
+    }
+
+    fn qos(&self) -> Result<QoS, Fault> {
+        let number = self.text("qos")?.parse().ok().and_then(QoS::from_bits);
+        number.ok_or_else(|| Fault::new(Fault::TYPE, "qos must be 0, 1 or 2"))
+    }
+
+    /// A step of a list that may be long.
+    fn part(&self) -> Result<Part, Fault> {
+        let cursor = match self.0["cursor"].as_str() {
+            None => Cursor::default(),
+            Some(text) => Cursor::parse(text).ok_or_else(|| Fault::new(Fault::TYPE, "no such place in the list"))?,
+        };
+        Ok(Part { cursor, skip: 0, limit: STEP })
+    }
+
+    fn which(&self) -> Result<Which, Fault> {
+        Ok(Which::Client(self.text("client")?.into()))
+    }
+}
+
+/// The command of these words.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.path == path)
+}
+
+impl Row {
+    /// What it is called on the socket.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.path.replace(' ', ".")
+    }
+}
+
+const fn row(
+    path: &'static str,
+    arguments: &'static [&'static str],
+    about: &'static str,
+    ask: fn(&Given<'_>) -> Result<Question, Fault>,
+    told: fn(&Value) -> Vec<String>,
+) -> Row {
+    Row { path, arguments, about, does: Does::Asks(ask, told), differs: "" }
+}
+
+const fn cluster(path: &'static str, arguments: &'static [&'static str], about: &'static str) -> Row {
+    Row { path, arguments, about, does: Does::Cluster, differs: "" }
+}
+
+const fn not_yet(path: &'static str, about: &'static str) -> Row {
+    Row { path, arguments: &[], about, does: Does::NotYet, differs: "" }
+}
+
+impl Row {
+    const fn differs(mut self, why: &'static str) -> Row {
+        self.differs = why;
+        self
+    }
+}
+
+/// Every command, in the order of the page.
+pub const ROWS: &[Row] = &[
+    row("status", &[], "Tell that the node runs.", |_| Ok(Question::Broker), lines::status)
+        .differs("the second line names NewtMQ"),
+    cluster("cluster join", &["node"], "Join the cluster of NODE: `NAME@HOST`, `HOST` or `HOST:PORT`."),
+    cluster("cluster leave", &[], "Leave the cluster. Clients are sent to other nodes."),
+    cluster(
+        "cluster force-leave",
+        &["node"],
+        "Remove NODE, which is down, from the cluster. Only an operator brings it back.",
+    ),
+    cluster("cluster status", &[], "Tell who is a member, and who of them runs."),
+    cluster(
+        "cluster doctor",
+        &[],
+        "Ask all members how they are, compare, and say what is wrong and what to do. Fails if anything is.",
+    ),
+    row(
+        "clients list",
+        &[],
+        "List connected clients.",
+        |a| Ok(Question::Clients(Which::All, a.part()?)),
+        lines::connections,
+    ),
+    row(
+        "clients show",
+        &["client"],
+        "Show a connected CLIENT.",
+        |a| Ok(Question::Clients(a.which()?, a.part()?)),
+        lines::connections,
+    ),
+    row(
+        "clients kick",
+        &["client"],
+        "End the connection of CLIENT.",
+        |a| Ok(Question::Kick(a.text("client")?.into())),
+        lines::ok,
+    ),
+    row("sessions list", &[], "List sessions.", |a| Ok(Question::Sessions(Which::All, a.part()?)), lines::sessions)
+        .differs(NOT_COUNTED),
+    row(
+        "sessions show",
+        &["client"],
+        "Show the session of CLIENT.",
+        |a| Ok(Question::Sessions(a.which()?, a.part()?)),
+        lines::sessions,
+    )
+    .differs(NOT_COUNTED),
+    row(
+        "routes list",
+        &[],
+        "List topic filters and the nodes with subscribers of them.",
+        |a| Ok(Question::Routes(None, a.all())),
+        lines::routes,
+    ),
+    row(
+        "routes show",
+        &["topic"],
+        "Show the nodes with subscribers of the filter TOPIC.",
+        |a| Ok(Question::Routes(Some(a.text("topic")?.into()), a.all())),
+        lines::routes,
+    ),
+    row("topics list", &[], "The same as `routes list`.", |a| Ok(Question::Routes(None, a.all())), lines::routes),
+    row(
+        "topics show",
+        &["topic"],
+        "The same as `routes show`.",
+        |a| Ok(Question::Routes(Some(a.text("topic")?.into()), a.all())),
+        lines::routes,
+    ),
+    row(
+        "subscriptions list",
+        &[],
+        "List subscriptions.",
+        |a| Ok(Question::Subscriptions(Which::All, a.part()?)),
+        lines::subscriptions,
+    ),
+    row(
+        "subscriptions show",
+        &["client"],
+        "Show the subscriptions of CLIENT.",
+        |a| Ok(Question::Subscriptions(a.which()?, a.part()?)),
+        lines::subscriptions,
+    ),
+    row(
+        "subscriptions add",
+        &["client", "topic", "qos"],
+        "Subscribe a connected CLIENT to TOPIC with QOS.",
+        |a| Ok(Question::Subscribe { client: a.text("client")?.into(), filters: vec![a.filter()?], qos: a.qos()? }),
+        lines::ok,
+    )
+    .differs("retained messages are not sent"),
+    row(
+        "subscriptions del",
+        &["client", "topic"],
+        "Take the subscription of TOPIC from a connected CLIENT.",
+        |a| Ok(Question::Unsubscribe { client: a.text("client")?.into(), filter: a.filter()? }),
+        lines::ok,
+    ),
+    row(
+        "retained list",
+        &[],
+        "List retained messages, without their payloads.",
+        |a| Ok(Question::Retained(None, a.part()?)),
+        lines::retained,
+    )
+    .differs("not in EMQ X; of this node"),
+    row(
+        "retained show",
+        &["topic"],
+        "List those that the filter TOPIC matches.",
+        |a| Ok(Question::Retained(Some(a.filter()?), a.part()?)),
+        lines::retained,
+    )
+    .differs("not in EMQ X; of this node"),
+    row(
+        "plugins list",
+        &[],
+        "List what are plugins in EMQ X, and whether they are a part of this broker.",
+        |_| Ok(Question::Plugins),
+        lines::plugins,
+    )
+    .differs("what is there is always active"),
+    not_yet("plugins load", "Load a plugin: what is there is built in."),
+    not_yet("plugins unload", "Unload a plugin: what is there is built in."),
+    not_yet("plugins reload", "Reload a plugin: what is there is built in."),
+    row("listeners", &[], "List listeners.", |_| Ok(Question::Listeners), lines::listeners),
+    not_yet("listeners stop", "Stop a listener."),
+    row("broker", &[], "Tell who the node is.", |_| Ok(Question::Broker), lines::broker),
+    row("broker stats", &[], "Tell how many there are of what.", |_| Ok(Question::Stats), lines::figures),
+    row("broker metrics", &[], "Tell the counters.", |_| Ok(Question::Metrics), lines::figures),
+    row(
+        "ledger",
+        &[],
+        "Tell the account of messages: what was matched is delivered, waits or is dropped.",
+        |_| Ok(Question::Ledger),
+        lines::ledger,
+    )
+    .differs("not in EMQ X; of this node"),
+    Row {
+        path: "top",
+        arguments: &[],
+        about: "Tell rates as they are, a line each second, until Ctrl-C or `--lines N`.",
+        does: Does::Watches,
+        differs: "not in EMQ X; of this node",
+    },
+    row(
+        "where",
+        &["what"],
+        "Tell what is known of WHAT, a client or a topic: who has subscribed it, where it is.",
+        |a| Ok(Question::Where(a.text("what")?.into())),
+        lines::whereabouts,
+    )
+    .differs("not in EMQ X; of this node, but for routes; messages are not traced yet"),
+    row(
+        "acl reload",
+        &[],
+        "Read the rules again, and all else that `reload` reads.",
+        |_| Ok(Question::Reload),
+        lines::reloaded,
+    )
+    .differs("users, certificates and the configuration are read again, too"),
+    cluster(
+        "reload",
+        &[],
+        "Read the configuration, users, rules and certificates again, as at SIGHUP. Tells what is changed, and what needs a restart; if anything is wrong, nothing is changed.",
+    ),
+    row("mgmt list", &[], "List who may use the HTTP API.", |_| Ok(Question::Apps), lines::apps),
+    row(
+        "mgmt insert",
+        &["app_id", "name"],
+        "Let APP_ID use the HTTP API. Its secret is told once.",
+        |a| Ok(Question::AddApp(a.text("app_id")?.into(), a.text("name")?.into())),
+        lines::secret,
+    ),
+    row(
+        "mgmt update",
+        &["app_id", "status"],
+        "Permit or refuse APP_ID: STATUS is true or false.",
+        |a| {
+            let status =
+                a.text("status")?.parse().map_err(|_| Fault::new(Fault::TYPE, "status must be true or false"))?;
+            Ok(Question::EnableApp(a.text("app_id")?.into(), status))
+        },
+        lines::updated,
+    ),
+    row("mgmt lookup", &["app_id"], "Show APP_ID.", |a| Ok(Question::App(a.text("app_id")?.into())), lines::apps)
+        .differs("the secret is not shown: nobody knows it"),
+    row(
+        "mgmt delete",
+        &["app_id"],
+        "Let APP_ID use the HTTP API no more.",
+        |a| Ok(Question::DeleteApp(a.text("app_id")?.into())),
+        lines::ok,
+    ),
+    row(
+        "log set-level",
+        &["level"],
+        "Set LEVEL until the next start: trace, debug, info, warn or error.",
+        |a| {
+            let word = a.text("level")?;
+            let at = LogLevel::WORDS.iter().position(|known| *known == word);
+            at.map(|at| Question::LogLevel(LogLevel::ALL[at]))
+                .ok_or_else(|| Fault::new(Fault::TYPE, format!("a level is one of {}", LogLevel::WORDS.join(", "))))
+        },
+        lines::level,
+    )
+    .differs("with other levels"),
+    not_yet("log handlers", "Handlers of the log."),
+    not_yet("bridges list", "Bridges."),
+    not_yet("bridges start", "Bridges."),
+    not_yet("bridges stop", "Bridges."),
+    not_yet("trace list", "Traces of a client or a topic."),
+    not_yet("trace start", "Traces of a client or a topic."),
+    not_yet("trace stop", "Traces of a client or a topic."),
+    not_yet("rules list", "Rules."),
+    not_yet("rules show", "Rules."),
+    not_yet("rules create", "Rules."),
+    not_yet("rules delete", "Rules."),
+    not_yet("banned", "Banned clients, users and addresses."),
+    not_yet("users", "Users at run time; `newtmq passwd` and `ctl reload` do it with a file."),
+    not_yet("vm", "The Erlang virtual machine: there is none."),
+    not_yet("mnesia", "The database of EMQ X: there is none."),
+];
+
+const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+
+impl Given<'_> {
+    fn all(&self) -> Part {
+        Part::page(1, usize::MAX)
+    }
+}
+
+/// How many are told at a time.
+const STEP: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_command_is_there_once_and_asks_with_its_arguments() {
+        for (at, row) in ROWS.iter().enumerate() {
+            assert!(!ROWS[..at].iter().any(|other| other.path == row.path), "{} is there twice", row.path);
+            assert!(row.about.ends_with('.') && row.path.split(' ').count() <= 2, "{}", row.path);
+            let Does::Asks(ask, _) = &row.does else { continue };
+            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "level": "info" });
+            assert!(ask(&Given(&arguments)).is_ok(), "{}", row.path);
+            assert_eq!(ask(&Given(&json!({}))).is_err(), !row.arguments.is_empty(), "{}", row.path);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_code() {
+        for (path, arguments, code) in [
+            ("subscriptions add", json!({ "client": "c", "topic": "a/#/b", "qos": "1" }), Fault::TOPIC),
+            ("subscriptions add", json!({ "client": "c", "topic": "a", "qos": "3" }), Fault::TYPE),
+            ("clients list", json!({ "cursor": "x" }), Fault::TYPE),
+            ("log set-level", json!({ "level": "loud" }), Fault::TYPE),
+            ("clients kick", json!({ "client": "" }), Fault::MISSING),
+        ] {
+            let Does::Asks(ask, _) = find(path).unwrap().does else { panic!() };
+            assert_eq!(ask(&Given(&arguments)).unwrap_err().code, code, "{path}");
+        }
+    }
+}

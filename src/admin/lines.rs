@@ -1,0 +1,198 @@
+//! Answers for people, in the words of EMQ X 3.
+
+use serde_json::Value;
+
+/// As it is told: what a client chose may not do anything to a terminal.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
+        Value::Null => "undefined".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn each(values: &Value, line: impl Fn(&Value) -> String) -> Vec<String> {
+    match values {
+        Value::Array(values) => values.iter().map(line).collect(),
+        one => vec![line(one)],
+    }
+}
+
+/// What is done has nothing more to tell.
+pub(super) fn ok(_: &Value) -> Vec<String> {
+    vec!["ok".to_owned()]
+}
+
+pub(super) fn status(broker: &Value) -> Vec<String> {
+    vec![
+        format!("Node '{}' is started", plain(&broker["node"])),
+        format!("newtmq v{} is running", plain(&broker["version"])),
+    ]
+}
+
+pub(super) fn broker(broker: &Value) -> Vec<String> {
+    ["sysdescr", "version", "uptime", "datetime"].map(|name| format!("{name:<10}: {}", plain(&broker[name]))).to_vec()
+}
+
+pub(super) fn connections(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        format!(
+            "Connection({}, clean_start={}, username={}, peername={}:{}, connected_at={})",
+            plain(&v["client_id"]),
+            v["clean_start"],
+            plain(&v["username"]),
+            plain(&v["ipaddress"]),
+            v["port"],
+            v["connected_unix"],
+        )
+    })
+}
+
+pub(super) fn sessions(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        format!(
+            "Session({}, clean_start={}, expiry_interval={}, subscriptions_count={}, max_inflight={}, inflight={}, \
+             mqueue_len={}, awaiting_rel={}, created_at={})",
+            plain(&v["client_id"]),
+            v["clean_start"],
+            v["expiry_interval"],
+            v["subscriptions_count"],
+            v["max_inflight"],
+            v["inflight_len"],
+            v["mqueue_len"],
+            v["awaiting_rel_len"],
+            v["created_unix"],
+        )
+    })
+}
+
+pub(super) fn subscriptions(values: &Value) -> Vec<String> {
+    each(values, |v| format!("{} -> {}", plain(&v["client_id"]), plain(&v["topic"])))
+}
+
+pub(super) fn routes(values: &Value) -> Vec<String> {
+    each(values, |v| format!("{} -> {}", plain(&v["topic"]), plain(&v["node"])))
+}
+
+pub(super) fn retained(values: &Value) -> Vec<String> {
+    each(values, |v| format!("{} (QoS {}, {} bytes)", plain(&v["topic"]), v["qos"], v["payload_bytes"]))
+}
+
+pub(super) fn plugins(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        format!(
+            "Plugin({}, version={}, description={}, active={})",
+            plain(&v["name"]),
+            plain(&v["version"]),
+            plain(&v["description"]),
+            v["active"],
+        )
+    })
+}
+
+pub(super) fn listeners(values: &Value) -> Vec<String> {
+    let of = |v: &Value| {
+        [
+            format!("listener on {}:{}", plain(&v["protocol"]), plain(&v["listen_on"])),
+            format!("  {:<16}: {}", "acceptors", v["acceptors"]),
+            format!("  {:<16}: {}", "max_conns", v["max_conns"]),
+            format!("  {:<16}: {}", "current_conn", v["current_conns"]),
+            format!("  {:<16}: {}", "shutdown_count", v["shutdown_count"]),
+        ]
+    };
+    values.as_array().map(|values| values.iter().flat_map(of).collect()).unwrap_or_default()
+}
+
+pub(super) fn figures(values: &Value) -> Vec<String> {
+    let pairs = values.as_object().into_iter().flatten();
+    pairs.map(|(name, count)| format!("{name:<30}: {count}")).collect()
+}
+
+pub(super) fn ledger(values: &Value) -> Vec<String> {
+    let pairs = values.as_object().into_iter().flatten();
+    let line = |(name, count): (&String, &Value)| match count.as_object() {
+        Some(parts) => {
+            parts.iter().map(|(reason, count)| format!("{:<30}: {count}", format!("{name} ({reason})"))).collect()
+        }
+        None => vec![format!("{name:<30}: {count}")],
+    };
+    pairs.flat_map(line).collect()
+}
+
+pub(super) fn apps(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        format!(
+            "app_id: {}, name: {}, desc: {}, status: {}, expired: {}",
+            plain(&v["app_id"]),
+            plain(&v["name"]),
+            plain(&v["desc"]),
+            v["status"],
+            plain(&v["expired"]),
+        )
+    })
+}
+
+pub(super) fn secret(value: &Value) -> Vec<String> {
+    vec![format!("AppSecret: {}", plain(&value["secret"]))]
+}
+
+pub(super) fn updated(_: &Value) -> Vec<String> {
+    vec!["update successfully.".to_owned()]
+}
+
+pub(super) fn reloaded(value: &Value) -> Vec<String> {
+    each(&value["lines"], plain)
+}
+
+pub(super) fn level(value: &Value) -> Vec<String> {
+    vec![plain(&value["level"])]
+}
+
+pub(super) fn whereabouts(value: &Value) -> Vec<String> {
+    let (client, topic) = (&value["client"], &value["topic"]);
+    let mut out = Vec::new();
+    let mut part = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            out.push(title.to_owned());
+            out.extend(lines.into_iter().map(|line| format!("  {line}")));
+        }
+    };
+    let one = |value: &Value, lines: fn(&Value) -> Vec<String>| if value.is_null() { Vec::new() } else { lines(value) };
+    part("As a client:", [one(&client["connection"], connections), one(&client["session"], sessions)].concat());
+    part("It is subscribed to:", subscriptions(&client["subscriptions"]));
+    part("As a topic, it goes to:", subscriptions(&topic["subscribers"]));
+    part("By these routes:", routes(&topic["routes"]));
+    part("Retained:", retained(&topic["retained"]));
+    if out.is_empty() {
+        out.push(
+            "No client here, and no topic that anybody here has subscribed or that has a retained message.".to_owned(),
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_those_of_emq_x() {
+        let client = json!({
+            "client_id": "a\u{1b}[2Jb\n", "clean_start": true, "username": null, "ipaddress": "1.2.3.4", "port": 64896,
+            "connected_unix": 1_700_000_000,
+        });
+        assert_eq!(
+            connections(&json!([client])),
+            [
+                "Connection(a?[2Jb?, clean_start=true, username=undefined, peername=1.2.3.4:64896, connected_at=1700000000)"
+            ]
+        );
+        assert_eq!(routes(&json!([{ "topic": "t/+/x", "node": "emqx@127.0.0.1" }])), ["t/+/x -> emqx@127.0.0.1"]);
+        assert_eq!(broker(&json!({ "sysdescr": "x", "version": "1" }))[..2], ["sysdescr  : x", "version   : 1"]);
+        let nothing =
+            json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] } });
+        assert_eq!(whereabouts(&nothing).len(), 1);
+    }
+}

@@ -1,0 +1,109 @@
+//! `newtmq ctl` beside a broker: what the table of commands says is true of the program.
+
+use std::process::{Command, Output};
+
+use crate::broker::{Broker, NEWTMQ, Scratch, clean, newtmq};
+use crate::client::Client;
+
+fn ctl(scratch: &Scratch, words: &[&str]) -> Output {
+    let mut command = newtmq();
+    command.args(["ctl", "--data", &scratch.file("data")]).args(words).output().unwrap()
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn broker(scratch: &Scratch, sets: &[&str]) -> Broker {
+    Broker::of(newtmq(), sets, &["--shards", "2", "--data", &scratch.file("data")])
+}
+
+/// The rows of the page: a command with its arguments, and what it says of it.
+fn rows() -> Vec<(String, String)> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/ctl.md")).unwrap();
+    let rows = page.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        Some((cells.next()?.trim_end_matches('`').to_owned(), cells.next()?.to_owned()))
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_page_is_true_of_the_program() {
+    let scratch = Scratch::new("ctl-page");
+    let broker = broker(&scratch, &[]);
+    let rows = rows();
+    assert!(rows.len() > 40, "{rows:?}");
+    for (command, here) in rows {
+        let words: Vec<String> = command
+            .split(' ')
+            .map(|word| match word {
+                "QOS" => "1".to_owned(),
+                "STATUS" => "true".to_owned(),
+                "LEVEL" => "info".to_owned(),
+                word if word.chars().all(|c| c.is_ascii_uppercase() || c == '_') => "nothing".to_owned(),
+                word => word.to_owned(),
+            })
+            .collect();
+        if words[..2.min(words.len())] == ["cluster", "leave"] {
+            continue;
+        }
+        let words = if command == "top" { ["top", "--lines", "1"].map(str::to_owned).to_vec() } else { words };
+        let output = ctl(&scratch, &words.iter().map(String::as_str).collect::<Vec<_>>());
+        let code = output.status.code();
+        match here.as_str() {
+            "not yet" => assert_eq!(code, Some(6), "{command}"),
+            here => {
+                assert!(here == "works" || here.starts_with("differs: "), "{command}: {here}");
+                let tells = !output.stdout.is_empty() || command.ends_with("list");
+                assert!(matches!(code, Some(0 | 1)) && tells, "{command}: {output:?}");
+            }
+        }
+    }
+    broker.stays_well();
+}
+
+#[test]
+fn a_client_is_listed_shown_and_sent_away() {
+    let scratch = Scratch::new("ctl-clients");
+    let broker = broker(&scratch, &[]);
+    let mut a = Client::connect(&broker, "a");
+    let names = |words: &[&str]| {
+        let text = told(&ctl(&scratch, words));
+        text.lines().map(|line| line.split([',', ' ']).next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&["clients", "list"]), ["Connection(a"]);
+    assert_eq!(names(&["sessions", "show", "a"]), ["Session(a"]);
+    assert_eq!(told(&ctl(&scratch, &["subscriptions", "add", "a", "t/+", "1"])), "ok\n");
+    assert_eq!(told(&ctl(&scratch, &["subscriptions", "list"])), "a -> t/+\n");
+    assert!(told(&ctl(&scratch, &["routes", "list"])).starts_with("t/+ -> newtmq@"));
+    let found: serde_json::Value = serde_json::from_str(&told(&ctl(&scratch, &["where", "t/1", "--json"]))).unwrap();
+    assert_eq!(found["data"]["topic"]["subscribers"][0]["client_id"], "a");
+    assert_eq!(told(&ctl(&scratch, &["clients", "kick", "a"])), "ok\n");
+    while a.frame().is_some() {}
+    let gone = ctl(&scratch, &["clients", "show", "a"]);
+    assert_eq!((told(&gone).as_str(), gone.status.code()), ("Not Found.\n", Some(1)));
+    broker.stays_well();
+}
+
+#[test]
+fn it_is_called_emqx_ctl_and_tells_when_nobody_answers() {
+    let scratch = Scratch::new("ctl-emqx");
+    let link = scratch.path().join("emqx_ctl");
+    std::os::unix::fs::symlink(NEWTMQ, &link).unwrap();
+    let status = || clean(Command::new(&link)).args(["status", "--data", &scratch.file("data")]).output().unwrap();
+    assert_eq!(status().status.code(), Some(5));
+    let broker = broker(&scratch, &[]);
+    let told = told(&status());
+    assert!(told.starts_with("Node 'newtmq@") && told.contains("' is started\nnewtmq v"), "{told}");
+    broker.stays_well();
+}
+
+#[test]
+fn a_shell_is_told_how_to_complete() {
+    for (shell, sign) in [("bash", "complete -F"), ("zsh", "#compdef newtmq"), ("fish", "complete -c newtmq")] {
+        let output = newtmq().args(["completions", shell]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(sign) && text.contains("force-leave"), "{shell}");
+    }
+}
