@@ -101,7 +101,9 @@ impl Model {
     fn roam(&mut self, rng: &mut Rng) {
         if rng.below(100) < self.moves {
             let gateway = rng.below(GATEWAYS as u64) as usize;
-            self.device = Device { gateway, ..device(1000 + rng.below(50_000) as u16) };
+            // Two devices never have one address.
+            let port = 1000 + 2 * rng.below(25_000) as u16 + (self.device.at.address().port() & 1);
+            self.device = Device { gateway, ..device(port) };
         }
     }
 
