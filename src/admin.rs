@@ -134,7 +134,7 @@ impl Admin {
         self.0.events.send(Event::Command { command: ClusterCommand::Status, answer }).await.ok()?;
         match answered.await.ok()? {
             ClusterAnswer::Status(status) => Some(*status),
-            ClusterAnswer::Done | ClusterAnswer::Refused(_) => None,
+            ClusterAnswer::Done | ClusterAnswer::Refused(_) | ClusterAnswer::Examined(_) => None,
         }
     }
 

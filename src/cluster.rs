@@ -8,6 +8,8 @@ mod backend;
 pub mod discovery;
 #[cfg(not(madsim))]
 pub(crate) mod dns;
+#[cfg(not(madsim))]
+mod doctor;
 pub mod driver;
 #[cfg(not(madsim))]
 mod etcd;

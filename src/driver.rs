@@ -9,6 +9,7 @@ mod mail;
 mod poller;
 pub(crate) mod ready;
 mod slot;
+mod stream;
 #[cfg(all(test, not(madsim)))]
 mod tests;
 
@@ -35,6 +36,7 @@ pub use poller::Alarms;
 pub use poller::{Poller, Readiness, Wakers};
 pub(crate) use ready::ReadyList;
 use slot::{Slot, Slots, Wrote, write};
+pub use stream::{DriverStream, Note, Told};
 
 /// Largest read, and what a connection may read in a row; then the others have their turn.
 const READ_BYTES: usize = 64 << 10;
@@ -168,6 +170,22 @@ impl<P: Poller> Driver<P> {
         &self.shard
     }
 
+    /// Does what the other end has said beside the bytes, up to those that are still to be read.
+    fn take_notes(&mut self, slot: u32) {
+        while let Some(s) = self.slots.get(slot).filter(|s| !s.held)
+            && let Some(note) = s.stream.take_note()
+        {
+            let conn = ConnId { slot, generation: s.generation };
+            let input = match note {
+                Note::Will(will) => ShardInput::SetWill { conn, will },
+                Note::Keep(record) => ShardInput::Keep { conn, record },
+                Note::Outlive(expiry_interval) => ShardInput::Outlive { conn, expiry_interval },
+            };
+            self.shard.handle(self.now, input, &mut self.out);
+            self.take_outputs();
+        }
+    }
+
     /// Reads what the connection has, within a budget.
     fn read(&mut self, slot: u32) {
         let mut budget = READ_BYTES;
@@ -176,6 +194,7 @@ impl<P: Poller> Driver<P> {
             return;
         }
         loop {
+            self.take_notes(slot);
             let Some(s) = self.slots.get(slot) else { return };
             if s.held {
                 return;
@@ -247,8 +266,16 @@ impl<P: Poller> Driver<P> {
                     Output::Place { to, message } => self.told[usize::from(to.0)].push(message),
                     Output::Control(message) => self.reports.push(message),
                     Output::Lanes => self.has_lanes = true,
-                    // Nobody here asks for it.
-                    Output::WillSet { .. } => {}
+                    Output::WillSet { conn, permitted } => {
+                        if let Some(s) = self.slots.live(conn) {
+                            s.stream.tell(Told::WillSet(permitted));
+                        }
+                    }
+                    Output::Record { conn, record } => {
+                        if let Some(s) = self.slots.live(conn) {
+                            s.stream.tell(Told::Record(record));
+                        }
+                    }
                     Output::Decide { request, question } => {
                         if let Some(decider) = &self.decider {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
@@ -372,7 +399,10 @@ impl<P: Poller> Driver<P> {
     /// Gives a stream a slot.
     fn seat(&mut self, stream: P::Stream) -> ConnId {
         let ready = &self.ready;
-        self.slots.insert(|slot, generation| Slot::new(stream, generation, P::waker(|| ready.waker(slot))))
+        self.slots.insert(|slot, generation| {
+            let waker = P::waker(&stream, || ready.waker(slot));
+            Slot::new(stream, generation, waker)
+        })
     }
 
     /// Watches a connection; says whether that is possible.

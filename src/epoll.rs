@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::driver::{Driver, Poller, Readiness};
+use crate::driver::{Driver, DriverStream as _, Poller, Readiness};
 use crate::net::Link;
 
 /// Most events taken at once; what is left is taken in the next round.
@@ -117,11 +117,14 @@ impl Poller for Epoll {
 
     fn register(&mut self, stream: &Link<Socket>, token: u64) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        Ok(epoll::add(&self.fd, &stream.socket().socket, EventData::new_u64(token), flags)?)
+        let Some(socket) = stream.socket() else { return Ok(()) };
+        Ok(epoll::add(&self.fd, &socket.socket, EventData::new_u64(token), flags)?)
     }
 
     fn forget(&mut self, stream: &Link<Socket>) {
-        if let Err(error) = epoll::delete(&self.fd, &stream.socket().socket) {
+        if let Some(socket) = stream.socket()
+            && let Err(error) = epoll::delete(&self.fd, &socket.socket)
+        {
             tracing::debug!(%error, "a connection that moves was not watched");
         }
     }
@@ -131,7 +134,7 @@ impl Poller for Epoll {
     }
 
     fn set_ready(stream: &mut Link<Socket>, readiness: Readiness) {
-        let socket = stream.socket_mut();
+        let Some(socket) = stream.socket_mut() else { return };
         socket.readable |= readiness.readable;
         socket.writable |= readiness.writable;
         socket.ended |= readiness.ended;
@@ -141,9 +144,9 @@ impl Poller for Epoll {
         self.deadline = deadline;
     }
 
-    /// Events come through [`Poller::take_ready`]; nobody is woken.
-    fn waker(_wake: impl FnOnce() -> Waker) -> Waker {
-        Waker::noop().clone()
+    /// Events come through [`Poller::take_ready`]; nobody is woken, but by what is no socket.
+    fn waker(stream: &Link<Socket>, wake: impl FnOnce() -> Waker) -> Waker {
+        if stream.wakes() { wake() } else { Waker::noop().clone() }
     }
 }
 

@@ -27,4 +27,5 @@ pub mod reload;
 pub mod rt;
 pub mod run;
 pub mod settings;
+pub mod sn;
 pub mod store;

@@ -1,6 +1,7 @@
 //! The only place that names what differs between production (tokio) and the simulator's madsim tier: the runtime,
 //! listening, signals, random bytes. Everything else uses what both have.
 
+mod datagrams;
 mod files;
 mod peers;
 
@@ -449,6 +450,7 @@ mod imp {
     }
 }
 
+pub use datagrams::*;
 pub use files::LogFile;
 pub use imp::*;
 pub use peers::*;

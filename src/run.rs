@@ -1,5 +1,7 @@
 //! Running the broker until it is told to stop.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process;
@@ -17,16 +19,16 @@ use crate::banner::{self, BannerFacts, Listening, Storage};
 use crate::cluster;
 use crate::cluster::driver::{ControlDriver, Event};
 use crate::cluster::watched::Watched;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Transport};
 use crate::data::{DataDir, NodeIdentity};
 use crate::driver::{self, Driver, Office};
 use crate::exit::CannotListen;
 use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reading, Reload, Reloader};
-use crate::rt::{self, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
+use crate::rt::{self, BoundDatagrams, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
 use crate::store::{self, Desk, Opened, Writer};
-use crate::{listener, memory, settings};
+use crate::{listener, memory, settings, sn};
 
 /// What a broker is started with.
 #[derive(Debug, Clone)]
@@ -61,7 +63,8 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let api = serve_api(&started, reading.as_ref(), &options.config.api).await?;
         #[cfg(madsim)]
         let api = None;
-        let Started { drivers, listening, intakes, mut reloadable, reloads, stored, mut control, .. } = started;
+        let Started { drivers, listening, intakes, gateways, mut reloadable, reloads, stored, mut control, .. } =
+            started;
         reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
         let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
         // Without a file it stays what ends a process whose terminal is closed.
@@ -99,6 +102,9 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         for intake in &intakes {
             tracing::info!(listener = intake.listener().path(), counters = ?intake.counters, "connections");
         }
+        for (listener, board) in &gateways {
+            tracing::info!(listener, figures = ?board.figures(), "gateway for MQTT-SN");
+        }
         tracing::info!("stopped");
         Ok(())
     };
@@ -134,6 +140,8 @@ pub struct Started {
     pub listening: Vec<Listening>,
     /// What became of the connections of each.
     pub intakes: Vec<Arc<Intake>>,
+    /// What the gateways for MQTT-SN have done, by their listeners' names.
+    pub gateways: Vec<(String, sn::Board)>,
     /// What can be read again while it runs.
     pub reloadable: Vec<Arc<dyn Reload>>,
     /// Who asks for that.
@@ -234,13 +242,32 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let control = start_control(control, clock, (reports, office.clone()), prepared, events, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
-    let mut intakes = Vec::new();
+    let (mut intakes, mut gateways) = (Vec::new(), Vec::new());
     for (id, (socket, facts)) in listeners.into_iter().zip(served).enumerate() {
         listening.push(Listening::new(facts, socket.local_addr()?));
         let context = contexts[id].clone();
         let id = ListenerId(u16::try_from(id).context("too many listeners")?);
         let intake = Arc::new(Intake::new(facts.clone(), id, context));
-        tokio::spawn(listener::accept(socket, Arc::clone(&intake), office.dealer()));
+        match socket {
+            Open::Connections(socket) => {
+                tokio::spawn(listener::accept(socket, Arc::clone(&intake), office.dealer()));
+            }
+            Open::Datagrams(socket) => {
+                let first = gateways.is_empty();
+                let start = sn::Start {
+                    config: sn::gateway_config(&options.config, facts, node.node_id, first),
+                    advertise_to: options.config.sn.advertise_to,
+                    socket,
+                    intake: Arc::clone(&intake),
+                    office: office.clone(),
+                    clock,
+                    seed: u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer")),
+                    board: sn::Board::default(),
+                };
+                gateways.push((facts.path(), start.board.clone()));
+                start_gateway(start)?;
+            }
+        }
         intakes.push(intake);
     }
     #[cfg(not(madsim))]
@@ -252,6 +279,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         drivers,
         listening,
         intakes,
+        gateways,
         reloadable,
         reloads,
         stored,
@@ -438,11 +466,35 @@ async fn pass_on(mut commanded: mpsc::Receiver<AdminCommand>, office: Office<Str
     }
 }
 
+/// A listener that is open.
+enum Open {
+    Connections(Listener),
+    Datagrams(BoundDatagrams),
+}
+
+impl Open {
+    async fn new(listener: &config::Listener) -> io::Result<Open> {
+        match listener.transport {
+            Transport::Sn => BoundDatagrams::bind(listener).await.map(Open::Datagrams),
+            Transport::Tcp | Transport::Ssl | Transport::Ws | Transport::Wss => {
+                rt::listen(listener).await.map(Open::Connections)
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Open::Connections(socket) => socket.local_addr(),
+            Open::Datagrams(socket) => socket.local_addr(),
+        }
+    }
+}
+
 /// Opens every listener before anything is promised to anybody.
-async fn listen(listeners: &[config::Listener]) -> Result<Vec<Listener>, CannotListen> {
+async fn listen(listeners: &[config::Listener]) -> Result<Vec<Open>, CannotListen> {
     let mut open = Vec::new();
     for listener in listeners {
-        let socket = rt::listen(listener).await.map_err(|source| CannotListen {
+        let socket = Open::new(listener).await.map_err(|source| CannotListen {
             listener: listener.path(),
             address: listener.bind,
             source,
@@ -450,6 +502,21 @@ async fn listen(listeners: &[config::Listener]) -> Result<Vec<Listener>, CannotL
         open.push(socket);
     }
     Ok(open)
+}
+
+/// A gateway for MQTT-SN on a thread of its own, for as long as the process runs.
+fn start_gateway(start: sn::Start) -> anyhow::Result<()> {
+    let listener = start.intake.listener().path();
+    let end = rt::on_own_thread("mqtt-sn", move || sn::serve(start)).context("start the gateway for MQTT-SN")?;
+    tokio::spawn(async move {
+        let why = match end.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it has panicked".to_owned(),
+        };
+        tracing::error!(listener, why, "the gateway for MQTT-SN has ended");
+    });
+    Ok(())
 }
 
 /// Hooks that are only told to the log; nobody pays for them unless the log shows them.

@@ -120,6 +120,11 @@ pub const ROWS: &[Row] = &[
         "Remove NODE, which is down, from the cluster. Only an operator brings it back.",
     ),
     cluster("cluster status", &[], "Tell who is a member, and who of them runs."),
+    cluster(
+        "cluster doctor",
+        &[],
+        "Ask all members how they are, compare, and say what is wrong and what to do. Fails if anything is.",
+    ),
     row(
         "clients list",
         &[],

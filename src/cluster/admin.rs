@@ -113,6 +113,7 @@ async fn converse(
         }
         let answer = match question(&line) {
             Ok(Question::Reload) => reload(&reloads).await,
+            Ok(Question::Doctor) => doctor(&events).await,
             Ok(Question::Row(row, arguments)) => {
                 let done = admin.aside(ask_admin(row, arguments, admin.clone())).await;
                 done.unwrap_or_else(|| failed("the broker is stopping".to_owned()))
@@ -130,6 +131,7 @@ enum Question {
     Leave,
     ForceLeave(String),
     Status,
+    Doctor,
     Reload,
     /// What is asked of the shards.
     Row(&'static Row, Value),
@@ -146,6 +148,7 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.leave" => Ok(Question::Leave),
         "cluster.force-leave" => Ok(Question::ForceLeave(node()?)),
         "cluster.status" => Ok(Question::Status),
+        "cluster.doctor" => Ok(Question::Doctor),
         "reload" => Ok(Question::Reload),
         name => {
             let row = admin::find(&name.replace('.', " ")).ok_or("the broker does not know this command")?;
@@ -168,7 +171,7 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
-        Question::Status | Question::Reload | Question::Row(..) => {
+        Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => {
             ("", "Failed to get the cluster status", ClusterCommand::Status)
         }
     };
@@ -221,6 +224,17 @@ async fn reload(reloads: &mpsc::Sender<Asked>) -> Value {
     json!({ "version": VERSION, "ok": ok, "lines": report.lines(), "data": report.data() })
 }
 
+/// All members are examined.
+async fn doctor(events: &mpsc::Sender<Event>) -> Value {
+    match ask_cluster(ClusterCommand::Examine, events).await {
+        Ok(ClusterAnswer::Examined(said)) => super::doctor::told(&said),
+        Ok(ClusterAnswer::Done | ClusterAnswer::Status(_)) => {
+            failed("the broker has answered something else".to_owned())
+        }
+        Ok(ClusterAnswer::Refused(why)) | Err(why) => failed(format!("Failed to examine the cluster: {why}")),
+    }
+}
+
 /// How things are after a change. Who has left founds a cluster of its own, which takes a moment.
 async fn settled(events: &mpsc::Sender<Event>) -> Option<ClusterStatus> {
     let mut status = None;
@@ -235,17 +249,19 @@ async fn settled(events: &mpsc::Sender<Event>) -> Option<ClusterStatus> {
 }
 
 async fn ask(command: ClusterCommand, events: &mpsc::Sender<Event>) -> Result<Option<ClusterStatus>, String> {
-    let (answer, answered) = oneshot::channel();
-    let sent = events.send(Event::Command { command, answer }).await;
-    let stops = || "the broker is stopping".to_owned();
-    match sent {
-        Ok(()) => match answered.await.map_err(|_| stops())? {
-            ClusterAnswer::Done => Ok(None),
-            ClusterAnswer::Refused(why) => Err(why),
-            ClusterAnswer::Status(status) => Ok(Some(*status)),
-        },
-        Err(_) => Err(stops()),
+    match ask_cluster(command, events).await? {
+        ClusterAnswer::Done => Ok(None),
+        ClusterAnswer::Refused(why) => Err(why),
+        ClusterAnswer::Status(status) => Ok(Some(*status)),
+        ClusterAnswer::Examined(said) => Ok(Some(said.status)),
     }
+}
+
+async fn ask_cluster(command: ClusterCommand, events: &mpsc::Sender<Event>) -> Result<ClusterAnswer, String> {
+    let (answer, answered) = oneshot::channel();
+    let stops = || "the broker is stopping".to_owned();
+    events.send(Event::Command { command, answer }).await.map_err(|_| stops())?;
+    answered.await.map_err(|_| stops())
 }
 
 async fn resolve(node: &str) -> io::Result<std::net::SocketAddr> {
@@ -291,7 +307,7 @@ fn is_running(node: &NodeStatus) -> bool {
     node.is_self || node.is_up
 }
 
-fn status_json(status: &ClusterStatus) -> Value {
+pub(super) fn status_json(status: &ClusterStatus) -> Value {
     let id = |node: newtmq_base::NodeId| format!("{:016x}", node.0);
     let nodes: Vec<Value> = status
         .nodes

@@ -63,6 +63,7 @@ pub fn changes(values: &BTreeMap<String, String>, config: &Config, new: &Loaded)
 fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
     let secret = match key {
         super::cluster_table::COOKIE => &config.node.cookie,
+        super::sn_table::SN_PASSWORD => &config.sn.password,
         super::api::API_SECRET => &config.api.app_secret,
         _ => &config.cluster.etcd.login.password,
     };
@@ -74,7 +75,7 @@ fn differ(path: &str, one: Option<&String>, other: Option<&String>) -> bool {
         return false;
     }
     match known::find(path) {
-        Some(Found::Root(key)) => leads_elsewhere(key, 0, &Config::default(), one, other),
+        Some(Found::Root(number, key)) => leads_elsewhere(key, number, &Config::default(), one, other),
         Some(Found::Zone(name, key)) => leads_elsewhere(key, 0, &Zone::named(name), one, other),
         Some(Found::Listener(transport, name, number, key)) => {
             leads_elsewhere(key, number, &Listener::named(transport, name), one, other)

@@ -3,21 +3,20 @@
 use std::fmt::Write as _;
 
 use super::listener_table;
+use super::sn_table;
 use super::table::{self, Key};
 
 /// The documentation of every key, as Markdown.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = HEAD.to_owned();
-    let once = |section: &str| {
-        let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
-        table::once().filter(mine).collect::<Vec<_>>()
-    };
+    let once = |section: &str| table::once().filter(|key| is_of(key.name, section)).collect::<Vec<_>>();
     part(&mut out, "Listeners", LISTENERS, "listener.TRANSPORT.NAME.", listener_table::LISTENER);
     part(&mut out, "Listeners with TLS", TLS, "listener.ssl|wss.NAME.", listener_table::TLS);
     part(&mut out, "Listeners with WebSocket", WEBSOCKET, "listener.ws|wss.NAME.", listener_table::WEBSOCKET);
     part(&mut out, "Zones", ZONES, "zone.NAME.", table::ZONE);
     part(&mut out, "Protocol", "The same for every client.", "", once("mqtt"));
+    part(&mut out, "MQTT-SN", SN, "", sn_table::SN);
     part(&mut out, "Retained messages", RETAINED, "", once("retained"));
     part(&mut out, "Routing", "", "", once("broker"));
     part(&mut out, "Node", NODE, "", once("node"));
@@ -30,6 +29,11 @@ pub fn markdown() -> String {
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);
     out
+}
+
+/// Those of MQTT-SN have a part of their own.
+fn is_of(name: &str, section: &str) -> bool {
+    !name.starts_with(sn_table::SN_SECTION) && name.split_once('.').map_or("", |(first, _)| first) == section
 }
 
 fn part<'a, T: 'static>(
@@ -68,10 +72,7 @@ pub fn migration() -> String {
 #[must_use]
 pub fn sample() -> String {
     let mut out = SAMPLE_HEAD.to_owned();
-    let once = |section: &str| {
-        let mine = |key: &&Key<_>| key.name.split_once('.').map_or("", |(first, _)| first) == section;
-        table::once().filter(mine).collect::<Vec<_>>()
-    };
+    let once = |section: &str| table::once().filter(|key| is_of(key.name, section)).collect::<Vec<_>>();
     lines(&mut out, "Listeners", "listener.tcp.external.", listener_table::LISTENER);
     lines(&mut out, "TLS, for listeners ssl and wss", "listener.ssl.external.", listener_table::TLS);
     lines(&mut out, "WebSocket, for listeners ws and wss", "listener.ws.external.", listener_table::WEBSOCKET);
@@ -90,6 +91,9 @@ pub fn sample() -> String {
         ("Logging", "log"),
     ] {
         lines(&mut out, title, "", once(section));
+        if section == "mqtt" {
+            lines(&mut out, "MQTT-SN, with listener.sn.external.bind = 1884", "", sn_table::SN);
+        }
     }
     out
 }
@@ -187,6 +191,10 @@ listener there are these, and with one there are only those that you name:
 | `listener.ssl.external` | 127.0.0.1:8883 | once the data directory has a certificate |
 | `listener.wss.external` | 127.0.0.1:8084 | once the data directory has a certificate |
 
+`listener.sn.NAME` is a UDP socket for MQTT-SN, and there is none without a key of it; `listener.sn.external` has the address
+127.0.0.1:1884. It goes with any of the others, and has only the keys `bind`, `zone`, `max_connections`, `access`, `recbuf`, `sndbuf` and
+`rate_limit` of these; see [MQTT-SN](mqtt-sn.md).
+
 [Listeners](listeners.md) tells how they are used.";
 
 const TLS: &str = "\
@@ -198,6 +206,9 @@ They are taken by `listener.ws.NAME` and `listener.wss.NAME`.";
 const ZONES: &str = "\
 A zone is what the clients of some listeners have in common. A listener may always name the zones
 `external` and `internal`; any other exists if one of its keys is set, or as an empty section `[zone.NAME]`.";
+
+const SN: &str = "\
+The gateway for devices that speak MQTT-SN, see [MQTT-SN](mqtt-sn.md); `listener.sn.NAME` opens it.";
 
 const RETAINED: &str = "\
 They are stored where sessions are: as the most durable zone says, and in memory alone if no zone is durable.";

@@ -410,7 +410,7 @@ impl Found<'_> {
         match self {
             Found::Listener(_, _, _, key) => key.field.is_path(),
             Found::Zone(_, key) => key.field.is_path(),
-            Found::Root(key) => key.field.is_path(),
+            Found::Root(_, key) => key.field.is_path(),
         }
     }
 
@@ -418,7 +418,7 @@ impl Found<'_> {
         match self {
             Found::Listener(_, _, _, key) => key.field.is_time(),
             Found::Zone(_, key) => key.field.is_time(),
-            Found::Root(key) => key.field.is_time(),
+            Found::Root(_, key) => key.field.is_time(),
         }
     }
 }

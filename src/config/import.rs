@@ -154,7 +154,7 @@ fn doc(key: &str) -> Option<&'static str> {
     let doc = match known::find(key)? {
         Found::Listener(_, _, _, key) => key.doc,
         Found::Zone(_, key) => key.doc,
-        Found::Root(key) => key.doc,
+        Found::Root(_, key) => key.doc,
     };
     doc.split_once(". ").map_or(Some(doc.trim_end_matches('.')), |(first, _)| Some(first))
 }

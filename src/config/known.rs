@@ -14,8 +14,8 @@ pub(super) enum Found<'a> {
     Listener(Transport, &'a str, u16, &'static Key<Listener>),
     /// A key of a zone, with the zone's name.
     Zone(&'a str, &'static Key<Zone>),
-    /// A key that exists once.
-    Root(&'static Key<Config>),
+    /// A key that exists once, with its number; 0 if it has none.
+    Root(u16, &'static Key<Config>),
 }
 
 /// Finds the key of a path such as `zone.external.max_inflight`.
@@ -28,8 +28,22 @@ pub(super) fn find(path: &str) -> Option<Found<'_>> {
             let key = table::ZONE.iter().find(|key| key.name == leaf)?;
             Some(Found::Zone(value::name(name)?, key))
         }
-        _ => table::once().find(|key| key.name == path).map(Found::Root),
+        _ => root(path),
     }
+}
+
+fn root(path: &str) -> Option<Found<'static>> {
+    if let Some(key) = table::once().find(|key| key.name == path) {
+        return Some(Found::Root(0, key));
+    }
+    let (section, number) = path.rsplit_once('.')?;
+    let number = numbered(number)?;
+    table::once().find(|key| key.name.strip_suffix(".N") == Some(section)).map(|key| Found::Root(number, key))
+}
+
+/// The `N` of a numbered key.
+fn numbered(text: &str) -> Option<u16> {
+    value::count(text).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)
 }
 
 fn listener<'a>(transport: &str, name: &'a str, leaf: &[&str]) -> Option<Found<'a>> {
@@ -37,7 +51,7 @@ fn listener<'a>(transport: &str, name: &'a str, leaf: &[&str]) -> Option<Found<'
     // `access.3` is the key `access.N` with a number.
     let (number, leaf) = match *leaf {
         [first, number, ref rest @ ..] => {
-            let number = value::count(number).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?;
+            let number = numbered(number)?;
             (number, [&[first, "N"], rest].concat().join("."))
         }
         _ => (0, leaf.join(".")),
@@ -114,7 +128,7 @@ fn candidates(path: &str) -> Vec<String> {
         .into_iter()
         .flat_map(|transport| listener_table::of(transport).map(move |key| listener_key(transport, key)));
     let zones = table::ZONE.iter().map(|key| format!("{}.{zone}.{}", table::ZONE_SECTION, key.name));
-    listeners.chain(zones).chain(table::once().map(|key| key.name.to_owned())).collect()
+    listeners.chain(zones).chain(table::once().map(|key| key.name.replace(".N", ".1"))).collect()
 }
 
 fn leaf_of(path: &str) -> &str {
@@ -134,7 +148,7 @@ pub(super) fn renamed(path: &str) -> Option<String> {
 
 /// Whether two values of a key that exists once are the same. An empty one is the default.
 pub(super) fn is_same(name: &str, one: &str, other: &str) -> bool {
-    let Some(Found::Root(key)) = find(name) else { return false };
+    let Some(Found::Root(_, key)) = find(name) else { return false };
     let with = |text: &str| {
         let mut config = Config::default();
         let text = if text.is_empty() { key.default } else { text };
@@ -171,6 +185,8 @@ mod tests {
             ("max_inflight", Some("zone.external.max_inflight")),
             ("alow_anonymous", Some("allow_anonymous")),
             ("log.lvl", Some("log.level")),
+            ("mqtt.sn.predefind.topic.1", Some("mqtt.sn.predefined.topic.1")),
+            ("listener.sn.external.nodelay", Some("listener.ssl.external.nodelay")),
             ("colour", None),
             ("mqtt.colour", None),
             ("", None),

@@ -22,6 +22,8 @@ words! {
         Ws = "ws",
         /// WebSocket on TLS.
         Wss = "wss",
+        /// MQTT-SN over UDP.
+        Sn = "sn",
     }
 }
 
@@ -46,6 +48,7 @@ impl Transport {
             Transport::Ssl => "mqtts",
             Transport::Ws => "ws",
             Transport::Wss => "wss",
+            Transport::Sn => "mqtt-sn",
         }
     }
 }
@@ -202,6 +205,7 @@ const STANDARD: &[(Transport, &str, u16, &str)] = &[
     (Transport::Ws, DEFAULT_NAME, 8083, DEFAULT_NAME),
     (Transport::Ssl, DEFAULT_NAME, 8883, DEFAULT_NAME),
     (Transport::Wss, DEFAULT_NAME, 8084, DEFAULT_NAME),
+    (Transport::Sn, DEFAULT_NAME, 1884, DEFAULT_NAME),
 ];
 
 impl Listener {
@@ -231,7 +235,11 @@ impl Listener {
 
     /// Those that exist without a configuration.
     pub(super) fn standard() -> Vec<Listener> {
-        STANDARD.iter().filter(|(t, ..)| !t.has_tls()).map(|(t, name, ..)| Listener::named(*t, name)).collect()
+        STANDARD
+            .iter()
+            .filter(|(t, ..)| !t.has_tls() && *t != Transport::Sn)
+            .map(|(t, name, ..)| Listener::named(*t, name))
+            .collect()
     }
 
     /// Those with TLS that a broker without a configuration opens, if it has a certificate.

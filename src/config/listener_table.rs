@@ -10,7 +10,8 @@ pub(super) const LISTENER_SECTION: &str = "listener";
 pub(super) fn of(transport: Transport) -> impl Iterator<Item = &'static Key<Listener>> {
     let tls = if transport.has_tls() { TLS } else { &[] };
     let websocket = if transport.has_websocket() { WEBSOCKET } else { &[] };
-    LISTENER.iter().chain(tls).chain(websocket)
+    let general = move |key: &&Key<Listener>| transport != Transport::Sn || SN.contains(&key.name);
+    LISTENER.iter().filter(general).chain(tls).chain(websocket)
 }
 
 /// Whether numbered keys lie below this path, as below `listener.tcp.external.access`.
@@ -118,6 +119,9 @@ pub(super) const LISTENER: &[Key<Listener>] = &[
          listens on is refused in any case.",
     ),
 ];
+
+/// Those of them that `listener.sn.NAME.` has, where there is a socket for all.
+pub(super) const SN: &[&str] = &["bind", "zone", "max_connections", "access.N", "recbuf", "sndbuf", "rate_limit"];
 
 /// `listener.ssl.NAME.` and `listener.wss.NAME.`
 pub(super) const TLS: &[Key<Listener>] = &[

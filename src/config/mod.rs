@@ -20,6 +20,8 @@ mod listener;
 mod listener_table;
 mod mosquitto;
 mod problem;
+mod sn;
+mod sn_table;
 mod source;
 mod table;
 mod types;
@@ -45,6 +47,7 @@ pub use listener::{
     Tls, TlsVersion, Transport, Verify,
 };
 pub use problem::{Fault, Origin, Problem, Problems};
+pub use sn::{Qos3, Sn};
 pub use source::{Given, Setting};
 pub use types::{
     Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Log, LogFormat,
@@ -213,6 +216,10 @@ fn notes(config: &Config, ignored: &[String]) -> Vec<String> {
     notes.extend(exposed.map(|l| {
         format!("{} can be reached from other machines, and the zone {} asks nobody for a login", l.path(), l.zone)
     }));
+    let mute = |l: &&Listener| l.transport == Transport::Sn && config.zones.get(&l.zone).is_some_and(|z| z.enable_auth);
+    let nameless = !config.access.allow_anonymous && config.sn.username.is_none();
+    let devices = config.listeners.iter().filter(|_| nameless).filter(mute);
+    notes.extend(devices.map(|l| format!("{}: no device can log in without mqtt.sn.username", l.path())));
     let is_known = config.node.cookie.as_ref().is_some_and(|cookie| cookie.reveal() == EMQX_COOKIE);
     if is_known && config.node.listen.is_some_and(|listen| !listen.ip().to_canonical().is_loopback()) {
         notes.push(format!("node.cookie is {EMQX_COOKIE}, which everybody knows: any machine could join the cluster"));
@@ -252,7 +259,7 @@ impl Build {
                 set(known, self.listener(transport, name), number, key, value)
             }
             Some(Found::Zone(name, known)) => set(known, self.zone(name), 0, key, value),
-            Some(Found::Root(known)) => set(known, &mut self.config, 0, key, value),
+            Some(Found::Root(number, known)) => set(known, &mut self.config, number, key, value),
             None => Some(unknown(key)),
         };
         match fault {
@@ -362,9 +369,9 @@ impl Build {
 
     /// Checks what holds between keys, and fills in what exists without being named.
     fn check(&mut self) -> Option<Config> {
-        if self.config.listeners.is_empty() {
+        if self.config.listeners.iter().all(|listener| listener.transport == Transport::Sn) {
             self.standard_listeners = true;
-            self.config.listeners = Listener::standard();
+            self.config.listeners.splice(0..0, Listener::standard());
         }
         for name in STANDARD_ZONES {
             if self.config.listeners.iter().any(|listener| listener.zone == name) {
@@ -375,6 +382,7 @@ impl Build {
         self.check_listeners(&config);
         self.check_cluster(&config);
         self.check_discovery(&config.cluster);
+        self.check_sn(&config);
         self.check_api(&config.api);
         for (name, zone) in &config.zones {
             let keys = ["max_mqueue_len", "max_inflight"].map(|leaf| format!("{}.{name}.{leaf}", table::ZONE_SECTION));
@@ -394,6 +402,15 @@ impl Build {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);
         }
         Some(config)
+    }
+
+    fn check_sn(&mut self, config: &Config) {
+        let key = sn_table::SN_PASSWORD.to_owned();
+        if config.sn.password.is_some() && config.sn.username.is_none() && !self.refused.contains(sn_table::SN_USERNAME)
+        {
+            let origin = self.origin(std::slice::from_ref(&key));
+            self.problem(origin, Fault::Needs { key, needs: "it needs `mqtt.sn.username`" });
+        }
     }
 
     /// What belongs together.
@@ -481,7 +498,10 @@ impl Build {
         if origin.is_none() && !listener.is_standard() {
             return self.problem(None, Fault::NoAddress { listener: listener.path() });
         }
-        let same = |other: &&&Listener| other.bind == listener.bind && listener.bind.port() != 0;
+        let is_udp = |listener: &Listener| listener.transport == Transport::Sn;
+        let same = |other: &&&Listener| {
+            other.bind == listener.bind && listener.bind.port() != 0 && is_udp(other) == is_udp(listener)
+        };
         if let Some(first) = addressed.iter().find(same) {
             let (first, second) = (first.path(), listener.path());
             self.problem(origin, Fault::SameAddress { first, second, address: listener.bind.to_string() });
@@ -514,7 +534,7 @@ fn set<T>(known: &Key<T>, target: &mut T, number: u16, key: &str, value: &Given)
 }
 
 fn is_secret(key: &str) -> bool {
-    matches!(known::find(key), Some(Found::Root(known)) if known.field.is_secret())
+    matches!(known::find(key), Some(Found::Root(_, known)) if known.field.is_secret())
 }
 
 fn unknown(key: &str) -> Fault {

@@ -11,6 +11,7 @@ use super::cluster_table::CLUSTER;
 use super::discovery::Url;
 use super::discovery_table::DISCOVERY;
 use super::listener::AccessRule;
+use super::sn_table::SN;
 use super::types::{
     AclDenyAction, AclNomatch, Bandwidth, Config, LogFormat, LogLevel, PerTime, SharedStrategy, Watermark,
 };
@@ -93,6 +94,8 @@ pub(super) enum Field<T: 'static> {
     Text(fn(&mut T, &str)),
     /// `none`, or printable characters.
     TextOrNone(fn(&mut T, Option<String>)),
+    /// A Topic Name. Numbered.
+    Topic(fn(&mut T, u16, &str)),
     /// `off`, or a duration; the range is in milliseconds.
     TimeOrOff(u64, u64, fn(&mut T, Option<Duration>)),
 }
@@ -141,6 +144,7 @@ impl<T> Field<T> {
             Field::Urls(set) => set(target, value::urls(text)?),
             Field::Text(set) => set(target, value::text(text)?),
             Field::TextOrNone(set) => set(target, value::or_none(text, |text| value::text(text).map(str::to_owned))?),
+            Field::Topic(set) => set(target, value::topic_id(number)?, value::topic(text)?),
             Field::TimeOrOff(min, max, set) => {
                 let range = Duration::from_millis(*min)..=Duration::from_millis(*max);
                 let time = |text: &str| value::duration(text).filter(|time| range.contains(time));
@@ -209,6 +213,7 @@ impl<T> Field<T> {
             }
             Field::Text(_) => "a text of 1 to 255 printable ASCII characters without spaces".to_owned(),
             Field::TextOrNone(_) => "none, or a text of 1 to 255 printable ASCII characters without spaces".to_owned(),
+            Field::Topic(_) => "a topic without wildcards, and the number one from 1 to 65534".to_owned(),
             Field::TimeOrOff(min, max, _) => {
                 let show = |millis| value::show_duration(Duration::from_millis(millis));
                 format!("off, or a duration with its unit from {} to {}, such as 5m", show(*min), show(*max))
@@ -230,6 +235,7 @@ impl<T> Field<T> {
         match self {
             Field::Access(_) => "\"allow all\"",
             Field::Host(_) => "\"mqtt.example.org\"",
+            Field::Topic(_) => "\"devices/temperature\"",
             _ => "\"etc/certs/file.pem\"",
         }
     }
@@ -291,7 +297,7 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
 
 /// Keys that exist once.
 pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
-    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(ROOT)
+    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(ROOT).chain(SN)
 }
 
 const ROOT: &[Key<Config>] = &[

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
 use super::discovery::{Etcd, K8s};
 use super::listener::Listener;
+use super::sn::Sn;
 use super::table;
 
 /// A whole configuration. It exists only if every value and every relation between values holds.
@@ -37,6 +38,8 @@ pub struct Config {
     pub store: Store,
     /// What nodes have in common.
     pub cluster: Cluster,
+    /// The gateway for MQTT-SN, which is there if a listener is.
+    pub sn: Sn,
     /// The HTTP API.
     pub api: Api,
 }
@@ -410,6 +413,7 @@ impl Config {
             witness: false,
             tls: ClusterTls { certfile: None, keyfile: None, cacertfile: None },
         },
+        sn: Sn::BLANK,
     };
 }
 

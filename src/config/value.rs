@@ -197,6 +197,17 @@ pub(super) fn text(text: &str) -> Option<&str> {
     (plain && (1..=TEXT_LENGTH_MAX).contains(&text.len())).then_some(text)
 }
 
+/// An id of MQTT-SN that is not reserved.
+pub(super) fn topic_id(number: u16) -> Option<u16> {
+    (1..u16::MAX).contains(&number).then_some(number)
+}
+
+/// A Topic Name that clients may publish to.
+pub(super) fn topic(text: &str) -> Option<&str> {
+    let name = newtmq_mqtt::TopicName::new(text).ok()?;
+    (!name.as_str().starts_with('$')).then_some(text)
+}
+
 /// `4369,4370`.
 pub(super) fn ports(text: &str) -> Option<Vec<u16>> {
     let port = |text: &str| count(text.trim()).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);

@@ -54,8 +54,8 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "session_expiry_interval",
         Field::Seconds(0, 3650 * DAY / 1000, |z, v| z.session_expiry_interval = v),
         "2h",
-        "How long the session of an MQTT 3.1 or 3.1.1 client with Clean Session 0 is kept while it is away. An MQTT 5 \
-         client says so itself.",
+        "How long the session of an MQTT 3.1 or 3.1.1 client with Clean Session 0, or of a device of MQTT-SN without \
+         CleanSession, is kept while it is away. An MQTT 5 client says so itself.",
     ),
     key(
         "max_session_expiry_interval",

@@ -63,11 +63,14 @@ pub struct Mailbox<S> {
 pub struct Office<S> {
     accepted: Vec<mpsc::Sender<Accepted<S>>>,
     letters: Vec<mpsc::UnboundedSender<Letter<S>>>,
+    /// The control plane ends when the shards have, whoever else is left.
+    control: mpsc::WeakUnboundedSender<(ShardId, Vec<ToControl>)>,
 }
 
 impl<S> Clone for Office<S> {
     fn clone(&self) -> Self {
-        Office { accepted: self.accepted.clone(), letters: self.letters.clone() }
+        let Office { accepted, letters, control } = self;
+        Office { accepted: accepted.clone(), letters: letters.clone(), control: control.clone() }
     }
 }
 
@@ -115,6 +118,14 @@ impl<S> Office<S> {
         }
     }
 
+    /// Tells the control plane the figures of a gateway. Without it nobody wants them.
+    pub fn figures(&self, name: &str, figures: Vec<(&'static str, u64)>) {
+        if let Some(control) = self.control.upgrade() {
+            let message = ToControl::Gateway { name: name.into(), figures };
+            let _ = control.send((ShardId(0), vec![message]));
+        }
+    }
+
     /// Deals connections out.
     #[must_use]
     pub fn dealer(&self) -> Dealer<S> {
@@ -159,5 +170,6 @@ pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
         shards: to_letters.clone(),
         control: control.clone(),
     });
-    (mailboxes.collect(), Office { accepted: to_accepted, letters: to_letters.clone() }, reports)
+    let weak = control.downgrade();
+    (mailboxes.collect(), Office { accepted: to_accepted, letters: to_letters.clone(), control: weak }, reports)
 }

@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
+
+use super::DriverStream;
 
 /// What a stream can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Readiness {
 /// Watches streams that do not wake anybody by themselves.
 pub trait Poller {
     /// The streams.
-    type Stream: AsyncRead + AsyncWrite + Unpin;
+    type Stream: DriverStream;
 
     /// Starts to watch a stream. It is watched until it is dropped.
     ///
@@ -45,7 +46,7 @@ pub trait Poller {
     fn set_ready(stream: &mut Self::Stream, readiness: Readiness);
 
     /// What a stream is polled with: what `wake` makes, if it wakes by itself.
-    fn waker(wake: impl FnOnce() -> Waker) -> Waker {
+    fn waker(_stream: &Self::Stream, wake: impl FnOnce() -> Waker) -> Waker {
         wake()
     }
 }
@@ -66,7 +67,7 @@ impl<S> Default for Wakers<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Poller for Wakers<S> {
+impl<S: DriverStream> Poller for Wakers<S> {
     type Stream = S;
 
     fn register(&mut self, _: &S, _: u64) -> io::Result<()> {
@@ -111,7 +112,7 @@ impl<S> Default for Alarms<S> {
 }
 
 #[cfg(madsim)]
-impl<S: AsyncRead + AsyncWrite + Unpin> Poller for Alarms<S> {
+impl<S: DriverStream> Poller for Alarms<S> {
     type Stream = S;
 
     fn register(&mut self, _: &S, _: u64) -> io::Result<()> {

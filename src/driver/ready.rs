@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 /// A list of woken slots. Wakers of connections push to it; the driver takes it once a round.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct ReadyList {
     shared: Arc<Shared>,
 }

@@ -30,6 +30,8 @@ impl AsyncRead for Broken {
     }
 }
 
+impl DriverStream for Broken {}
+
 impl AsyncWrite for Broken {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))

@@ -87,6 +87,19 @@ impl Intake {
         &self.listener
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    /// Whether somebody at this address may connect.
+    #[must_use]
+    pub fn admits(&self, ip: IpAddr) -> bool {
+        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
+        access::allows(&rules, ip)
+    }
+
     /// Connections accepted a second; 0 is no limit.
     #[must_use]
     pub fn max_conn_rate(&self) -> u32 {
@@ -153,8 +166,7 @@ impl Intake {
     }
 
     fn check(&self, address: SocketAddr) -> Result<(), Refused> {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        if access::allows(&rules, address.ip()) { Ok(()) } else { Err(Refused::Denied(address.ip())) }
+        if self.admits(address.ip()) { Ok(()) } else { Err(Refused::Denied(address.ip())) }
     }
 
     async fn handshake<S>(&self, stream: S, context: &Context) -> Result<Tls<S>, Refused>

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::tls::Tls;
 use super::ws::Ws;
+use crate::driver::{DriverStream, Note, Told};
+use crate::sn::PipeEnd;
 
 /// A connection whose bytes are MQTT, over a socket `S`. TCP costs no indirection, the others one.
 #[derive(Debug)]
@@ -20,26 +22,30 @@ pub enum Link<S> {
     Ws(Box<Ws<S>>),
     /// WebSocket on TLS.
     Wss(Box<Ws<Tls<S>>>),
+    /// The gateway for MQTT-SN, for one of its devices.
+    Sn(PipeEnd),
 }
 
 impl<S> Link<S> {
-    /// The socket below.
-    pub fn socket(&self) -> &S {
+    /// The socket below, if there is one.
+    pub fn socket(&self) -> Option<&S> {
         match self {
-            Link::Tcp(socket) => socket,
-            Link::Tls(tls) => tls.inner(),
-            Link::Ws(ws) => ws.inner(),
-            Link::Wss(wss) => wss.inner().inner(),
+            Link::Tcp(socket) => Some(socket),
+            Link::Tls(tls) => Some(tls.inner()),
+            Link::Ws(ws) => Some(ws.inner()),
+            Link::Wss(wss) => Some(wss.inner().inner()),
+            Link::Sn(_) => None,
         }
     }
 
-    /// The socket below.
-    pub fn socket_mut(&mut self) -> &mut S {
+    /// The socket below, if there is one.
+    pub fn socket_mut(&mut self) -> Option<&mut S> {
         match self {
-            Link::Tcp(socket) => socket,
-            Link::Tls(tls) => tls.inner_mut(),
-            Link::Ws(ws) => ws.inner_mut(),
-            Link::Wss(wss) => wss.inner_mut().inner_mut(),
+            Link::Tcp(socket) => Some(socket),
+            Link::Tls(tls) => Some(tls.inner_mut()),
+            Link::Ws(ws) => Some(ws.inner_mut()),
+            Link::Wss(wss) => Some(wss.inner_mut().inner_mut()),
+            Link::Sn(_) => None,
         }
     }
 }
@@ -52,6 +58,7 @@ macro_rules! each {
             Link::Tls($stream) => $call,
             Link::Ws($stream) => $call,
             Link::Wss($stream) => $call,
+            Link::Sn($stream) => $call,
         }
     };
 }
@@ -85,5 +92,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Link<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> DriverStream for Link<S> {
+    fn wakes(&self) -> bool {
+        matches!(self, Link::Sn(_))
+    }
+
+    fn take_note(&mut self) -> Option<Note> {
+        if let Link::Sn(pipe) = self { pipe.take_note() } else { None }
+    }
+
+    fn tell(&mut self, told: Told) {
+        if let Link::Sn(pipe) = self {
+            pipe.tell(told);
+        }
     }
 }

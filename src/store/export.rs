@@ -125,6 +125,7 @@ fn session(of: &SnapshotRecord, messages: &BTreeMap<MessageId, &Message>) -> Val
         "deliveries": deliveries,
         "qos2_in": of.qos2_in.iter().map(|id| id.get()).collect::<Vec<u16>>(),
         "will": will,
+        "kept": of.kept.as_ref().map(|kept| STANDARD.encode(kept)),
     })
 }
 
@@ -304,6 +305,8 @@ impl Import {
             deliveries,
             qos2_in: qos2_in.collect::<Option<_>>()?,
             will,
+            // Not there in what earlier versions wrote.
+            kept: line["kept"].as_str().and_then(|kept| STANDARD.decode(kept).ok()),
         })
     }
 

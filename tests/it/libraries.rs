@@ -1,9 +1,11 @@
 //! Client libraries of other projects, over each transport: paho-mqtt and aiomqtt in Python, MQTT.js in Node.js and in
-//! a browser. What they do is in `tests/clients`, a program for each that fails if anything is not as it should be.
+//! a browser; mqtt-sn-12 and mqttsn for MQTT-SN. What they do is in `tests/clients`, a program for each that fails if anything is not as it should be.
 
 use std::process::Command;
 
-use crate::broker::{Broker, Process, Scratch, clean};
+use rustix::process::Signal;
+
+use crate::broker::{Broker, Process, Scratch, clean, newtmq};
 
 /// Runs a program of `tests/clients` against a broker of its own.
 fn run(interpreter: &str, script: &str, scheme: &str) {
@@ -47,3 +49,28 @@ over!(paho, "needs paho-mqtt", &super::python(), "paho_client.py": mqtt mqtts ws
 over!(aiomqtt, "needs aiomqtt", &super::python(), "aiomqtt_client.py": mqtt mqtts ws wss);
 over!(mqttjs, "needs Node.js and MQTT.js", "node", "mqttjs_client.js": mqtt mqtts ws wss);
 over!(chromium, "needs Node.js, MQTT.js, playwright-core and Chromium", "node", "browser_client.js": ws wss);
+
+/// Devices that speak MQTT-SN, before and after the broker is started again.
+#[test]
+#[ignore = "needs mqtt-sn-12, mqttsn and paho-mqtt"]
+fn mqtt_sn() {
+    let scratch = Scratch::new("mqtt-sn");
+    let sets = [
+        "listener.sn.external.bind=127.0.0.1:0",
+        "mqtt.sn.enable_qos3=on",
+        "mqtt.sn.predefined.topic.7=predefined/seven",
+    ];
+    for phase in ["before", "after"] {
+        let mut broker = Broker::of(newtmq(), &sets, &["--data", &scratch.file("data")]);
+        let mut command = clean(Command::new(python()));
+        command.arg(format!("{}/tests/clients/mqtt_sn_client.py", env!("CARGO_MANIFEST_DIR")));
+        command.arg(broker.address_of("mqtt-sn", "external").to_string()).arg(broker.address.to_string()).arg(phase);
+        let mut process = Process::start(command);
+        let code = process.wait().code();
+        let seen = process.stdout.to_end();
+        assert!(code == Some(0) && seen.ends_with(" passed"), "{code:?}: {seen}\n{}", process.stderr.to_end());
+        broker.process.signal(Signal::TERM);
+        assert!(broker.process.wait().success());
+        broker.assert_log_is_clean();
+    }
+}

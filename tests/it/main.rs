@@ -25,6 +25,7 @@ mod libraries;
 mod limits;
 mod programs;
 mod slow;
+mod sn;
 mod start;
 mod stop;
 mod transports;

@@ -16,12 +16,12 @@
 //!
 //! | output | to do |
 //! |---|---|
-//! | [`Output::Open`] | take a `ConnId`, `ShardInput::Opened` at the listener of MQTT-SN. If a record is kept with the session of this client: [`Input::Record`], before any bytes |
+//! | [`Output::Open`] | take a `ConnId`, `ShardInput::Opened` at the listener of MQTT-SN |
 //! | [`Output::Bytes`] | append to what is kept of the connection; pass on as `ShardInput::Bytes` unless it is held |
 //! | [`Output::Close`] | `ShardInput::Closed` behind what is kept; the link is forgotten |
 //! | [`Output::Will`] | `ShardInput::SetWill` with the delay [`WILL_DELAY_SECS`] |
-//! | [`Output::Keep`] | keep with the session, as durable as the session |
-//! | [`Output::Outlive`] | raise the session's expiry interval; may be left out |
+//! | [`Output::Keep`] | `ShardInput::Keep` |
+//! | [`Output::Outlive`] | `ShardInput::Outlive` |
 //! | [`Output::Datagram`], [`Output::Broadcast`] | to the socket; a full socket drops it, as any network does |
 //!
 //! | of the shard | input |
@@ -30,6 +30,7 @@
 //! | `Taken::hold`, `Resume` | [`Input::Held`] |
 //! | `Close`, `Abort` | fill until drained, [`Input::Closed`], and `ShardInput::Closed` back |
 //! | `WillSet` | [`Input::WillSet`] |
+//! | `Record` | [`Input::Record`], before the bytes that follow |
 //! | `Move` | the connection goes on at the other shard under the same link; bytes go there from then on |
 //!
 //! The limit on the input that is kept for a held connection is the gateway's own: it sends no request on a held link, only

@@ -4,6 +4,7 @@
 mod claims;
 mod desk;
 mod disk;
+mod doctor;
 mod joint;
 mod peers;
 mod speech;
@@ -19,6 +20,7 @@ use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, SEED_BY
 use newtmq_cluster::link::{self, Address, ConnectionId, Cookie, DialId};
 use newtmq_cluster::{directory, meta, owned, swim};
 
+pub use doctor::{Chart, Examination, Finding, Severity, Sight};
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
 
@@ -141,6 +143,8 @@ pub enum ClusterCommand {
     ForceLeave(String),
     /// Say how things are.
     Status,
+    /// Ask all members how things are, and compare.
+    Examine,
 }
 
 /// What the driver is to do.
@@ -202,6 +206,8 @@ pub enum ClusterAnswer {
     Refused(String),
     /// How things are.
     Status(Box<ClusterStatus>),
+    /// What all members say, and what is wrong with it.
+    Examined(Box<Examination>),
 }
 
 /// A cluster as one of its nodes sees it.

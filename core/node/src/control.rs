@@ -65,6 +65,14 @@ pub enum ToControl {
     Lanes(Vec<(NodeId, Bytes)>),
     /// Answers [`FromControl::Drain`]: the shard has no clients any more.
     Drained,
+    /// Not of a shard, but of a gateway of another protocol beside them: its figures, by name below `metrics/`. They count
+    /// until others of the same gateway come; those of several gateways are added up.
+    Gateway {
+        /// Which.
+        name: Box<str>,
+        /// The figures.
+        figures: Vec<(&'static str, u64)>,
+    },
     /// About connections and sessions of clients, for the directory. Only with [`crate::Boot::claims`].
     Directory(Box<directory::Input>),
     /// For the shard of a client at another node: part of a session that has gone there, or the answer. May be lost.
@@ -389,6 +397,7 @@ impl Control {
             ToControl::Handover { to, message } => {
                 self.with_cluster(now, out, |cluster, cx| cluster.handover(cx, to, &message));
             }
+            ToControl::Gateway { name, figures } => self.sys.hear(name, figures),
             ToControl::Drained => self.with_cluster(now, out, |cluster, cx| cluster.drained(cx, from)),
         }
     }

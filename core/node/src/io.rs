@@ -107,6 +107,21 @@ pub enum ShardInput<'a> {
         /// The will.
         will: Option<Box<NewWill>>,
     },
+    /// Keeps some bytes with the session of an open connection, in place of those before, as safe as the session: what the
+    /// gateway for MQTT-SN knows of the client. [`Output::Record`] gives them back.
+    Keep {
+        /// Where.
+        conn: ConnId,
+        /// What.
+        record: Box<[u8]>,
+    },
+    /// The session of an open connection is to outlive it, as if its CONNECT had said so.
+    Outlive {
+        /// Where.
+        conn: ConnId,
+        /// Session Expiry Interval in seconds; the zone's limit holds.
+        expiry_interval: u32,
+    },
     /// A hook answered.
     Decided {
         /// The question's number.
@@ -155,6 +170,8 @@ impl core::fmt::Debug for ShardInput<'_> {
             ShardInput::Bytes { conn, data } => write!(f, "Bytes({conn}, {} B)", data.len()),
             ShardInput::Closed { conn, cause } => write!(f, "Closed({conn}, {cause:?})"),
             ShardInput::SetWill { conn, will } => write!(f, "SetWill({conn}, {})", will.is_some()),
+            ShardInput::Keep { conn, record } => write!(f, "Keep({conn}, {} B)", record.len()),
+            ShardInput::Outlive { conn, expiry_interval } => write!(f, "Outlive({conn}, {expiry_interval})"),
             ShardInput::Decided { request, verdict } => write!(f, "Decided({request:?}, {verdict:?})"),
             ShardInput::Place { from, message } => write!(f, "Place({from:?}, {message:?})"),
             ShardInput::Control(message) => write!(f, "Control({message:?})"),
@@ -302,6 +319,13 @@ pub enum Output {
         conn: ConnId,
         /// The will is as was asked for; else it is as it was.
         permitted: bool,
+    },
+    /// What [`ShardInput::Keep`] kept with the session of this connection; before its CONNACK.
+    Record {
+        /// Which.
+        conn: ConnId,
+        /// The bytes.
+        record: Box<[u8]>,
     },
     /// A hook has to decide; the connection is held until [`ShardInput::Decided`].
     Decide {

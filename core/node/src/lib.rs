@@ -27,8 +27,8 @@ pub use admin::{
 };
 pub use batch::WriteBatch;
 pub use cluster::{
-    Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent, ClusterInput,
-    ClusterOutput, ClusterStatus, NodeStatus,
+    Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
+    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, Severity, Sight,
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{

@@ -149,6 +149,7 @@ impl Replay {
             | Record::Qos2Rel { session, .. }
             | Record::Forwarding { session, .. }
             | Record::Forwarded { session, .. }
+            | Record::Keep { session, .. }
             | Record::Epoch { session, .. }
             | Record::Given { session, .. }
             | Record::Letter { session, .. }

@@ -337,6 +337,8 @@ impl Shard {
             }
             ShardInput::Closed { conn, cause } => self.on_closed(now, conn, cause, out),
             ShardInput::SetWill { conn, will } => self.on_set_will(conn, will.as_deref(), out),
+            ShardInput::Keep { conn, record } => self.on_keep(conn, record),
+            ShardInput::Outlive { conn, expiry_interval } => self.on_outlive(conn, expiry_interval),
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),

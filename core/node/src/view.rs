@@ -205,6 +205,13 @@ impl<'a> ShardView<'a> {
         self.shard.sessions.get(key).map(|slot| slot.conn != NONE)
     }
 
+    /// What a gateway keeps with a client's session.
+    #[must_use]
+    pub fn kept(&self, client: &str) -> Option<&'a [u8]> {
+        let key = self.shard.find_session(client)?;
+        self.shard.sessions.get(key)?.session.kept()
+    }
+
     /// Messages in queues and windows.
     #[must_use]
     pub fn queued(&self) -> u64 {

@@ -81,6 +81,16 @@ pub enum Op<'a> {
         /// The will, none to clear.
         will: Option<Box<Will>>,
     },
+    /// The session outlives its connection from here on, or longer than before.
+    Outlive {
+        /// Session Expiry Interval in seconds; `u32::MAX` never expires.
+        expiry_interval: u32,
+    },
+    /// Keeps some bytes with the session, in place of those before: what a gateway knows of the client.
+    Keep {
+        /// The bytes.
+        bytes: Box<[u8]>,
+    },
     /// Drops queued messages whose Message Expiry Interval has passed [MQTT-3.3.2-5].
     Expire {
         /// Time to compare with.

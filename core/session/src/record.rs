@@ -131,6 +131,13 @@ pub enum Record {
         /// The will; none to clear it.
         will: Option<WillRecord>,
     },
+    /// [`crate::Op::Keep`]
+    Keep {
+        /// Whose.
+        session: SessionId,
+        /// What.
+        bytes: Vec<u8>,
+    },
     /// A retained message, or the deletion of one.
     Retain {
         /// Topic Name.
@@ -245,6 +252,9 @@ const FORWARDING: u8 = 18;
 const FORWARDED: u8 = 19;
 const MARK: u8 = 20;
 const GUID: u8 = 21;
+const KEEP: u8 = 25;
+/// With what a gateway keeps.
+const SNAPSHOT_KEPT: u8 = 26;
 const EPOCH: u8 = 22;
 const GIVEN: u8 = 23;
 const LETTER: u8 = 24;
@@ -282,6 +292,7 @@ impl Record {
             Record::Qos2In { session, packet_id } => put.tag(QOS2_IN, *session).number(u64::from(packet_id.get())),
             Record::Qos2Rel { session, packet_id } => put.tag(QOS2_REL, *session).number(u64::from(packet_id.get())),
             Record::Will { session, will } => put.tag(WILL, *session).will(will.as_ref()),
+            Record::Keep { session, bytes } => put.tag(KEEP, *session).bytes(bytes),
             Record::Retain { topic, message } => {
                 put.byte(RETAIN).text(topic);
                 match message {
@@ -320,7 +331,10 @@ impl Record {
                 put.number(*number)
             }
             Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
-            Record::Snapshot(snapshot) => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
+            Record::Snapshot(snapshot) => match &snapshot.kept {
+                None => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
+                Some(kept) => put.tag(SNAPSHOT_KEPT, snapshot.session).snapshot(snapshot).bytes(kept),
+            },
         };
     }
 
@@ -470,6 +484,12 @@ impl TakeRecord for Take<'_> {
             QOS2_REL => Record::Qos2Rel { session, packet_id: self.packet_id()? },
             WILL => Record::Will { session, will: self.will()? },
             SNAPSHOT => Record::Snapshot(Box::new(self.snapshot(session)?)),
+            SNAPSHOT_KEPT => {
+                let mut snapshot = self.snapshot(session)?;
+                snapshot.kept = Some(self.bytes()?.to_vec());
+                Record::Snapshot(Box::new(snapshot))
+            }
+            KEEP => Record::Keep { session, bytes: self.bytes()?.to_vec() },
             FORWARDING => Record::Forwarding { session, packet_id: self.packet_id()?, guid: self.guid()? },
             EPOCH => {
                 let mut parts = [0; 8];
@@ -596,6 +616,7 @@ impl TakeRecord for Take<'_> {
             deliveries,
             qos2_in,
             will,
+            kept: None,
         })
     }
 }

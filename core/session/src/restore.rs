@@ -39,6 +39,7 @@ pub struct Restoring {
     /// Those of them that went to other nodes.
     forwards: Vec<RestoredForward>,
     will: Option<Box<Will>>,
+    kept: Option<Vec<u8>>,
     epoch: [u64; 4],
     clean: [u64; 4],
     given: Option<u64>,
@@ -127,6 +128,7 @@ impl Restoring {
             qos2_in: Vec::new(),
             forwards: Vec::new(),
             will: None,
+            kept: None,
             epoch: [0; 4],
             clean: [0; 4],
             given: None,
@@ -159,6 +161,7 @@ impl Restoring {
         restoring.qos2_in = snapshot.qos2_in.iter().map(|packet_id| packet_id.get()).collect();
         restoring.qos2_in.sort_unstable();
         missing.extend(restoring.set_will(snapshot.will.as_ref(), message).err());
+        restoring.kept.clone_from(&snapshot.kept);
         Some((restoring, missing))
     }
 
@@ -239,6 +242,7 @@ impl Restoring {
             Record::Given { upto, .. } => self.given = upto,
             Record::Letter { node, epoch, number, .. } => _ = self.letters.insert((node, epoch), number),
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
+            Record::Keep { bytes, .. } => self.kept = Some(bytes),
             Record::Create { .. }
             | Record::End { .. }
             | Record::Retain { .. }
@@ -374,7 +378,8 @@ impl Restoring {
         // The log says what the queue gave up, unless it is damaged there.
         let given_up = flow.trim(limits);
         let flow = (!flow.is_empty()).then(|| Box::new(flow));
-        let session = Session::restored(self.client, self.subscriptions, flow, self.will, self.expiry_interval);
+        let session =
+            Session::restored(self.client, self.subscriptions, flow, self.will, self.kept, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
         let Restoring { id, zone, detached, forwards, epoch, clean, given, letters, segment, .. } = self;
         Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given, letters, segment }
@@ -421,6 +426,7 @@ impl Session {
             deliveries: flow.map(Flow::delivery_records).unwrap_or_default(),
             qos2_in: flow.map(Flow::qos2_ids).unwrap_or_default(),
             will,
+            kept: self.kept().map(<[u8]>::to_vec),
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Session {
     subscriptions: Subscriptions,
     flow: Option<Box<Flow>>,
     will: Option<Box<Will>>,
+    #[allow(clippy::box_collection)] // 8 bytes in each session instead of 24
+    kept: Option<Box<Vec<u8>>>,
     expiry_interval: u32,
 }
 
@@ -56,7 +58,7 @@ impl Session {
     /// A new session, without anything.
     #[must_use]
     pub fn new(client: ClientId, expiry_interval: u32) -> Session {
-        Session { client, subscriptions: Subscriptions::default(), flow: None, will: None, expiry_interval }
+        Session { client, subscriptions: Subscriptions::default(), flow: None, will: None, kept: None, expiry_interval }
     }
 
     /// From what a log held.
@@ -65,9 +67,10 @@ impl Session {
         subscriptions: Subscriptions,
         flow: Option<Box<Flow>>,
         will: Option<Box<Will>>,
+        kept: Option<Vec<u8>>,
         expiry_interval: u32,
     ) -> Session {
-        Session { client, subscriptions, flow, will, expiry_interval }
+        Session { client, subscriptions, flow, will, kept: kept.map(Box::new), expiry_interval }
     }
 
     pub(crate) fn flow(&self) -> Option<&Flow> {
@@ -96,6 +99,12 @@ impl Session {
     #[must_use]
     pub fn will(&self) -> Option<&Will> {
         self.will.as_deref()
+    }
+
+    /// What a gateway keeps with the session.
+    #[must_use]
+    pub fn kept(&self) -> Option<&[u8]> {
+        self.kept.as_ref().map(|kept| &***kept)
     }
 
     /// Messages that wait for the window or the client.
@@ -197,6 +206,14 @@ impl Session {
             Op::Qos2Rel { packet_id } => done(self.flow.as_mut().is_some_and(|flow| flow.qos2_rel(packet_id))),
             Op::Will { will } => {
                 self.will = will;
+                Applied::Done
+            }
+            Op::Outlive { expiry_interval } => {
+                self.expiry_interval = expiry_interval;
+                Applied::Done
+            }
+            Op::Keep { bytes } => {
+                self.kept = Some(Box::new(bytes.into_vec()));
                 Applied::Done
             }
             Op::Expire { now } => match self.flow.as_mut().map_or(0, |flow| flow.expire(now)) {

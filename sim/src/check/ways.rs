@@ -410,7 +410,7 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Status => {}
+            ClusterCommand::Status | ClusterCommand::Examine => {}
         }
     }
 

@@ -79,6 +79,14 @@ impl Words<'_> {
             ClusterAnswer::Done => "done".into(),
             ClusterAnswer::Refused(why) => format!("refused: {}", printable(why)),
             ClusterAnswer::Status(status) => self.status(status),
+            ClusterAnswer::Examined(said) => {
+                let found: Vec<String> = said.findings.iter().map(|finding| printable(&finding.what)).collect();
+                format!(
+                    "{} answer; {}",
+                    said.charts.len(),
+                    if found.is_empty() { "all is well".into() } else { found.join("; ") }
+                )
+            }
         }
     }
 
@@ -114,6 +122,7 @@ pub(crate) fn command(command: &ClusterCommand) -> String {
         ClusterCommand::Leave => "leave".into(),
         ClusterCommand::ForceLeave(name) => format!("force-leave {}", printable(name)),
         ClusterCommand::Status => "say its status".into(),
+        ClusterCommand::Examine => "examine the cluster".into(),
     }
 }
 

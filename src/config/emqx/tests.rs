@@ -267,7 +267,7 @@ fn files_beside_it() {
 fn every_line() -> Vec<String> {
     let sample = |path: &str, absent: &str| -> Vec<String> {
         let of_ours = |key: &str| match known::find(key) {
-            Some(known::Found::Root(key)) => Some(key.default),
+            Some(known::Found::Root(_, key)) => Some(key.default),
             Some(known::Found::Zone(_, key)) => Some(key.default),
             Some(known::Found::Listener(_, _, _, key)) => Some(key.default),
             None => None,
@@ -289,6 +289,21 @@ fn every_line() -> Vec<String> {
         }
     }
     all.into_iter().collect()
+}
+
+#[test]
+fn the_file_of_the_plugin_for_mqtt_sn() {
+    let text = "allow_anonymous = true\nacl_nomatch = deny\nlistener.tcp.external = 1883\nmqtt.sn.port = 1884\nmqtt.sn.advertise_duration = 15m\n\
+                mqtt.sn.gateway_id = 1\nmqtt.sn.enable_stats = off\nmqtt.sn.enable_qos3 = on\nmqtt.sn.idle_timeout = 30s\n\
+                mqtt.sn.predefined.topic.0 = reserved\nmqtt.sn.predefined.topic.1 = /predefined/topic/name/hello\n\
+                mqtt.sn.username = mqtt_sn_user\nmqtt.sn.password = abc\n";
+    let Loaded { config, differences, .. } = flat(text).unwrap();
+    assert_eq!(differences, []);
+    let listener = &config.listeners[1];
+    assert_eq!((listener.path().as_str(), listener.bind.port()), ("listener.sn.external", 1884));
+    assert_eq!(config.sn.enable_qos3, crate::config::Qos3::On);
+    assert_eq!(config.sn.predefined.into_iter().collect::<Vec<_>>(), [(1, "/predefined/topic/name/hello".to_owned())]);
+    assert_eq!(config.sn.password.unwrap().reveal(), "abc");
 }
 
 /// What the page says of each row is what comes of it.

@@ -495,6 +495,8 @@ mutants! {
         "A node is gone when somebody does not know it who led before the leader that has let it in.";
     StrangerIsNotHeard, "stranger-is-not-heard", None, ["part", "Q7", "L1", "L2"],
         "A node does not follow a leader that has come back as somebody else while this node was away.";
+    OldLogGoesOn, "old-log-goes-on", None, ["part", "crash"],
+        "What a node has left behind with a cluster is written behind the beginning of its next one, and it cannot start again.";
     DecidesBeforeItHears, "decides-before-it-hears", None, ["part", "W12"],
         "A leader decides whom to let go of before it hears who is reached now.";
     ComesBackAsItWas, "comes-back-as-it-was", None, ["part", "W1", "W2", "L1", "Q7"],
@@ -648,4 +650,10 @@ mutants! {
         "An empty WILLTOPICUPD leaves the will as it is.";
     SnRefusedDelivered, "sn-refused-delivered", None, ["part"],
         "A topic that an MQTT-SN client has refused to register goes on to be delivered.";
+    SnRecordNotGiven, "sn-record-not-given", None, ["part"],
+        "What a gateway keeps with the session of an MQTT-SN client does not come back to it.";
+    SnRecordOfBefore, "sn-record-of-before", None, ["part"],
+        "Only the first that a gateway keeps with a session is kept.";
+    SnOutliveIgnored, "sn-outlive-ignored", None, ["part"],
+        "The session of an MQTT-SN client that began clean ends with its connection, whatever the client asked for since.";
 }

@@ -272,6 +272,10 @@ impl Meta {
         let number = self.persist(persist, out);
         self.founding = None;
         self.promised.clear();
+        // Of the old log nothing may come to the disk behind this.
+        if !planted!(OldLogGoesOn) {
+            self.group = None;
+        }
         self.begun = Some(Begun { number, stored, request });
     }
 

@@ -1,6 +1,6 @@
 //! CONNECT (6.2), the will handshake (6.3), and a client that comes back while it is still here.
 
-use newtmq_base::Instant;
+use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{
     ClientId, Connect, ConnectProperties, Disconnect, Packet, ProtocolVersion, ReasonCode, TopicName, WillProperties,
 };
@@ -265,7 +265,7 @@ impl Gateway {
         };
         let connect = Connect {
             version: ProtocolVersion::V5,
-            clean_start: facts.clean_session,
+            clean_start: facts.clean_session && !planted!(SnWillSurvivesClean),
             keep_alive: 0,
             client_id: id,
             will: will.map(mqtt_will),

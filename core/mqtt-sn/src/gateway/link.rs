@@ -87,7 +87,7 @@ impl Gateway {
             client.link_keep_alive = seconds;
             client.link_ping = round.now + core::time::Duration::from_secs(u64::from(seconds));
         }
-        if !connack.session_present && !planted!(SnWillSurvivesClean) {
+        if !connack.session_present {
             client.registry = Registry::default();
             client.sleep = 0;
             if !client.facts.will {

@@ -33,6 +33,7 @@ impl Gateway {
                 client.draining = false;
                 client.take_back();
                 client.done.clear();
+                client.inbound.shrink_to_fit();
             }
             Some(_) | None => {
                 client.state = ClientState::Active;

@@ -131,7 +131,8 @@ impl<'a> Reader<'a> {
             MessageType::WillMsgReq => Message::WillMsgReq,
             MessageType::WillMsg => Message::WillMsg(self.rest()),
             MessageType::Register => {
-                let (topic_id, msg_id) = (self.u16("TopicId")?, self.msg_id()?);
+                // Some clients have 0 for a MsgId there; it only comes back.
+                let (topic_id, msg_id) = (self.u16("TopicId")?, self.u16("MsgId")?);
                 Message::Register { topic_id, msg_id, topic: self.text("TopicName")? }
             }
             MessageType::Regack => Message::Regack(self.ack()?),

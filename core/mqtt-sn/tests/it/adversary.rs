@@ -18,8 +18,12 @@ pub(crate) struct Faults {
     lost: u64,
     repeated: u64,
     delay_ms: u64,
+    /// Devices come back from another address, or to another gateway, so often.
+    moves: u64,
 }
 
+/// Gateways that have nothing in common but what is kept with sessions.
+const GATEWAYS: usize = 2;
 /// No datagram takes longer.
 const DELAY_MS_MAX: u64 = 3_000;
 const RETRY: Duration = Duration::from_secs(10);
@@ -52,6 +56,7 @@ struct Model {
     /// When it says something else: a sign of life, the end of its sleep.
     next: Instant,
     sleeps: bool,
+    moves: u64,
     // The publisher.
     to_publish: Vec<QoS>,
     published: usize,
@@ -74,6 +79,7 @@ impl Model {
             next_msg_id: 1,
             next: Instant::NEVER,
             sleeps: false,
+            moves: 0,
             to_publish: Vec::new(),
             published: 0,
             releasing: false,
@@ -91,7 +97,18 @@ impl Model {
         self.asked = Some(Asked { bytes, at: now + RETRY });
     }
 
-    fn connect(&mut self, now: Instant, out: &mut Vec<Vec<u8>>) {
+    /// It goes on from somewhere else, at times.
+    fn roam(&mut self, rng: &mut Rng) {
+        if rng.below(100) < self.moves {
+            let gateway = rng.below(GATEWAYS as u64) as usize;
+            // Two devices never have one address.
+            let port = 1000 + 2 * rng.below(25_000) as u16 + (self.device.at.address().port() & 1);
+            self.device = Device { gateway, ..device(port) };
+        }
+    }
+
+    fn connect(&mut self, now: Instant, rng: &mut Rng, out: &mut Vec<Vec<u8>>) {
+        self.roam(rng);
         self.phase = Phase::Connecting;
         // What it registered stays, by 7.3; a careful device asks again.
         self.topics.clear();
@@ -151,8 +168,9 @@ impl Model {
                 self.ask(now, Message::Disconnect(Some(100)), out);
             }
             Phase::Active => out.push(bytes_of(Message::Pingreq(None))),
-            Phase::Asleep if rng.below(4) == 0 => self.connect(now, out),
+            Phase::Asleep if rng.below(4) == 0 => self.connect(now, rng, out),
             Phase::Asleep => {
+                self.roam(rng);
                 self.phase = Phase::Waking;
                 let id = self.id;
                 self.ask(now, Message::Pingreq(Some(id)), out);
@@ -161,7 +179,7 @@ impl Model {
         }
     }
 
-    fn on_message(&mut self, now: Instant, message: Message<'_>, out: &mut Vec<Vec<u8>>) {
+    fn on_message(&mut self, now: Instant, message: Message<'_>, rng: &mut Rng, out: &mut Vec<Vec<u8>>) {
         match message {
             Message::Connack(ReturnCode::Accepted) if self.phase == Phase::Connecting => {
                 self.next = now + Duration::from_secs(15);
@@ -187,7 +205,7 @@ impl Model {
                     self.asked = None;
                 }
                 // It was not connected, or is not any more.
-                Phase::Active | Phase::Waking | Phase::Subscribing => self.connect(now, out),
+                Phase::Active | Phase::Waking | Phase::Subscribing => self.connect(now, rng, out),
                 Phase::Asleep | Phase::Connecting => {}
             },
             Message::Pingresp if self.phase == Phase::Waking => {
@@ -200,6 +218,8 @@ impl Model {
                     self.go_on(now, out);
                 }
             }
+            // What comes late of the connection before is not what CONNECT waits for.
+            _ if self.phase == Phase::Connecting => {}
             _ => self.on_exchange(now, message, out),
         }
     }
@@ -262,16 +282,19 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
     bytes
 }
 
+/// To the gateway, which device, where that was, what.
+type Flying = (bool, usize, Device, Vec<u8>);
+
 struct Net {
     rng: Rng,
     faults: Faults,
-    /// (when, order) → to the gateway, which device, what.
-    under_way: BTreeMap<(Instant, u64), (bool, usize, Vec<u8>)>,
+    /// By when it arrives, in order.
+    under_way: BTreeMap<(Instant, u64), Flying>,
     sent: u64,
 }
 
 impl Net {
-    fn send(&mut self, now: Instant, to_gateway: bool, who: usize, bytes: Vec<u8>) {
+    fn send(&mut self, now: Instant, to_gateway: bool, who: usize, device: &Device, bytes: Vec<u8>) {
         let healed = now >= HEALED_AT;
         if !healed && self.rng.below(100) < self.faults.lost {
             return;
@@ -281,7 +304,7 @@ impl Net {
             let delay = 1 + self.rng.below(if healed { 10 } else { self.faults.delay_ms });
             self.sent += 1;
             let at = now + Duration::from_millis(delay);
-            self.under_way.insert((at, self.sent), (to_gateway, who, bytes.clone()));
+            self.under_way.insert((at, self.sent), (to_gateway, who, device.clone(), bytes.clone()));
         }
     }
 }
@@ -293,23 +316,26 @@ pub(crate) fn run(
     deaths: &[u64],
     messages: &[QoS],
 ) -> Result<(), TestCaseError> {
-    let mut world = World::new(&Config::default());
+    let mut world = World::with(&Config::default(), newtmq_node::ShardConfig::default(), GATEWAYS);
     let watcher = world.mqtt("watcher");
     world.mqtt_subscribe(watcher, "#");
     let mut net = Net { rng: Rng::from_number(seed), faults, under_way: BTreeMap::new(), sent: 0 };
     let mut models = [Model::new("subscriber", 1), Model::new("publisher", 2)];
     models[0].sleeps = sleeps;
+    for model in &mut models {
+        model.moves = faults.moves;
+    }
     let mut outs = Vec::new();
-    models[0].connect(world.now, &mut outs);
+    models[0].connect(world.now, &mut net.rng, &mut outs);
     let mut second = Instant::START;
     loop {
         let now = world.now;
         for bytes in outs.drain(..) {
-            net.send(now, true, 0, bytes);
+            net.send(now, true, 0, &models[0].device, bytes);
         }
         for (who, model) in models.iter().enumerate() {
             for bytes in world.take(&model.device) {
-                net.send(now, false, who, bytes);
+                net.send(now, false, who, &model.device, bytes);
             }
         }
         let arrival = net.under_way.first_key_value().map_or(Instant::NEVER, |((at, _), _)| *at);
@@ -321,15 +347,16 @@ pub(crate) fn run(
         let mut replies: Vec<(usize, Vec<u8>)> = Vec::new();
         if arrival > second {
             if deaths.contains(&(second.as_nanos() / 1_000_000_000)) {
-                world.replace_gateway(0, &Config::default());
+                let dies = second.as_nanos() as usize / 1_000_000_000 % GATEWAYS;
+                world.replace_gateway(dies, &Config::default());
                 // The next one has another address.
-                net.under_way.retain(|_, (to_gateway, ..)| !*to_gateway);
+                net.under_way.retain(|_, (to_gateway, _, device, _)| !*to_gateway || device.gateway != dies);
             }
             second = second + Duration::from_secs(1);
             if models[0].phase == Phase::Active && models[1].to_publish.is_empty() {
                 models[1].to_publish = messages.to_vec();
                 let mut out = Vec::new();
-                models[1].connect(world.now, &mut out);
+                models[1].connect(world.now, &mut net.rng, &mut out);
                 replies.extend(out.into_iter().map(|bytes| (1, bytes)));
             }
             for (who, model) in models.iter_mut().enumerate() {
@@ -337,19 +364,19 @@ pub(crate) fn run(
                 model.on_time(world.now, &mut net.rng, &mut out);
                 replies.extend(out.into_iter().map(|bytes| (who, bytes)));
             }
-        } else if let Some((_, (to_gateway, who, bytes))) = net.under_way.pop_first() {
+        } else if let Some((_, (to_gateway, who, device, bytes))) = net.under_way.pop_first() {
             if to_gateway {
-                let device = models[who].device.clone();
                 world.send_bytes(&device, &bytes);
-            } else {
+            } else if device == models[who].device {
                 let message = Datagram::decode(&bytes).unwrap().message;
                 let mut out = Vec::new();
-                models[who].on_message(world.now, message, &mut out);
+                models[who].on_message(world.now, message, &mut net.rng, &mut out);
                 replies.extend(out.into_iter().map(|bytes| (who, bytes)));
             }
         }
         for (who, bytes) in replies {
-            net.send(world.now, true, who, bytes);
+            let device = models[who].device.clone();
+            net.send(world.now, true, who, &device, bytes);
         }
     }
     prop_assert_eq!(models[1].published, messages.len(), "the publisher is through: {:?}", models[1].phase);
@@ -371,10 +398,12 @@ pub(crate) fn run(
 }
 
 pub(crate) fn cases() -> impl Strategy<Value = (u64, Faults, bool, Vec<u64>, Vec<QoS>)> {
-    let faults = (0..40u64, 0..40u64, 1..DELAY_MS_MAX).prop_map(|(lost, repeated, delay_ms)| Faults {
+    let moves = prop_oneof![Just(0), 0..60u64];
+    let faults = (0..40u64, 0..40u64, 1..DELAY_MS_MAX, moves).prop_map(|(lost, repeated, delay_ms, moves)| Faults {
         lost,
         repeated,
         delay_ms,
+        moves,
     });
     let messages = prop::collection::vec(prop_oneof![Just(AtLeastOnce), Just(ExactlyOnce)], 1..12);
     let deaths = prop::collection::vec(5..300u64, 0..3);
@@ -392,6 +421,6 @@ proptest! {
 /// One case that follows from a number.
 #[cfg(newtmq_mutants)]
 pub(crate) fn run_seed(seed: u64) {
-    let faults = Faults { lost: 20, repeated: 30, delay_ms: DELAY_MS_MAX };
+    let faults = Faults { lost: 20, repeated: 30, delay_ms: DELAY_MS_MAX, moves: 20 };
     run(seed, faults, seed % 2 == 0, &[], &[AtLeastOnce, ExactlyOnce, ExactlyOnce, AtLeastOnce, ExactlyOnce]).unwrap();
 }

@@ -22,6 +22,9 @@ const FOUND: &[(Mutant, fn())] = &[
     (Mutant::SnSleepNeverEnds, sleeping::sleep_ends_in_time_or_the_will_is_published),
     (Mutant::SnDeletedWillStays, connecting::will_updates),
     (Mutant::SnRefusedDelivered, messages::refused_registration_counts_as_unsubscribe),
+    (Mutant::SnRecordNotGiven, sleeping::ping_that_reaches_another_cluster_node),
+    (Mutant::SnRecordOfBefore, sleeping::ping_that_reaches_another_cluster_node),
+    (Mutant::SnOutliveIgnored, sleeping::a_session_that_began_clean_outlives_its_gateway_once_asked_to),
 ];
 
 #[test]

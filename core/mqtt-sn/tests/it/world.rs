@@ -40,7 +40,6 @@ enum Owner {
 struct Wire {
     conn: ConnId,
     owner: Owner,
-    client: Box<str>,
     kept: Vec<u8>,
     held: bool,
     fin: bool,
@@ -64,8 +63,6 @@ pub(crate) struct World {
     outbox: Outbox,
     wires: Vec<Wire>,
     mqtt: Vec<MqttClient>,
-    /// Kept with sessions.
-    records: BTreeMap<Box<str>, Vec<u8>>,
     inboxes: BTreeMap<Endpoint, VecDeque<Vec<u8>>>,
     pub(crate) broadcasts: Vec<Vec<u8>>,
     inputs: VecDeque<(usize, Event)>,
@@ -119,7 +116,6 @@ impl World {
             outbox: Outbox::default(),
             wires: Vec::new(),
             mqtt: Vec::new(),
-            records: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             broadcasts: Vec::new(),
             inputs: VecDeque::new(),
@@ -179,8 +175,8 @@ impl World {
         &self.gateways[0]
     }
 
-    pub(crate) fn records(&self) -> usize {
-        self.records.len()
+    pub(crate) fn has_record(&self, client: &str) -> bool {
+        self.shard.view().kept(client).is_some()
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {
@@ -248,11 +244,8 @@ impl World {
         match output {
             Output::Datagram { to, data } => self.inboxes.entry(to).or_default().push_back(data),
             Output::Broadcast { data } => self.broadcasts.push(data),
-            Output::Open { link, client, peer } => {
-                if let Some(record) = self.records.get(&client) {
-                    self.inputs.push_front((gateway, Event::Record(link, record.clone())));
-                }
-                self.open(Owner::Link(gateway, link), client, peer.address());
+            Output::Open { link, peer, .. } => {
+                self.open(Owner::Link(gateway, link), peer.address());
             }
             Output::Bytes { link, data } => {
                 if let Some(at) = find(self, link) {
@@ -274,20 +267,23 @@ impl World {
                 let conn = self.wires[at].conn;
                 self.shard_input(ShardInput::SetWill { conn, will });
             }
-            // The shard has no way for it; in memory sessions of these tests it is not asked for.
-            Output::Outlive { .. } => {}
+            Output::Outlive { link, expiry_interval } => {
+                let Some(at) = find(self, link) else { return };
+                let conn = self.wires[at].conn;
+                self.shard_input(ShardInput::Outlive { conn, expiry_interval });
+            }
             Output::Keep { link, record } => {
-                if let Some(at) = find(self, link) {
-                    self.records.insert(self.wires[at].client.clone(), record);
-                }
+                let Some(at) = find(self, link) else { return };
+                let conn = self.wires[at].conn;
+                self.shard_input(ShardInput::Keep { conn, record: record.into() });
             }
         }
     }
 
-    fn open(&mut self, owner: Owner, client: Box<str>, peer: SocketAddr) -> usize {
+    fn open(&mut self, owner: Owner, peer: SocketAddr) -> usize {
         let at = self.wires.len();
         let conn = ConnId { slot: at as u32, generation: 1 };
-        self.wires.push(Wire { conn, owner, client, kept: Vec::new(), held: false, fin: false, gone: false });
+        self.wires.push(Wire { conn, owner, kept: Vec::new(), held: false, fin: false, gone: false });
         let (listener, peer) = (ListenerId(0), newtmq_node::Peer::from(peer));
         self.shard_input(ShardInput::Opened { conn, listener, peer, username: None });
         at
@@ -357,6 +353,11 @@ impl World {
                     }
                     self.gone(at, CloseCause::Asked);
                 }
+                ShardOutput::Record { conn, record } => {
+                    if let Owner::Link(gateway, link) = self.wires[conn.slot as usize].owner {
+                        self.inputs.push_back((gateway, Event::Record(link, record.into())));
+                    }
+                }
                 ShardOutput::WillSet { conn, permitted } => {
                     if let Owner::Link(gateway, link) = self.wires[conn.slot as usize].owner {
                         self.inputs.push_back((gateway, Event::WillSet(link, permitted)));
@@ -409,7 +410,7 @@ impl World {
     /// An MQTT client connects.
     pub(crate) fn mqtt(&mut self, id: &str) -> usize {
         let client = self.mqtt.len();
-        let wire = self.open(Owner::Mqtt(client), id.into(), SocketAddr::from(([192, 0, 2, 9], 9)));
+        let wire = self.open(Owner::Mqtt(client), SocketAddr::from(([192, 0, 2, 9], 9)));
         self.mqtt.push(MqttClient { wire, next_id: 1, ..MqttClient::default() });
         let connect = Connect {
             version: ProtocolVersion::V5,

@@ -82,6 +82,7 @@ impl Cluster {
             ClusterCommand::Join(address) => self.join(cx, request, address),
             ClusterCommand::Leave => self.leave(cx, request),
             ClusterCommand::ForceLeave(text) => self.force_leave(cx, request, &text),
+            ClusterCommand::Examine => self.examine(cx, request),
             ClusterCommand::Status => Some(ClusterAnswer::Status(Box::new(self.status(cx)))),
         };
         if let Some(answer) = answer {
@@ -238,7 +239,7 @@ impl Cluster {
         self.follow_addresses(cx.now);
     }
 
-    fn status(&self, cx: &Cx<'_>) -> ClusterStatus {
+    pub(super) fn status(&self, cx: &Cx<'_>) -> ClusterStatus {
         let view = self.meta.view();
         let nodes = view.state.members().values().map(|member| {
             let node = member.node;

@@ -14,6 +14,7 @@ use newtmq_cluster::swim::{self, Swim};
 use super::claims::Told;
 use super::desk::Desk;
 use super::disk::Disk;
+use super::doctor::Doctor;
 use super::peers::Peer;
 use super::streams::{self, BulkIn, BulkOut};
 use super::{ClusterBoot, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Found};
@@ -77,6 +78,7 @@ pub struct Cluster {
     pub(super) swim_left: bool,
     pub(super) disk: Disk,
     pub(super) desk: Desk,
+    pub(super) doctor: Doctor,
     pub(super) bulk_out: BTreeMap<NodeId, BulkOut>,
     pub(super) bulk_in: BTreeMap<NodeId, BulkIn>,
     pub(super) bulk_numbers: u64,
@@ -148,6 +150,7 @@ impl Cluster {
         let swim = Swim::new(swim_config(&config), node, incarnation, address, fork(&mut rng), now);
         let cluster = Cluster {
             desk: Desk::new(incarnation),
+            doctor: Doctor::default(),
             directory: Directory::new(config.directory.clone(), now, node, incarnation),
             told: Told::default(),
             node_seed: HashSeed::new(node_seed),
@@ -233,7 +236,7 @@ impl Cluster {
             return Instant::START;
         }
         let parts = [self.links.next_deadline(), self.swim.next_deadline(), self.meta.next_deadline()];
-        let own = self.desk.next_deadline().min(self.directory.next_deadline());
+        let own = self.desk.next_deadline().min(self.doctor.next_deadline()).min(self.directory.next_deadline());
         parts.into_iter().flatten().fold(own, Instant::min)
     }
 
@@ -290,6 +293,9 @@ impl Cluster {
         }
         if self.desk.next_deadline() <= now {
             self.desk_overdue(cx);
+        }
+        if self.doctor.next_deadline() <= now {
+            self.look_at_exam(cx);
         }
     }
 

@@ -36,10 +36,13 @@ impl Cluster {
                 self.on_directory_message(cx, from, bytes);
             }
             Ok(Said::Handover(cluster, bytes)) if self.is_ours(cluster, from) => self.on_handover(cx, from, bytes),
+            Ok(Said::Health(cluster, bytes)) if self.is_ours(cluster, from) => self.on_health(cx, from, bytes),
             Ok(Said::Operator(cluster, bytes)) if self.is_ours(cluster, from) => {
                 cx.out.push(ControlOutput::Cluster(ClusterOutput::Operator { from, bytes }));
             }
-            Ok(Said::Directory(..) | Said::Handover(..) | Said::Operator(..)) => self.counts.foreign += 1,
+            Ok(Said::Directory(..) | Said::Handover(..) | Said::Health(..) | Said::Operator(..)) => {
+                self.counts.foreign += 1;
+            }
             Ok(Said::Owned(cluster, bytes)) => {
                 let is_heard = self.is_ours(cluster, from);
                 let Some(inc) = self.reached.get(&from).copied().filter(|_| is_heard) else {

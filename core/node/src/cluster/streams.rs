@@ -17,6 +17,8 @@ pub(super) enum Said<'a> {
     Directory(ClusterId, &'a [u8]),
     /// About a session that goes to another node.
     Handover(ClusterId, &'a [u8]),
+    /// About how a member of this cluster is.
+    Health(ClusterId, &'a [u8]),
     /// Of an operator of a member of this cluster, or the answer.
     Operator(ClusterId, Bytes),
     /// The node stops.
@@ -26,12 +28,13 @@ pub(super) enum Said<'a> {
 pub(super) fn said(whole: &Bytes) -> Result<Said<'_>, InvalidField> {
     match &whole[..] {
         [META, rest @ ..] => Ok(Said::Meta(rest)),
-        [kind @ (OWNED | DIRECTORY | HANDOVER | OPERATOR), rest @ ..] => {
+        [kind @ (OWNED | DIRECTORY | HANDOVER | OPERATOR | HEALTH), rest @ ..] => {
             let mut take = Take(rest);
             let cluster = ClusterId(take.number()?);
             Ok(match *kind {
                 OWNED => Said::Owned(cluster, take.0),
                 DIRECTORY => Said::Directory(cluster, take.0),
+                HEALTH => Said::Health(cluster, take.0),
                 OPERATOR => Said::Operator(cluster, whole.slice_ref(take.0)),
                 _ => Said::Handover(cluster, take.0),
             })
@@ -64,7 +67,15 @@ pub(super) fn tagged_directory(cluster: ClusterId, message: &directory::Message)
 }
 
 pub(super) fn tagged_handover(cluster: ClusterId, message: &[u8]) -> Bytes {
-    let mut bytes = vec![HANDOVER];
+    tagged(HANDOVER, cluster, message)
+}
+
+pub(super) fn tagged_health(cluster: ClusterId, message: &[u8]) -> Bytes {
+    tagged(HEALTH, cluster, message)
+}
+
+fn tagged(kind: u8, cluster: ClusterId, message: &[u8]) -> Bytes {
+    let mut bytes = vec![kind];
     Put(&mut bytes).number(cluster.0);
     bytes.extend_from_slice(message);
     bytes.into()
@@ -172,6 +183,7 @@ const GOODBYE: u8 = 2;
 const DIRECTORY: u8 = 3;
 const HANDOVER: u8 = 4;
 const OPERATOR: u8 = 5;
+const HEALTH: u8 = 6;
 
 #[cfg(test)]
 mod tests {

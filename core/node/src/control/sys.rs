@@ -1,5 +1,7 @@
 //! What the server says of itself under `$SYS/brokers`, in the words of EMQ X 3. All of it is retained.
 
+use std::collections::BTreeMap;
+
 use newtmq_base::{Instant, WallTime};
 use newtmq_mqtt::{PacketType, QoS};
 use newtmq_session::{Message, MessageId, MessageParts};
@@ -126,11 +128,18 @@ pub(super) struct Sys {
     wall: WallTime,
     /// Highest figures seen.
     most: [u64; 7],
+    /// The newest figures of gateways.
+    gateways: BTreeMap<Box<str>, Vec<(&'static str, u64)>>,
 }
 
 impl Sys {
     pub(super) fn new(node: Box<str>, version: &'static str, started: Instant, wall: WallTime) -> Sys {
-        Sys { node, version, started, wall, most: [0; 7] }
+        Sys { node, version, started, wall, most: [0; 7], gateways: BTreeMap::new() }
+    }
+
+    /// A gateway has told its figures.
+    pub(super) fn hear(&mut self, gateway: Box<str>, figures: Vec<(&'static str, u64)>) {
+        self.gateways.insert(gateway, figures);
     }
 
     /// The highest figures that were told, in the order of [`Report::stats`].
@@ -166,6 +175,13 @@ impl Sys {
             say(&format!("{node}/stats/{name}/max"), &most.to_string());
         }
         for (name, count) in report.metrics() {
+            say(&format!("{node}/metrics/{name}"), &count.to_string());
+        }
+        let mut of_gateways: BTreeMap<&str, u64> = BTreeMap::new();
+        for (name, count) in self.gateways.values().flatten() {
+            *of_gateways.entry(name).or_default() += count;
+        }
+        for (name, count) in of_gateways {
             say(&format!("{node}/metrics/{name}"), &count.to_string());
         }
         all

@@ -363,6 +363,7 @@ impl Shard {
         authentication_data: Option<&[u8]>,
         out: &mut Outbox,
     ) -> Next {
+        self.give_record(conn, out);
         // Its session, and that it is there, are promised.
         if !planted!(ConnackBeforeStored) {
             self.bar_session(conn);

@@ -32,7 +32,10 @@ impl Shard {
         let Some(session) = slot.stored else { return };
         let durability = config.zones[usize::from(slot.zone)].durability;
         let record = match op {
-            Op::Claim { expiry_interval } => Record::Claim { session, expiry_interval: *expiry_interval },
+            Op::Claim { expiry_interval } | Op::Outlive { expiry_interval } => {
+                Record::Claim { session, expiry_interval: *expiry_interval }
+            }
+            Op::Keep { bytes } => Record::Keep { session, bytes: bytes.to_vec() },
             Op::Subscribe { filter, options, identifier } => {
                 Record::Subscribe { session, filter: filter.clone(), options: *options, identifier: *identifier }
             }

@@ -1,7 +1,8 @@
-//! A will that is changed in the middle of a connection, for clients of MQTT-SN.
+//! What clients of MQTT-SN have in the middle of a connection: a will that changes, what their gateway keeps with the session,
+//! a session that outlives its connection after all.
 
 use newtmq_access::{Action, Permission};
-use newtmq_base::ConnId;
+use newtmq_base::{ConnId, planted};
 use newtmq_mqtt::{TopicName, Will, WillProperties};
 use newtmq_session::Op;
 
@@ -54,5 +55,39 @@ impl Shard {
         let permitted = access.check(&who, Action::Publish, topic.as_str()) == Permission::Allow;
         self.ledger.denied += u64::from(!permitted);
         permitted
+    }
+
+    /// What a gateway knows of its client.
+    pub(crate) fn on_keep(&mut self, conn: ConnId, record: Box<[u8]>) {
+        let Some(c) = self.conn(conn).filter(|c| is_open(c)) else { return };
+        let kept = self.sessions.get(c.session).and_then(|slot| slot.session.kept());
+        let same = kept == Some(&*record) || planted!(SnRecordOfBefore, kept.is_some());
+        if !same {
+            self.apply(conn, Op::Keep { bytes: record });
+        }
+    }
+
+    /// The same goes back to the gateway of a client that is connected again.
+    pub(crate) fn give_record(&mut self, conn: ConnId, out: &mut Outbox) {
+        let key = self.live(conn).session;
+        if planted!(SnRecordNotGiven) {
+            return;
+        }
+        if let Some(kept) = self.sessions.get(key).and_then(|slot| slot.session.kept()) {
+            out.push(Output::Record { conn, record: kept.into() });
+        }
+    }
+
+    /// As if CONNECT had asked for it.
+    pub(crate) fn on_outlive(&mut self, conn: ConnId, expiry_interval: u32) {
+        let Some(c) = self.conn(conn).filter(|c| is_open(c)) else { return };
+        let (key, zone) = (c.session, c.zone);
+        let expiry_interval = expiry_interval.min(self.config.zones[usize::from(zone)].max_session_expiry_interval);
+        let shorter = self.sessions.get(key).is_none_or(|slot| slot.session.expiry_interval() >= expiry_interval);
+        if shorter || self.has_lost_store(zone) || planted!(SnOutliveIgnored) {
+            return;
+        }
+        self.begin_to_store(key, expiry_interval);
+        self.apply(conn, Op::Outlive { expiry_interval });
     }
 }

@@ -77,4 +77,6 @@ pub struct SnapshotRecord {
     pub qos2_in: Vec<PacketId>,
     /// The will.
     pub will: Option<WillRecord>,
+    /// What a gateway keeps with it.
+    pub kept: Option<Vec<u8>>,
 }

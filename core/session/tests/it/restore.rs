@@ -27,6 +27,7 @@ enum Happening {
     Unsubscribe(u8),
     Qos2In(u16),
     Qos2Rel(u16),
+    Keep(u8),
     Snapshot,
 }
 
@@ -43,6 +44,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0_u8..4).prop_map(Happening::Unsubscribe),
         1 => (1_u16..5).prop_map(Happening::Qos2In),
         1 => (1_u16..5).prop_map(Happening::Qos2Rel),
+        1 => (0_u8..9).prop_map(Happening::Keep),
         1 => Just(Happening::Snapshot),
     ]
 }
@@ -199,6 +201,10 @@ impl Pair {
                 let packet_id = PacketId::new(id).unwrap();
                 self.session.apply(Op::Qos2Rel { packet_id }, &LIMITS);
                 self.write(Record::Qos2Rel { session: ID, packet_id });
+            }
+            Happening::Keep(byte) => {
+                self.session.apply(Op::Keep { bytes: vec![byte; usize::from(byte)].into() }, &LIMITS);
+                self.write(Record::Keep { session: ID, bytes: vec![byte; usize::from(byte)] });
             }
             Happening::Snapshot => {
                 // Everything before it counts no more.

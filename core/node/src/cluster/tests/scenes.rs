@@ -92,6 +92,21 @@ pub(super) fn five_find_each_other() {
     assert_eq!(status.nodes.iter().filter(|node| node.is_self).count(), 1);
 }
 
+pub(super) fn an_examination_names_who_is_down_or_cut_off() {
+    let mut world = running(1, 3, |_| {});
+    let examine = |world: &mut World| {
+        let ClusterAnswer::Examined(said) = ask(world, 0, ClusterCommand::Examine) else { panic!("no examination") };
+        (said.charts.len(), said.findings.iter().map(|finding| finding.kind).collect::<Vec<_>>())
+    };
+    assert_eq!(examine(&mut world), (3, vec![]));
+    world.crash(2);
+    world.run(15 * SECOND);
+    assert_eq!(examine(&mut world), (2, vec!["down"]));
+    world.split(&[0], &[1]);
+    world.run(15 * SECOND);
+    assert_eq!(examine(&mut world), (1, vec!["down", "down", "no_quorum"]));
+}
+
 pub(super) fn cold_start_in_two_parts_is_one_cluster() {
     for seed in 0..4 {
         let mut world = World::new(seed, 3);
@@ -502,6 +517,7 @@ macro_rules! scenes {
 
 scenes! {
     three_find_each_other
+    an_examination_names_who_is_down_or_cut_off
     five_find_each_other
     cold_start_in_two_parts_is_one_cluster
     late_joiner

@@ -43,7 +43,7 @@ impl World {
             ToControl::Directory(input) => self.directory(node, *input),
             ToControl::Handover { to, message } => self.say_far(node, at(to), true, message.to_vec()),
             ToControl::Drained => self.nodes[node].drained += 1,
-            ToControl::Returned(..) | ToControl::Report(_) | ToControl::Lanes(_) => {}
+            ToControl::Returned(..) | ToControl::Report(_) | ToControl::Lanes(_) | ToControl::Gateway { .. } => {}
         }
     }
 

@@ -137,7 +137,7 @@ impl Net {
                     self.say(shard, CONTROL, Happening::ToControl(from, message));
                 }
                 Output::Lanes => panic!("there are no other nodes"),
-                Output::WillSet { .. } => unreachable!("nobody asks for it"),
+                Output::WillSet { .. } | Output::Record { .. } => unreachable!("nobody asks for it"),
                 Output::Ready(conn) => {
                     let link = self.link_of(shard, conn);
                     assert!(!self.links[link].ready, "Ready twice without Drained in between");
