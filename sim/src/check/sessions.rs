@@ -17,6 +17,9 @@ const ALONE: Duration = Duration::from_secs(3);
 
 /// Of CONNECTs that far apart at nodes that could not ask each other, either counts as the later one (docs/cluster.md).
 const CLAIMS_ALIKE: Duration = Duration::from_secs(2);
+/// A node that is asked what it has may be asked again after that, and it is not known which question it answers: its
+/// connections' ages are as uncertain.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
 impl State {
     pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
@@ -294,7 +297,8 @@ impl State {
         self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
             let other = self.conn(*other);
             let lost = self.nodes[usize::from(other.node)].lost.is_some_and(|lost| lost >= other.connect_at);
-            lost && other.connect_at + CLAIMS_ALIKE + self.limits.late >= c.connect_at
+            let alike = CLAIMS_ALIKE + ASKED_AGAIN * 2 + self.limits.late;
+            lost && other.connect_at + alike >= c.connect_at
         })
     }
 
