@@ -236,17 +236,18 @@ fn socat_in_front_does_dtls() {
     let _server = socat(from, format!("UDP4:{at}"));
     let to = format!("OPENSSL-DTLS-CLIENT:127.0.0.1:{server},cert={both},cafile={ca},commonname=localhost");
     let _client = socat(format!("UDP4-LISTEN:{client},bind=127.0.0.1,fork"), to);
-    let device = Device::new(SocketAddr::from(([127, 0, 0, 1], client)));
-    device.0.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    wait_until("both programs", || {
-        // While nobody listens there, the operating system refuses it.
+    // While nobody listens there, the operating system refuses it; and socat may take one handshake for two, which then hang.
+    let device = wait_until("both programs", || {
+        let device = Device::new(SocketAddr::from(([127, 0, 0, 1], client)));
+        device.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         let mut bytes = Vec::new();
         Message::SearchGw { radius: 0 }.encode(&mut bytes).unwrap();
         let answered = device.0.send(&bytes).and_then(|_| device.0.recv(&mut [0; 100]));
-        answered.is_ok().then_some(())
+        answered.is_ok().then_some(device)
     });
     device.0.set_read_timeout(Some(DEADLINE)).unwrap();
-    let device = Device::connected(SocketAddr::from(([127, 0, 0, 1], client)), "device", true);
+    device.send(Message::Connect { will: false, clean_session: true, duration: 60, client_id: "device" });
+    device.expect(ACCEPTED);
     device.subscribe("down");
     let mut mqtt = Client::connect(&broker, "mqtt");
     mqtt.publish("down", b"x", QoS::AtLeastOnce);
