@@ -388,7 +388,7 @@ mutants! {
         "An earlier start of a node may connect although a later one is known.";
     StreamsOutliveIncarnation, "streams-outlive-incarnation", None, ["cluster", "S1", "L2", "W"],
         "The numbers of a link's streams go on when the peer has started anew.";
-    OldControlTaken, "old-control-taken", None, ["cluster", "Q1", "Q7", "L2", "L3", "S3", "W"],
+    OldControlTaken, "old-control-taken", None, ["part", "Q1", "Q7", "L2", "L3", "S3", "W"],
         "A control frame that has come before is delivered again when it is sent again after a reconnect.";
     ControlGapTaken, "control-gap-taken", None, ["part", "W", "S1"],
         "A control frame is delivered although one before it has not come, as over a relay that lost it.";
