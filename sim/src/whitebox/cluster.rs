@@ -110,7 +110,8 @@ pub(crate) struct ClusterWatch {
     linked: Option<Instant>,
     /// No fault is left from then on, and what was looked for since.
     calm: Option<Instant>,
-    calm_term: Option<Option<u64>>,
+    /// The highest term then.
+    calm_term: Option<u64>,
     judged: u8,
 }
 

@@ -239,12 +239,21 @@ impl Cluster {
         self.follow_addresses(cx.now);
     }
 
+    /// Frames of a node come over another one.
+    pub(super) fn is_relayed(&self, node: NodeId) -> bool {
+        self.links.peer(node).is_some_and(|link| link.is_up() && matches!(link.path(), Path::Via(_)))
+    }
+
+    /// SWIM says that a node answers.
+    pub(super) fn is_alive(&self, node: NodeId) -> bool {
+        self.swim.alive().any(|(alive, ..)| alive == node)
+    }
+
     pub(super) fn status(&self, cx: &Cx<'_>) -> ClusterStatus {
         let view = self.meta.view();
         let nodes = view.state.members().values().map(|member| {
             let node = member.node;
             let is_self = node == self.node;
-            let link = self.links.peer(node);
             let incarnation = if is_self { self.incarnation } else { member.inc };
             NodeStatus {
                 node,
@@ -258,8 +267,8 @@ impl Cluster {
                     Some(Role::Learner) | None => "learner",
                 },
                 is_up: is_self || self.reached.contains_key(&node),
-                is_relayed: link.is_some_and(|link| link.is_up() && matches!(link.path(), Path::Via(_))),
-                is_alive: is_self || self.swim.alive().any(|(alive, _, _)| alive == node),
+                is_relayed: self.is_relayed(node),
+                is_alive: is_self || self.is_alive(node),
                 routes: match cx.owned.phase(node) {
                     _ if is_self => "open",
                     Phase::Masked => "masked",

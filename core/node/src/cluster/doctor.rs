@@ -7,7 +7,6 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, Put, RequestId, Take};
-use newtmq_cluster::link::Path;
 use newtmq_cluster::meta::ClusterId;
 use newtmq_cluster::owned::Phase;
 
@@ -163,12 +162,12 @@ impl Cluster {
     fn chart(&self, cx: &Cx<'_>) -> Chart {
         let view = self.meta.view();
         let sees = view.state.members().keys().filter(|node| **node != self.node).map(|node| {
-            let (link, copy) = (self.links.peer(*node), cx.owned.replica(*node));
+            let copy = cx.owned.replica(*node);
             Sight {
                 node: *node,
                 is_up: self.reached.contains_key(node),
-                is_relayed: link.is_some_and(|link| link.is_up() && matches!(link.path(), Path::Via(_))),
-                is_alive: self.swim.alive().any(|(alive, _, _)| alive == *node),
+                is_relayed: self.is_relayed(*node),
+                is_alive: self.is_alive(*node),
                 is_open: cx.owned.phase(*node) == Phase::Open,
                 incarnation: copy.map_or(Incarnation(0), |copy| copy.incarnation()),
                 version: copy.and_then(|copy| copy.version()),

@@ -40,7 +40,8 @@ impl ClusterWatch {
         let led = self.linked.map(|linked| calm.max(self.held.0).max(self.stopped).max(linked) + LED);
         let led = led.unwrap_or(Instant::NEVER).min(calm + bound(HEALED).max(LED));
         // Two that stood in the same moment may have shared the votes: once, and they stand again.
-        let term = core.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().term)).max();
+        let terms = core.nodes.iter().filter_map(|member| Some(member.cluster()?.meta().view().term));
+        let term = terms.max().unwrap_or(0);
         let led = if term > *self.calm_term.get_or_insert(term) { led + ROUND } else { led };
         if now >= led && self.judged < 1 {
             self.judged = 1;
