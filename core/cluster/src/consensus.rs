@@ -88,6 +88,8 @@ pub(crate) struct Engine {
     timeout: u64,
     // Since which entry this leader should not lead.
     demoted_at: Option<u64>,
+    // The entry with which who votes changed last.
+    changed_at: u64,
     // For how many ticks a member has been at a snapshot.
     at_snapshot: BTreeMap<u64, u64>,
 }
@@ -121,6 +123,7 @@ impl Engine {
             ..raft::Config::default()
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let changed_at = log.last_snapshot().get_metadata().index;
         let raw = RawNode::new(&raft_config, log, &logger).map_err(|_| InvalidField("a log that Raft refuses"))?;
         Ok(Engine {
             raw,
@@ -131,6 +134,7 @@ impl Engine {
             drawn: None,
             timeout: range.0,
             demoted_at: None,
+            changed_at,
             at_snapshot: BTreeMap::new(),
         })
     }
@@ -193,9 +197,20 @@ impl Engine {
         !self.raw.raft.has_pending_conf() && !self.raw.store().is_joint()
     }
 
-    /// Whether both who voted and who will vote decide as yet: who goes is needed until they do not.
+    /// Whether both who voted and who will vote decide as yet.
     pub(crate) fn is_joint(&self) -> bool {
-        self.raw.store().is_joint() && !planted!(LeavesTooEarly)
+        self.raw.store().is_joint()
+    }
+
+    /// Whether this leader may let go of who is no member: nobody is about to become one again, and a quorum of those who
+    /// vote now knows that nobody else does. Who does not know it asks who has gone for its vote, and cannot lead without.
+    pub(crate) fn lets_go(&self) -> bool {
+        let raft = &self.raw.raft;
+        let knows = |progress: &raft::Progress| progress.committed_index >= self.changed_at;
+        let has = |node: NodeId| node.0 == raft.id || raft.prs().get(node.0).is_some_and(knows);
+        let is_settled =
+            self.can_change() || !self.is_joint() && planted!(LeavesWhileComing) || planted!(LeavesTooEarly);
+        self.is_leader() && is_settled && (self.is_quorum(has) || planted!(LeavesUnheard) || planted!(LeavesTooEarly))
     }
 
     /// Whether all that was decided before this leader led is applied, if everything up to this index is: until then it may
@@ -226,6 +241,7 @@ impl Engine {
             self.raw.on_persist_ready(first.ready);
             if let Some(index) = first.restored {
                 self.raw.advance_apply_to(index);
+                self.changed_at = index;
                 restored = Some(index);
             }
         }
@@ -290,11 +306,12 @@ impl Engine {
         self.stopped.is_none() && self.raw.has_ready()
     }
 
-    /// A change of who belongs to the group is applied.
-    pub(crate) fn apply_change(&mut self, change: &ConfChangeV2) -> Result<(), InvalidField> {
+    /// A change of who belongs to the group, which this entry has, is applied.
+    pub(crate) fn apply_change(&mut self, index: u64, change: &ConfChangeV2) -> Result<(), InvalidField> {
         let conf = self.raw.apply_conf_change(change);
         let conf = conf.map_err(|_| InvalidField("a change of members that Raft refuses"))?;
         self.raw.mut_store().set_conf(conf);
+        self.changed_at = index;
         Ok(())
     }
 

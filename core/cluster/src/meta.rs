@@ -369,7 +369,7 @@ impl Meta {
         // What a member promises counts for the birth that it is known by. Who asks for votes or leads may have come back as
         // somebody else behind this node's back: it is heard, as its log says who may lead, not this one's.
         let counts = is_answer(&body) || planted!(StrangerIsNotHeard);
-        let is_known = group.state.members.get(&from).is_none_or(|known| known.birth == from_birth);
+        let is_known = group.state.birth(from).is_none_or(|known| known == from_birth);
         let is_for_us = is_for_us && (!counts || is_known || planted!(WipedDiskKeepsId));
         if !is_ours || !is_for_us {
             self.counters.foreign += 1;
@@ -447,7 +447,7 @@ impl Meta {
             let (Some(group), Some(cluster)) = (&self.group, self.cluster) else { break };
             let to = NodeId(body.to);
             // Who asks is answered as who it was then; who is not known as a member has no data directory to be meant by.
-            let known = group.state.members.get(&to).map(|member| member.birth);
+            let known = group.state.birth(to);
             let asks = self.births.get(&to).copied();
             let birth = if is_answer(&body) { asks.or(known) } else { known.or(asks) };
             let Some(birth) = birth else { continue };
@@ -460,7 +460,6 @@ impl Meta {
             self.replaced(&before, out);
         }
         self.applied(effects.applied, out);
-        self.look_for_leave(out);
     }
 
     fn send(&self, to: NodeId, message: &Message, out: &mut Vec<Output>) {

@@ -487,6 +487,12 @@ mutants! {
         "A node lets others into its cluster while it gives that one up for another.";
     LeavesTooEarly, "leaves-too-early", None, ["part", "L1", "Q7"],
         "A node that leaves goes before its vote on that is no longer needed.";
+    LeavesUnheard, "leaves-unheard", None, ["part", "L1", "Q7"],
+        "A node that leaves goes when its vote is no longer needed, and nobody who votes knows that yet.";
+    LeavesWhileComing, "leaves-while-coming", None, ["part", "Q7"],
+        "A node that leaves is let go of while it is about to be let in again.";
+    RemovedIsNobody, "removed-is-nobody", None, ["part", "L1", "Q7"],
+        "Who has been removed, and is asked for a vote all the same, is not known any more and not asked.";
     AnybodyIsJoined, "anybody-is-joined", None, ["part", "Q7", "L2"],
         "A node that is told to join another one joins whichever cluster lets it in first.";
     CountedWhileAway, "counted-while-away", None, ["part", "W12"],

@@ -174,7 +174,7 @@ impl Group {
             };
             let result = self.state.apply(entry.index, raw, command.as_ref().map(|(_, command)| command));
             if let Some(change) = change.filter(|_| result.is_ok()) {
-                if let Err(what) = self.engine.apply_change(&change) {
+                if let Err(what) = self.engine.apply_change(entry.index, &change) {
                     self.engine.stop(Stopped::Invalid { index: entry.index, what });
                     return;
                 }

@@ -171,7 +171,7 @@ impl Meta {
                     JoinAnswer::Wait
                 }
                 // It may vote as yet on that it goes.
-                Err(JoinRefusal::Left) if group.is_joint() => JoinAnswer::Wait,
+                Err(JoinRefusal::Left) if !group.lets_go() => JoinAnswer::Wait,
                 Err(refusal) => JoinAnswer::Refused(refusal),
             }
         };
@@ -293,22 +293,11 @@ impl Meta {
 
     /// A member was removed, as the log says here. If it is this one the leader is asked, for the log may go on with that it
     /// was let in again.
-    pub(super) fn removed(&mut self, node: NodeId, by: RemovedBy, out: &mut Vec<Output>) {
+    pub(super) fn removed(&mut self, node: NodeId) {
         if node == self.me.node {
             self.doubts = true;
-            if by == RemovedBy::Leave {
-                self.look_for_leave(out);
-            }
-        }
-    }
-
-    /// Whether the node has left, as the log says, and is not needed to make that so.
-    pub(super) fn look_for_leave(&mut self, out: &mut Vec<Output>) {
-        let (Some(Wish::Leave { .. }), Some(group)) = (self.wish, &self.group) else { return };
-        let removed = group.state.removed.get(&self.me.node).map(|removed| removed.by);
-        let is_out = !group.state.members.contains_key(&self.me.node) && removed == Some(RemovedBy::Leave);
-        if is_out && !group.is_joint() {
-            self.leave_done(out);
+            // In the next tick: the leader says when it is not needed any more to make that so.
+            self.next_ask = Instant::START;
         }
     }
 

@@ -188,7 +188,7 @@ impl Meta {
                 let _ = group.propose(NOBODY, &Command::StayOut { node: from });
                 return;
             }
-            if !group.is_joint() {
+            if group.lets_go() {
                 self.send(from, &Message::LeaveDone, out);
             }
         } else if let Some(lead) = &mut self.lead {
@@ -282,7 +282,7 @@ impl Meta {
                     // If it comes back soon it is not for leaving.
                     lead.leaving.remove(node);
                 }
-                self.removed(*node, *by, out);
+                self.removed(*node);
             }
             if origin.node == self.me.node && origin.request != RequestId(0) {
                 self.answer(origin.request, result.map(|()| index).map_err(Refusal::Rejected), out);
@@ -306,7 +306,7 @@ impl Meta {
             .collect();
         for (node, by) in gone {
             out.push(Output::Removed { node, by });
-            self.removed(node, by, out);
+            self.removed(node);
         }
         out.push(Output::Changed { index });
     }

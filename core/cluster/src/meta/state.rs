@@ -5,7 +5,7 @@ mod codec;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::{Incarnation, NodeId};
+use newtmq_base::{Incarnation, NodeId, planted};
 
 use super::command::{Blob, BlobKind, Command, Member, Rejected, RemovedBy};
 
@@ -31,6 +31,8 @@ pub struct Removed {
     pub by: RemovedBy,
     /// Index of the log's entry.
     pub index: u64,
+    /// The data directory that it had; 0 is not known, of a snapshot that an earlier version made.
+    pub birth: u64,
 }
 
 /// Members, configuration, users and rules at one index of the log.
@@ -205,14 +207,12 @@ impl MetaState {
     /// may not before it is readmitted; one with a known id and another data directory never.
     pub(super) fn admits(&self, member: &Member) -> Result<(), Rejected> {
         if self.removed.get(&member.node).is_some_and(|removed| removed.by == RemovedBy::Force)
-            && !newtmq_base::planted!(ForcedOutComesBack)
+            && !planted!(ForcedOutComesBack)
         {
             return Err(Rejected::ForcedOut);
         }
         match self.members.get(&member.node) {
-            Some(known) if known.birth != member.birth && !newtmq_base::planted!(WipedDiskKeepsId) => {
-                Err(Rejected::OtherDisk)
-            }
+            Some(known) if known.birth != member.birth && !planted!(WipedDiskKeepsId) => Err(Rejected::OtherDisk),
             Some(known) if known.inc > member.inc => Err(Rejected::LowerIncarnation),
             Some(known) if known.witness != member.witness => Err(Rejected::Voters),
             Some(_) | None => Ok(()),
@@ -224,9 +224,9 @@ impl MetaState {
             return Err(Rejected::NoSuchNode);
         }
         self.check_voters(voters, Some(node))?;
-        self.members.remove(&node);
+        let birth = self.members.remove(&node).map_or(0, |member| member.birth);
         self.voters.clone_from(voters);
-        self.removed.insert(node, Removed { by, index });
+        self.removed.insert(node, Removed { by, index, birth });
         if self.removed.len() > REMOVED_MAX {
             let oldest = self.removed.iter().min_by_key(|(_, removed)| removed.index).map(|(node, _)| *node);
             oldest.map(|node| self.removed.remove(&node));
@@ -285,6 +285,14 @@ impl MetaState {
         }
         self.acl_version += 1;
         Ok(())
+    }
+
+    /// The data directory that a member has, or had when it was removed: as long as those who vote change, who goes is asked
+    /// for its vote.
+    pub(super) fn birth(&self, node: NodeId) -> Option<u64> {
+        let member = self.members.get(&node).map(|member| member.birth);
+        let removed = self.removed.get(&node).map(|removed| removed.birth);
+        member.or(removed.filter(|birth| *birth != 0 && !planted!(RemovedIsNobody)))
     }
 
     /// The start of a member, if it is one.

@@ -146,7 +146,7 @@ impl Group {
                     effects.written.push(Applied { index: entry.index, write, outcome });
                 }
                 Ok(Step::Members(change)) => {
-                    if let Err(what) = self.engine.apply_change(&change) {
+                    if let Err(what) = self.engine.apply_change(entry.index, &change) {
                         self.engine.stop(Stopped::Invalid { index: entry.index, what });
                         return;
                     }

@@ -17,7 +17,7 @@ impl MetaState {
         command::put_nodes(&self.voters, out);
         Put(out).number(self.removed.len() as u64);
         for (node, removed) in &self.removed {
-            Put(out).number(node.0).byte(removed.by.byte()).number(removed.index);
+            Put(out).number(node.0).byte(removed.by.byte()).number(removed.index).number(removed.birth);
         }
         Put(out).number(self.config.len() as u64);
         for (key, value) in &self.config {
@@ -35,7 +35,8 @@ impl MetaState {
     /// A field is wrong, or of a later version.
     pub fn decode(bytes: &[u8]) -> Result<MetaState, InvalidField> {
         let mut take = Take(bytes);
-        if take.byte()? != VERSION {
+        let version = take.byte()?;
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Err(InvalidField("a snapshot of another version"));
         }
         let mut state = MetaState {
@@ -54,7 +55,8 @@ impl MetaState {
         state.voters = command::take_nodes(&mut take)?;
         for _ in 0..take.count()? {
             let node = NodeId(take.number()?);
-            let removed = Removed { by: RemovedBy::from_byte(take.byte()?)?, index: take.number()? };
+            let (by, index) = (RemovedBy::from_byte(take.byte()?)?, take.number()?);
+            let removed = Removed { by, index, birth: if version >= WITH_BIRTHS { take.number()? } else { 0 } };
             state.removed.insert(node, removed);
         }
         for _ in 0..take.count()? {
@@ -91,4 +93,7 @@ impl MetaState {
     }
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const VERSION_MIN: u8 = 1;
+// Since this one it says which data directory a removed node had.
+const WITH_BIRTHS: u8 = 2;

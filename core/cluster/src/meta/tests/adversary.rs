@@ -134,3 +134,39 @@ pub(super) fn many() {
         run(3, seed, network, steps);
     }
 }
+
+/// A vote of who is removed makes it the leader, and it goes as soon as it has brought its removal to an end: whoever votes
+/// alone then does not know it yet, and asks who is gone.
+#[test]
+pub(super) fn who_leads_when_it_is_removed_goes_when_that_is_known() {
+    use Step::{Crash, Cut, ForceLeave, Heal, Leave, Start, Wait, Write};
+    let early = [Heal, Start(1), Heal, Start(1), ForceLeave(1, 0), Start(2), Write(1, 108), Leave(0), Write(1, 230)];
+    let cut = [Start(0), Start(2), Write(0, 59), Crash(2), Cut(2, 2), Start(2), Leave(1), Write(1, 57), Wait(2263)];
+    let late = [Write(0, 86), Wait(7839), Leave(1), Cut(0, 0), Wait(7229), Cut(0, 1), Wait(2815), Write(0, 163)];
+    let end = [Write(1, 114), Wait(2258), Crash(2), Heal];
+    let steps = early.into_iter().chain(cut).chain(late).chain(end).collect();
+    run(3, 6_258_006_221_179_091_797, (263_768, 61_657, 201, 226), steps);
+}
+
+/// A member that was down for too long is let in again in the moment in which it wants to leave.
+#[test]
+pub(super) fn who_comes_back_and_leaves_is_out_or_in() {
+    use Step::{Crash, Cut, Heal, Leave, Wait, Write};
+    let early = [Wait(2793), Write(3, 3), Cut(3, 1), Write(1, 56), Write(0, 212), Wait(3957), Wait(7394), Wait(486)];
+    let late = [Wait(6968), Wait(589), Write(1, 33), Write(0, 48), Wait(6501), Leave(3), Heal, Write(1, 84), Crash(0)];
+    let end = [Crash(4), Write(1, 0), Write(1, 0), Wait(3555)];
+    let steps = early.into_iter().chain(late).chain(end).collect();
+    run(5, 2_660_685_169_613_001_976, (206_362, 252_299, 211, 230), steps);
+}
+
+/// Who alone votes from now on comes back, and does not know as yet that its removed leader votes no more: that one has to be
+/// asked once more, and is no member that it would know.
+#[test]
+pub(super) fn who_is_removed_is_asked_as_long_as_it_votes() {
+    use Step::{Crash, Cut, ForceLeave, Heal, Leave, Wait, Write};
+    let early = [ForceLeave(1, 0), Leave(0), Write(0, 151), Cut(1, 1), Write(1, 171), Wait(4659), Write(0, 217)];
+    let late = [Wait(7325), Wait(5303), Write(0, 124), Wait(1819), Wait(6384), Write(0, 66), Crash(2), Heal];
+    let end = [Wait(6915), Write(0, 234), Wait(821), Crash(1)];
+    let steps = early.into_iter().chain(late).chain(end).collect();
+    run(3, 16_878_073_776_022_815_295, (142_594, 75_521, 273, 288), steps);
+}

@@ -137,11 +137,14 @@ impl Net {
     pub(super) fn start(&mut self, index: usize) {
         let mut seed = [0; 32];
         self.rng.fill(&mut seed);
+        let now = self.now;
+        let others = (0..self.nodes.len()).filter(|other| *other != index);
         let node = &mut self.nodes[index];
         node.me.inc.0 += 1;
         node.up.clear();
         node.lost.clear();
-        node.down.clear();
+        // It has seen nobody so far.
+        node.down = others.map(|other| (other, now)).collect();
         let meta = Meta::new(self.config.clone(), node.me.clone(), &node.disk, Rng::from_seed(seed), self.now);
         self.nodes[index].meta = Some(meta.expect("what was synced can be started with"));
         self.input(index, Input::Tick);
