@@ -7,6 +7,7 @@ mod disk;
 mod doctor;
 mod joint;
 mod peers;
+mod shelf;
 mod speech;
 mod streams;
 #[cfg(test)]
@@ -49,6 +50,8 @@ pub struct ClusterConfig {
     pub owned: owned::Config,
     /// Of the directory of sessions.
     pub directory: directory::Config,
+    /// `retained.max_retained_messages`; 0 is no limit.
+    pub max_retained: usize,
 }
 
 /// What a node has when it starts as a member of a cluster.

@@ -32,7 +32,8 @@ pub use cluster::{
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
-    Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts,
+    Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts, RetainedNews,
+    RetainedOutcome,
     ToControl, datetime, uptime,
 };
 pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};

@@ -370,7 +370,7 @@ impl Shard {
             stretched: true,
             verbatim: None,
             publisher: NONE,
-            stamp: Stamp::NONE,
+            stamp: Stamp::of_index(message.retained()),
             guid: message.guid(),
         }
     }

@@ -118,6 +118,7 @@ pub(super) fn config() -> ClusterConfig {
         meta: meta::Config::default(),
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
+        max_retained: 0,
     }
 }
 
