@@ -231,6 +231,11 @@ impl Ways {
         end.and_then(|end| end.leaderless).is_some_and(|since| since + for_so_long <= now)
     }
 
+    /// Whether a SUBACK of a node did not wait for everybody, at any time.
+    pub(super) fn was_incomplete(&self, node: u16) -> bool {
+        self.ends.get(usize::from(node)).is_some_and(|end| !end.incomplete.is_empty())
+    }
+
     /// Everything of the ways that a message may have to wait for, as spans of time.
     pub(super) fn stalls(&self) -> impl Iterator<Item = (Instant, Instant)> {
         self.apart.iter().flatten().copied()

@@ -189,6 +189,24 @@ impl Cluster {
         self.shelf.seat.map(|seat| seat.generation)
     }
 
+    /// Whether those can decide about retained messages, as far as this node knows.
+    #[must_use]
+    pub fn retained_has_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        let seats = self.seats(has);
+        is_quorum(&self.shelf.part.quorums(), &seats)
+    }
+
+    /// Whether all members together could decide, if they were there.
+    #[must_use]
+    pub fn retained_may_return(&self) -> bool {
+        self.retained_has_quorum(|_| true)
+    }
+
+    fn seats(&self, has: impl Fn(NodeId) -> bool) -> BTreeSet<NodeId> {
+        let members = self.meta.view().state.members().values();
+        members.filter(|member| has(member.node)).map(|member| seated(member.node, member.joined)).collect()
+    }
+
     /// Whether nothing of retained messages waits for an answer, or for a leader.
     #[must_use]
     pub fn is_retained_settled(&self) -> bool {
@@ -544,13 +562,10 @@ impl Cluster {
         if !reached.clone().all(|node| standings.contains_key(node)) && !planted!(RenewedUnheard) {
             return;
         }
-        let seats: BTreeSet<NodeId> =
-            state.members().values().map(|member| seated(member.node, member.joined)).collect();
+        let seats = self.seats(|_| true);
         let known = standings.values().filter(|(_, standing)| !standing.quorums[0].is_empty());
         let is_lost = match known.max_by_key(|(_, standing)| standing.applied) {
-            Some((_, standing)) => standing.quorums.iter().filter(|voters| !voters.is_empty()).any(|voters| {
-                voters.iter().filter(|voter| seats.contains(voter)).count() * 2 <= voters.len()
-            }),
+            Some((_, standing)) => !is_quorum(&standing.quorums, &seats),
             None => !state.members().keys().any(|node| state.founds_retained(*node)),
         };
         if !is_lost && !planted!(RenewedWithQuorum) || planted!(NeverRenewed) {
@@ -588,6 +603,11 @@ impl Cluster {
         let input = Input::Message { from: seat, bytes };
         self.shelf.part.handle(cx.now, input, &mut self.shelf.out);
     }
+}
+
+fn is_quorum(quorums: &[Vec<NodeId>; 2], seats: &BTreeSet<NodeId>) -> bool {
+    let has_most = |voters: &Vec<NodeId>| voters.iter().filter(|voter| seats.contains(voter)).count() * 2 > voters.len();
+    has_most(&quorums[0]) && (quorums[1].is_empty() || has_most(&quorums[1]))
 }
 
 fn identity((node, inc, witness): (NodeId, Incarnation, bool), seat: Option<Seat>) -> Identity {

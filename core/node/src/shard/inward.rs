@@ -269,6 +269,9 @@ impl Shard {
             return self.answer_or_refuse(&delivery, Err(Refusal::Full));
         }
         let publishing = self.of_publication(message, delivery.expires);
+        if let (Ok(topic), true) = (core::str::from_utf8(publishing.topic), publishing.stamp != Stamp::NONE) {
+            self.saw_live(topic, publishing.stamp);
+        }
         let before = self.journal.records();
         // A part of it alone would be delivered again after a restart.
         self.journal.whole = message.qos() == QoS::ExactlyOnce;

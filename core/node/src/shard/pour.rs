@@ -197,7 +197,7 @@ impl Shard {
     }
 
     /// Whether this shard alone knows all that it reads.
-    fn reads_alone(&self) -> bool {
+    pub(super) fn reads_alone(&self) -> bool {
         self.shards() == 1 && !self.clustered
     }
 
