@@ -348,7 +348,7 @@ impl Retained {
     #[must_use]
     pub fn barrier(&self) -> u64 {
         let engine = &self.group.engine;
-        if engine.leader().is_some() && engine.knows_term() || planted!(RetainedBarrierByCommit) {
+        if engine.present_leader().is_some() && engine.knows_term() || planted!(RetainedBarrierByCommit) {
             engine.commit()
         } else {
             engine.log().last().max(engine.commit())
@@ -377,7 +377,7 @@ impl Retained {
             is_exact: state.is_exact(),
             commit: engine.commit(),
             term: engine.term(),
-            leader: engine.leader(),
+            leader: engine.present_leader(),
             is_leader: engine.is_leader(),
             stopped: engine.stopped(),
             messages: state.topics.len(),
@@ -491,7 +491,7 @@ impl Retained {
             self.group.work(&self.config, &mut self.numbers, &mut self.rng, &mut effects);
             self.take(effects, out);
             let engine = &self.group.engine;
-            let led = (engine.term(), engine.leader());
+            let led = (engine.term(), engine.present_leader());
             if led.1.is_some() {
                 self.leader_heard = now;
             }

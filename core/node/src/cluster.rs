@@ -309,6 +309,11 @@ pub enum ClusterEvent {
     Gone(meta::Gone),
     /// The meta group's log cannot be applied any further by this version of the program.
     Stopped(meta::Stopped),
+    /// The group of retained messages had lost its quorum for good, and has begun anew.
+    RetainedRenewed {
+        /// Counts its beginnings; 0 is that with the cluster.
+        generation: u64,
+    },
     /// A SUBACK did not wait for everybody.
     BarrierIncomplete,
 }

@@ -20,6 +20,8 @@ use crate::report::Check;
 
 /// So long after nodes were apart they may not agree yet.
 const JOINED: Duration = Duration::from_secs(20);
+/// So long a live or a retained copy is on its way at most.
+const SENT: Duration = Duration::from_secs(5);
 
 /// The writes of a topic that a reader may still see.
 #[derive(Debug, Default)]
@@ -168,7 +170,7 @@ impl State {
     /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`.
     fn may_be_split(&self, from: Instant, to: Instant) -> bool {
         let before = Instant::from_nanos(from.as_nanos().saturating_sub(JOINED.as_nanos() as u64));
-        self.ways.exist() && self.ways.was_split(before, to)
+        self.ways.exist() && self.ways.were_split(before, to)
     }
 
     fn write_of(&mut self, topic: u32, conn: u32, sequence: u64) -> Option<&mut Write> {
@@ -253,9 +255,10 @@ impl State {
         let Some(uid) = last.uid.filter(|_| last.qos > QoS::AtMostOnce) else { return };
         let entry = &self.subs[sub as usize];
         let (Some(certain), Some((since, true)), None) = (entry.certain, entry.began, entry.group) else { return };
-        let (first, settled) = (last.sent.min(since), certain.max(last.done.unwrap_or(cx.now)));
+        // Whoever subscribes while all agree gets what was written while all agreed.
+        let written = self.may_be_split(last.sent, last.done.unwrap_or(cx.now) + SENT);
         let node = self.ids[entry.id as usize].node;
-        if self.may_be_split(first, settled + JOINED) || self.ways.was_incomplete(node) {
+        if written || self.may_be_split(since, certain + SENT) || self.ways.was_incomplete(node) {
             return;
         }
         let filter = entry.filter;

@@ -215,6 +215,13 @@ impl Ways {
         last.max().unwrap_or(Instant::START)
     }
 
+    /// Whether any two of the members that run now were out of reach of each other.
+    pub(super) fn were_split(&self, from: Instant, to: Instant) -> bool {
+        let is_there = |node: &u16| self.ends.get(usize::from(*node)).is_some_and(|end| end.up && !end.leaving);
+        let there: Vec<u16> = (0..self.ends.len() as u16).filter(is_there).collect();
+        there.iter().any(|one| there.iter().any(|other| self.were_apart(*one, *other, from, to)))
+    }
+
     /// Whether any node was out of reach of any other.
     pub(super) fn was_split(&self, from: Instant, to: Instant) -> bool {
         (0..self.ends.len() as u16).any(|node| self.was_alone(node, from, to))
@@ -395,6 +402,7 @@ impl State {
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
+            | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removing { .. }
             | ClusterEvent::Stopped(_) => {}
         }

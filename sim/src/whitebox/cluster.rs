@@ -236,6 +236,7 @@ impl ClusterWatch {
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
+            | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removed { .. }
             | ClusterEvent::Open { .. }
             | ClusterEvent::Gone(_)

@@ -638,17 +638,19 @@ mutants! {
         "A reader of retained messages does not wait for what other nodes have acknowledged.";
     AgreedDeleteKept, "agreed-delete-kept", None, ["S9"],
         "An empty payload is retained in a cluster instead of deleting.";
-    UnretainedAcknowledged, "unretained-acknowledged", None, ["S9", "S9b", "Q8"],
+    UnretainedAcknowledged, "unretained-acknowledged", None, ["S9", "S9b", "Q4"],
         "A publish is acknowledged although the cluster could not agree to retain it.";
+    LearnerFollowsNobody, "learner-follows-nobody", None, ["Q4", "S9"],
+        "Who does not decide about retained messages follows a leader that is gone.";
     EstateLost, "estate-lost", None, ["S9", "S9b"],
         "What was retained is lost when the group of retained messages begins anew.";
-    NeverRenewed, "never-renewed", None, ["Q7", "Q8"],
+    NeverRenewed, "never-renewed", None, ["Q4"],
         "The group of retained messages does not begin anew when it has lost its quorum for good.";
     RenewedWithLeast, "renewed-with-least", None, ["S9", "S9b"],
         "The group of retained messages begins anew with who has least of it.";
-    RenewedUnheard, "renewed-unheard", None, ["S9", "S9b", "Q7"],
+    RenewedUnheard, "renewed-unheard", None, ["S9", "S9b", "Q4"],
         "The group of retained messages begins anew although some may have a leader.";
-    RenewedWithQuorum, "renewed-with-quorum", None, ["S9", "S9b", "Q7"],
+    RenewedWithQuorum, "renewed-with-quorum", None, ["S9", "S9b", "Q4"],
         "The group of retained messages begins anew although it has only no leader.";
     // The MQTT-SN gateway.
     SnRegisterSkipped, "sn-register-skipped", None, ["part"],

@@ -149,14 +149,14 @@ impl Retained {
 
     /// Whether there is no leader, and has been none for long.
     fn is_without_leader(&self, now: Instant) -> bool {
-        self.group.engine.leader().is_none() && now.saturating_since(self.leader_heard) >= self.config.lost_after
+        self.group.engine.present_leader().is_none() && now.saturating_since(self.leader_heard) >= self.config.lost_after
     }
 
     // The time of a write is over, or there is nobody to ask.
     fn give_up(&mut self, number: u64, out: &mut Vec<Output>) {
         let Some(asked) = self.asking.take_asked(number) else { return };
         let request = asked.request;
-        let outcome = if self.group.engine.leader().is_some() {
+        let outcome = if self.group.engine.present_leader().is_some() {
             self.counters.timeouts += 1;
             Err(Refusal::Timeout)
         } else if !asked.keep {
@@ -207,7 +207,7 @@ impl Retained {
 
     /// Sends what is not sent as yet, or may be lost.
     pub(super) fn send_asked(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let Some(leader) = self.group.engine.leader() else { return };
+        let Some(leader) = self.group.engine.present_leader() else { return };
         let Some(from) = self.asking.look_from.take() else { return };
         let (term, is_own) = (self.group.engine.term(), leader == self.me.node);
         let sent = Sent { term, to: leader, at: now };

@@ -318,6 +318,9 @@ impl Cluster {
         self.shelf.expiry.clear();
         self.shelf.expires.clear();
         if let Some(seat) = seat {
+            if is_same_cluster && old.is_some_and(|old| old.generation < seat.generation) {
+                cx.event(ClusterEvent::RetainedRenewed { generation: seat.generation });
+            }
             self.begin_group(cx, seat);
         }
     }
