@@ -175,6 +175,8 @@ pub enum RetainedNews {
         /// What became of it.
         outcome: RetainedOutcome,
     },
+    /// From now on the cluster agrees on what is retained: what the shard has by itself goes there.
+    Share,
     /// A topic has another message, or none.
     Set {
         /// Of the entry.

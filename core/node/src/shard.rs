@@ -161,6 +161,8 @@ pub struct Shard {
 /// What a shard knows of the log of retained messages.
 #[derive(Debug, Default)]
 pub(crate) struct Agreed {
+    /// There are others to agree with, or were.
+    pub(crate) shares: bool,
     /// Publishes that wait until they are in the log, by their number.
     pub(crate) retaining: BTreeMap<u64, agreed::Retaining>,
     /// Numbers of those.

@@ -642,6 +642,8 @@ mutants! {
         "A publish is acknowledged although the cluster could not agree to retain it.";
     LearnerFollowsNobody, "learner-follows-nobody", None, ["Q4", "S9"],
         "Who does not decide about retained messages follows a leader that is gone.";
+    AsideOvertakesPending, "aside-overtakes-pending", None, ["S14", "S5"],
+        "A publish that was put aside goes on before one that waits until it is retained.";
     EstateLost, "estate-lost", None, ["S9", "S9b"],
         "What was retained is lost when the group of retained messages begins anew.";
     NeverRenewed, "never-renewed", None, ["Q4"],

@@ -79,6 +79,8 @@ pub(super) struct Standing {
 #[derive(Debug)]
 pub(super) struct Shelf {
     config: retained::Config,
+    /// There are others to agree with, or were: shards keep nothing by themselves.
+    shares: bool,
     /// `retained.max_retained_messages`; 0 for none.
     limit: usize,
     pub(super) part: Retained,
@@ -130,6 +132,7 @@ impl Shelf {
         let part = Retained::new(config.clone(), identity(me, seat), stored, rng, now)?;
         Ok(Shelf {
             config,
+            shares: false,
             limit,
             part,
             seat,
@@ -256,6 +259,10 @@ impl Cluster {
 
     /// What was stored of the group goes to the shards.
     pub(super) fn begin_retained(&mut self, cx: &mut Cx<'_>) {
+        let view = self.shelf.part.view();
+        if view.messages > 0 || view.tombstones > 0 {
+            self.share(cx);
+        }
         let items: Vec<_> =
             self.shelf.part.messages(None).map(|(topic, index, message)| (index, topic.into(), message.clone())).collect();
         for (index, topic, message) in items {
@@ -275,6 +282,9 @@ impl Cluster {
         if wanted.is_some() && wanted != self.shelf.seat || self.gone && self.shelf.seat.is_some() {
             self.change_group(cx, wanted);
         }
+        if self.shelf.seat.is_some() && self.meta.view().state.members().len() > 1 {
+            self.share(cx);
+        }
         let state = self.meta.view().state;
         let seat = |member: &meta::Member| seated(member.node, member.joined);
         if self.shelf.seat.is_some_and(|of| of.cluster == state.cluster()) && state.index() > 0 {
@@ -283,6 +293,13 @@ impl Cluster {
             self.shelf.nodes.extend(state.members().values().map(|member| (seat(member), member.node)));
             let input = Input::Members { index: state.index(), members, voters };
             self.shelf.part.handle(cx.now, input, &mut self.shelf.out);
+        }
+    }
+
+    /// A node alone keeps what is retained where its sessions are.
+    fn share(&mut self, cx: &mut Cx<'_>) {
+        if !core::mem::replace(&mut self.shelf.shares, true) {
+            tell_all(cx, self.shards, RetainedNews::Share);
         }
     }
 

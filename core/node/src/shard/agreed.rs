@@ -59,7 +59,7 @@ impl Kept<'_> {
 impl Shard {
     /// Whether the whole cluster agrees on the retained message of a topic.
     pub(crate) fn agrees_on(&self, topic: &str) -> bool {
-        self.clustered && !is_own(topic)
+        self.agreed.shares && !is_own(topic)
     }
 
     /// Puts a publish aside until its retained message is in the log.
@@ -134,6 +134,7 @@ impl Shard {
     pub(crate) fn on_retained_news(&mut self, now: Instant, news: &RetainedNews, out: &mut Outbox) {
         match news {
             RetainedNews::Answer { number, outcome } => self.on_retained(now, *number, *outcome, out),
+            RetainedNews::Share => self.share(now, out),
             RetainedNews::Set { index, topic, message, expires } => {
                 self.set_agreed(*index, topic, message.as_deref(), *expires);
             }
@@ -162,13 +163,26 @@ impl Shard {
         }
     }
 
+    /// What this shard has by itself is readable here until the log has something for its topic.
+    fn share(&mut self, now: Instant, out: &mut Outbox) {
+        if core::mem::replace(&mut self.agreed.shares, true) {
+            return;
+        }
+        let of_all = |kept: &&Retained| !is_own(kept.message.topic_str()) && kept.stamp.index().is_none();
+        let messages: Vec<Message> = self.retained.iter().filter(of_all).map(|kept| kept.message.clone()).collect();
+        for message in messages {
+            self.bring(now, &message, out);
+        }
+    }
+
     fn set_agreed(&mut self, index: u64, topic: &str, message: Option<&[u8]>, expires: Instant) {
         if self.agreed.brought.remove(topic) {
             // The log has something for this topic: what this shard has stored by itself is not needed any more.
             self.note_retained(topic, None);
         }
         let Some(Ok(kept)) = message.map(Kept::decode) else {
-            if self.retained.remove(topic).is_some() {
+            if let Some(old) = self.retained.remove(topic) {
+                self.retained_expiry.remove(&(old.message.expires(), old.stamp));
                 self.retained_gone();
             }
             return;
@@ -177,8 +191,9 @@ impl Shard {
         let (id, topic) = (MessageId::NONE, topic.as_bytes());
         let parts = MessageParts { id, topic, forwardable, payload, qos, retain: true, expires, stretched: false };
         let message = Message::new(&parts, &mut self.scratch.block);
-        if self.retained.set(Retained { message, stamp: Stamp::of_index(index), segment: 0 }).is_none() {
-            self.shares.retained.used += 1;
+        match self.retained.set(Retained { message, stamp: Stamp::of_index(index), segment: 0 }) {
+            Some(old) => _ = self.retained_expiry.remove(&(old.message.expires(), old.stamp)),
+            None => self.shares.retained.used += 1,
         }
     }
 

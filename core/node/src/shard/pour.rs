@@ -198,7 +198,7 @@ impl Shard {
 
     /// Whether this shard alone knows all that it reads.
     pub(super) fn reads_alone(&self) -> bool {
-        self.shards() == 1 && !self.clustered
+        self.shards() == 1 && !self.agreed.shares
     }
 
     fn read_from(&mut self, owner: u16, reader: Reader, cursor: RetainedCursor, out: &mut Outbox) {
@@ -417,7 +417,8 @@ impl Pourer<'_> {
         let mut blocked = false;
         let finished = retained.drain(&mut cursor, budget, |entry| {
             // Published since the subscription was made, it came live.
-            let live = entry.stamp.number() > pouring.before[0] && !planted!(RetainedIgnoresLive);
+            let is_own = entry.stamp.index().is_none();
+            let live = is_own && entry.stamp.number() > pouring.before[0] && !planted!(RetainedIgnoresLive);
             if live || entry.message.is_expired(self.now) {
                 return ControlFlow::Continue(());
             }

@@ -64,7 +64,7 @@ impl Shard {
         if limited && !self.within_receive_maximum(conn, key, zone) {
             return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
         }
-        let plain = publish.properties.is_empty() && !mounted && !(publish.retain && self.clustered) && self.topics.recall(memo, publish.topic).is_some();
+        let plain = publish.properties.is_empty() && !mounted && !(publish.retain && self.agreed.shares) && self.topics.recall(memo, publish.topic).is_some();
         let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
         if plain && !asks && self.is_permitted(conn, publish.topic) {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
@@ -347,7 +347,7 @@ impl Shard {
         }
         let key = self.live(conn).session;
         // Of QoS 1 the publisher's session keeps nothing.
-        let retains = publishing.retain && !self.clustered;
+        let retains = publishing.retain && !self.agreed.shares;
         if retains || (publishing.qos == QoS::ExactlyOnce && self.slot(key).stored.is_some()) {
             return true;
         }
