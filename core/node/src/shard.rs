@@ -57,9 +57,9 @@ use crate::io::{AdminCommand, Boot, MemoryPressure, Outbox, Output, ShardInput, 
 use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
+pub(crate) use agreed::Kept;
 pub(crate) use claims::Claiming;
 use deliver::FanOut;
-pub(crate) use agreed::Kept;
 pub(crate) use drain::Asides;
 pub(crate) use gates::Gates;
 pub(crate) use home::shard_of;

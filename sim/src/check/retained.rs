@@ -87,7 +87,8 @@ impl State {
         let sequence = self.sequence;
         // No connection has this number, so it is in no order with other writes.
         let (uid, conn) = (Some(uid), u32::MAX);
-        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again: true, late: false, qos };
+        let write =
+            Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again: true, late: false, qos };
         self.push_write(topic, write);
     }
 

@@ -436,7 +436,10 @@ impl Owned {
         self.settle(now, from, effects, out);
         // The owner has not heard of what is installed.
         if let Some((inc, version)) = self.installed.get(&from).filter(|(_, version)| *version > heard) {
-            out.push(Output::Send { to: vec![from], message: Message::Installed { inc: *inc, version: *version, retained: 0 } });
+            out.push(Output::Send {
+                to: vec![from],
+                message: Message::Installed { inc: *inc, version: *version, retained: 0 },
+            });
         }
     }
 

@@ -88,3 +88,96 @@ impl Retained {
         estate.iter().filter(is_lacking).map(|(topic, _, message)| (topic.into(), message.cloned())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use bytes::Bytes;
+    use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng};
+
+    use super::super::{Config, Identity, Input, Output, Retained, Stored};
+    use super::Estate;
+    use crate::meta::ClusterId;
+
+    const BASE: u64 = 1 << 40;
+
+    fn estate(items: &[(&str, u64, Option<&'static str>)]) -> Estate {
+        let mut estate = Estate::default();
+        for (topic, index, message) in items {
+            estate.topics.put(topic, *index, message.map(Into::into));
+        }
+        estate
+    }
+
+    /// A group of one, which decides by itself.
+    struct Alone(Retained, Vec<Output>, Instant);
+
+    impl Alone {
+        fn new(stored: Stored) -> Alone {
+            let me = Identity { node: NodeId(1), inc: Incarnation(1), cluster: ClusterId(5), witness: false };
+            let now = Instant::START;
+            Alone(Retained::new(Config::default(), me, stored, Rng::from_number(1), now).unwrap(), Vec::new(), now)
+        }
+
+        fn input(&mut self, input: Input<'_>) {
+            let mut out = Vec::new();
+            self.2 = self.2 + Duration::from_millis(1);
+            self.0.handle(self.2, input, &mut out);
+            let persist =
+                |output: &Output| if let Output::Persist(persist) = output { Some(persist.number) } else { None };
+            let number = out.iter().filter_map(persist).max();
+            self.1.extend(out);
+            if let Some(number) = number {
+                self.input(Input::Persisted { number });
+            }
+        }
+
+        fn write(&mut self, topic: &str, message: Option<&'static str>, seen: Option<u64>) {
+            let message = message.map(|message| Bytes::from_static(message.as_bytes()));
+            self.input(Input::Write { request: RequestId(1), topic: topic.into(), message, keep: false, seen });
+        }
+
+        fn stored(&self) -> Stored {
+            let mut stored = Stored::default();
+            for output in &self.1 {
+                if let Output::Persist(persist) = output {
+                    let mut bytes = Vec::new();
+                    persist.encode(&mut bytes);
+                    stored.apply(super::super::Persist::decode(&bytes).unwrap());
+                }
+            }
+            stored
+        }
+    }
+
+    #[test]
+    fn a_group_begins_with_what_its_founder_had() {
+        let mut group = Alone::new(Stored::default());
+        let had = estate(&[("a", 3, Some("old")), ("b", 5, None)]);
+        group.input(Input::Found { index: BASE, estate: had.clone() });
+        assert_eq!(group.0.item("a"), Some((3, Some(&Bytes::from_static(b"old")))));
+        group.write("a", Some("new"), Some(BASE));
+        group.write("a", Some("late"), Some(BASE));
+        group.write("b", Some("if absent"), Some(0));
+        group.write("c", Some("if absent"), Some(0));
+        let (index, message) = group.0.item("a").unwrap();
+        assert!(index > BASE && message == Some(&Bytes::from_static(b"new")));
+        assert_eq!(group.0.item("b"), Some((5, None)), "it is known that it was deleted");
+        assert!(group.0.item("c").is_some());
+        // A start finds the same, written one by one or as a whole.
+        let whole = group.0.whole().unwrap();
+        let mut at_once = Stored::default();
+        at_once.apply(whole);
+        for stored in [group.stored(), at_once] {
+            let again = Alone::new(stored);
+            for topic in ["a", "b", "c"] {
+                assert_eq!(again.0.item(topic), group.0.item(topic), "{topic}");
+            }
+        }
+        // Another one of the old group compares.
+        let other = estate(&[("a", 9, Some("x")), ("b", 4, Some("y")), ("d", 8, Some("z")), ("e", 9, None)]);
+        assert_eq!(group.0.lacks(&other), [("d".into(), Some(Bytes::from_static(b"z")))]);
+        assert_eq!(had.renumbered(1), estate(&[("a", 1, Some("old"))]));
+    }
+}

@@ -149,7 +149,8 @@ impl Retained {
 
     /// Whether there is no leader, and has been none for long.
     fn is_without_leader(&self, now: Instant) -> bool {
-        self.group.engine.present_leader().is_none() && now.saturating_since(self.leader_heard) >= self.config.lost_after
+        self.group.engine.present_leader().is_none()
+            && now.saturating_since(self.leader_heard) >= self.config.lost_after
     }
 
     // The time of a write is over, or there is nobody to ask.

@@ -263,8 +263,12 @@ impl Cluster {
         if view.messages > 0 || view.tombstones > 0 {
             self.share(cx);
         }
-        let items: Vec<_> =
-            self.shelf.part.messages(None).map(|(topic, index, message)| (index, topic.into(), message.clone())).collect();
+        let items: Vec<_> = self
+            .shelf
+            .part
+            .messages(None)
+            .map(|(topic, index, message)| (index, topic.into(), message.clone()))
+            .collect();
         for (index, topic, message) in items {
             self.tell_item(cx, index, topic, Some(message));
         }
@@ -364,7 +368,8 @@ impl Cluster {
         tell_all(cx, self.shards, RetainedNews::Known { need: seat.base(), upto: 0, alone: false });
         let before = shelf.before.take();
         let is_same_cluster = before.as_ref().is_some_and(|(old, _)| old.cluster == seat.cluster);
-        let is_same_group = is_same_cluster && before.as_ref().is_some_and(|(old, _)| old.generation == seat.generation);
+        let is_same_group =
+            is_same_cluster && before.as_ref().is_some_and(|(old, _)| old.generation == seat.generation);
         let estate = before.map(|(_, estate)| estate).unwrap_or_default();
         if is_founder {
             let estate = if is_same_cluster { estate } else { estate.renumbered(seat.base()) };
@@ -474,7 +479,8 @@ impl Cluster {
         self.carry(cx.now);
         let view = self.shelf.part.view();
         let upto = if view.is_exact { view.applied } else { 0 };
-        let alone = view.leader.is_none() && cx.now.saturating_since(self.shelf.led_at) >= self.shelf.config.request_timeout;
+        let alone =
+            view.leader.is_none() && cx.now.saturating_since(self.shelf.led_at) >= self.shelf.config.request_timeout;
         if upto > self.shelf.told.0 || alone != self.shelf.told.1 {
             self.shelf.told = (upto.max(self.shelf.told.0), alone);
             tell_all(cx, self.shards, RetainedNews::Known { need: 0, upto, alone });
@@ -593,9 +599,8 @@ impl Cluster {
         }
         let is_witness = |node: &NodeId| state.members().get(node).is_none_or(|member| member.witness);
         let may_lead = standings.iter().filter(|(node, _)| !is_witness(node));
-        let most = |(node, (_, standing)): &(&NodeId, &(Instant, Standing))| {
-            (standing.applied, core::cmp::Reverse(**node))
-        };
+        let most =
+            |(node, (_, standing)): &(&NodeId, &(Instant, Standing))| (standing.applied, core::cmp::Reverse(**node));
         let founder = if planted!(RenewedWithLeast) { may_lead.min_by_key(most) } else { may_lead.max_by_key(most) };
         let Some((founder, _)) = founder else { return };
         let command = meta::Command::RenewRetained { generation: seat.generation + 1, founder: *founder };
@@ -626,7 +631,8 @@ impl Cluster {
 }
 
 fn is_quorum(quorums: &[Vec<NodeId>; 2], seats: &BTreeSet<NodeId>) -> bool {
-    let has_most = |voters: &Vec<NodeId>| voters.iter().filter(|voter| seats.contains(voter)).count() * 2 > voters.len();
+    let has_most =
+        |voters: &Vec<NodeId>| voters.iter().filter(|voter| seats.contains(voter)).count() * 2 > voters.len();
     has_most(&quorums[0]) && (quorums[1].is_empty() || has_most(&quorums[1]))
 }
 

@@ -44,11 +44,7 @@ impl Cluster {
                 cx.out.push(ControlOutput::Cluster(ClusterOutput::Operator { from, bytes }));
             }
             Ok(
-                Said::Retained(..)
-                | Said::Directory(..)
-                | Said::Handover(..)
-                | Said::Health(..)
-                | Said::Operator(..),
+                Said::Retained(..) | Said::Directory(..) | Said::Handover(..) | Said::Health(..) | Said::Operator(..),
             ) => {
                 self.counts.foreign += 1;
             }

@@ -229,8 +229,14 @@ const RETAINED: u8 = 7;
 
 #[cfg(test)]
 mod tests {
-    use super::{BULK_BYTES_MAX, BulkIn, BulkOut, MESSAGES_MAX, PIECE_BYTES};
     use bytes::Bytes;
+    use newtmq_base::NodeId;
+    use newtmq_cluster::meta::ClusterId;
+
+    use super::{
+        BULK_BYTES_MAX, BulkIn, BulkOut, MESSAGES_MAX, PIECE_BYTES, Said, Seat, Standing, put_standing, said,
+        tagged_retained, take_standing,
+    };
 
     fn message(len: usize, salt: usize) -> Bytes {
         (0..len).map(|at| (at * 7 + salt) as u8).collect::<Vec<u8>>().into()
@@ -257,6 +263,18 @@ mod tests {
             let all: Vec<Bytes> = lens.iter().enumerate().map(|(at, len)| message(*len, at)).collect();
             assert!(got.iter().all(|got| all.contains(got)));
             assert_eq!(got.len(), all.len() - usize::from(lost < 9));
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_the_group_comes_back() {
+        let standing = Standing { applied: 1 << 41, quorums: [vec![NodeId(3), NodeId(u64::MAX)], Vec::new()] };
+        let from = Seat { cluster: ClusterId(9), generation: 2, joined: 300 };
+        let bytes = tagged_retained(from, true, &put_standing(&standing));
+        let Ok(Said::Retained(seat, true, rest)) = said(&bytes) else { panic!("it is another message") };
+        assert_eq!((seat, take_standing(rest)), (from, Ok(standing)));
+        for cut in 0..rest.len() {
+            assert!(take_standing(&rest[..cut]).is_err());
         }
     }
 

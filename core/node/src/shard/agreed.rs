@@ -155,7 +155,8 @@ impl Shard {
                 self.agreed.seen = self.agreed.seen.max(*upto);
                 self.agreed.alone = *alone;
                 let seen = self.agreed.seen;
-                while let Some(entry) = self.agreed.parked.first_entry().filter(|first| *alone || first.key().0 <= seen) {
+                while let Some(entry) = self.agreed.parked.first_entry().filter(|first| *alone || first.key().0 <= seen)
+                {
                     let (from, read) = entry.remove();
                     self.on_read(now, from, read, out);
                 }

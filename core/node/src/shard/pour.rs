@@ -203,7 +203,11 @@ impl Shard {
 
     fn read_from(&mut self, owner: u16, reader: Reader, cursor: RetainedCursor, out: &mut Outbox) {
         let need = self.retained_need[usize::from(owner)].clone();
-        self.send_place(owner, PlaceMessage::Read(Box::new(RetainedRead { reader, cursor, need, index: self.agreed.need })), out);
+        self.send_place(
+            owner,
+            PlaceMessage::Read(Box::new(RetainedRead { reader, cursor, need, index: self.agreed.need })),
+            out,
+        );
     }
 
     /// Forgets the retained messages of a subscription that are not sent yet.

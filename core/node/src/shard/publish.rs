@@ -64,7 +64,10 @@ impl Shard {
         if limited && !self.within_receive_maximum(conn, key, zone) {
             return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
         }
-        let plain = publish.properties.is_empty() && !mounted && !(publish.retain && self.agreed.shares) && self.topics.recall(memo, publish.topic).is_some();
+        let plain = publish.properties.is_empty()
+            && !mounted
+            && !(publish.retain && self.agreed.shares)
+            && self.topics.recall(memo, publish.topic).is_some();
         let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
         if plain && !asks && self.is_permitted(conn, publish.topic) {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;

@@ -12,7 +12,8 @@ pub(super) fn differs(core: &Core<'_>, obligations: &mut Obligations) -> Option<
     obligations.count(Check::RetainedApart, nodes.len() as u64);
     let latest = nodes.iter().filter_map(|(_, cluster)| cluster.retained_generation()).max();
     // Who decides may have crashed while the meta group lost nobody whom it needs.
-    let newest = nodes.iter().max_by_key(|(_, cluster)| (cluster.retained_generation(), cluster.retained().applied()))?.1;
+    let newest =
+        nodes.iter().max_by_key(|(_, cluster)| (cluster.retained_generation(), cluster.retained().applied()))?.1;
     if !newest.retained_has_quorum(|node| core.has(node)) && newest.retained_may_return() {
         return None;
     }
@@ -32,9 +33,10 @@ pub(super) fn differs(core: &Core<'_>, obligations: &mut Obligations) -> Option<
         }
         let (own, other) = (cluster.retained().messages(None), one.retained().messages(None));
         if !own.eq(other) {
-            let missing = one.retained().messages(None).find(|(topic, index, _)| {
-                cluster.retained().item(topic).is_none_or(|(own, _)| own != *index)
-            });
+            let missing = one
+                .retained()
+                .messages(None)
+                .find(|(topic, index, _)| cluster.retained().item(topic).is_none_or(|(own, _)| own != *index));
             let topic = missing.map_or("another topic", |(topic, ..)| topic);
             return told(format!("its retained messages are not those of node {first}: {topic}"));
         }

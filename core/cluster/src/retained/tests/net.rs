@@ -7,7 +7,9 @@ use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng};
 
 use super::super::entry::Entry;
-use super::super::{Config, Estate, Identity, Input, Output, PendingChange, Persist, Refusal, Retained, Stored, Written};
+use super::super::{
+    Config, Estate, Identity, Input, Output, PendingChange, Persist, Refusal, Retained, Stored, Written,
+};
 use crate::meta::ClusterId;
 
 pub(super) struct Node {
