@@ -586,7 +586,7 @@ mod tests {
         });
         let mut bytes = Vec::new();
         bundle.encode(&mut bytes);
-        // 5 of the frame, 4 for each shard, 2 + 16 + 9 + 3 + 4 + 1 of the message, 8 of its payload.
-        assert_eq!(bytes.len(), 5 + 2 * 4 + 35 + 8);
+        // 5 of the frame, 4 for each shard, 2 + 16 + 9 + 1 + 4 + 1 of the message, 8 of its payload.
+        assert_eq!(bytes.len(), 5 + 2 * 4 + 33 + 8);
     }
 }

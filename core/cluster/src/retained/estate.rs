@@ -170,7 +170,11 @@ mod tests {
         let mut at_once = Stored::default();
         at_once.apply(whole);
         for stored in [group.stored(), at_once] {
-            let again = Alone::new(stored);
+            let mut again = Alone::new(stored);
+            for _ in 0..3 {
+                again.2 = again.2 + Duration::from_secs(1);
+                again.input(Input::Tick);
+            }
             for topic in ["a", "b", "c"] {
                 assert_eq!(again.0.item(topic), group.0.item(topic), "{topic}");
             }

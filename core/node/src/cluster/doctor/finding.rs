@@ -216,13 +216,14 @@ impl<'a> Look<'a> {
     fn retained(&mut self) {
         let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
         let mut at_entry: BTreeMap<(u64, u64), (NodeId, u64)> = BTreeMap::new();
-        for (node, Chart { retained, .. }) in charts {
+        for (node, Chart { retained, leader, .. }) in charts {
             let name = self.name(*node);
-            if !retained.is_led {
+            // Who knows no leader at all is named already.
+            if !retained.is_led && leader.is_some() {
                 let what = format!("{name} knows no leader of the group of retained messages");
                 let advice = "what is retained there stays there; it passes with an election, or when most of the voters are back; members that are gone for good have to be removed: newtmq ctl cluster force-leave NODE";
                 self.warning("retained_no_leader", what, advice);
-            } else if retained.kept > 0 {
+            } else if retained.kept > 0 && retained.is_led {
                 let what = format!("{name} has {} retained messages that the others do not know yet", retained.kept);
                 self.notice("retained_kept", what, "they go to the others by themselves");
             }

@@ -502,6 +502,7 @@ impl World {
             }
             FromControl::Directory(_)
             | FromControl::Handover { .. }
+            | FromControl::Retained(_)
             | FromControl::Granted(..)
             | FromControl::Denied(_)
             | FromControl::Recall(_)
