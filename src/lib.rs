@@ -33,3 +33,4 @@ mod service;
 pub mod settings;
 pub mod sn;
 pub mod store;
+pub mod traces;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
-use newtmq_node::{From, Which};
+use newtmq_node::{From, Traced, Which};
 use serde_json::Value;
 
 use crate::config::LogLevel;
@@ -66,6 +66,14 @@ pub enum Question {
     Reload,
     /// Set the level of the log.
     LogLevel(LogLevel),
+    /// Trace a client or topics.
+    TraceStart(Traced),
+    /// Trace them no more.
+    TraceStop(Traced),
+    /// What is traced.
+    Traces,
+    /// What has happened to it.
+    TraceShow(Traced),
     /// Who may use the HTTP API.
     Apps,
     /// One of them.
