@@ -243,7 +243,14 @@ pub const ROWS: &[Row] = &[
     not_yet("plugins unload", "Unload a plugin: what is there is built in."),
     not_yet("plugins reload", "Reload a plugin: what is there is built in."),
     row("listeners", &[], "List listeners.", |_| Ok(Question::Listeners), lines::listeners),
-    not_yet("listeners stop", "Stop a listener."),
+    row(
+        "listeners stop",
+        &["proto", "port"],
+        "Have the listener of PROTO, as in mqtt:tcp, at PORT or ADDRESS:PORT accept no connection any more, until the next start.",
+        |a| Ok(Question::StopListener(a.text("proto")?.into(), a.text("port")?.into())),
+        lines::ok,
+    )
+    .differs("connections that are open stay"),
     row("broker", &[], "Tell who the node is.", |_| Ok(Question::Broker), lines::broker),
     row("broker stats", &[], "Tell how many there are of what.", |_| Ok(Question::Stats), lines::figures),
     row("broker metrics", &[], "Tell the counters.", |_| Ok(Question::Metrics), lines::figures),
@@ -385,7 +392,7 @@ mod tests {
             assert!(!ROWS[..at].iter().any(|other| other.path == row.path), "{} is there twice", row.path);
             assert!(row.about.ends_with('.') && row.path.split(' ').count() <= 2, "{}", row.path);
             let Does::Asks(ask, _) = &row.does else { continue };
-            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "kind": "client", "level": "info" });
+            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "kind": "client", "proto": "tcp", "port": "1883", "level": "info" });
             assert!(ask(&Given(&arguments)).is_ok(), "{}", row.path);
             assert_eq!(ask(&Given(&json!({}))).is_err(), !row.arguments.is_empty(), "{}", row.path);
         }

@@ -30,6 +30,8 @@ pub enum Question {
     Retained(Option<OwnedTopicFilter>, Part),
     /// Listeners.
     Listeners,
+    /// A listener accepts no connection any more: its transport, and its address or port.
+    StopListener(String, String),
     /// Plugins of EMQ X, and whether they are a part of the broker.
     Plugins,
     /// How many there are of what.

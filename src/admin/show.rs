@@ -1,5 +1,7 @@
 //! Answers as JSON, with the names of EMQ X 3.
 
+use std::net::SocketAddr;
+
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
 use newtmq_node::OperatorCommand;
 use newtmq_node::{
@@ -10,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::question::{Answer, Fault, Part, Publication, Question};
 use super::{Admin, App};
 use crate::config;
+use crate::net::intake::Intake;
 use crate::rt;
 use crate::traces;
 
@@ -52,6 +55,7 @@ impl Admin {
                 Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Listeners => self.listeners().await,
+            Question::StopListener(transport, at) => self.stop_listener(&transport, &at),
             Question::Plugins => Ok(Answer::of(plugins())),
             Question::Stats => self.stats().await.map(|stats| Answer::of(object(stats))),
             Question::Metrics => {
@@ -227,6 +231,24 @@ impl Admin {
         Ok(Answer { data, count: Some(count), next: None, missing: Vec::new() })
     }
 
+    fn stop_listener(&self, transport: &str, at: &str) -> Result<Answer, Fault> {
+        let transport = transport.strip_prefix("mqtt:").unwrap_or(transport);
+        let listening = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
+        let is_it = |address: &SocketAddr, intake: &Intake| {
+            intake.listener().transport.word() == transport
+                && (address.to_string() == at || address.port().to_string() == at)
+        };
+        let mut found = listening.iter().filter(|(address, intake)| is_it(address, intake));
+        match (found.next(), found.next()) {
+            (Some((_, intake)), None) if intake.end() => Ok(Answer::of(Value::Null)),
+            (Some(_), None) => Err(Fault::new(Fault::OTHER, "it is stopped already")),
+            (Some(_), Some(_)) => {
+                Err(Fault::new(Fault::OTHER, "several listeners have this port: give the address, too"))
+            }
+            (None, _) => Err(Fault::new(Fault::OTHER, "there is no such listener; see `listeners`").with_status(404)),
+        }
+    }
+
     async fn listeners(&self) -> Result<Answer, Fault> {
         let (_, open) = self.figures().await?;
         let listening = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
@@ -239,6 +261,7 @@ impl Admin {
                 "acceptors": 1,
                 "max_conns": listener.max_connections,
                 "current_conns": open.get(at),
+                "accepts": intake.accepts(),
                 "shutdown_count": [],
             })
         });
@@ -441,6 +464,7 @@ fn told_to_the_log(question: &Question) {
             tracing::info!(client, filter = filter.as_str(), "an operator takes a client's subscription");
         }
         Question::Publish(messages) => tracing::debug!(topics = messages.len(), "an operator publishes"),
+        Question::StopListener(transport, at) => tracing::info!(transport, at, "an operator stops a listener"),
         Question::TraceStart(traced) => tracing::info!(?traced, "an operator traces"),
         Question::TraceStop(traced) => tracing::info!(?traced, "an operator ends a trace"),
         Question::LogLevel(level) => tracing::info!(level = level.word(), "an operator sets the level of the log"),

@@ -156,3 +156,25 @@ fn a_topic_is_traced() {
     assert_eq!(words(&["trace", "list"]), "");
     broker.stays_well();
 }
+
+/// A listener that is stopped lets nobody in, and those who are in stay.
+#[test]
+fn a_listener_is_stopped() {
+    let scratch = Scratch::new("ctl-listener");
+    let broker = broker(&scratch, &["listener.tcp.other.bind=127.0.0.1:0"]);
+    let mut client = Client::connect(&broker, "a");
+    let port = broker.address.port().to_string();
+    let stop = |words: &[&str]| {
+        let output = ctl(&scratch, &[&["listeners", "stop"], words].concat());
+        (output.status.code(), told(&output))
+    };
+    assert_eq!(stop(&["mqtt:ws", &port]).0, Some(1), "of another transport");
+    assert_eq!(stop(&["mqtt:tcp", &port]), (Some(0), "ok\n".to_owned()));
+    wait_until("nobody to be let in", || std::net::TcpStream::connect(broker.address).err());
+    client.ping();
+    let other = broker.address_of("mqtt", "other");
+    std::net::TcpStream::connect(other).unwrap();
+    assert_eq!(stop(&["tcp", &broker.address.to_string()]).0, Some(1), "it is stopped already");
+    assert_eq!(stop(&["tcp", &other.to_string()]).0, Some(0));
+    broker.stays_well();
+}
