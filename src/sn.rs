@@ -18,6 +18,8 @@ use newtmq_mqtt_sn as sn;
 use newtmq_mqtt_sn::{ClientState, Gateway, Input, LinkId, MinusOne, Output};
 use newtmq_node::NewWill;
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::config::{self, Config, Qos3};
 use crate::driver::{Accepted, Dealer, Note, Office, Poller as _, ReadyList, Told};
 use crate::net::Link;
@@ -33,6 +35,8 @@ const SEND_AT: usize = 256;
 const UNSENT_MAX: usize = 16_384;
 /// How often devices are counted by state, and figures told.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// Questions that wait for a gateway; who asks then waits.
+const ASKS_MAX: usize = 8;
 /// What the Client Identifier of those without a connection begins with.
 const QOS3_PREFIX: &str = "newtmq-sn-";
 
@@ -51,15 +55,56 @@ pub struct Figures {
     pub awake: u64,
 }
 
-/// The newest figures of a gateway, for whoever wants to look.
-#[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<Figures>>);
+/// The newest figures of a gateway, and the way to ask it for more.
+#[derive(Debug, Clone)]
+pub struct Board {
+    figures: Arc<Mutex<Figures>>,
+    asks: mpsc::Sender<oneshot::Sender<Vec<Device>>>,
+}
+
+/// Who asks a gateway.
+pub type Asks = mpsc::Receiver<oneshot::Sender<Vec<Device>>>;
+
+/// A device as its gateway sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// ClientId.
+    pub id: Box<str>,
+    /// Where it is; none if another one has its address now.
+    pub endpoint: Option<sn::Endpoint>,
+    /// Its state.
+    pub state: ClientState,
+    /// Keep Alive in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// Time of sleep in seconds; 0 if it did not go to sleep.
+    pub sleep: u16,
+    /// How long ago it was heard.
+    pub heard: Duration,
+    /// Messages that wait for it at the gateway.
+    pub waiting: usize,
+    /// Its topic ids.
+    pub topics: usize,
+}
 
 impl Board {
+    /// For a gateway, which is asked by the other half.
+    #[must_use]
+    pub fn new() -> (Board, Asks) {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        (Board { figures: Arc::default(), asks }, asked)
+    }
+
     /// As they are.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All devices of the gateway, in no order; none if it has ended.
+    pub async fn devices(&self) -> Option<Vec<Device>> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(answer).await.ok()?;
+        answered.await.ok()
     }
 }
 
@@ -156,6 +201,8 @@ pub struct Start {
     pub seed: u64,
     /// Where its figures go.
     pub board: Board,
+    /// Who asks it.
+    pub asks: Asks,
 }
 
 /// Runs a gateway for as long as the process runs.
@@ -163,7 +210,7 @@ pub struct Start {
 /// # Errors
 /// The socket cannot be watched.
 pub async fn serve(start: Start) -> std::io::Result<()> {
-    let Start { config, advertise_to, socket, intake, office, clock, seed, board } = start;
+    let Start { config, advertise_to, socket, intake, office, clock, seed, board, asks } = start;
     let now = clock.now();
     let mut server = Server {
         gateway: Gateway::new(config, seed, now),
@@ -184,6 +231,7 @@ pub async fn serve(start: Start) -> std::io::Result<()> {
         figures: Figures::default(),
         count_at: now,
         board,
+        asks,
     };
     let (mut alarm, mut woken) = (Alarm::default(), Vec::new());
     loop {
@@ -232,6 +280,7 @@ struct Server {
     figures: Figures,
     count_at: Instant,
     board: Board,
+    asks: Asks,
 }
 
 impl Server {
@@ -260,6 +309,10 @@ impl Server {
             if !self.to_open.is_empty() {
                 break;
             }
+        }
+        while let Poll::Ready(Some(answer)) = self.asks.poll_recv(context) {
+            // Who has asked may wait no longer.
+            let _ = answer.send(self.devices());
         }
         let due = self.deadline();
         has_work |= !self.to_send.is_empty() && self.socket.poll_writable(context).is_ready();
@@ -320,7 +373,7 @@ impl Server {
             self.count();
             self.office.figures(&self.intake.listener().path(), self.figures.named());
         }
-        *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
+        *self.board.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
     }
 
     /// Sends what the socket takes.
@@ -330,6 +383,20 @@ impl Server {
         // The oldest are worth the least: they would come late.
         self.to_send.drain(..above);
         self.figures.unsent += above as u64;
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let device = |of: sn::ClientView<'_>| Device {
+            id: of.id.into(),
+            endpoint: of.endpoint,
+            state: of.state,
+            keep_alive: of.keep_alive,
+            sleep: of.sleep,
+            heard: self.now.saturating_since(of.heard),
+            waiting: of.waiting,
+            topics: of.topics,
+        };
+        self.gateway.clients().map(device).collect()
     }
 
     fn count(&mut self) {

@@ -28,6 +28,8 @@ pub enum Question {
     Routes(Option<String>, Part),
     /// Retained messages of the topics that a filter matches.
     Retained(Option<OwnedTopicFilter>, Part),
+    /// Devices of the gateways for MQTT-SN.
+    Devices(Part),
     /// Listeners.
     Listeners,
     /// A listener accepts no connection any more: its transport, and its address or port.

@@ -210,6 +210,17 @@ fn a_sleeper_wakes_at_another_node() {
     mqtt.publish("down", b"y", QoS::AtLeastOnce);
     there.send(Message::Pingreq(None));
     there.expect(message(QoS::AtLeastOnce, 2, b"y"));
+    // Any node tells where it is, and that it sleeps.
+    let output = newtmq().args(["ctl", "--data", &scratch.file("1"), "sn", "list"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.starts_with("Device(device, state=") && told.contains("node=n2@test") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("address={}", there.0.local_addr().unwrap())) && told.contains("sleep=1000"),
+        "{told}"
+    );
     for (node, _) in nodes {
         node.stays_well();
     }
