@@ -327,6 +327,7 @@ async fn serve_api(
         started.admin.sets_level(reading.level.clone());
     }
     tokio::spawn(started.admin.clone().hear_others());
+    tokio::spawn(started.admin.clone().tell_gateways());
     tokio::spawn(service::watch(started.admin.clone()));
     let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
     let url = bound.url();

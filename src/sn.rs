@@ -59,11 +59,20 @@ pub struct Figures {
 #[derive(Debug, Clone)]
 pub struct Board {
     figures: Arc<Mutex<Figures>>,
-    asks: mpsc::Sender<oneshot::Sender<Vec<Device>>>,
+    asks: mpsc::Sender<Ask>,
 }
 
-/// Who asks a gateway.
-pub type Asks = mpsc::Receiver<oneshot::Sender<Vec<Device>>>;
+/// What a gateway is asked or told, besides what devices and shards have to say.
+#[derive(Debug)]
+pub enum Ask {
+    /// Its devices.
+    Devices(oneshot::Sender<Vec<Device>>),
+    /// The gateways of other nodes: GwId, and GwAdd as devices are told it.
+    Others(Vec<(u8, Box<[u8]>)>),
+}
+
+/// The gateway's end of it.
+pub type Asks = mpsc::Receiver<Ask>;
 
 /// A device as its gateway sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +112,13 @@ impl Board {
     /// All devices of the gateway, in no order; none if it has ended.
     pub async fn devices(&self) -> Option<Vec<Device>> {
         let (answer, answered) = oneshot::channel();
-        self.asks.send(answer).await.ok()?;
+        self.asks.send(Ask::Devices(answer)).await.ok()?;
         answered.await.ok()
+    }
+
+    /// Tells it of the gateways of other nodes. One that has ended tells nobody of them.
+    pub async fn others(&self, others: Vec<(u8, Box<[u8]>)>) {
+        let _ = self.asks.send(Ask::Others(others)).await;
     }
 }
 
@@ -180,6 +194,18 @@ pub fn gateway_config(config: &Config, listener: &config::Listener, node: NodeId
         register_on_resume: of.subs_resume,
         ..sn::Config::default()
     }
+}
+
+/// GwAdd of a gateway: the bytes of its IP address, and its port (in network byte order). The standard leaves the form of it to
+/// the network (5.4.3).
+#[must_use]
+pub fn gateway_address(address: std::net::SocketAddr) -> Box<[u8]> {
+    let mut bytes = match address.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
+        std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    bytes.extend(address.port().to_be_bytes());
+    bytes.into()
 }
 
 /// What a gateway is started with.
@@ -310,9 +336,12 @@ impl Server {
                 break;
             }
         }
-        while let Poll::Ready(Some(answer)) = self.asks.poll_recv(context) {
-            // Who has asked may wait no longer.
-            let _ = answer.send(self.devices());
+        while let Poll::Ready(Some(ask)) = self.asks.poll_recv(context) {
+            match ask {
+                // Who has asked may wait no longer.
+                Ask::Devices(answer) => drop(answer.send(self.devices())),
+                Ask::Others(others) => self.gateway.handle(self.now, Input::Gateways(&others), &mut self.outputs),
+            }
         }
         let due = self.deadline();
         has_work |= !self.to_send.is_empty() && self.socket.poll_writable(context).is_ready();

@@ -55,7 +55,7 @@ impl Admin {
     }
 
     /// The other members, by name.
-    async fn others(&self) -> Vec<NodeStatus> {
+    pub(super) async fn others(&self) -> Vec<NodeStatus> {
         let nodes = self.cluster().await.map(|cluster| cluster.nodes).unwrap_or_default();
         let mut others: Vec<NodeStatus> = nodes.into_iter().filter(|node| !node.is_self).collect();
         others.sort_by(|one, other| one.name.cmp(&other.name));
@@ -185,7 +185,7 @@ impl Admin {
         Err(offline)
     }
 
-    async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
+    pub(super) async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
         let unheard = || Fault::new(Fault::RPC, format!("{} does not answer", node.name));
         // A dead node is not waited for.
         if !node.is_up {
@@ -349,6 +349,7 @@ fn part(value: &Value) -> Option<Part> {
 const PLAIN: &[(&str, Question)] = &[
     ("broker", Question::Broker),
     ("node", Question::Node),
+    ("gateways", Question::Gateways),
     ("listeners", Question::Listeners),
     ("plugins", Question::Plugins),
     ("stats", Question::Stats),

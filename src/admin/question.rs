@@ -30,6 +30,8 @@ pub enum Question {
     Retained(Option<OwnedTopicFilter>, Part),
     /// Devices of the gateways for MQTT-SN.
     Devices(Part),
+    /// The gateways for MQTT-SN of a node.
+    Gateways,
     /// Listeners.
     Listeners,
     /// A listener accepts no connection any more: its transport, and its address or port.

@@ -55,6 +55,7 @@ impl Admin {
                 Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Devices(part) => self.devices(&part).await,
+            Question::Gateways => Ok(Answer::of(self.gateways())),
             Question::Listeners => self.listeners().await,
             Question::StopListener(transport, at) => self.stop_listener(&transport, &at),
             Question::Plugins => Ok(Answer::of(plugins())),
