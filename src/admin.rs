@@ -4,6 +4,7 @@
 
 mod apps;
 mod commands;
+mod devices;
 mod gather;
 mod lines;
 mod others;
@@ -30,6 +31,7 @@ use crate::logging::LevelSwitch;
 use crate::net::intake::Intake;
 use crate::reload::{self, Asked};
 use crate::rt::{Clock, Stream};
+use crate::sn;
 
 /// Who answers operators. Clones are the same one.
 #[derive(Clone)]
@@ -42,6 +44,7 @@ struct Inner {
     facts: Facts,
     apps: Apps,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
+    gateways: OnceLock<Vec<(String, sn::Board)>>,
     level: OnceLock<LevelSwitch>,
     /// Questions to other nodes, by number.
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<serde_json::Value>>>,
@@ -92,6 +95,7 @@ impl Admin {
             facts,
             apps,
             listening: OnceLock::new(),
+            gateways: OnceLock::new(),
             level: OnceLock::new(),
             waiting: Mutex::default(),
             last_asked: AtomicU64::new(1),
@@ -103,6 +107,11 @@ impl Admin {
     /// The listeners are open.
     pub fn listens(&self, listening: Vec<(SocketAddr, Arc<Intake>)>) {
         let _ = self.0.listening.set(listening);
+    }
+
+    /// The gateways for MQTT-SN run.
+    pub fn has_gateways(&self, gateways: Vec<(String, sn::Board)>) {
+        let _ = self.0.gateways.set(gateways);
     }
 
     /// The level of the log can be set.
@@ -129,7 +138,7 @@ impl Admin {
     }
 
     /// How the cluster is, as this node sees it; none of a node alone.
-    async fn cluster(&self) -> Option<ClusterStatus> {
+    pub(crate) async fn cluster(&self) -> Option<ClusterStatus> {
         let (answer, answered) = oneshot::channel();
         self.0.events.send(Event::Command { command: ClusterCommand::Status, answer }).await.ok()?;
         match answered.await.ok()? {

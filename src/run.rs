@@ -27,6 +27,8 @@ use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reading, Reload, Reloader};
 use crate::rt::{self, BoundDatagrams, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
+#[cfg(not(madsim))]
+use crate::service;
 use crate::store::{self, Desk, Opened, Writer};
 use crate::{listener, memory, settings, sn};
 
@@ -77,6 +79,8 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let facts =
             BannerFacts { node: options.node, listeners: listening, authentication, storage, api, json: options.json };
         banner::print(&facts);
+        #[cfg(not(madsim))]
+        service::ready(facts.listeners.len());
         let mut driving = pin!(drive_all(drivers));
         let early = tokio::select! {
             biased;
@@ -254,6 +258,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             }
             Open::Datagrams(socket) => {
                 let first = gateways.is_empty();
+                let (board, asks) = sn::Board::new();
                 let start = sn::Start {
                     config: sn::gateway_config(&options.config, facts, node.node_id, first),
                     advertise_to: options.config.sn.advertise_to,
@@ -262,7 +267,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
                     office: office.clone(),
                     clock,
                     seed: u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer")),
-                    board: sn::Board::default(),
+                    board,
+                    asks,
                 };
                 gateways.push((facts.path(), start.board.clone()));
                 start_gateway(start)?;
@@ -272,6 +278,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     }
     #[cfg(not(madsim))]
     admin.listens(listening.iter().map(|open: &Listening| open.address).zip(intakes.iter().cloned()).collect());
+    #[cfg(not(madsim))]
+    admin.has_gateways(gateways.clone());
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
     let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
@@ -319,6 +327,8 @@ async fn serve_api(
         started.admin.sets_level(reading.level.clone());
     }
     tokio::spawn(started.admin.clone().hear_others());
+    tokio::spawn(started.admin.clone().tell_gateways());
+    tokio::spawn(service::watch(started.admin.clone()));
     let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
     let url = bound.url();
     tokio::spawn(crate::api::serve(bound, started.admin.clone()));
@@ -531,6 +541,8 @@ fn logged_hooks() -> HookSet {
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal stops at once");
+    #[cfg(not(madsim))]
+    service::stopping();
     // The driver may be gone already; then there is nothing to stop.
     let _ = commands.send(AdminCommand::Shutdown).await;
     let signal = signals.next().await;

@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use newtmq_base::NodeId;
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter};
-use newtmq_node::{NodeStatus, Which};
+use newtmq_node::{NodeStatus, Traced, Which};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::question::{Answer, Cursor, Fault, Part, Question};
 use super::{Admin, Event};
+use crate::traces;
 
 impl Admin {
     /// Answers for the whole cluster, as far as the question is about it.
@@ -23,9 +24,14 @@ impl Admin {
     /// See [`Fault`].
     pub async fn answer(&self, question: Question) -> Result<Answer, Fault> {
         match &question {
-            Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) => self.list(question).await,
+            Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) | Question::Devices(_) => {
+                self.list(question).await
+            }
             Question::Each(inner) => self.each(inner).await,
             Question::Nodes => self.nodes().await,
+            Question::TraceStart(_) | Question::TraceStop(_) | Question::TraceShow(_) => {
+                self.everywhere(question).await
+            }
             Question::Kick(_) | Question::Subscribe { .. } | Question::Unsubscribe { .. } => {
                 self.where_it_is(question).await
             }
@@ -49,7 +55,7 @@ impl Admin {
     }
 
     /// The other members, by name.
-    async fn others(&self) -> Vec<NodeStatus> {
+    pub(super) async fn others(&self) -> Vec<NodeStatus> {
         let nodes = self.cluster().await.map(|cluster| cluster.nodes).unwrap_or_default();
         let mut others: Vec<NodeStatus> = nodes.into_iter().filter(|node| !node.is_self).collect();
         others.sort_by(|one, other| one.name.cmp(&other.name));
@@ -57,7 +63,10 @@ impl Admin {
     }
 
     async fn list(&self, question: Question) -> Result<Answer, Fault> {
-        let (Question::Clients(_, part) | Question::Sessions(_, part) | Question::Subscriptions(_, part)) = &question
+        let (Question::Clients(_, part)
+        | Question::Sessions(_, part)
+        | Question::Subscriptions(_, part)
+        | Question::Devices(part)) = &question
         else {
             return self.answer_here(question).await;
         };
@@ -124,6 +133,31 @@ impl Admin {
         Ok(Answer { missing, ..Answer::of(all.into()) })
     }
 
+    /// Asks every node; lists are put together by time. A node that does not know of it has nothing to say.
+    async fn everywhere(&self, question: Question) -> Result<Answer, Fault> {
+        let mut answers = vec![self.answer_here(question.clone()).await];
+        let mut missing = Vec::new();
+        for node in self.others().await {
+            match self.ask_node(&node, &question).await {
+                Err(fault) if fault.code == Fault::RPC => missing.push(node.name),
+                answered => answers.push(answered),
+            }
+        }
+        let (known, faults): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        let known: Vec<Value> = known.into_iter().flatten().map(|answer| answer.data).collect();
+        let Some(first) = known.first() else {
+            return faults.into_iter().next().unwrap_or_else(|| Err(Fault::stopping()));
+        };
+        let data = if first.is_array() {
+            let mut rows: Vec<Value> = known.iter().filter_map(Value::as_array).flatten().cloned().collect();
+            rows.sort_by_key(|row| row["at"].as_u64());
+            rows.into()
+        } else {
+            known.iter().any(|data| data == &Value::Bool(true)).into()
+        };
+        Ok(Answer { missing, ..Answer::of(data) })
+    }
+
     async fn nodes(&self) -> Result<Answer, Fault> {
         let mut nodes = vec![self.answer_here(Question::Node).await?.data];
         for node in self.others().await {
@@ -151,7 +185,7 @@ impl Admin {
         Err(offline)
     }
 
-    async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
+    pub(super) async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
         let unheard = || Fault::new(Fault::RPC, format!("{} does not answer", node.name));
         // A dead node is not waited for.
         if !node.is_up {
@@ -228,6 +262,7 @@ fn with_part(question: &Question, part: Part) -> Question {
         Question::Clients(which, _) => Question::Clients(which, part),
         Question::Sessions(which, _) => Question::Sessions(which, part),
         Question::Subscriptions(which, _) => Question::Subscriptions(which, part),
+        Question::Devices(_) => Question::Devices(part),
         other => other,
     }
 }
@@ -248,6 +283,7 @@ fn encoded(question: &Question) -> Option<Value> {
         Question::Clients(which, part) => list("clients", which, part),
         Question::Sessions(which, part) => list("sessions", which, part),
         Question::Subscriptions(which, part) => list("subscriptions", which, part),
+        Question::Devices(part) => list("devices", &Which::All, part),
         Question::Kick(client) => json!({ "of": "kick", "client": client }),
         Question::Subscribe { client, filters, qos } => {
             let filters: Vec<&str> = filters.iter().map(OwnedTopicFilter::as_str).collect();
@@ -256,6 +292,9 @@ fn encoded(question: &Question) -> Option<Value> {
         Question::Unsubscribe { client, filter } => {
             json!({ "of": "unsubscribe", "client": client, "filters": [filter.as_str()] })
         }
+        Question::TraceStart(traced) => of_trace("trace_start", traced),
+        Question::TraceStop(traced) => of_trace("trace_stop", traced),
+        Question::TraceShow(traced) => of_trace("trace_show", traced),
         plain => json!({ "of": PLAIN.iter().find(|(_, of)| of == plain)?.0 }),
     })
 }
@@ -271,14 +310,27 @@ fn decoded(value: &Value) -> Option<Question> {
         "clients" => Question::Clients(which(value), part(value)?),
         "sessions" => Question::Sessions(which(value), part(value)?),
         "subscriptions" => Question::Subscriptions(which(value), part(value)?),
+        "devices" => Question::Devices(part(value)?),
         "kick" => Question::Kick(client()?),
         "subscribe" => {
             let qos = QoS::from_bits(u8::try_from(value["qos"].as_u64()?).ok()?)?;
             Question::Subscribe { client: client()?, filters: filters()?, qos }
         }
         "unsubscribe" => Question::Unsubscribe { client: client()?, filter: filters()?.pop()? },
+        "trace_start" => Question::TraceStart(traced(value)?),
+        "trace_stop" => Question::TraceStop(traced(value)?),
+        "trace_show" => Question::TraceShow(traced(value)?),
         of => PLAIN.iter().find(|(name, _)| *name == of)?.1.clone(),
     })
+}
+
+fn of_trace(of: &str, traced: &Traced) -> Value {
+    let (kind, what) = traces::words(traced);
+    json!({ "of": of, "kind": kind, "what": what })
+}
+
+fn traced(value: &Value) -> Option<Traced> {
+    traces::traced(value["kind"].as_str()?, value["what"].as_str()?)
 }
 
 fn which(value: &Value) -> Which {
@@ -297,6 +349,7 @@ fn part(value: &Value) -> Option<Part> {
 const PLAIN: &[(&str, Question)] = &[
     ("broker", Question::Broker),
     ("node", Question::Node),
+    ("gateways", Question::Gateways),
     ("listeners", Question::Listeners),
     ("plugins", Question::Plugins),
     ("stats", Question::Stats),
@@ -330,9 +383,13 @@ mod tests {
             Question::Clients(Which::Username("u".into()), part()),
             Question::Sessions(Which::Client("c".into()), part()),
             Question::Subscriptions(Which::Matching("a/b".into()), part()),
+            Question::Devices(part()),
             Question::Kick("c".to_owned()),
             Question::Subscribe { client: "c".to_owned(), filters: vec![filter(), filter()], qos: QoS::ExactlyOnce },
             Question::Unsubscribe { client: "c".to_owned(), filter: filter() },
+            Question::TraceStart(Traced::Topic(filter())),
+            Question::TraceStop(Traced::Client("c".into())),
+            Question::TraceShow(Traced::Client("c".into())),
         ];
         all.extend(PLAIN.iter().map(|(_, question)| question.clone()));
         for question in all {

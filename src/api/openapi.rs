@@ -136,6 +136,7 @@ fn of_kind(kind: &str) -> Value {
     match kind {
         "null" => json!({ "type": "null" }),
         "string?" => json!({ "type": ["string", "null"] }),
+        "integer?" => json!({ "type": ["integer", "null"] }),
         "object?" => json!({ "type": ["object", "null"] }),
         "string" | "integer" | "boolean" | "object" => json!({ "type": kind }),
         kind => match kind.strip_prefix("[]") {
@@ -195,7 +196,18 @@ fn schemas() -> Value {
             ("accepted", "integer"), ("unmatched", "integer"), ("matched", "integer"), ("delivered", "integer"),
             ("waiting", "integer"), ("dropped", "Counts"), ("denied", "integer"), ("retained_sent", "integer"),
         ]),
-        "Where": object(&[("client", "object"), ("topic", "object")]),
+        "Where": object(&[("client", "object"), ("topic", "object"), ("traced", "[]TraceRecord")]),
+        "Device": object(&[
+            some[0], some[1], ("listener", "string"), ("address", "string?"), ("state", "string"), ("keepalive", "integer"),
+            ("sleep", "integer"), ("heard_seconds_ago", "integer"), ("mqueue_len", "integer"), ("topic_ids", "integer"),
+        ]),
+        "Trace": object(&[
+            ("kind", "string"), ("what", "string"), ("started", "string"), ("records", "integer"), ("forgotten", "integer"),
+        ]),
+        "TraceRecord": object(&[
+            ("at", "integer"), ("time", "string"), some[0], ("event", "string"), ("client_id", "string"), ("topic", "string?"),
+            ("qos", "integer?"), ("waits", "boolean"), ("why", "string"),
+        ]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
         "AppSecret": object(&[("app_id", "string"), ("name", "string"), ("secret", "string")]),
     });
@@ -219,6 +231,11 @@ fn schemas() -> Value {
         "type": "object",
         "properties": { "topic": topic, "client_id": text },
         "required": ["client_id", "topic"],
+    });
+    all["NewTrace"] = json!({
+        "type": "object",
+        "properties": { "kind": { "enum": ["client", "topic"] }, "what": topic },
+        "required": ["kind", "what"],
     });
     all["NewApp"] = json!({
         "type": "object",
