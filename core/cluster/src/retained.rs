@@ -291,7 +291,9 @@ impl Retained {
 
     /// Takes what has come in.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Output>) {
-        if let Some(begin) = self.begin.take() {
+        // Who founds the group writes both at once: with one of them alone it would know nothing, and found nothing.
+        let founds = matches!(input, Input::Found { .. });
+        if let Some(begin) = self.begin.take_if(|_| !founds) {
             self.persist(begin, out);
         }
         match input {
@@ -433,6 +435,7 @@ impl Retained {
         let (cluster, hard) = (stored.cluster, Some(stored.hard.clone()));
         let Ok(group) = Group::new(&self.config, &self.me, stored) else { return };
         self.group = group;
+        self.begin = None;
         let chunk = Some(self.group.state.topics.chunk(None, 0, index, UNLIMITED));
         self.persist(Persist { reset: true, cluster, chunk, base, hard, sync: true, ..Persist::default() }, out);
         self.group.engine.start(&mut self.rng);

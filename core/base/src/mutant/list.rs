@@ -644,6 +644,8 @@ mutants! {
         "Who does not decide about retained messages follows a leader that is gone.";
     AsideOvertakesPending, "aside-overtakes-pending", None, ["S14", "S5"],
         "A publish that was put aside goes on before one that waits until it is retained.";
+    FoundingForgotten, "founding-forgotten", None, ["Q4"],
+        "A node that lost its power before the group of retained messages was on its disk does not found it again.";
     EstateLost, "estate-lost", None, ["S9", "S9b"],
         "What was retained is lost when the group of retained messages begins anew.";
     NeverRenewed, "never-renewed", None, ["Q4"],

@@ -18,6 +18,9 @@ use super::shelf::Seat;
 /// of a table says of nobody whom a message should reach.
 type Tables = BTreeMap<NodeId, (bool, Vec<Op>)>;
 
+/// Durable entries of members of whom there is a whole table.
+pub(super) type Durables = BTreeMap<NodeId, Vec<Op>>;
+
 /// What is stored of the group of retained messages: which one it is, and as whom this node is in it.
 pub(super) type Shelved = (Option<Seat>, retained::Stored);
 
@@ -67,7 +70,7 @@ impl Disk {
         node: NodeId,
         stores: bool,
         records: &[Box<[u8]>],
-    ) -> Result<(Disk, BTreeMap<NodeId, Vec<Op>>, Shelved), InvalidField> {
+    ) -> Result<(Disk, Durables, Shelved), InvalidField> {
         let (mut meta, mut tables, mut shelved) = (Stored::default(), Tables::new(), Shelved::default());
         for record in records {
             read_record(record, &mut meta, &mut tables, &mut shelved)?;

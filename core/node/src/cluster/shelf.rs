@@ -286,6 +286,7 @@ impl Cluster {
         if wanted.is_some() && wanted != self.shelf.seat || self.gone && self.shelf.seat.is_some() {
             self.change_group(cx, wanted);
         }
+        self.found_again(cx.now);
         if self.shelf.seat.is_some() && self.meta.view().state.members().len() > 1 {
             self.share(cx);
         }
@@ -298,6 +299,15 @@ impl Cluster {
             let input = Input::Members { index: state.index(), members, voters };
             self.shelf.part.handle(cx.now, input, &mut self.shelf.out);
         }
+    }
+
+    /// What founded the group was not on the disk when the node lost its power: nobody has heard of it.
+    fn found_again(&mut self, now: Instant) {
+        let founds = self.meta.view().state.founds_retained(self.node) && !planted!(FoundingForgotten);
+        let shelf = &mut self.shelf;
+        let Some(seat) = shelf.seat.filter(|_| founds && shelf.part.applied() == 0) else { return };
+        let input = Input::Found { index: seat.base(), estate: Estate::default() };
+        shelf.part.handle(now, input, &mut shelf.out);
     }
 
     /// A node alone keeps what is retained where its sessions are.
@@ -334,7 +344,6 @@ impl Cluster {
         {
             shelf.before = Some((old, left.estate));
         }
-        self.ask_again(cx, left.asked, old.is_none());
         tell_all(cx, self.shards, RetainedNews::Clear);
         self.shelf.expiry.clear();
         self.shelf.expires.clear();
@@ -344,6 +353,7 @@ impl Cluster {
             }
             self.begin_group(cx, seat);
         }
+        self.ask_again(cx, left.asked, old.is_none());
     }
 
     /// What waits for an answer that the group before does not give any more.
@@ -540,7 +550,7 @@ impl Cluster {
     fn expire(&mut self, now: Instant) {
         let shelf = &mut self.shelf;
         for _ in 0..EXPIRE_STEP {
-            if !shelf.expiry.first().is_some_and(|(at, _)| *at <= now) {
+            if shelf.expiry.first().is_none_or(|(at, _)| *at > now) {
                 return;
             }
             let Some((_, topic)) = shelf.expiry.pop_first() else { return };
@@ -594,7 +604,8 @@ impl Cluster {
             Some((_, standing)) => !is_quorum(&standing.quorums, &seats),
             None => !state.members().keys().any(|node| state.founds_retained(*node)),
         };
-        if !is_lost && !planted!(RenewedWithQuorum) || planted!(NeverRenewed) {
+        let is_due = is_lost || planted!(RenewedWithQuorum);
+        if !is_due || planted!(NeverRenewed) {
             return;
         }
         let is_witness = |node: &NodeId| state.members().get(node).is_none_or(|member| member.witness);
