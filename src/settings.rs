@@ -144,5 +144,10 @@ fn zone(name: &str, zone: &Zone) -> ZoneConfig {
         max_publisher_hold: zone.max_publisher_hold,
         bypass_acl: !zone.enable_acl,
         bypass_authentication: !zone.enable_auth,
+        bypass_bans: !zone.enable_ban,
+        flapping: zone
+            .flapping_threshold
+            .filter(|_| zone.enable_ban)
+            .map(|limit| FlappingLimits { count: limit.count, window: limit.time }),
     }
 }

@@ -397,6 +397,7 @@ impl Build {
         if !config.access.allow_anonymous
             && config.access.password_file.is_none()
             && config.access.users.is_empty()
+            && !config.access.user_table
             && !self.refused.contains(&password_file)
         {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);

@@ -425,13 +425,21 @@ const ROOT: &[Key<Config>] = &[
         Field::Flag(|c, v| c.access.allow_anonymous = v),
         "true",
         "Clients may connect without a user name. A user name that is given needs its password, if there is a \
-         `password_file`; `false` needs one.",
+         `password_file` or a `user_table`; `false` needs one of them.",
     ),
     key(
         PASSWORD_FILE,
         Field::File(|c, v| c.access.password_file = v),
         "none",
         "Users and their passwords, written by `newtmq passwd`. Without it no password is looked at.",
+    ),
+    key(
+        "user_table",
+        Field::Flag(|c, v| c.access.user_table = v),
+        "off",
+        "Users and Client Identifiers with passwords may be added while the broker runs, by `newtmq ctl users` and `clientid` or \
+         the HTTP API; the cluster keeps them. A user name that is given then always needs its password. See \
+         [Access](access.md#users-that-are-added-while-it-runs).",
     ),
     key(
         "acl_file",

@@ -64,6 +64,8 @@ pub struct Access {
     pub password_file: Option<PathBuf>,
     /// Further users with their passwords, from a plugin's file of EMQ X.
     pub users: Vec<(String, Secret)>,
+    /// Users and Client Identifiers may be added while the broker runs.
+    pub user_table: bool,
     /// Rules of who may do what with a topic.
     pub acl_file: Option<PathBuf>,
     /// What holds where no rule fits.
@@ -183,6 +185,12 @@ pub struct Zone {
     pub enable_acl: bool,
     /// Clients have to say who they are, as `allow_anonymous` and `password_file` want it.
     pub enable_auth: bool,
+    /// Bans count for its clients.
+    pub enable_ban: bool,
+    /// A client that connects more often is banned; none is never.
+    pub flapping_threshold: Option<PerTime>,
+    /// For so long.
+    pub flapping_banned_expiry_interval: Duration,
     /// When somebody is told that something stays.
     pub durability: Durability,
 }
@@ -339,7 +347,13 @@ impl Zone {
     pub fn named(name: &str) -> Zone {
         let open = name == INTERNAL_NAME;
         let zone = Zone::default();
-        Zone { enable_acl: zone.enable_acl && !open, enable_auth: zone.enable_auth && !open, ..zone }
+        let on = !open;
+        Zone {
+            enable_acl: zone.enable_acl && on,
+            enable_auth: zone.enable_auth && on,
+            enable_ban: zone.enable_ban && on,
+            ..zone
+        }
     }
 }
 
@@ -378,6 +392,7 @@ impl Config {
             allow_anonymous: false,
             password_file: None,
             users: Vec::new(),
+            user_table: false,
             acl_file: None,
             acl_nomatch: AclNomatch::Deny,
             acl_deny_action: AclDenyAction::Disconnect,
@@ -442,6 +457,9 @@ impl Zone {
         max_publisher_hold: Duration::ZERO,
         enable_acl: false,
         enable_auth: false,
+        enable_ban: false,
+        flapping_threshold: None,
+        flapping_banned_expiry_interval: Duration::ZERO,
         durability: Durability::Memory,
     };
 }

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use newtmq_base::Instant;
 
+use crate::throttle::short;
+
 /// Most clients that are counted. At the limit the one whose window began first is forgotten.
 const CLIENTS_MAX: usize = 16_384;
 
@@ -21,26 +23,27 @@ pub struct FlappingLimits {
 /// How often clients have connected of late.
 #[derive(Debug, Clone, Default)]
 pub struct Flapping {
-    counts: BTreeMap<Box<str>, (Instant, u32)>,
+    counts: BTreeMap<[u8; 16], (Instant, u32)>,
     /// Windows in the order of their beginnings; some are of clients whose next one has begun.
-    begun: VecDeque<(Instant, Box<str>)>,
+    begun: VecDeque<(Instant, [u8; 16])>,
 }
 
 impl Flapping {
     /// A client has connected. Says whether that was once too often; then it is counted anew.
     pub fn connected(&mut self, now: Instant, client: &str, limits: &FlappingLimits) -> bool {
-        if let Some((since, count)) = self.counts.get_mut(client)
+        let client = short(client);
+        if let Some((since, count)) = self.counts.get_mut(&client)
             && now.saturating_since(*since) < limits.window
         {
             *count += 1;
             let too_often = *count > limits.count;
             if too_often {
-                self.counts.remove(client);
+                self.counts.remove(&client);
             }
             return too_often;
         }
-        self.counts.insert(client.into(), (now, 1));
-        self.begun.push_back((now, client.into()));
+        self.counts.insert(client, (now, 1));
+        self.begun.push_back((now, client));
         while self.begun.front().is_some_and(|(since, _)| now.saturating_since(*since) >= limits.window)
             || self.begun.len() > CLIENTS_MAX
         {

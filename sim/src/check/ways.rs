@@ -391,6 +391,8 @@ impl State {
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::Removing { .. }
+            | ClusterEvent::Blob { .. }
+            | ClusterEvent::Blobs
             | ClusterEvent::Stopped(_) => {}
         }
     }

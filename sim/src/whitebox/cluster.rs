@@ -236,6 +236,8 @@ impl ClusterWatch {
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::Removed { .. }
+            | ClusterEvent::Blob { .. }
+            | ClusterEvent::Blobs
             | ClusterEvent::Open { .. }
             | ClusterEvent::Gone(_)
             | ClusterEvent::Stopped(_)

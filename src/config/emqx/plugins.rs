@@ -30,7 +30,7 @@ pub(super) enum Is {
 pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_retainer", Is::BuiltIn, "retained messages"),
     plugin("emqx_auth_username", Is::BuiltIn, "users with their passwords"),
-    plugin("emqx_auth_mnesia", Is::BuiltIn, "users with their passwords; without those of Client Identifiers"),
+    plugin("emqx_auth_mnesia", Is::BuiltIn, "users and Client Identifiers with their passwords, with `user_table = on`"),
     plugin("emqx_sn", Is::BuiltIn, "the MQTT-SN gateway"),
     plugin("emqx_recon", Is::Needless, "it looks into the Erlang virtual machine"),
     plugin("emqx_reloader", Is::Needless, "it loads Erlang code again"),
@@ -51,7 +51,7 @@ pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_psk_file", Is::Missing, "TLS with pre-shared keys"),
     plugin("emqx_statsd", Is::Missing, "metrics for StatsD"),
     plugin("emqx_prometheus", Is::BuiltIn, "metrics for Prometheus, at `/metrics` of the HTTP API"),
-    plugin("emqx_auth_clientid", Is::Guard, "passwords of Client Identifiers"),
+    plugin("emqx_auth_clientid", Is::BuiltIn, "passwords of Client Identifiers; the table is on (`user_table`)"),
     plugin("emqx_auth_http", Is::Guard, "logins and rules by HTTP"),
     plugin("emqx_auth_jwt", Is::Guard, "logins with JSON Web Tokens"),
     plugin("emqx_auth_ldap", Is::Guard, "logins by LDAP"),

@@ -13,7 +13,7 @@ use super::{Next, Shard};
 use crate::config::{AccessConfig, DenyAction};
 use crate::conn::Stage;
 use crate::hooks::Hook;
-use crate::io::Outbox;
+use crate::io::{Outbox, Output};
 
 impl Shard {
     /// Other rules hold from here on; what connections remember of the old ones is worth nothing any more.
@@ -21,6 +21,23 @@ impl Shard {
         self.config.access = access;
         // 0 is what connections remember that have not asked yet.
         self.access_generation = self.access_generation.wrapping_add(1).max(1);
+    }
+
+    /// Whether a client that wants to connect is banned.
+    pub(super) fn is_banned(&mut self, now: Instant, conn: ConnId, client: &str, username: Option<&str>) -> bool {
+        let c = self.live(conn);
+        let (zone, ip) = (usize::from(c.zone), c.peer.address().ip());
+        !self.config.zones[zone].bypass_bans && self.bans.has(now, client, username, ip)
+    }
+
+    /// A client has connected, maybe once too often.
+    pub(super) fn count_connections(&mut self, now: Instant, key: u32, zone: u16, out: &mut Outbox) {
+        let Some(limits) = &self.config.zones[usize::from(zone)].flapping else { return };
+        let Some(slot) = self.sessions.get(key) else { return };
+        let client = slot.session.client().as_str();
+        if self.flapping.connected(now, client, limits) {
+            out.push(Output::Flaps { client: client.into(), zone });
+        }
     }
 
     /// Whether a publish to this topic may go on without another look: there are no rules, or the connection's last
