@@ -5,6 +5,7 @@
 mod exchanges;
 mod files;
 mod passwd;
+mod records;
 #[cfg(all(test, not(madsim)))]
 mod tests;
 
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use newtmq_access::{SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
+use newtmq_access::{AccountKind, Judged, SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
 use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{AccessConfig, AdminCommand, Hook, HookSet, Question, Verdict};
@@ -28,7 +29,8 @@ use crate::rt::{self, Clock};
 use crate::settings;
 use exchanges::Exchanges;
 pub use files::FileError;
-pub use passwd::{Passwd, PasswdError, passwd};
+pub use passwd::{Passwd, PasswdError, ask as ask_password, passwd};
+pub use records::Records;
 
 /// Questions that wait for a thread. At the limit a client is told that the server is busy.
 const QUEUE_MAX: usize = 1024;
@@ -72,6 +74,8 @@ struct Shared {
     /// How long a client waits for an answer.
     patience: Duration,
     users: RwLock<Option<Arc<Users>>>,
+    /// Users and Client Identifiers that were added while it runs; none if that is off.
+    records: Option<Records>,
     throttle: Mutex<Throttle>,
     exchanges: Mutex<Exchanges>,
     accepted: AtomicU64,
@@ -88,7 +92,7 @@ impl Access {
     ///
     /// # Errors
     /// A file, or the operating system's.
-    pub fn open(config: &Config, clock: Clock, patience: Duration) -> anyhow::Result<Access> {
+    pub fn open(config: &Config, clock: Clock, patience: Duration, records: &Records) -> anyhow::Result<Access> {
         let (rules, users) = read(config)?;
         let authenticates = users.is_some();
         let shared = Arc::new(Shared {
@@ -96,6 +100,7 @@ impl Access {
             clock,
             patience,
             users: RwLock::new(users),
+            records: config.user_table.then(|| records.clone()),
             throttle: Mutex::new(Throttle::new(settings::throttle(&config.login_throttle))),
             exchanges: Mutex::default(),
             accepted: AtomicU64::new(0),
@@ -140,6 +145,8 @@ impl Access {
     /// # Errors
     /// One of the files.
     pub fn prepare(&self, config: &Config) -> Result<Ready, FileError> {
+        // It is on or off for as long as the process runs.
+        let config = &Config { user_table: self.shared.records.is_some(), ..config.clone() };
         let same = {
             let holds = self.config.read().unwrap_or_else(PoisonError::into_inner);
             let files = holds.password_file.is_some() || config.password_file.is_some();
@@ -218,7 +225,9 @@ pub fn password_file(users: &[(String, Secret)]) -> Result<String, FileError> {
 fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError> {
     let acl = config.acl_file.as_deref().map(files::acl).transpose()?;
     let users = if config.users.is_empty() {
-        config.password_file.as_deref().map(files::users).transpose()?
+        let of_file = config.password_file.as_deref().map(files::users).transpose()?;
+        // Only those of the table, or nobody.
+        of_file.or_else(|| config.user_table.then(Users::default))
     } else {
         Some(files::with_passwords(config.password_file.as_deref(), &config.users)?)
     };
@@ -257,6 +266,7 @@ impl Shared {
     /// What needs no look at a file. On the driver's thread.
     fn decide_at_once(&self, question: &Question) -> Option<Verdict> {
         match question {
+            Question::Authenticate { method: None, username: None, client, .. } if self.has_password(client) => None,
             Question::Authenticate { method: None, username: None, .. }
                 if self.allow_anonymous.load(Ordering::Relaxed) =>
             {
@@ -283,7 +293,9 @@ impl Shared {
             return Verdict::Deny(ReasonCode::ImplementationSpecificError);
         };
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let (Some(users), Some(username)) = (users, username.as_deref()) else {
+        let alone = method.is_none() && self.has_password(client);
+        // What failures are counted by: a Client Identifier may have a password, and no User Name.
+        let (Some(users), Some(name)) = (users, username.as_deref().or(alone.then_some(&**client))) else {
             // An exchange without a User Name: the rules would not know whom they are about.
             return self.refuse(client, None, "no user name", ReasonCode::BadUserNameOrPassword);
         };
@@ -291,17 +303,17 @@ impl Shared {
         let key = (asked.shard, *conn);
         let exchange = lock(&self.exchanges).take(now, key);
         // At each step: many exchanges may have begun before the first one failed.
-        if let Some(verdict) = self.throttled(now, ip, client, username) {
+        if let Some(verdict) = self.throttled(now, ip, client, name) {
             return verdict;
         }
         if method.is_none() {
-            let right = users.verify(verifier, username, password.as_deref().unwrap_or_default());
-            return self.outcome(
-                ip,
-                client,
-                username,
-                if right { Ok(None) } else { Err("wrong user name or password") },
-            );
+            let password = password.as_deref().unwrap_or_default();
+            let right = self.is_right(verifier, &users, client, username.as_deref(), password);
+            return self.outcome(ip, client, name, if right { Ok(None) } else { Err("wrong user name or password") });
+        }
+        let username = name;
+        if self.records.as_ref().is_some_and(|records| !records.accounts().admits(client, Some(username))) {
+            return self.outcome(ip, client, username, Err("the client identifier has a password of its own"));
         }
         let data = data.as_deref().unwrap_or_default();
         match exchange {
@@ -317,6 +329,32 @@ impl Shared {
                 Err(why) => self.outcome(ip, client, username, Err(why)),
             },
         }
+    }
+
+    /// Whether this Client Identifier needs a password, whoever says that it is his.
+    fn has_password(&self, client: &str) -> bool {
+        self.records.as_ref().is_some_and(|records| records.accounts().has(AccountKind::ClientId, client))
+    }
+
+    /// Whether a password is right. It takes one hash in any case: who is known is not told by the time.
+    fn is_right(
+        &self,
+        verifier: &mut Verifier,
+        users: &Users,
+        client: &str,
+        username: Option<&str>,
+        password: &[u8],
+    ) -> bool {
+        let Some(records) = &self.records else {
+            return users.verify(verifier, username.unwrap_or_default(), password);
+        };
+        let judge = || match records.accounts().judge(users, client, username) {
+            Judged::By(hash) => Some(hash.clone()),
+            Judged::Never => None,
+        };
+        let hash = judge();
+        // Whoever was deleted meanwhile, or has another password, is not let in with the old one.
+        users.verify_by(verifier, hash.as_ref(), password) && judge() == hash
     }
 
     /// The first step of a SCRAM exchange.

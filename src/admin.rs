@@ -2,7 +2,9 @@
 //! values; they only show them differently. Shards answer a bounded page at a time and never wait for anybody; nothing here
 //! is locked by them.
 
+mod access;
 mod apps;
+mod audit;
 mod commands;
 mod gather;
 mod lines;
@@ -20,9 +22,13 @@ use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
 
 pub use apps::{App, Apps, AppsError};
-pub use commands::{Does, Given, ROWS, Row, find};
+pub use audit::By;
+pub use commands::{Does, Given, ROWS, Row, ban_who, check_ban_text, check_password, find};
 pub use question::{Answer, Cursor, Fault, Part, Publication, Question};
 
+use audit::Audit;
+
+use crate::access::Records;
 use crate::cluster::driver::Event;
 use crate::config::Config;
 use crate::driver::Office;
@@ -41,6 +47,8 @@ struct Inner {
     reloads: mpsc::Sender<Asked>,
     facts: Facts,
     apps: Apps,
+    records: Records,
+    audit: Audit,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
     level: OnceLock<LevelSwitch>,
     /// Questions to other nodes, by number.
@@ -83,14 +91,18 @@ impl Admin {
         events: mpsc::Sender<Event>,
         reloads: mpsc::Sender<Asked>,
         facts: Facts,
+        records: Records,
     ) -> anyhow::Result<Admin> {
         let apps = Apps::open(&facts.config.api, facts.data.as_deref())?;
+        let audit = Audit::open(facts.data.as_deref());
         Ok(Admin(Arc::new(Inner {
             office,
             events,
             reloads,
             facts,
             apps,
+            records,
+            audit,
             listening: OnceLock::new(),
             level: OnceLock::new(),
             waiting: Mutex::default(),
@@ -114,6 +126,23 @@ impl Admin {
     #[cfg(not(madsim))]
     pub async fn aside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         self.0.aside.spawn(work).await.ok()
+    }
+
+    /// Does what somebody asks for, and writes down who has changed what.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn answer_for(&self, by: &By, question: Question) -> Result<Answer, Fault> {
+        let Some((action, what)) = audit::of(&question) else { return self.answer(question).await };
+        let question = question.said_by(by);
+        let answered = self.answer(question).await;
+        self.wrote(by, action, &what, answered.as_ref().map(drop).map_err(|fault| fault.message.as_str()));
+        answered
+    }
+
+    /// The same of something that is done elsewhere.
+    pub fn wrote(&self, by: &By, action: &str, what: &str, outcome: Result<(), &str>) {
+        self.0.audit.write(by, action, what, outcome);
     }
 
     /// Who may use the HTTP API.

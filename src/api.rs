@@ -11,7 +11,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, RawPathParams, Request, State};
 use axum::http::header::{
@@ -21,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, get, on};
+use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::server::conn::http1;
@@ -35,7 +35,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admin::{Admin, Fault, Question};
+use crate::admin::{Admin, By, Fault, Question};
 use crate::config::{Api, CertificateFiles, Config};
 use crate::exit::CannotListen;
 use crate::net::certs;
@@ -120,7 +120,8 @@ pub async fn serve(bound: Bound, admin: Admin) {
             tracing::debug!(%from, "too many connections of the HTTP API");
             continue;
         };
-        let (router, tls, patience) = (router.clone(), tls.clone(), config.request_timeout);
+        let router = router.clone().layer(Extension(Peer(from)));
+        let (tls, patience) = (tls.clone(), config.request_timeout);
         tokio::spawn(async move {
             let _place = place;
             let _ = stream.set_nodelay(true);
@@ -211,8 +212,9 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 }
 
 /// Only applications with the right secret come through.
-async fn authorized(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     let Some((id, secret)) = credentials(request.headers()) else { return unauthorized() };
+    request.extensions_mut().insert(AppId(id.clone()));
     if !admin.apps().knows(&id, &secret) {
         // What is not known costs a password hash; guesses do not pile up.
         let Ok(_turn) = GUESSES.try_acquire() else {
@@ -225,6 +227,20 @@ async fn authorized(State(admin): State<Admin>, request: Request, next: Next) ->
         }
     }
     next.run(request).await
+}
+
+/// The application of a request.
+#[derive(Debug, Clone)]
+struct AppId(String);
+
+/// Where it comes from.
+#[derive(Debug, Clone)]
+struct Peer(SocketAddr);
+
+fn by(request: &Request) -> By {
+    let who = request.extensions().get::<AppId>().map_or("nobody".to_owned(), |AppId(id)| format!("app:{id}"));
+    let from = request.extensions().get::<Peer>().map_or("an address".to_owned(), |Peer(from)| from.to_string());
+    By { who, from }
 }
 
 /// Id and secret of Basic authentication (RFC 7617).
@@ -262,14 +278,18 @@ async fn answer(
         return refused(StatusCode::BAD_REQUEST, Fault::TYPE, "the query cannot be read");
     };
     // One that is not known would be a wish that is passed over.
-    let is_known = |name: &str| route.paged && matches!(name, "_page" | "_limit");
+    let is_known = |name: &str| (route.paged && matches!(name, "_page" | "_limit")) || route.query.contains(&name);
     if let Some((name, _)) = query.iter().find(|(name, _)| !is_known(name)) {
         let message = format!("{name:?} is no parameter of this path");
         return refused(StatusCode::BAD_REQUEST, Fault::TYPE, &message);
     }
+    if let Some(name) = route.query.iter().find(|name| !query.iter().any(|(given, _)| given == *name)) {
+        return refused(StatusCode::BAD_REQUEST, Fault::MISSING, &format!("{name} is missing"));
+    }
     let mut parameters: std::collections::BTreeMap<String, String> = query.into_iter().collect();
     parameters.extend(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let of_node = parameters.get("node").filter(|_| route.path.contains("{node}")).cloned();
+    let by = by(&request);
     let mut asked = Asked { parameters, body: Value::Null };
     if !route.body.is_empty() {
         asked.body = match body(&admin, request.into_body()).await {
@@ -283,7 +303,7 @@ async fn answer(
     };
     let answered = match of_node {
         Some(node) => admin.answer_of(&node, question).await,
-        None => admin.answer(question).await,
+        None => admin.answer_for(&by, question).await,
     };
     match answered {
         Ok(answer) => json_of(StatusCode::OK, &envelope(route, &asked, answer)),

@@ -14,7 +14,7 @@ use newtmq_node::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::access::Access;
+use crate::access::{Access, Records};
 use crate::banner::{self, BannerFacts, Listening, Storage};
 use crate::cluster;
 use crate::cluster::driver::{ControlDriver, Event};
@@ -178,7 +178,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let prepared = cluster::prepare(&options.config, node, options.data.as_deref()).await?;
     // It goes on where the log ends, so that no deadline in it comes early.
     let clock = Clock::start_at(opened.as_ref().map_or(Instant::START, |opened| opened.replay.now()));
-    let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
+    let records = Records::new(clock, &options.config.zones);
+    let access = Access::open(&options.config.access, clock, options.config.broker.hook_timeout, &records)?;
+    let access = Arc::new(access);
     let (mailboxes, office, reports) = driver::office(options.shards);
     let hooks = logged_hooks().union(access.hooks());
     let mut config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
@@ -210,9 +212,11 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         None => (None, None, None),
     };
     let mut drivers = Vec::new();
+    let (to_flaps, flaps) = mpsc::channel(FLAPS_MAX);
     for (shard, mail) in shards.into_iter().zip(mailboxes) {
         let streams = rt::streams().context("watch connections")?;
         let driver = Driver::new(shard, clock, streams, mail).decided_by(access.decider());
+        let driver = driver.tells_flaps(to_flaps.clone());
         drivers.push(driver.stored_by(desk.clone()));
     }
     drop(desk);
@@ -234,12 +238,21 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let (to_reloads, reloads) = mpsc::channel(1);
     let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
     #[cfg(not(madsim))]
-    let admin = admin(options, &config, clock, &office, (&to_events, &to_reloads))?;
+    let admin = admin(options, &config, clock, &office, (&to_events, &to_reloads), &records)?;
     #[cfg(not(madsim))]
     let asked = (asked, admin.clone());
     let asked = (asked, to_reloads, options.watched.clone());
     let events = (to_events, events);
-    let control = start_control(control, clock, (reports, office.clone()), prepared, events, asked)?;
+    // Before anybody can connect.
+    cluster::driver::tell_records(&control, &records);
+    records.reaches(office.clone());
+    #[cfg(not(madsim))]
+    tokio::spawn(asked.0.1.clone().keep_watch(flaps));
+    #[cfg(madsim)]
+    drop(flaps);
+    tokio::spawn(records.clone().send_away());
+    let telling = (control, records);
+    let control = start_control(telling, clock, (reports, office.clone()), prepared, events, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     let (mut intakes, mut gateways) = (Vec::new(), Vec::new());
@@ -297,6 +310,7 @@ fn admin(
     clock: Clock,
     office: &Office<Stream>,
     (events, reloads): (&mpsc::Sender<Event>, &mpsc::Sender<reload::Asked>),
+    records: &Records,
 ) -> anyhow::Result<crate::admin::Admin> {
     let facts = crate::admin::Facts {
         node: config.node_name.to_string(),
@@ -305,7 +319,7 @@ fn admin(
         started: clock.now(),
         data: options.data.clone(),
     };
-    crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts)
+    crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts, records.clone())
 }
 
 /// Opens the HTTP API and serves it while the broker runs; says where.
@@ -327,7 +341,7 @@ async fn serve_api(
 
 /// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.
 fn start_control(
-    control: Control,
+    (control, records): (Control, Records),
     clock: Clock,
     (reports, office): (driver::Reports, Office<Stream>),
     prepared: Option<cluster::Prepared>,
@@ -340,6 +354,7 @@ fn start_control(
             prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
         serve(asked, to_events.clone(), state, reloads);
         let driver = ControlDriver::new(control, clock, reports, office, events, ways, watched.hearer());
+        let driver = driver.telling(records);
         watched.run(driver, to_events).await.context("the log of the cluster")
     };
     rt::on_own_thread("control", body).context("start the control plane's thread")
@@ -526,6 +541,9 @@ fn logged_hooks() -> HookSet {
     }
     HookSet::default().with(Hook::ClientConnected).with(Hook::ClientDisconnected).with(Hook::SessionTerminated)
 }
+
+/// Clients that connect too often and wait to be banned; more are lost, and come again.
+const FLAPS_MAX: usize = 256;
 
 /// Tells the shards to stop at the first signal, and ends the process at the second.
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use newtmq_access::{AclCacheLimits, Permission, ThrottleLimits};
+use newtmq_access::{AclCacheLimits, FlappingLimits, Permission, ThrottleLimits};
 use newtmq_mqtt::QoS;
 use newtmq_node::{
     AccessConfig, DenyAction, Durability, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig,

@@ -23,6 +23,7 @@ fn shared(allow_anonymous: bool) -> Shared {
         clock: Clock::start(),
         patience: Duration::from_secs(3600),
         users: RwLock::new(Some(Arc::new(users()))),
+        records: None,
         throttle: Mutex::new(Throttle::new(limits)),
         exchanges: Mutex::default(),
         accepted: AtomicU64::new(0),
@@ -31,6 +32,10 @@ fn shared(allow_anonymous: bool) -> Shared {
         busy: AtomicU64::new(0),
         warned: AtomicU64::new(0),
     }
+}
+
+fn records() -> Records {
+    Records::new(Clock::start(), &std::collections::BTreeMap::new())
 }
 
 fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>, data: &[u8]) -> Question {
@@ -180,7 +185,7 @@ fn a_broken_file_changes_nothing() {
     let file = dir.join("acl.conf");
     std::fs::write(&file, "{allow, all}.").unwrap();
     let config = Config { acl_file: Some(file.clone()), ..crate::config::Config::default().access };
-    let access = Access::open(&config, Clock::start(), Duration::ZERO).unwrap();
+    let access = Access::open(&config, Clock::start(), Duration::ZERO, &records()).unwrap();
     assert_eq!(access.hooks(), HookSet::default(), "nobody is asked without a password file");
     assert_eq!(access.rules().acl.map(|acl| acl.len()), Some(1));
     std::fs::write(&file, "{allow, all}. {deny, al}.").unwrap();

@@ -1,11 +1,12 @@
 //! The questions, and what an answer is made of.
 
 use bytes::Bytes;
+use newtmq_access::{AccountKind, BanWho};
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_node::{From, Which};
 use serde_json::Value;
 
-use crate::config::LogLevel;
+use crate::config::{LogLevel, Secret};
 
 /// What an operator asks, or wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,33 @@ pub enum Question {
     EnableApp(String, bool),
     /// Remove one.
     DeleteApp(String),
+    /// Users, or Client Identifiers, that were added while the broker runs.
+    Accounts(AccountKind, Part),
+    /// One of them.
+    Account(AccountKind, String),
+    /// Another one, with its password.
+    AddAccount(AccountKind, String, Secret),
+    /// Another password of one.
+    UpdateAccount(AccountKind, String, Secret),
+    /// Remove one, and end its connections.
+    DeleteAccount(AccountKind, String),
+    /// Who is banned.
+    Bans(Part),
+    /// Ban somebody.
+    Ban {
+        /// Whom.
+        who: BanWho,
+        /// Why, for people.
+        reason: String,
+        /// Who does it, if it is said.
+        by: Option<String>,
+        /// Until when, in seconds since 1970; none is for ever.
+        until: Option<u64>,
+    },
+    /// Ban somebody no more.
+    Unban(BanWho),
+    /// What operators have done at this node, the latest first.
+    Audit(Part),
 }
 
 /// A message to publish.

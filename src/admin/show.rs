@@ -91,6 +91,13 @@ impl Admin {
             | Question::AddApp(..)
             | Question::EnableApp(..)
             | Question::DeleteApp(_)) => self.app_beside(question).await,
+            question @ (Question::Accounts(..)
+            | Question::Account(..)
+            | Question::AddAccount(..)
+            | Question::UpdateAccount(..)
+            | Question::DeleteAccount(..)) => self.account(question).await,
+            question @ (Question::Bans(_) | Question::Ban { .. } | Question::Unban(_)) => self.banned(question).await,
+            Question::Audit(part) => Ok(self.audited(&part)),
         }
     }
 

@@ -71,6 +71,10 @@ fn operation(route: &Route) -> Value {
             parameters.push(json!({ "name": name, "in": "query", "schema": schema }));
         }
     }
+    for name in route.query {
+        let schema = json!({ "type": "string", "minLength": 1 });
+        parameters.push(json!({ "name": name, "in": "query", "required": true, "schema": schema }));
+    }
     let mut operation = json!({
         "operationId": route.id,
         "summary": route.about,
@@ -136,6 +140,7 @@ fn of_kind(kind: &str) -> Value {
     match kind {
         "null" => json!({ "type": "null" }),
         "string?" => json!({ "type": ["string", "null"] }),
+        "integer?" => json!({ "type": ["integer", "null"] }),
         "object?" => json!({ "type": ["object", "null"] }),
         "string" | "integer" | "boolean" | "object" => json!({ "type": kind }),
         kind => match kind.strip_prefix("[]") {
@@ -197,6 +202,16 @@ fn schemas() -> Value {
         ]),
         "Where": object(&[("client", "object"), ("topic", "object")]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
+        "UsernameAccount": object(&[("username", "string")]),
+        "ClientIdAccount": object(&[("clientid", "string")]),
+        "Ban": object(&[
+            ("who", "string"), ("as", "string"), ("reason", "string"), ("by", "string"), ("at", "integer"),
+            ("until", "integer?"),
+        ]),
+        "Audit": object(&[
+            ("at", "string"), ("by", "string"), ("from", "string"), ("action", "string"), ("what", "string"),
+            ("done", "boolean"), ("why", "string?"),
+        ]),
         "AppSecret": object(&[("app_id", "string"), ("name", "string"), ("secret", "string")]),
     });
     let topic = json!({ "type": "string", "minLength": 1, "maxLength": 65_535 });
@@ -224,6 +239,27 @@ fn schemas() -> Value {
         "type": "object",
         "properties": { "app_id": id, "name": { "type": "string", "maxLength": 255, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" } },
         "required": ["app_id", "name"],
+    });
+    // Lengths are counted in bytes here, and in characters there.
+    let name = json!({ "type": "string", "minLength": 1, "maxLength": 500, "pattern": "^[^\\x00]*$" });
+    let password = json!({ "type": "string", "minLength": 1, "maxLength": 4096 });
+    for (schema, key) in [("NewUsername", "username"), ("NewClientId", "clientid")] {
+        all[schema] = json!({
+            "type": "object",
+            "properties": { key: name, "password": password },
+            "required": [key, "password"],
+        });
+    }
+    all["NewPassword"] = json!({ "type": "object", "properties": { "password": password }, "required": ["password"] });
+    let short = json!({ "type": ["string", "null"], "maxLength": 256 });
+    all["NewBan"] = json!({
+        "type": "object",
+        "properties": {
+            "who": { "type": "string", "minLength": 1, "maxLength": 490, "pattern": "^[^\\x00]*$" },
+            "as": { "enum": newtmq_access::BanKind::ALL.map(newtmq_access::BanKind::name) },
+            "reason": short, "by": short, "until": { "type": ["integer", "null"], "minimum": 0 },
+        },
+        "required": ["who", "as"],
     });
     all["AppStatus"] =
         json!({ "type": "object", "properties": { "status": { "type": "boolean" } }, "required": ["status"] });

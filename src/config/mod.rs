@@ -53,6 +53,7 @@ pub use types::{
     Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Log, LogFormat,
     LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
 };
+pub(crate) use value::duration;
 
 use cluster_table::{
     ADVERTISE, COOKIE, DISCOVERY, DNS_NAME, LISTEN, MCAST_ADDR, NODE_NAME, SEEDS, TLS_CACERTFILE, TLS_CERTFILE,

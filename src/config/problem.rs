@@ -187,7 +187,9 @@ pub enum Fault {
         inflight: u16,
     },
     /// `allow_anonymous = false` without a password file.
-    #[error("allow_anonymous: false needs a password_file or user_table = on; without one of them nobody could connect")]
+    #[error(
+        "allow_anonymous: false needs a password_file or user_table = on; without one of them nobody could connect"
+    )]
     NoAuthenticator,
 }
 

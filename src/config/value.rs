@@ -57,7 +57,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// `300ms`, `15s`, `1m`, `2h`, `1d`, `1w`, or several with the larger unit first: `1h30m`. Zero needs no unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

@@ -45,8 +45,8 @@ pub struct User {
     pub scram: Option<ScramKeys>,
 }
 
-/// A password file that was read.
-#[derive(Clone)]
+/// A password file that was read; by default one without users.
+#[derive(Clone, Default)]
 pub struct Users {
     users: BTreeMap<Box<str>, User>,
     salt_key: [u8; SALT_KEY_BYTES],

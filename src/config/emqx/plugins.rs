@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::lex::Entry;
 use super::{Difference, Effect, Flat, read_text};
 use crate::config::problem::{Fault, Origin};
 
@@ -30,7 +31,11 @@ pub(super) enum Is {
 pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_retainer", Is::BuiltIn, "retained messages"),
     plugin("emqx_auth_username", Is::BuiltIn, "users with their passwords"),
-    plugin("emqx_auth_mnesia", Is::BuiltIn, "users and Client Identifiers with their passwords, with `user_table = on`"),
+    plugin(
+        "emqx_auth_mnesia",
+        Is::BuiltIn,
+        "users and Client Identifiers with their passwords, with `user_table = on`",
+    ),
     plugin("emqx_sn", Is::BuiltIn, "the MQTT-SN gateway"),
     plugin("emqx_recon", Is::Needless, "it looks into the Erlang virtual machine"),
     plugin("emqx_reloader", Is::Needless, "it loads Erlang code again"),
@@ -66,6 +71,9 @@ const fn plugin(name: &'static str, is: Is, why: &'static str) -> Plugin {
     Plugin { name, is, why }
 }
 
+/// Those whose clients are in a table.
+const TABLES: [&str; 2] = ["emqx_auth_clientid", "emqx_auth_mnesia"];
+
 /// Those that EMQ X loads where nothing says which.
 pub(super) const STANDARD: &[&str] =
     &["emqx_management", "emqx_recon", "emqx_retainer", "emqx_dashboard", "emqx_rule_engine"];
@@ -82,6 +90,11 @@ pub(super) fn read(flat: &mut Flat) {
     for name in names {
         let known = PLUGINS.iter().find(|plugin| plugin.name == name);
         match known.map_or(if name.contains("auth") { Is::Guard } else { Is::Missing }, |plugin| plugin.is) {
+            // Who is let in is in its table, and not in its file.
+            Is::BuiltIn if TABLES.contains(&name.as_str()) && given(flat, "user_table").is_none() => {
+                let (key, value) = ("user_table".to_owned(), "on".to_owned());
+                flat.entry(Entry { key, value, origin: origin.clone() });
+            }
             Is::BuiltIn => {}
             Is::Needless => continue,
             Is::Missing => {

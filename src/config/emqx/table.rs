@@ -273,7 +273,8 @@ const ZONE: &[Row] = &[
         .quiet(&["*"]),
     row("zone.$name.acl_nomatch", Does::NodeWide("acl_nomatch"), "the same for every zone"),
     row("zone.$name.acl_deny_action", Does::NodeWide("acl_deny_action"), "the same for every zone"),
-    row("zone.$name.enable_ban", Does::Same, "on if it is not set, but in the zone `internal`; in EMQ X off").quiet(&["*"]),
+    row("zone.$name.enable_ban", Does::Same, "on if it is not set, but in the zone `internal`; in EMQ X off")
+        .quiet(&["*"]),
     none("zone.$name.enable_stats", "figures are always there").quiet(&["*"]),
     none("zone.$name.force_gc_policy|hibernate_after", ERLANG).quiet(&["*"]),
     none(
