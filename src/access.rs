@@ -4,6 +4,7 @@
 
 mod exchanges;
 mod files;
+mod jwt;
 mod passwd;
 mod records;
 #[cfg(all(test, not(madsim)))]
@@ -19,7 +20,7 @@ use std::time::Duration;
 use newtmq_access::{AccountKind, Judged, SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
 use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
-use newtmq_node::{AccessConfig, AdminCommand, Hook, HookSet, Question, Verdict};
+use newtmq_node::{AccessConfig, AdminCommand, Grant, Hook, HookSet, Question, Verdict};
 use tokio::sync::mpsc;
 
 use crate::config::{Access as Config, Secret};
@@ -29,6 +30,7 @@ use crate::rt::{self, Clock};
 use crate::settings;
 use exchanges::Exchanges;
 pub use files::FileError;
+use jwt::{Bearer, Jwt};
 pub use passwd::{Passwd, PasswdError, ask as ask_password, passwd};
 pub use records::Records;
 
@@ -74,6 +76,8 @@ struct Shared {
     /// How long a client waits for an answer.
     patience: Duration,
     users: RwLock<Option<Arc<Users>>>,
+    /// Keys of tokens; none if no token is looked at.
+    jwt: RwLock<Option<Arc<Jwt>>>,
     /// Users and Client Identifiers that were added while it runs; none if that is off.
     records: Option<Records>,
     throttle: Mutex<Throttle>,
@@ -93,13 +97,14 @@ impl Access {
     /// # Errors
     /// A file, or the operating system's.
     pub fn open(config: &Config, clock: Clock, patience: Duration, records: &Records) -> anyhow::Result<Access> {
-        let (rules, users) = read(config)?;
+        let Files { rules, users, jwt } = read(config)?;
         let authenticates = users.is_some();
         let shared = Arc::new(Shared {
             allow_anonymous: AtomicBool::new(config.allow_anonymous),
             clock,
             patience,
             users: RwLock::new(users),
+            jwt: RwLock::new(jwt),
             records: config.user_table.then(|| records.clone()),
             throttle: Mutex::new(Throttle::new(settings::throttle(&config.login_throttle))),
             exchanges: Mutex::default(),
@@ -130,7 +135,9 @@ impl Access {
     #[must_use]
     pub fn has_files(&self) -> bool {
         let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
-        config.acl_file.is_some() || config.password_file.is_some()
+        let jwt = &config.jwt;
+        let of_jwt = jwt.public_key.is_some() || jwt.jwks_file.is_some();
+        config.acl_file.is_some() || config.password_file.is_some() || of_jwt
     }
 
     /// The rules as they were read at the start.
@@ -153,14 +160,13 @@ impl Access {
             !files && !config.users.is_empty() && holds.users == config.users
         };
         // Passwords that are the same need not be hashed again.
-        let (rules, users) = if same {
-            let (rules, _) = read(&Config { users: Vec::new(), ..config.clone() })?;
-            (rules, self.shared.users.read().unwrap_or_else(PoisonError::into_inner).clone())
-        } else {
-            read(config)?
-        };
+        let mut files =
+            read(&Config { users: if same { Vec::new() } else { config.users.clone() }, ..config.clone() })?;
+        if same {
+            files.users = self.shared.users.read().unwrap_or_else(PoisonError::into_inner).clone();
+        }
         let (shared, holds) = (Arc::clone(&self.shared), Arc::clone(&self.config));
-        Ok(Ready { rules, users, config: config.clone(), shared, holds })
+        Ok(Ready { files, config: config.clone(), shared, holds })
     }
 
     /// How logins went.
@@ -178,11 +184,18 @@ impl Access {
     }
 }
 
+/// What the files have.
+#[derive(Debug)]
+struct Files {
+    rules: AccessConfig,
+    users: Option<Arc<Users>>,
+    jwt: Option<Arc<Jwt>>,
+}
+
 /// Files that were read and found right.
 #[derive(Debug)]
 pub struct Ready {
-    rules: AccessConfig,
-    users: Option<Arc<Users>>,
+    files: Files,
     config: Config,
     shared: Arc<Shared>,
     holds: Arc<RwLock<Config>>,
@@ -192,8 +205,9 @@ impl Ready {
     /// New passwords count from here on; the rules are for every shard ([`newtmq_node::AdminCommand::SetAccess`]).
     #[must_use]
     pub fn commit(self) -> AccessConfig {
-        let Ready { rules, users, config, shared, holds } = self;
+        let Ready { files: Files { rules, users, jwt }, config, shared, holds } = self;
         *shared.users.write().unwrap_or_else(PoisonError::into_inner) = users;
+        *shared.jwt.write().unwrap_or_else(PoisonError::into_inner) = jwt;
         shared.allow_anonymous.store(config.allow_anonymous, Ordering::Relaxed);
         let mut holds = holds.write().unwrap_or_else(PoisonError::into_inner);
         if holds.login_throttle != config.login_throttle {
@@ -222,17 +236,18 @@ pub fn password_file(users: &[(String, Secret)]) -> Result<String, FileError> {
     files::hashed(Path::new("users"), String::new(), users)
 }
 
-fn read(config: &Config) -> Result<(AccessConfig, Option<Arc<Users>>), FileError> {
+fn read(config: &Config) -> Result<Files, FileError> {
     let acl = config.acl_file.as_deref().map(files::acl).transpose()?;
     let users = if config.users.is_empty() {
         let of_file = config.password_file.as_deref().map(files::users).transpose()?;
-        // Only those of the table, or nobody.
-        of_file.or_else(|| config.user_table.then(Users::default))
+        // Only those of the table, or who has a token, or nobody.
+        of_file.or_else(|| (config.user_table || config.jwt.is_on()).then(Users::default))
     } else {
         Some(files::with_passwords(config.password_file.as_deref(), &config.users)?)
     };
     let rules = AccessConfig { acl: acl.map(Arc::new), ..settings::access(config) };
-    Ok((rules, users.map(Arc::new)))
+    let jwt = Jwt::read(&config.jwt)?.map(Arc::new);
+    Ok(Files { rules, users: users.map(Arc::new), jwt })
 }
 
 /// Starts the threads; the decider puts questions into their queue.
@@ -266,7 +281,11 @@ impl Shared {
     /// What needs no look at a file. On the driver's thread.
     fn decide_at_once(&self, question: &Question) -> Option<Verdict> {
         match question {
-            Question::Authenticate { method: None, username: None, client, .. } if self.has_password(client) => None,
+            Question::Authenticate { method: None, username: None, client, password, .. }
+                if self.has_password(client) || self.is_token(password.as_deref()) =>
+            {
+                None
+            }
             Question::Authenticate { method: None, username: None, .. }
                 if self.allow_anonymous.load(Ordering::Relaxed) =>
             {
@@ -293,7 +312,7 @@ impl Shared {
             return Verdict::Deny(ReasonCode::ImplementationSpecificError);
         };
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let alone = method.is_none() && self.has_password(client);
+        let alone = method.is_none() && (self.has_password(client) || self.is_token(password.as_deref()));
         // What failures are counted by: a Client Identifier may have a password, and no User Name.
         let (Some(users), Some(name)) = (users, username.as_deref().or(alone.then_some(&**client))) else {
             // An exchange without a User Name: the rules would not know whom they are about.
@@ -308,6 +327,11 @@ impl Shared {
         }
         if method.is_none() {
             let password = password.as_deref().unwrap_or_default();
+            if let Some(grant) = self.token(client, username.as_deref(), password) {
+                lock(&self.throttle).succeeded(name);
+                self.accepted.fetch_add(1, Ordering::Relaxed);
+                return Verdict::Grant(Box::new(grant));
+            }
             let right = self.is_right(verifier, &users, client, username.as_deref(), password);
             return self.outcome(ip, client, name, if right { Ok(None) } else { Err("wrong user name or password") });
         }
@@ -331,9 +355,32 @@ impl Shared {
         }
     }
 
+    fn is_token(&self, password: Option<&[u8]>) -> bool {
+        let looked_at = self.jwt.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        looked_at && password.and_then(jwt::looks_like_one).is_some()
+    }
+
     /// Whether this Client Identifier needs a password, whoever says that it is his.
     fn has_password(&self, client: &str) -> bool {
         self.records.as_ref().is_some_and(|records| records.accounts().has(AccountKind::ClientId, client))
+    }
+
+    /// What a password grants that is a token. If it grants nothing it may still be a password, and costs as much as one.
+    fn token(&self, client: &str, username: Option<&str>, password: &[u8]) -> Option<Grant> {
+        let jwt = self.jwt.read().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let token = jwt::looks_like_one(password)?;
+        let is_others = |records: &Records| !records.accounts().admits(client, username);
+        if self.records.as_ref().is_some_and(is_others) {
+            return None;
+        }
+        let seconds = rt::wall_time().0 / 1000;
+        match jwt.check(token, Bearer { client, username }, seconds, self.clock.now()) {
+            Ok(grant) => Some(grant),
+            Err(why) => {
+                tracing::debug!(client, username, why, "a token is refused");
+                None
+            }
+        }
     }
 
     /// Whether a password is right. It takes one hash in any case: who is known is not told by the time.

@@ -205,7 +205,10 @@ impl Reloader {
         let mut config = self.config.clone();
         let mut values = self.values.clone();
         if let Some(new) = &new {
-            let logins = has_users(&self.config.access) == has_users(&new.config.access);
+            // The table is on or off for as long as the process runs.
+            let user_table = self.config.access.user_table;
+            let wanted = Access { user_table, ..new.config.access.clone() };
+            let logins = has_users(&self.config.access) == has_users(&wanted);
             adopt(&mut config, &new.config, logins);
             for change in config::changes(&self.values, &self.config, new) {
                 if is_live(&change.key, logins, &self.config.listeners) {
@@ -264,17 +267,18 @@ impl std::fmt::Debug for Reloader {
 }
 
 fn has_users(access: &Access) -> bool {
-    access.password_file.is_some() || !access.users.is_empty()
+    access.password_file.is_some() || !access.users.is_empty() || access.user_table || access.jwt.is_on()
 }
 
 /// Takes over what can be changed while it runs. Without `logins` nobody's password was looked at before, or nobody's would be
 /// from here on.
 fn adopt(config: &mut Config, new: &Config, logins: bool) {
     let old = std::mem::replace(&mut config.access, new.access.clone());
+    config.access.user_table = old.user_table;
     if !logins {
         let access = &mut config.access;
-        (access.allow_anonymous, access.password_file, access.users) =
-            (old.allow_anonymous, old.password_file, old.users);
+        (access.allow_anonymous, access.password_file) = (old.allow_anonymous, old.password_file);
+        (access.users, access.jwt) = (old.users, old.jwt);
     }
     config.log.level = new.log.level;
     config.memory.clone_from(&new.memory);
@@ -293,7 +297,7 @@ fn adopt(config: &mut Config, new: &Config, logins: bool) {
 fn is_live(key: &str, logins: bool, listeners: &[Listener]) -> bool {
     config::is_live(key)
         && match key.split('.').collect::<Vec<_>>().as_slice() {
-            ["allow_anonymous" | "password_file"] | ["auth", "user"] => logins,
+            ["allow_anonymous" | "password_file"] | ["auth", "user"] | ["jwt", _] => logins,
             ["listener", transport, name, ..] => {
                 listeners.iter().any(|listener| listener.name == *name && listener.transport.word() == *transport)
             }
@@ -335,6 +339,9 @@ mod tests {
             ("log.format", true, false),
             ("password_file", true, true),
             ("password_file", false, false),
+            ("jwt.secret", false, false),
+            ("jwt.secret", true, true),
+            ("user_table", true, false),
             ("listener.ssl.a.certfile", true, true),
             ("listener.ssl.a.sni.1.keyfile", true, true),
             ("listener.ssl.b.certfile", true, false),

@@ -23,6 +23,7 @@ fn shared(allow_anonymous: bool) -> Shared {
         clock: Clock::start(),
         patience: Duration::from_secs(3600),
         users: RwLock::new(Some(Arc::new(users()))),
+        jwt: RwLock::new(None),
         records: None,
         throttle: Mutex::new(Throttle::new(limits)),
         exchanges: Mutex::default(),
@@ -79,6 +80,67 @@ fn who_may_connect() {
         let got = decide(&shared, question(username, password, None, b""));
         assert_eq!(got, verdict, "{anonymous} {username:?} {password:?}");
     }
+}
+
+fn cheap(password: &str) -> String {
+    let password = Some(Verifier::default().hash(password.as_bytes(), [7; 16], CHEAP).unwrap());
+    User { password, scram: None }.to_string()
+}
+
+#[test]
+fn who_may_connect_with_a_table() {
+    use newtmq_cluster::meta::BlobKind;
+    let records = records();
+    for (key, password) in [("username:bob", "BOB"), ("clientid:c", "CLIENT"), ("username:alice", "TABLE")] {
+        records.changed(BlobKind::User, key, Some(cheap(password).as_bytes()));
+    }
+    let of = |client: &str, question: Question| match question {
+        Question::Authenticate { conn, peer, username, password, method, data, .. } => {
+            Question::Authenticate { conn, peer, client: client.into(), username, password, method, data }
+        }
+        other => other,
+    };
+    for (anonymous, client, username, password, verdict) in [
+        (false, "d", Some("bob"), Some("BOB"), ALLOW),
+        (false, "d", Some("bob"), Some("bob"), WRONG),
+        (false, "d", Some("alice"), Some("secret"), ALLOW),
+        (false, "d", Some("alice"), Some("TABLE"), WRONG),
+        (false, "d", Some("eve"), Some("BOB"), WRONG),
+        (false, "d", None, Some("BOB"), Verdict::Deny(ReasonCode::NotAuthorized)),
+        (false, "c", None, Some("CLIENT"), ALLOW),
+        (false, "c", Some("c"), Some("CLIENT"), ALLOW),
+        // Also where anybody may come: this identifier is somebody's.
+        (true, "c", None, None, WRONG),
+        (true, "c", None, Some("CLIENT"), ALLOW),
+        (true, "c", Some("bob"), Some("BOB"), WRONG),
+        (true, "c", Some("alice"), Some("secret"), WRONG),
+        (true, "d", None, None, ALLOW),
+    ] {
+        let shared = Shared { records: Some(records.clone()), ..shared(anonymous) };
+        let got = decide(&shared, of(client, question(username, password, None, b"")));
+        assert_eq!(got, verdict, "{anonymous} {client} {username:?} {password:?}");
+    }
+    // Nor by SCRAM, whose user is right.
+    let shared = Shared { records: Some(records.clone()), ..shared(true) };
+    let first = question(Some("alice"), None, Some(SCRAM_METHOD), b"n,,n=alice,r=nonce");
+    assert!(matches!(decide(&shared, of("d", first.clone())), Verdict::Continue(_)));
+    assert_eq!(decide(&shared, of("c", first)), WRONG);
+    records.changed(BlobKind::User, "username:bob", None);
+    assert_eq!(decide(&shared, of("d", question(Some("bob"), Some("BOB"), None, b""))), WRONG);
+}
+
+/// Counted and not timed: each password that is looked at costs one hash, and no other question a hash at all.
+#[test]
+fn failures_with_a_client_identifier_are_counted() {
+    use newtmq_cluster::meta::BlobKind;
+    let records = records();
+    records.changed(BlobKind::User, "clientid:c", Some(cheap("CLIENT").as_bytes()));
+    let shared = Shared { records: Some(records), ..shared(true) };
+    for _ in 0..3 {
+        assert_eq!(decide(&shared, question(None, Some("x"), None, b"")), WRONG);
+    }
+    let waits = Verdict::Deny(ReasonCode::ConnectionRateExceeded);
+    assert_eq!(decide(&shared, question(None, Some("CLIENT"), None, b"")), waits);
 }
 
 #[test]

@@ -37,7 +37,7 @@ impl Admin {
                 check_account_name(&name).map_err(|why| Fault::new(Fault::TYPE, why))?;
                 if accounts().has(kind, &name) {
                     return Err(
-                        Fault::new(Fault::OTHER, format!("there is a {} of this name", kind.name())).with_status(409)
+                        Fault::new(Fault::OTHER, format!("there is such a {} already", kind.name())).with_status(409)
                     );
                 }
                 if accounts().len(kind) >= ACCOUNTS_MAX {

@@ -50,7 +50,7 @@ pub use problem::{Fault, Origin, Problem, Problems};
 pub use sn::{Qos3, Sn};
 pub use source::{Given, Setting};
 pub use types::{
-    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Log, LogFormat,
+    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Jwt, Log, LogFormat,
     LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
 };
 pub(crate) use value::duration;
@@ -399,6 +399,7 @@ impl Build {
             && config.access.password_file.is_none()
             && config.access.users.is_empty()
             && !config.access.user_table
+            && !config.access.jwt.is_on()
             && !self.refused.contains(&password_file)
         {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);

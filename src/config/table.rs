@@ -94,6 +94,8 @@ pub(super) enum Field<T: 'static> {
     Text(fn(&mut T, &str)),
     /// `none`, or printable characters.
     TextOrNone(fn(&mut T, Option<String>)),
+    /// `none`, or `NAME=TEXT,…`.
+    Claims(fn(&mut T, Vec<(String, String)>)),
     /// A Topic Name. Numbered.
     Topic(fn(&mut T, u16, &str)),
     /// `off`, or a duration; the range is in milliseconds.
@@ -123,6 +125,7 @@ impl<T> Field<T> {
             Field::NodeName(set) => set(target, value::node_name(text)?),
             Field::File(set) => set(target, value::file(text)?),
             Field::Priorities(set) => set(target, value::priorities(text)?),
+            Field::Claims(set) => set(target, value::claims(text)?),
             Field::PerTime(set) => set(target, value::or_none(text, value::per_time)?),
             Field::Bandwidth(set) => set(target, value::or_none(text, value::bandwidth)?),
             Field::Mountpoint(set) => set(target, value::or_none(text, value::mountpoint)?),
@@ -179,6 +182,7 @@ impl<T> Field<T> {
             Field::NodeName(_) => "a name and a host, such as \"newtmq@127.0.0.1\"".to_owned(),
             Field::Name(_) => "a name of at most 64 letters, digits, _ and -".to_owned(),
             Field::File(_) => "none, or the path of a file".to_owned(),
+            Field::Claims(_) => "none, or names of claims with what they must be, such as \"username=%u\"".to_owned(),
             Field::Priorities(_) => {
                 "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
             }
@@ -442,6 +446,31 @@ const ROOT: &[Key<Config>] = &[
          [Access](access.md#users-that-are-added-while-it-runs).",
     ),
     key(
+        JWT_SECRET,
+        Field::Secret(|c, v| c.access.jwt.secret = v),
+        "none",
+        "Secret of JSON Web Tokens with HS256 that clients give as passwords. It should have 32 random characters or more. See \
+         [Access](access.md#json-web-tokens).",
+    ),
+    key(
+        JWT_PUBLIC_KEY,
+        Field::File(|c, v| c.access.jwt.public_key = v),
+        "none",
+        "File with the public key of tokens with RS256 or ES256, in PEM.",
+    ),
+    key(
+        JWT_JWKS_FILE,
+        Field::File(|c, v| c.access.jwt.jwks_file = v),
+        "none",
+        "File with a set of keys of tokens (JWKS), which name theirs with `kid`.",
+    ),
+    key(
+        "jwt.verify_claims",
+        Field::Claims(|c, v| c.access.jwt.verify_claims = v),
+        "username=%u",
+        "What a token must say: `%u` stands for the User Name and `%c` for the Client Identifier. With `none` whoever has a token has any name.",
+    ),
+    key(
         "acl_file",
         Field::File(|c, v| c.access.acl_file = v),
         "none",
@@ -517,6 +546,9 @@ const ROOT: &[Key<Config>] = &[
 
 /// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
+pub(super) const JWT_SECRET: &str = "jwt.secret";
+pub(super) const JWT_PUBLIC_KEY: &str = "jwt.public_key";
+pub(super) const JWT_JWKS_FILE: &str = "jwt.jwks_file";
 pub(super) const PASSWORD_FILE: &str = "password_file";
 /// The key of a zone that may need a data directory.
 pub(super) const DURABILITY: &str = "durability";

@@ -66,6 +66,8 @@ pub struct Access {
     pub users: Vec<(String, Secret)>,
     /// Users and Client Identifiers may be added while the broker runs.
     pub user_table: bool,
+    /// JSON Web Tokens as passwords.
+    pub jwt: Jwt,
     /// Rules of who may do what with a topic.
     pub acl_file: Option<PathBuf>,
     /// What holds where no rule fits.
@@ -80,6 +82,27 @@ pub struct Access {
     pub acl_cache_ttl: Duration,
     /// Failed logins.
     pub login_throttle: LoginThrottle,
+}
+
+/// `jwt.*`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Jwt {
+    /// Of HS256.
+    pub secret: Option<Secret>,
+    /// Of RS256 or ES256, in PEM.
+    pub public_key: Option<PathBuf>,
+    /// A set of keys.
+    pub jwks_file: Option<PathBuf>,
+    /// What a token must say.
+    pub verify_claims: Vec<(String, String)>,
+}
+
+impl Jwt {
+    /// Whether tokens are looked at.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.secret.is_some() || self.public_key.is_some() || self.jwks_file.is_some()
+    }
 }
 
 /// `login_throttle.*`
@@ -393,6 +416,7 @@ impl Config {
             password_file: None,
             users: Vec::new(),
             user_table: false,
+            jwt: Jwt { secret: None, public_key: None, jwks_file: None, verify_claims: Vec::new() },
             acl_file: None,
             acl_nomatch: AclNomatch::Deny,
             acl_deny_action: AclDenyAction::Disconnect,

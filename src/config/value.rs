@@ -129,6 +129,23 @@ pub(super) fn priorities(text: &str) -> Option<Vec<(String, u8)>> {
     Some(found)
 }
 
+/// `none`, or `NAME=TEXT,…`, each name once.
+pub(super) fn claims(text: &str) -> Option<Vec<(String, String)>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let mut claims: Vec<(String, String)> = Vec::new();
+    for part in text.split(',') {
+        let (name, value) = part.trim().split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        if name.is_empty() || value.is_empty() || claims.iter().any(|(known, _)| known == name) {
+            return None;
+        }
+        claims.push((name.to_owned(), value.to_owned()));
+    }
+    Some(claims)
+}
+
 /// `none`, or what `read` makes of it.
 pub(super) fn or_none<T>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
     if text == "none" { Some(None) } else { read(text).map(Some) }

@@ -24,6 +24,7 @@ mod healing;
 mod libraries;
 mod limits;
 mod programs;
+mod records;
 mod slow;
 mod sn;
 mod start;

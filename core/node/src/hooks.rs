@@ -2,8 +2,10 @@
 //! only those in the [`HookSet`] cost anything.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use newtmq_base::ConnId;
+use newtmq_access::Acl;
+use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::ReasonCode;
 
 /// A hook point.
@@ -201,6 +203,17 @@ impl core::fmt::Debug for Question {
     }
 }
 
+/// What goes with the right to connect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Rules of this connection alone; they are asked before those of the node.
+    pub rules: Option<Arc<Acl>>,
+    /// No rule counts for it.
+    pub superuser: bool,
+    /// The connection ends then (MQTT 5: 0xA0).
+    pub until: Option<Instant>,
+}
+
 /// The answer to a [`Question`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -209,6 +222,8 @@ pub enum Verdict {
         /// Authentication Data for CONNACK or AUTH.
         data: Option<Box<[u8]>>,
     },
+    /// Yes, for [`Question::Authenticate`] without a method, and more.
+    Grant(Box<Grant>),
     /// No, with the reason to answer.
     Deny(ReasonCode),
     /// The authentication exchange goes on with this challenge.
@@ -221,6 +236,7 @@ impl core::fmt::Debug for Verdict {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Verdict::Allow { .. } => f.write_str("Allow"),
+            Verdict::Grant(_) => f.write_str("Grant"),
             Verdict::Deny(reason) => write!(f, "Deny({reason})"),
             Verdict::Continue(_) => f.write_str("Continue"),
             Verdict::Each(reasons) => write!(f, "Each({reasons:?})"),

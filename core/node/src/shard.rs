@@ -144,6 +144,8 @@ pub struct Shard {
     pub(crate) pressure: MemoryPressure,
     /// Who is refused.
     pub(crate) bans: Arc<Bans>,
+    /// A connection had rules of its own.
+    pub(crate) has_own_rules: bool,
     /// How often clients have connected of late, where a zone wants to know.
     pub(crate) flapping: Flapping,
     /// Of the rules in `config.access`; never 0.
@@ -237,6 +239,8 @@ pub enum TimerKind {
     Peers,
     /// A client above `publish_limit` or `rate_limit` may go on; by connection slot.
     Pace(u32),
+    /// A client may be connected no longer; by connection slot.
+    Grant(u32),
     /// A hook has not answered.
     Question,
     /// The node's time is stored.
@@ -322,6 +326,7 @@ impl Shard {
             pressure: MemoryPressure::None,
             bans: Arc::default(),
             flapping: Flapping::default(),
+            has_own_rules: false,
             access_generation: 1,
             next_born: 0,
             rng,

@@ -412,7 +412,7 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Status | ClusterCommand::Examine => {}
+            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -128,6 +128,7 @@ pub(crate) fn command(command: &ClusterCommand) -> String {
         ClusterCommand::ForceLeave(name) => format!("force-leave {}", printable(name)),
         ClusterCommand::Status => "say its status".into(),
         ClusterCommand::Examine => "examine the cluster".into(),
+        ClusterCommand::PutBlob { kind, key, .. } => format!("write {kind:?} {}", printable(key)),
     }
 }
 

@@ -455,6 +455,20 @@ const PLUGIN: &[Row] = &[
         "passwords of Client Identifiers are added while the broker runs (`user_table = on`, `newtmq ctl clientid add`), not by \
          the configuration; without them everybody could connect",
     ),
+    row("auth.jwt.secret", Does::As("jwt.secret"), "HS256"),
+    row("auth.jwt.pubkey", Does::As("jwt.public_key"), "RS256 or ES256, as the key is"),
+    row("auth.jwt.jwks", Does::Refused, "keys are in a file (`jwt.jwks_file`), and are not fetched"),
+    row(
+        "auth.jwt.from",
+        Does::Refused,
+        "the token is the password (`password`, as in EMQ X by default); leave this key out",
+    ),
+    row(
+        "auth.jwt.verify_claims|verify_claims.$name",
+        Does::Refused,
+        "write `jwt.verify_claims = username=%u,…`, which is so by default; in EMQ X it is off",
+    ),
+    none("auth.jwt.signature_format", "signatures are those of RFC 7515").quiet(&["*"]),
     row("auth.*", Does::Refused, "this way to log in is not in this version; without it everybody could connect"),
     row("management.default_application.id", Does::As("api.app_id"), ""),
     row("management.default_application.secret", Does::As("api.app_secret"), ""),

@@ -9,10 +9,10 @@ use newtmq_access::{AclCacheLimits, Action, Permission, Who};
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{Connect, RawPublish, ReasonCode, Subscribe, TopicName};
 
-use super::{Next, Shard};
+use super::{Next, Shard, TimerKind};
 use crate::config::{AccessConfig, DenyAction};
-use crate::conn::Stage;
-use crate::hooks::Hook;
+use crate::conn::{Phase, Stage};
+use crate::hooks::{Grant, Hook};
 use crate::io::{Outbox, Output};
 
 impl Shard {
@@ -21,6 +21,52 @@ impl Shard {
         self.config.access = access;
         // 0 is what connections remember that have not asked yet.
         self.access_generation = self.access_generation.wrapping_add(1).max(1);
+    }
+
+    /// A client may connect, with rules of its own maybe, and for some time.
+    pub(super) fn granted(&mut self, conn: ConnId, grant: Box<Grant>) {
+        self.has_own_rules |= grant.rules.is_some();
+        let until = grant.until;
+        self.live(conn).rare().grant = Some(grant);
+        if let Some(until) = until {
+            self.timers.arm(until, TimerKind::Grant(conn.slot));
+        }
+    }
+
+    /// The time of a connection is over, whatever it does at that moment.
+    pub(super) fn on_grant_timer(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get(slot as usize) else { return };
+        let conn = ConnId { slot, generation: c.generation };
+        let grant = c.rare.as_deref().and_then(|rare| rare.grant.as_deref());
+        let is_over = grant.and_then(|grant| grant.until).is_some_and(|until| until <= now);
+        if !is_over || c.phase == Phase::Closing {
+            return;
+        }
+        if c.phase == Phase::Open {
+            self.reject(now, conn, ReasonCode::MaximumConnectTime, out);
+        } else {
+            self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
+        }
+    }
+
+    fn grant(&self, conn: ConnId) -> Option<&Grant> {
+        self.conn(conn)?.rare.as_deref()?.grant.as_deref()
+    }
+
+    /// Whether anything could be denied to anybody.
+    #[inline]
+    pub(super) fn has_rules(&self) -> bool {
+        self.config.access.is_on() || self.has_own_rules
+    }
+
+    /// What the rules of a connection say, or else those of all.
+    pub(super) fn check_rules(&self, conn: ConnId, who: &Who<'_>, action: Action, topic: &str) -> Permission {
+        let grant = self.grant(conn);
+        if grant.is_some_and(|grant| grant.superuser) {
+            return Permission::Allow;
+        }
+        let own = grant.and_then(|grant| grant.rules.as_deref()).and_then(|rules| rules.check(who, action, topic));
+        own.unwrap_or_else(|| self.config.access.check(who, action, topic))
     }
 
     /// Whether a client that wants to connect is banned.
@@ -44,7 +90,7 @@ impl Shard {
     /// publish was to this very topic and the rules are the same.
     #[inline]
     pub(crate) fn is_permitted(&self, conn: ConnId, topic: &[u8]) -> bool {
-        if !self.config.access.is_on() {
+        if !self.has_rules() {
             return true;
         }
         let Some(c) = self.conn(conn) else { return false };
@@ -105,8 +151,7 @@ impl Shard {
 
     /// Whether an answer is to be had or kept at all: from rules, or from a hook with a cache behind it.
     fn remembers(&self, asked: Option<Stage>) -> bool {
-        let access = &self.config.access;
-        access.is_on() || (asked == Some(Stage::CheckAcl) && access.cache.is_some())
+        self.has_rules() || (asked == Some(Stage::CheckAcl) && self.config.access.cache.is_some())
     }
 
     /// What a client gets that may not publish: `acl_deny_action`.
@@ -135,7 +180,7 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         by_hooks: &'a [ReasonCode],
     ) -> Option<Cow<'a, [ReasonCode]>> {
-        if !self.config.access.is_on() {
+        if !self.has_rules() {
             return Some(by_hooks.into());
         }
         let mut refused: Vec<ReasonCode> = Vec::new();
@@ -165,12 +210,11 @@ impl Shard {
         let Some(will) = connect.will.as_ref() else { return true };
         let c = self.live(conn);
         let (zone, ip) = (usize::from(c.zone), c.peer.address().ip());
-        let access = &self.config.access;
-        if !access.is_on() || self.config.zones[zone].bypass_acl {
+        if !self.has_rules() || self.config.zones[zone].bypass_acl {
             return true;
         }
         let who = Who { client, username: connect.username, ip };
-        let permitted = access.check(&who, Action::Publish, will.topic.as_str()) == Permission::Allow;
+        let permitted = self.check_rules(conn, &who, Action::Publish, will.topic.as_str()) == Permission::Allow;
         self.ledger.denied += u64::from(!permitted);
         permitted
     }
@@ -189,7 +233,7 @@ impl Shard {
             username: c.rare.as_deref().and_then(|rare| rare.username.as_deref()),
             ip: c.peer.address().ip(),
         };
-        let permission = self.config.access.check(&who, action, topic);
+        let permission = self.check_rules(conn, &who, action, topic);
         if let Some(limits) = self.config.access.cache {
             self.remember(now, conn, &limits, (action, topic, permission));
         }

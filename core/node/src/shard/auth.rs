@@ -57,7 +57,7 @@ impl Shard {
                 Verdict::Each(reasons) if reasons.first().is_some_and(|reason| reason.is_error()) => {
                     self.refuse_publish(now, conn, &publish, reasons[0], out)
                 }
-                Verdict::Allow { .. } | Verdict::Continue(_) | Verdict::Each(_) => {
+                Verdict::Allow { .. } | Verdict::Grant(_) | Verdict::Continue(_) | Verdict::Each(_) => {
                     self.on_other_publish(now, conn, frame, &publish, Some(stage), out)
                 }
             };
@@ -78,7 +78,18 @@ impl Shard {
         verdict: Verdict,
         out: &mut Outbox,
     ) -> Next {
+        let verdict = match verdict {
+            Verdict::Grant(grant) => {
+                if grant.until.is_some_and(|until| until <= now) {
+                    return self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
+                }
+                self.granted(conn, grant);
+                Verdict::Allow { data: None }
+            }
+            other => other,
+        };
         match verdict {
+            Verdict::Grant(_) => unreachable!("it was taken out of it"),
             Verdict::Deny(reason) => self.reject_connect(now, conn, reason, out),
             // A client without a method cannot take another step [MQTT-4.12.0-6].
             Verdict::Continue(_) if self.live(conn).rare().method.is_none() => {
@@ -167,7 +178,8 @@ impl Shard {
             }
             // A failed re-authentication ends the connection (section 4.12.1).
             Verdict::Deny(reason) => return self.reject(now, conn, reason, out),
-            Verdict::Each(_) => return self.reject(now, conn, ReasonCode::NotAuthorized, out),
+            // What a connection may do is not changed by proving again who it is.
+            Verdict::Grant(_) | Verdict::Each(_) => return self.reject(now, conn, ReasonCode::NotAuthorized, out),
         }
         Next::Go
     }

@@ -282,7 +282,7 @@ impl Shard {
 /// What two hooks say of the filters of a SUBSCRIBE: the first refusal counts. Empty if nothing is refused.
 fn refused_by_both(earlier: Vec<ReasonCode>, verdict: Verdict, count: usize) -> Vec<ReasonCode> {
     let mut refused = match verdict {
-        Verdict::Allow { .. } | Verdict::Continue(_) => return earlier,
+        Verdict::Allow { .. } | Verdict::Grant(_) | Verdict::Continue(_) => return earlier,
         Verdict::Deny(reason) => vec![reason; count],
         Verdict::Each(reasons) => reasons,
     };
