@@ -4,6 +4,11 @@
 
 mod exchanges;
 mod files;
+#[cfg(not(madsim))]
+mod http;
+#[cfg(madsim)]
+#[path = "access/no_http.rs"]
+mod http;
 mod jwt;
 mod passwd;
 mod records;
@@ -20,7 +25,7 @@ use std::time::Duration;
 use newtmq_access::{AccountKind, Judged, SCRAM_METHOD, ScramError, ScramServer, Throttle, Users, Verifier};
 use newtmq_base::Instant;
 use newtmq_mqtt::ReasonCode;
-use newtmq_node::{AccessConfig, AdminCommand, Grant, Hook, HookSet, Question, Verdict};
+use newtmq_node::{AccessConfig, AclAction, AdminCommand, Grant, Hook, HookSet, Question, Verdict};
 use tokio::sync::mpsc;
 
 use crate::config::{Access as Config, Secret};
@@ -30,6 +35,7 @@ use crate::rt::{self, Clock};
 use crate::settings;
 use exchanges::Exchanges;
 pub use files::FileError;
+use http::{Decision, Http, Said};
 use jwt::{Bearer, Jwt};
 pub use passwd::{Passwd, PasswdError, ask as ask_password, passwd};
 pub use records::Records;
@@ -48,6 +54,7 @@ pub struct Access {
     config: Arc<RwLock<Config>>,
     shared: Arc<Shared>,
     decider: Option<Decider>,
+    hooks: HookSet,
     rules: AccessConfig,
 }
 
@@ -78,6 +85,8 @@ struct Shared {
     users: RwLock<Option<Arc<Users>>>,
     /// Keys of tokens; none if no token is looked at.
     jwt: RwLock<Option<Arc<Jwt>>>,
+    /// A service that decides.
+    http: Option<Arc<Http>>,
     /// Users and Client Identifiers that were added while it runs; none if that is off.
     records: Option<Records>,
     throttle: Mutex<Throttle>,
@@ -98,13 +107,16 @@ impl Access {
     /// A file, or the operating system's.
     pub fn open(config: &Config, clock: Clock, patience: Duration, records: &Records) -> anyhow::Result<Access> {
         let Files { rules, users, jwt } = read(config)?;
+        let http = Http::new(&config.http);
         let authenticates = users.is_some();
+        let checks_acl = http.as_ref().is_some_and(|http| http.checks_acl());
         let shared = Arc::new(Shared {
             allow_anonymous: AtomicBool::new(config.allow_anonymous),
             clock,
             patience,
             users: RwLock::new(users),
             jwt: RwLock::new(jwt),
+            http,
             records: config.user_table.then(|| records.clone()),
             throttle: Mutex::new(Throttle::new(settings::throttle(&config.login_throttle))),
             exchanges: Mutex::default(),
@@ -114,15 +126,17 @@ impl Access {
             busy: AtomicU64::new(0),
             warned: AtomicU64::new(0),
         });
-        let decider = if authenticates { Some(start(&shared)?) } else { None };
-        Ok(Access { config: Arc::new(RwLock::new(config.clone())), shared, decider, rules })
+        let decider = if authenticates || checks_acl { Some(start(&shared)?) } else { None };
+        let none = HookSet::default();
+        let hooks = if authenticates { none.with(Hook::ClientAuthenticate) } else { none };
+        let hooks = if checks_acl { hooks.with(Hook::ClientCheckAcl) } else { hooks };
+        Ok(Access { hooks, config: Arc::new(RwLock::new(config.clone())), shared, decider, rules })
     }
 
     /// The hooks that are answered here: none without a password file, so that a connection costs nothing more.
     #[must_use]
     pub fn hooks(&self) -> HookSet {
-        let none = HookSet::default();
-        if self.decider.is_some() { none.with(Hook::ClientAuthenticate) } else { none }
+        self.hooks
     }
 
     /// Who answers them.
@@ -241,7 +255,9 @@ fn read(config: &Config) -> Result<Files, FileError> {
     let users = if config.users.is_empty() {
         let of_file = config.password_file.as_deref().map(files::users).transpose()?;
         // Only those of the table, or who has a token, or nobody.
-        of_file.or_else(|| (config.user_table || config.jwt.is_on()).then(Users::default))
+        of_file.or_else(|| {
+            (config.user_table || config.jwt.is_on() || !config.http.auth.urls.is_empty()).then(Users::default)
+        })
     } else {
         Some(files::with_passwords(config.password_file.as_deref(), &config.users)?)
     };
@@ -259,16 +275,24 @@ fn start(shared: &Arc<Shared>) -> io::Result<Decider> {
             // A client that was refused by now would cost as much as one that waits, and if many come at once all of
             // them would be looked at too late.
             let late = shared.clock.now() - since >= shared.patience;
-            let verdict = if late { shared.busy() } else { shared.decide(&mut verifier, &asked) };
-            asked.answer.give(verdict);
+            if late {
+                return asked.answer.give(shared.busy());
+            }
+            match shared.decide(&mut verifier, &asked) {
+                Decided::Here(verdict) => shared.give(asked, verdict),
+                Decided::Elsewhere => shared.ask_service(asked),
+            }
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, |all| all.get() / 2).clamp(1, THREADS_MAX);
     rt::work("access", questions, (0..threads).map(|_| worker()).collect())?;
     let shared = Arc::clone(shared);
     Ok(Decider::new(move |asked| {
+        if matches!(&*asked.question, Question::CheckAcl { .. }) {
+            return shared.check_acl(asked);
+        }
         if let Some(verdict) = shared.decide_at_once(&asked.question) {
-            return asked.answer.give(verdict);
+            return shared.give(asked, verdict);
         }
         if let Err(error) = sender.try_send((shared.clock.now(), asked)) {
             let verdict = shared.busy();
@@ -279,10 +303,17 @@ fn start(shared: &Arc<Shared>) -> io::Result<Decider> {
 
 impl Shared {
     /// What needs no look at a file. On the driver's thread.
+    fn asks_service(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.authenticates())
+    }
+
+    /// What needs no look at a file. On the driver's thread.
     fn decide_at_once(&self, question: &Question) -> Option<Verdict> {
         match question {
             Question::Authenticate { method: None, username: None, client, password, .. }
-                if self.has_password(client) || self.is_token(password.as_deref()) =>
+                if self.has_password(client)
+                    || self.is_token(password.as_deref())
+                    || (self.asks_service() && !self.allow_anonymous.load(Ordering::Relaxed)) =>
             {
                 None
             }
@@ -307,40 +338,51 @@ impl Shared {
     }
 
     /// What may take time.
-    fn decide(&self, verifier: &mut Verifier, asked: &Asked) -> Verdict {
-        let Question::Authenticate { conn, peer, client, username, password, method, data } = &*asked.question else {
-            return Verdict::Deny(ReasonCode::ImplementationSpecificError);
+    fn decide(&self, verifier: &mut Verifier, asked: &Asked) -> Decided {
+        let Question::Authenticate { conn, peer, client, username, password, method, data, will: _ } = &*asked.question
+        else {
+            return Decided::Here(Verdict::Deny(ReasonCode::ImplementationSpecificError));
         };
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let alone = method.is_none() && (self.has_password(client) || self.is_token(password.as_deref()));
+        let alone = method.is_none()
+            && (self.has_password(client) || self.is_token(password.as_deref()) || self.asks_service());
         // What failures are counted by: a Client Identifier may have a password, and no User Name.
         let (Some(users), Some(name)) = (users, username.as_deref().or(alone.then_some(&**client))) else {
             // An exchange without a User Name: the rules would not know whom they are about.
-            return self.refuse(client, None, "no user name", ReasonCode::BadUserNameOrPassword);
+            return Decided::Here(self.refuse(client, None, "no user name", ReasonCode::BadUserNameOrPassword));
         };
         let (now, ip) = (self.clock.now(), peer.ip());
         let key = (asked.shard, *conn);
         let exchange = lock(&self.exchanges).take(now, key);
         // At each step: many exchanges may have begun before the first one failed.
         if let Some(verdict) = self.throttled(now, ip, client, name) {
-            return verdict;
+            return Decided::Here(verdict);
         }
         if method.is_none() {
             let password = password.as_deref().unwrap_or_default();
             if let Some(grant) = self.token(client, username.as_deref(), password) {
                 lock(&self.throttle).succeeded(name);
                 self.accepted.fetch_add(1, Ordering::Relaxed);
-                return Verdict::Grant(Box::new(grant));
+                return Decided::Here(Verdict::Grant(Box::new(grant)));
+            }
+            if self.asks_service() && !self.knows(&users, client, username.as_deref()) {
+                if !users.is_empty() || self.records.is_some() {
+                    // It takes as long as for a name that is known here.
+                    let _ = users.verify_by(verifier, None, password);
+                }
+                return Decided::Elsewhere;
             }
             let right = self.is_right(verifier, &users, client, username.as_deref(), password);
-            return self.outcome(ip, client, name, if right { Ok(None) } else { Err("wrong user name or password") });
+            let login = if right { Ok(None) } else { Err("wrong user name or password") };
+            return Decided::Here(self.outcome(ip, client, name, login));
         }
         let username = name;
         if self.records.as_ref().is_some_and(|records| !records.accounts().admits(client, Some(username))) {
-            return self.outcome(ip, client, username, Err("the client identifier has a password of its own"));
+            let why = "the client identifier has a password of its own";
+            return Decided::Here(self.outcome(ip, client, username, Err(why)));
         }
         let data = data.as_deref().unwrap_or_default();
-        match exchange {
+        Decided::Here(match exchange {
             Some(exchange) => {
                 let answer = exchange.finish(data);
                 self.outcome(ip, client, username, answer.map(Some).map_err(why))
@@ -352,7 +394,7 @@ impl Shared {
                 }
                 Err(why) => self.outcome(ip, client, username, Err(why)),
             },
-        }
+        })
     }
 
     fn is_token(&self, password: Option<&[u8]>) -> bool {
@@ -363,6 +405,83 @@ impl Shared {
     /// Whether this Client Identifier needs a password, whoever says that it is his.
     fn has_password(&self, client: &str) -> bool {
         self.records.as_ref().is_some_and(|records| records.accounts().has(AccountKind::ClientId, client))
+    }
+
+    /// Whether a login is judged by something here, and by no service.
+    fn knows(&self, users: &Users, client: &str, username: Option<&str>) -> bool {
+        let Some(records) = &self.records else { return username.is_some_and(|name| users.get(name).is_some()) };
+        let accounts = records.accounts();
+        let of_file = username.is_some_and(|name| users.get(name).is_some());
+        let of_name = username.is_some_and(|name| accounts.has(AccountKind::Username, name));
+        of_file || of_name || accounts.has(AccountKind::ClientId, client)
+    }
+
+    /// Answers, unless a service has a say about the will of who is let in.
+    fn give(self: &Arc<Self>, asked: Asked, verdict: Verdict) {
+        let is_in = match &verdict {
+            Verdict::Allow { .. } => true,
+            Verdict::Grant(grant) => !grant.superuser && grant.rules.is_none(),
+            Verdict::Deny(_) | Verdict::Continue(_) | Verdict::Each(_) => false,
+        };
+        let has_will = matches!(&*asked.question, Question::Authenticate { will: Some(_), .. });
+        let Some(http) = self.http.as_ref().filter(|http| is_in && has_will && http.checks_acl()) else {
+            return asked.answer.give(verdict);
+        };
+        self.beside(http, asked, |_, http, question| async move {
+            if will_is_permitted(&http, &question).await { verdict } else { Verdict::Deny(ReasonCode::NotAuthorized) }
+        });
+    }
+
+    /// A service says whether a client may log in.
+    fn ask_service(self: &Arc<Self>, asked: Asked) {
+        let Some(http) = &self.http else { return asked.answer.give(Verdict::Deny(ReasonCode::NotAuthorized)) };
+        self.beside(http, asked, |shared, http, question| async move {
+            let Question::Authenticate { peer, client, username, password, .. } = &*question else {
+                return Verdict::Deny(ReasonCode::ImplementationSpecificError);
+            };
+            let (name, ip) = (username.as_deref().unwrap_or(client), peer.ip());
+            let password = password.as_deref().unwrap_or_default();
+            let username = username.as_deref().unwrap_or_default();
+            let said = Said { client, username, password, ip, access: "", topic: "" };
+            match http.login(&said).await {
+                Decision::Yes => {}
+                Decision::No => return shared.outcome(ip, client, name, Err("the service says no")),
+                Decision::Ignore => return shared.outcome(ip, client, name, Err("the service does not know it")),
+                Decision::Nothing => return Verdict::Deny(ReasonCode::ServerUnavailable),
+            }
+            let superuser = http.is_superuser(&said).await;
+            if !superuser && http.checks_acl() && !will_is_permitted(&http, &question).await {
+                return Verdict::Deny(ReasonCode::NotAuthorized);
+            }
+            match shared.outcome(ip, client, name, Ok(None)) {
+                Verdict::Allow { .. } if superuser => Verdict::Grant(Box::new(Grant { superuser, ..Grant::default() })),
+                verdict => verdict,
+            }
+        });
+    }
+
+    /// A service says what a client may do with topics.
+    fn check_acl(self: &Arc<Self>, asked: Asked) {
+        let Some(http) = &self.http else { return asked.answer.give(Verdict::Deny(ReasonCode::NotAuthorized)) };
+        self.beside(http, asked, |_, http, question| async move { http.acl(&question).await });
+    }
+
+    /// Answers when a service has; if too many wait for it, at once.
+    fn beside<F>(
+        self: &Arc<Self>,
+        http: &Arc<Http>,
+        asked: Asked,
+        work: impl FnOnce(Arc<Shared>, Arc<Http>, Arc<Question>) -> F,
+    ) where
+        F: Future<Output = Verdict> + Send + 'static,
+    {
+        let Asked { question, answer, .. } = asked;
+        let Some(place) = http.place() else { return answer.give(self.busy()) };
+        let work = work(Arc::clone(self), Arc::clone(http), Arc::from(question));
+        http.spawn(async move {
+            let _place = place;
+            answer.give(work.await);
+        });
     }
 
     /// What a password grants that is a token. If it grants nothing it may still be a password, and costs as much as one.
@@ -461,6 +580,22 @@ impl Shared {
         }
         Verdict::Deny(ReasonCode::ServerBusy)
     }
+}
+
+async fn will_is_permitted(http: &Http, question: &Question) -> bool {
+    let Question::Authenticate { peer, client, username, will: Some(will), .. } = question else { return true };
+    let username = username.as_deref().unwrap_or_default();
+    let said = Said { client, username, password: b"", ip: peer.ip(), access: "", topic: "" };
+    http.may(&said, AclAction::Publish, will).await
+}
+
+/// Who answers a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Decided {
+    /// With this.
+    Here(Verdict),
+    /// A service does.
+    Elsewhere,
 }
 
 fn why(error: ScramError) -> &'static str {

@@ -14,7 +14,7 @@ pub mod driver;
 #[cfg(not(madsim))]
 mod etcd;
 #[cfg(not(madsim))]
-mod http;
+pub(crate) mod http;
 #[cfg(not(madsim))]
 mod k8s;
 pub mod log;

@@ -205,9 +205,9 @@ impl Reloader {
         let mut config = self.config.clone();
         let mut values = self.values.clone();
         if let Some(new) = &new {
-            // The table is on or off for as long as the process runs.
-            let user_table = self.config.access.user_table;
-            let wanted = Access { user_table, ..new.config.access.clone() };
+            // The table is on or off for as long as the process runs, and so is a service that decides.
+            let (user_table, http) = (self.config.access.user_table, self.config.access.http.clone());
+            let wanted = Access { user_table, http, ..new.config.access.clone() };
             let logins = has_users(&self.config.access) == has_users(&wanted);
             adopt(&mut config, &new.config, logins);
             for change in config::changes(&self.values, &self.config, new) {
@@ -267,14 +267,15 @@ impl std::fmt::Debug for Reloader {
 }
 
 fn has_users(access: &Access) -> bool {
-    access.password_file.is_some() || !access.users.is_empty() || access.user_table || access.jwt.is_on()
+    let by_others = access.user_table || access.jwt.is_on() || !access.http.auth.urls.is_empty();
+    access.password_file.is_some() || !access.users.is_empty() || by_others
 }
 
 /// Takes over what can be changed while it runs. Without `logins` nobody's password was looked at before, or nobody's would be
 /// from here on.
 fn adopt(config: &mut Config, new: &Config, logins: bool) {
     let old = std::mem::replace(&mut config.access, new.access.clone());
-    config.access.user_table = old.user_table;
+    (config.access.user_table, config.access.http) = (old.user_table, old.http);
     if !logins {
         let access = &mut config.access;
         (access.allow_anonymous, access.password_file) = (old.allow_anonymous, old.password_file);
@@ -342,6 +343,7 @@ mod tests {
             ("jwt.secret", false, false),
             ("jwt.secret", true, true),
             ("user_table", true, false),
+            ("auth_http.timeout", true, false),
             ("listener.ssl.a.certfile", true, true),
             ("listener.ssl.a.sni.1.keyfile", true, true),
             ("listener.ssl.b.certfile", true, false),

@@ -24,6 +24,7 @@ fn shared(allow_anonymous: bool) -> Shared {
         patience: Duration::from_secs(3600),
         users: RwLock::new(Some(Arc::new(users()))),
         jwt: RwLock::new(None),
+        http: None,
         records: None,
         throttle: Mutex::new(Throttle::new(limits)),
         exchanges: Mutex::default(),
@@ -48,6 +49,7 @@ fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>
         password: password.map(|password| password.as_bytes().into()),
         method: method.map(Into::into),
         data: (!data.is_empty()).then(|| data.into()),
+        will: None,
     }
 }
 
@@ -55,7 +57,10 @@ fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>
 fn decide(shared: &Shared, question: Question) -> Verdict {
     shared.decide_at_once(&question).unwrap_or_else(|| {
         let (asked, _driver) = Asked::alone(question);
-        shared.decide(&mut Verifier::default(), &asked)
+        match shared.decide(&mut Verifier::default(), &asked) {
+            Decided::Here(verdict) => verdict,
+            Decided::Elsewhere => panic!("there is no service"),
+        }
     })
 }
 
@@ -95,8 +100,8 @@ fn who_may_connect_with_a_table() {
         records.changed(BlobKind::User, key, Some(cheap(password).as_bytes()));
     }
     let of = |client: &str, question: Question| match question {
-        Question::Authenticate { conn, peer, username, password, method, data, .. } => {
-            Question::Authenticate { conn, peer, client: client.into(), username, password, method, data }
+        Question::Authenticate { conn, peer, username, password, method, data, will, .. } => {
+            Question::Authenticate { conn, peer, client: client.into(), username, password, method, data, will }
         }
         other => other,
     };

@@ -50,8 +50,9 @@ pub use problem::{Fault, Origin, Problem, Problems};
 pub use sn::{Qos3, Sn};
 pub use source::{Given, Setting};
 pub use types::{
-    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Jwt, Log, LogFormat,
-    LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
+    Access, AclDenyAction, AclNomatch, AuthHttp, Bandwidth, Broker, Config, DefaultPriority, Durability, HttpRequest,
+    Jwt, Log, LogFormat, LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark,
+    Zone,
 };
 pub(crate) use value::duration;
 
@@ -400,6 +401,7 @@ impl Build {
             && config.access.users.is_empty()
             && !config.access.user_table
             && !config.access.jwt.is_on()
+            && config.access.http.auth.urls.is_empty()
             && !self.refused.contains(&password_file)
         {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);

@@ -188,7 +188,7 @@ pub enum Fault {
     },
     /// `allow_anonymous = false` without a password file.
     #[error(
-        "allow_anonymous: false needs a password_file, user_table = on or a key of jwt; without any of them nobody could connect"
+        "allow_anonymous: false needs a password_file, user_table = on, a key of jwt or auth_http.auth_url; without any of them nobody could connect"
     )]
     NoAuthenticator,
 }

@@ -471,6 +471,72 @@ const ROOT: &[Key<Config>] = &[
         "What a token must say: `%u` stands for the User Name and `%c` for the Client Identifier. With `none` whoever has a token has any name.",
     ),
     key(
+        AUTH_HTTP,
+        Field::Urls(|c, v| c.access.http.auth.urls = v),
+        "none",
+        "Where a service is asked whether a client may log in; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.auth_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.auth.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.auth_params",
+        Field::Claims(|c, v| c.access.http.auth.params = v),
+        "clientid=%c,username=%u,password=%P",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.super_url",
+        Field::Urls(|c, v| c.access.http.superuser.urls = v),
+        "none",
+        "Where a service is asked whether no rule counts for a client that has logged in so; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.super_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.superuser.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.super_params",
+        Field::Claims(|c, v| c.access.http.superuser.params = v),
+        "clientid=%c,username=%u",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.acl_url",
+        Field::Urls(|c, v| c.access.http.acl.urls = v),
+        "none",
+        "Where a service is asked whether a client may publish to or subscribe to a topic; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.acl_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.acl.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.acl_params",
+        Field::Claims(|c, v| c.access.http.acl.params = v),
+        "access=%A,username=%u,clientid=%c,ipaddr=%a,topic=%t",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.timeout",
+        Field::Time(10, 60_000, |c, v| c.access.http.timeout = v),
+        "4s",
+        "An answer that takes longer is none: the client is refused. Less than `broker.hook_timeout`, or that counts.",
+    ),
+    key(
+        "auth_http.cacertfile",
+        Field::File(|c, v| c.access.http.cacertfile = v),
+        "none",
+        "The certificate authority of the service; `https` needs it. It is read with each connection.",
+    ),
+    key(
         "acl_file",
         Field::File(|c, v| c.access.acl_file = v),
         "none",
@@ -546,6 +612,8 @@ const ROOT: &[Key<Config>] = &[
 
 /// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
+/// With it a service decides about logins.
+pub(super) const AUTH_HTTP: &str = "auth_http.auth_url";
 pub(super) const JWT_SECRET: &str = "jwt.secret";
 pub(super) const JWT_PUBLIC_KEY: &str = "jwt.public_key";
 pub(super) const JWT_JWKS_FILE: &str = "jwt.jwks_file";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::api::Api;
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
-use super::discovery::{Etcd, K8s};
+use super::discovery::{Etcd, K8s, Url};
 use super::listener::Listener;
 use super::sn::Sn;
 use super::table;
@@ -68,6 +68,8 @@ pub struct Access {
     pub user_table: bool,
     /// JSON Web Tokens as passwords.
     pub jwt: Jwt,
+    /// A service that decides.
+    pub http: AuthHttp,
     /// Rules of who may do what with a topic.
     pub acl_file: Option<PathBuf>,
     /// What holds where no rule fits.
@@ -103,6 +105,36 @@ impl Jwt {
     pub fn is_on(&self) -> bool {
         self.secret.is_some() || self.public_key.is_some() || self.jwks_file.is_some()
     }
+}
+
+/// `auth_http.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthHttp {
+    /// At a login.
+    pub auth: HttpRequest,
+    /// After one: whether no rule counts.
+    pub superuser: HttpRequest,
+    /// About topics.
+    pub acl: HttpRequest,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Certificate authority of the service.
+    pub cacertfile: Option<PathBuf>,
+}
+
+/// A request of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// Where; the next one is asked if one does not answer. None is no such request.
+    pub urls: Vec<Url>,
+    /// With GET; otherwise with POST.
+    pub is_get: bool,
+    /// What it says, with placeholders.
+    pub params: Vec<(String, String)>,
+}
+
+impl HttpRequest {
+    const BLANK: HttpRequest = HttpRequest { urls: Vec::new(), is_get: false, params: Vec::new() };
 }
 
 /// `login_throttle.*`
@@ -416,6 +448,13 @@ impl Config {
             password_file: None,
             users: Vec::new(),
             user_table: false,
+            http: AuthHttp {
+                auth: HttpRequest::BLANK,
+                superuser: HttpRequest::BLANK,
+                acl: HttpRequest::BLANK,
+                timeout: Duration::ZERO,
+                cacertfile: None,
+            },
             jwt: Jwt { secret: None, public_key: None, jwks_file: None, verify_claims: Vec::new() },
             acl_file: None,
             acl_nomatch: AclNomatch::Deny,

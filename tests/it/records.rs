@@ -86,16 +86,16 @@ fn the_cluster_keeps_users_and_bans() {
     nodes[0].process.signal(Signal::KILL);
     cluster::wait_for_status(&scratch, 2, "{running_nodes,['n2@test','n3@test']},{stopped_nodes,['n1@test']}");
     wait_until("a leader", || (ctl(&scratch, 2, &["users", "add", "bob", "s3cr3t-3"], "") == "ok\n").then_some(()));
-    for node in &nodes[1..] {
-        node.process.signal(Signal::KILL);
+    // One after the other: each has another address, which the others have to learn.
+    for at in 0..3 {
+        nodes[at].process.signal(Signal::KILL);
+        nodes[at].process.wait();
+        assert!(!nodes[at].process.stderr.text().contains("s3cr3t-"), "no password is in a log");
+        nodes[at] = start(at as u32 + 1);
+        for number in 1..=3 {
+            cluster::wait_for_status(&scratch, number, cluster::ALL);
+        }
     }
-    for node in &mut nodes {
-        node.process.wait();
-    }
-    for node in &nodes {
-        assert!(!node.process.stderr.text().contains("s3cr3t-"), "no password is in a log");
-    }
-    let nodes: Vec<Broker> = (1..=3).map(start).collect();
     wait_until("what was added while it was away", || {
         (ctl(&scratch, 1, &["users", "list"], "") == "User(username = alice)\nUser(username = bob)\n").then_some(())
     });
@@ -165,4 +165,117 @@ fn without_a_table_nothing_is_added_and_a_client_that_flaps_is_banned() {
     assert_eq!(reason(&broker, "d", None, ""), ReasonCode::Success);
     wait_until("its end", || (reason(&broker, "c", None, "") == ReasonCode::Success).then_some(()));
     broker.stays_well();
+}
+
+/// A service that lets in `alice` with `a&b=c`, makes `root` a superuser, and permits topics below the user's name.
+fn service() -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, tell) = (stream.unwrap(), tell.clone());
+            std::thread::spawn(move || {
+                let mut reading = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let (mut first, mut length) = (String::new(), 0);
+                    if reading.read_line(&mut first).unwrap_or(0) == 0 {
+                        return;
+                    }
+                    loop {
+                        let mut line = String::new();
+                        reading.read_line(&mut line).unwrap();
+                        if line.trim().is_empty() {
+                            break;
+                        }
+                        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                            length = value.trim().parse().unwrap();
+                        }
+                    }
+                    let mut body = vec![0; length];
+                    reading.read_exact(&mut body).unwrap();
+                    let body = String::from_utf8(body).unwrap();
+                    let path = first.split(' ').nth(1).unwrap().to_owned();
+                    let yes = match path.split('?').next().unwrap() {
+                        "/auth" => {
+                            body.ends_with("username=alice&password=a%26b%3Dc") || body.contains("username=root")
+                        }
+                        "/super" => body.contains("username=root"),
+                        _ => path.contains("username=alice") && path.contains("topic=alice%2F"),
+                    };
+                    tell.send(format!("{path} {body}")).unwrap();
+                    let status = if body.contains("username=broken") {
+                        "500 No"
+                    } else if yes {
+                        "200 OK"
+                    } else {
+                        "403 No"
+                    };
+                    stream.write_all(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+                }
+            });
+        }
+    });
+    (address, told)
+}
+
+#[test]
+fn a_service_decides_by_http() {
+    use crate::access::subscribe;
+    let (address, told) = service();
+    let url = |what: &str, path: &str| format!("auth_http.{what}_url=http://{address}/{path}");
+    let sets = [&url("auth", "auth"), &url("super", "super"), &url("acl", "acl"), "auth_http.acl_method=get"];
+    let broker = Broker::start(&[&sets[..], &["allow_anonymous=false", "login_throttle.user_failures=0"]].concat());
+    let (mut alice, connack) = login(&broker, "c", Some("alice"), "a&b=c");
+    assert_eq!(connack, ReasonCode::Success);
+    for (username, password, want) in [
+        (Some("alice"), "wrong", ReasonCode::BadUserNameOrPassword),
+        (Some("alice&password=a&b=c"), "", ReasonCode::BadUserNameOrPassword),
+        (Some("broken"), "x", ReasonCode::ServerUnavailable),
+        (None, "x", ReasonCode::BadUserNameOrPassword),
+    ] {
+        assert_eq!(reason(&broker, "d", username, password), want, "{username:?}");
+    }
+    assert_eq!(subscribe(&mut alice, "alice/#"), ReasonCode::GrantedQoS1);
+    assert_eq!(subscribe(&mut alice, "bob/#&topic=alice/x"), ReasonCode::NotAuthorized);
+    assert_eq!(subscribe(&mut alice, "#"), ReasonCode::NotAuthorized);
+    let (mut root, connack) = login(&broker, "r", Some("root"), "x");
+    assert_eq!((connack, subscribe(&mut root, "#")), (ReasonCode::Success, ReasonCode::GrantedQoS1));
+    let all: Vec<String> = told.try_iter().collect();
+    assert!(all.contains(&"/auth clientid=c&username=alice&password=a%26b%3Dc".to_owned()), "{all:?}");
+    assert!(
+        all.iter()
+            .any(|one| one.starts_with("/acl?access=1&username=alice&clientid=c&ipaddr=127.0.0.1&topic=alice%2F%23"))
+    );
+    assert!(!all.iter().any(|one| one.contains("/acl?") && one.contains("root")), "nobody asks about a superuser");
+    assert!(!broker.process.stderr.text().contains("a%26b"));
+}
+
+#[test]
+fn without_an_answer_nobody_is_let_in() {
+    let broker = Broker::start(&["auth_http.auth_url=http://127.0.0.1:1/x", "allow_anonymous=false"]);
+    assert_eq!(reason(&broker, "c", Some("alice"), "x"), ReasonCode::ServerUnavailable);
+}
+
+#[test]
+fn a_token_is_a_password_until_it_ends() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let broker = Broker::start(&[&format!("jwt.secret={secret}"), "allow_anonymous=false"]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let token = |claims: serde_json::Value| {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let good = token(json!({ "username": "alice", "exp": now + 3, "acl": { "sub": ["own/%u"] } }));
+    let (mut client, connack) = login(&broker, "c", Some("alice"), &good);
+    assert_eq!(connack, ReasonCode::Success);
+    assert_eq!(crate::access::subscribe(&mut client, "own/alice"), ReasonCode::GrantedQoS1);
+    assert_eq!(crate::access::subscribe(&mut client, "own/bob"), ReasonCode::NotAuthorized);
+    let wrong = ReasonCode::BadUserNameOrPassword;
+    assert_eq!(reason(&broker, "c2", Some("bob"), &good), wrong);
+    assert_eq!(reason(&broker, "c2", Some("alice"), "password"), wrong);
+    assert_eq!(sent_away(&mut client), ReasonCode::MaximumConnectTime);
+    assert_eq!(reason(&broker, "c2", Some("alice"), &good), wrong);
+    assert!(!broker.process.stderr.text().contains("eyJ"));
 }

@@ -155,11 +155,17 @@ pub enum Question {
         method: Option<Box<str>>,
         /// Authentication Data of this step.
         data: Option<Box<[u8]>>,
+        /// Topic Name of the will of a CONNECT: who decides about topics need not be asked again for it.
+        will: Option<Box<str>>,
     },
     /// May this client do that with these topics?
     CheckAcl {
+        /// Who is at the other end.
+        peer: SocketAddr,
         /// Client Identifier.
         client: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
         /// What it wants to do.
         action: AclAction,
         /// One Topic Name, or the Topic Filters of a SUBSCRIBE.
@@ -186,11 +192,11 @@ pub enum Question {
 impl core::fmt::Debug for Question {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Question::Authenticate { conn: _, peer, client, username, password: _, method, data: _ } => {
+            Question::Authenticate { conn: _, peer, client, username, password: _, method, data: _, will: _ } => {
                 write!(f, "Authenticate {{ peer: {peer}, client: {client:?}, ")?;
                 write!(f, "username: {username:?}, method: {method:?} }}")
             }
-            Question::CheckAcl { client, action, topics } => {
+            Question::CheckAcl { peer: _, client, username: _, action, topics } => {
                 write!(f, "CheckAcl {{ client: {client:?}, action: {action:?}, topics: {topics:?} }}")
             }
             Question::Subscribe { client, topics } => {

@@ -57,7 +57,7 @@ pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_statsd", Is::Missing, "metrics for StatsD"),
     plugin("emqx_prometheus", Is::BuiltIn, "metrics for Prometheus, at `/metrics` of the HTTP API"),
     plugin("emqx_auth_clientid", Is::BuiltIn, "passwords of Client Identifiers; the table is on (`user_table`)"),
-    plugin("emqx_auth_http", Is::Guard, "logins and rules by HTTP"),
+    plugin("emqx_auth_http", Is::BuiltIn, "logins and rules by HTTP"),
     plugin("emqx_auth_jwt", Is::BuiltIn, "logins with JSON Web Tokens"),
     plugin("emqx_auth_ldap", Is::Guard, "logins by LDAP"),
     plugin("emqx_auth_mongo", Is::Guard, "logins and rules in MongoDB"),

@@ -12,7 +12,7 @@ use newtmq_mqtt::{Connect, RawPublish, ReasonCode, Subscribe, TopicName};
 use super::{Next, Shard, TimerKind};
 use crate::config::{AccessConfig, DenyAction};
 use crate::conn::{Phase, Stage};
-use crate::hooks::{Grant, Hook};
+use crate::hooks::{AclAction, Grant, Hook, Question};
 use crate::io::{Outbox, Output};
 
 impl Shard {
@@ -51,6 +51,26 @@ impl Shard {
 
     fn grant(&self, conn: ConnId) -> Option<&Grant> {
         self.conn(conn)?.rare.as_deref()?.grant.as_deref()
+    }
+
+    /// Whether a hook wants to say what this client may do: not of one for whom no rule counts.
+    pub(super) fn asks_acl(&self, conn: ConnId) -> bool {
+        let counts = |zone: u16| !self.config.zones[usize::from(zone)].bypass_acl;
+        self.config.hooks.has(Hook::ClientCheckAcl)
+            && self.conn(conn).is_some_and(|c| counts(c.zone))
+            && !self.grant(conn).is_some_and(|grant| grant.superuser || grant.rules.is_some())
+    }
+
+    pub(super) fn acl_question(
+        &mut self,
+        conn: ConnId,
+        client: Box<str>,
+        action: AclAction,
+        topics: Vec<Box<str>>,
+    ) -> Question {
+        let c = self.live(conn);
+        let username = c.rare.as_ref().and_then(|rare| rare.username.clone());
+        Question::CheckAcl { peer: c.peer.address(), client, username, action, topics }
     }
 
     /// Whether anything could be denied to anybody.
@@ -109,7 +129,7 @@ impl Shard {
         topic: TopicName<'_>,
         asked: Option<Stage>,
     ) -> Option<Stage> {
-        let asks = asked.is_none() && self.config.hooks.has(Hook::ClientCheckAcl);
+        let asks = asked.is_none() && self.asks_acl(conn);
         if asks
             && self.config.access.cache.is_some()
             && self.recall(now, conn, Action::Publish, topic.as_str()).is_some()
@@ -130,7 +150,7 @@ impl Shard {
         asked: Option<Stage>,
         out: &mut Outbox,
     ) -> Option<Next> {
-        let hook_first = asked.is_none() && self.config.hooks.has(Hook::ClientCheckAcl);
+        let hook_first = asked.is_none() && self.asks_acl(conn);
         if hook_first || asked == Some(Stage::Publish) || !self.remembers(asked) {
             return None;
         }

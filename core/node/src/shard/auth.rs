@@ -137,7 +137,8 @@ impl Shard {
         let (client, username) = self.identity(conn, connect.as_deref());
         let data = auth.properties.authentication_data.map(Into::into);
         let peer = self.live(conn).peer.address();
-        let question = Question::Authenticate { conn, peer, client, username, password: None, method, data };
+        let question =
+            Question::Authenticate { conn, peer, client, username, password: None, method, data, will: None };
         let request = self.ask(conn, question, out);
         let (stage, packet) = match connect {
             Some(connect) => (Stage::Authenticate, connect),

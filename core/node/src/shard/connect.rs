@@ -111,6 +111,7 @@ impl Shard {
             password: connect.password.map(Into::into),
             method: connect.properties.authentication_method.map(Into::into),
             data: connect.properties.authentication_data.map(Into::into),
+            will: connect.will.as_ref().map(|will| will.topic.as_str().into()),
         };
         let request = self.ask(conn, question, out);
         let c = self.live(conn);

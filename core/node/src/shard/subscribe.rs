@@ -39,7 +39,7 @@ impl Shard {
     ) -> Option<Next> {
         let hooks = self.config.hooks;
         let stage = match asked {
-            None if hooks.has(Hook::ClientCheckAcl) => Stage::CheckAcl,
+            None if self.asks_acl(conn) => Stage::CheckAcl,
             None | Some(Stage::CheckAcl) if hooks.has(Hook::ClientSubscribe) => Stage::Subscribe,
             _ => return None,
         };
@@ -48,7 +48,7 @@ impl Shard {
         let text = |filter: Result<TopicFilter<'_>, InvalidTopic>| filter.map_or("", |filter| filter.filter()).into();
         let topics = subscribe.filters().map(|(filter, _)| text(filter)).collect();
         let question = if stage == Stage::CheckAcl {
-            Question::CheckAcl { client, action: AclAction::Subscribe, topics }
+            self.acl_question(conn, client, AclAction::Subscribe, topics)
         } else {
             Question::Subscribe { client, topics }
         };
