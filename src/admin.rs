@@ -158,7 +158,7 @@ impl Admin {
     }
 
     /// How the cluster is, as this node sees it; none of a node alone.
-    async fn cluster(&self) -> Option<ClusterStatus> {
+    pub(crate) async fn cluster(&self) -> Option<ClusterStatus> {
         let (answer, answered) = oneshot::channel();
         self.0.events.send(Event::Command { command: ClusterCommand::Status, answer }).await.ok()?;
         match answered.await.ok()? {

@@ -39,7 +39,8 @@ use crate::admin::{Admin, By, Fault, Question};
 use crate::config::{Api, CertificateFiles, Config};
 use crate::exit::CannotListen;
 use crate::net::certs;
-use prometheus::Figures;
+use crate::process::Usage;
+use prometheus::{Figures, Membership};
 use routes::{Asked, NOT_YET, ROUTES, Route, envelope};
 
 /// An address where the API is to be served.
@@ -381,6 +382,8 @@ async fn figures(admin: &Admin) -> Result<Figures, Fault> {
         metrics: pairs(&metrics),
         listeners: listeners.collect(),
         uptime_seconds: broker["uptime_seconds"].as_u64().unwrap_or_default(),
+        cluster: admin.cluster().await.as_ref().map(Membership::of),
+        usage: Usage::now(),
     })
 }
 

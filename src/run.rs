@@ -27,6 +27,8 @@ use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reading, Reload, Reloader};
 use crate::rt::{self, BoundDatagrams, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
+#[cfg(not(madsim))]
+use crate::service;
 use crate::store::{self, Desk, Opened, Writer};
 use crate::{listener, memory, settings, sn};
 
@@ -77,6 +79,8 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let facts =
             BannerFacts { node: options.node, listeners: listening, authentication, storage, api, json: options.json };
         banner::print(&facts);
+        #[cfg(not(madsim))]
+        service::ready(facts.listeners.len());
         let mut driving = pin!(drive_all(drivers));
         let early = tokio::select! {
             biased;
@@ -333,6 +337,7 @@ async fn serve_api(
         started.admin.sets_level(reading.level.clone());
     }
     tokio::spawn(started.admin.clone().hear_others());
+    tokio::spawn(service::watch(started.admin.clone()));
     let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
     let url = bound.url();
     tokio::spawn(crate::api::serve(bound, started.admin.clone()));
@@ -549,6 +554,8 @@ const FLAPS_MAX: usize = 256;
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal stops at once");
+    #[cfg(not(madsim))]
+    service::stopping();
     // The driver may be gone already; then there is nothing to stop.
     let _ = commands.send(AdminCommand::Shutdown).await;
     let signal = signals.next().await;

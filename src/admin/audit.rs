@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use newtmq_node::datetime;
+use newtmq_node::{Traced, datetime};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -152,6 +152,9 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
             ("subscriptions add", format!("{client} {}", filters.join(",")))
         }
         Question::Unsubscribe { client, filter } => ("subscriptions del", format!("{client} {}", filter.as_str())),
+        Question::StopListener(transport, at) => ("listeners stop", format!("{transport} {at}")),
+        Question::TraceStart(traced) => ("trace start", named(traced)),
+        Question::TraceStop(traced) => ("trace stop", named(traced)),
         Question::Reload => ("reload", String::new()),
         Question::LogLevel(level) => ("log set-level", level.word().to_owned()),
         Question::AddApp(id, _) => ("mgmt insert", id.clone()),
@@ -178,6 +181,8 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
         | Question::Ledger
         | Question::Where(_)
         | Question::Ready
+        | Question::Traces
+        | Question::TraceShow(_)
         | Question::Apps
         | Question::App(_)
         | Question::Accounts(..)
@@ -185,6 +190,13 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
         | Question::Bans(_)
         | Question::Audit(_) => return None,
     })
+}
+
+fn named(traced: &Traced) -> String {
+    match traced {
+        Traced::Client(client) => format!("client {client}"),
+        Traced::Topic(filter) => format!("topic {}", filter.as_str()),
+    }
 }
 
 /// In the data directory. A full one is `audit.1.jsonl`, in place of the one before.

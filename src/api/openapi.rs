@@ -200,7 +200,14 @@ fn schemas() -> Value {
             ("accepted", "integer"), ("unmatched", "integer"), ("matched", "integer"), ("delivered", "integer"),
             ("waiting", "integer"), ("dropped", "Counts"), ("denied", "integer"), ("retained_sent", "integer"),
         ]),
-        "Where": object(&[("client", "object"), ("topic", "object")]),
+        "Where": object(&[("client", "object"), ("topic", "object"), ("traced", "[]TraceRecord")]),
+        "Trace": object(&[
+            ("kind", "string"), ("what", "string"), ("started", "string"), ("records", "integer"), ("forgotten", "integer"),
+        ]),
+        "TraceRecord": object(&[
+            ("at", "integer"), ("time", "string"), some[0], ("event", "string"), ("client_id", "string"), ("topic", "string?"),
+            ("qos", "integer?"), ("waits", "boolean"), ("why", "string"),
+        ]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
         "UsernameAccount": object(&[("username", "string")]),
         "ClientIdAccount": object(&[("clientid", "string")]),
@@ -234,6 +241,11 @@ fn schemas() -> Value {
         "type": "object",
         "properties": { "topic": topic, "client_id": text },
         "required": ["client_id", "topic"],
+    });
+    all["NewTrace"] = json!({
+        "type": "object",
+        "properties": { "kind": { "enum": ["client", "topic"] }, "what": topic },
+        "required": ["kind", "what"],
     });
     all["NewApp"] = json!({
         "type": "object",

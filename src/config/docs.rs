@@ -24,6 +24,8 @@ pub fn markdown() -> String {
     part(&mut out, "Store", STORE, "", once("store"));
     part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", ACCESS, "", once(""));
+    part(&mut out, "JSON Web Tokens", JWT, "", once("jwt"));
+    part(&mut out, "A service that decides about logins and topics", AUTH_HTTP, "", once("auth_http"));
     part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
     part(&mut out, "HTTP API", API, "", once("api"));
     part(&mut out, "Logging", LOGGING, "", once("log"));
@@ -86,6 +88,8 @@ pub fn sample() -> String {
         ("Store, with --data DIR", "store"),
         ("Memory", "memory"),
         ("Access", ""),
+        ("JSON Web Tokens", "jwt"),
+        ("A service that decides about logins and topics", "auth_http"),
         ("Throttling of logins", "login_throttle"),
         ("HTTP API", "api"),
         ("Logging", "log"),
@@ -225,6 +229,10 @@ The log in the data directory, see [Durability](durability.md).";
 const ACCESS: &str = "\
 [Access](access.md) describes the files. They are read at the start and again at SIGHUP; their paths are relative to the
 directory that the broker was started in.";
+
+const JWT: &str = "Tokens that clients give as passwords; see [Access](access.md#json-web-tokens).";
+
+const AUTH_HTTP: &str = "See [Access](access.md#a-service-that-decides).";
 
 const THROTTLE: &str = "\
 Whoever fails to log in too often has to wait, see [Access](access.md#throttling).";

@@ -38,7 +38,7 @@ fn raw(broker: &Broker, bytes: &[u8]) -> String {
 pub struct Answer {
     pub status: u16,
     head: String,
-    text: String,
+    pub text: String,
 }
 
 impl Answer {

@@ -23,6 +23,7 @@ mod durability;
 mod healing;
 mod libraries;
 mod limits;
+mod packaging;
 mod programs;
 mod records;
 mod slow;

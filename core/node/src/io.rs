@@ -13,6 +13,7 @@ use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
 use crate::place::PlaceMessage;
 use crate::store::{Batch, RecoveredChunk, StoreState};
+use crate::trace::Traces;
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -243,6 +244,8 @@ pub enum AdminCommand {
     SetAccess(Box<AccessConfig>),
     /// These are banned, and nobody else: refused at CONNECT with 0x8A. Who is connected stays until somebody sends it away.
     SetBans(Arc<Bans>),
+    /// Other clients and topics are watched.
+    SetTraces(Arc<Traces>),
     /// Something with a client or a message.
     OfOperator(Box<OperatorCommand>),
 }
