@@ -229,6 +229,8 @@ const FAR_SECONDS: f64 = 100.0 * 365.0 * 86_400.0;
 
 #[cfg(all(test, not(madsim)))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 

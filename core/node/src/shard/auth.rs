@@ -78,19 +78,15 @@ impl Shard {
         verdict: Verdict,
         out: &mut Outbox,
     ) -> Next {
-        let verdict = match verdict {
-            Verdict::Grant(grant) => {
-                if grant.until.is_some_and(|until| until <= now) {
-                    return self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
-                }
-                self.granted(conn, grant);
-                Verdict::Allow { data: None }
-            }
-            other => other,
-        };
         match verdict {
-            Verdict::Grant(_) => unreachable!("it was taken out of it"),
             Verdict::Deny(reason) => self.reject_connect(now, conn, reason, out),
+            Verdict::Grant(grant) if grant.until.is_some_and(|until| until <= now) => {
+                self.reject_connect(now, conn, ReasonCode::NotAuthorized, out)
+            }
+            Verdict::Grant(grant) => {
+                self.granted(conn, grant);
+                self.permitted(now, conn, frame, None, out)
+            }
             // A client without a method cannot take another step [MQTT-4.12.0-6].
             Verdict::Continue(_) if self.live(conn).rare().method.is_none() => {
                 self.reject_connect(now, conn, ReasonCode::NotAuthorized, out)
@@ -100,20 +96,30 @@ impl Shard {
                 self.send_auth(now, conn, ReasonCode::ContinueAuthentication, Some(&challenge), out);
                 Next::Go
             }
-            Verdict::Allow { data } => match frame.decode(ProtocolVersion::V5, Sender::Client) {
-                Ok(Packet::Connect(connect)) => {
-                    let certified = self.certified(conn);
-                    let connect = with_name(connect, certified.as_deref());
-                    let next = self.open(now, conn, &connect, frame, data.as_deref(), out);
-                    if let Some(c) = self.conn_mut(conn) {
-                        c.rare().connect = None;
-                    }
-                    next
-                }
-                Ok(_) | Err(_) => unreachable!("the CONNECT was decoded before it was put aside"),
-            },
+            Verdict::Allow { data } => self.permitted(now, conn, frame, data.as_deref(), out),
             Verdict::Each(_) => self.reject_connect(now, conn, ReasonCode::NotAuthorized, out),
         }
+    }
+
+    /// The client may connect, as it has asked for.
+    fn permitted(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        data: Option<&[u8]>,
+        out: &mut Outbox,
+    ) -> Next {
+        let Ok(Packet::Connect(connect)) = frame.decode(ProtocolVersion::V5, Sender::Client) else {
+            unreachable!("the CONNECT was decoded before it was put aside")
+        };
+        let certified = self.certified(conn);
+        let connect = with_name(connect, certified.as_deref());
+        let next = self.open(now, conn, &connect, frame, data, out);
+        if let Some(c) = self.conn_mut(conn) {
+            c.rare().connect = None;
+        }
+        next
     }
 
     /// AUTH: the next step of a CONNECT's exchange, or a re-authentication [MQTT-4.12.1-1].
