@@ -6,6 +6,7 @@ mod access;
 mod apps;
 mod audit;
 mod commands;
+mod devices;
 mod gather;
 mod lines;
 mod others;
@@ -36,6 +37,7 @@ use crate::logging::LevelSwitch;
 use crate::net::intake::Intake;
 use crate::reload::{self, Asked};
 use crate::rt::{Clock, Stream};
+use crate::sn;
 
 /// Who answers operators. Clones are the same one.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ struct Inner {
     records: Records,
     audit: Audit,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
+    gateways: OnceLock<Vec<(String, sn::Board)>>,
     level: OnceLock<LevelSwitch>,
     /// Questions to other nodes, by number.
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<serde_json::Value>>>,
@@ -104,6 +107,7 @@ impl Admin {
             records,
             audit,
             listening: OnceLock::new(),
+            gateways: OnceLock::new(),
             level: OnceLock::new(),
             waiting: Mutex::default(),
             last_asked: AtomicU64::new(1),
@@ -115,6 +119,11 @@ impl Admin {
     /// The listeners are open.
     pub fn listens(&self, listening: Vec<(SocketAddr, Arc<Intake>)>) {
         let _ = self.0.listening.set(listening);
+    }
+
+    /// The gateways for MQTT-SN run.
+    pub fn has_gateways(&self, gateways: Vec<(String, sn::Board)>) {
+        let _ = self.0.gateways.set(gateways);
     }
 
     /// The level of the log can be set.

@@ -271,6 +271,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             }
             Open::Datagrams(socket) => {
                 let first = gateways.is_empty();
+                let (board, asks) = sn::Board::new();
                 let start = sn::Start {
                     config: sn::gateway_config(&options.config, facts, node.node_id, first),
                     advertise_to: options.config.sn.advertise_to,
@@ -279,7 +280,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
                     office: office.clone(),
                     clock,
                     seed: u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer")),
-                    board: sn::Board::default(),
+                    board,
+                    asks,
                 };
                 gateways.push((facts.path(), start.board.clone()));
                 start_gateway(start)?;
@@ -289,6 +291,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     }
     #[cfg(not(madsim))]
     admin.listens(listening.iter().map(|open: &Listening| open.address).zip(intakes.iter().cloned()).collect());
+    #[cfg(not(madsim))]
+    admin.has_gateways(gateways.clone());
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
     let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
@@ -337,6 +341,7 @@ async fn serve_api(
         started.admin.sets_level(reading.level.clone());
     }
     tokio::spawn(started.admin.clone().hear_others());
+    tokio::spawn(started.admin.clone().tell_gateways());
     tokio::spawn(service::watch(started.admin.clone()));
     let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
     let url = bound.url();

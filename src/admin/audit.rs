@@ -174,6 +174,8 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
         | Question::Subscriptions(..)
         | Question::Routes(..)
         | Question::Retained(..)
+        | Question::Devices(_)
+        | Question::Gateways
         | Question::Listeners
         | Question::Plugins
         | Question::Stats

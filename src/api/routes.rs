@@ -487,6 +487,9 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("POST", "Unsubscribe"),
+    get("/sn/clients", "snClients", "Devices of MQTT-SN.", "[]Device", |a| Ok(Question::Devices(a.part()?)), as_it_is)
+        .paged()
+        .differs(NOT_THERE),
     get("/traces", "traces", "What is traced.", "[]Trace", |_| Ok(Question::Traces), as_it_is).differs(NOT_THERE),
     get(
         "/traces",

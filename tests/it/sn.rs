@@ -210,6 +210,31 @@ fn a_sleeper_wakes_at_another_node() {
     mqtt.publish("down", b"y", QoS::AtLeastOnce);
     there.send(Message::Pingreq(None));
     there.expect(message(QoS::AtLeastOnce, 2, b"y"));
+    // Who looks for a gateway is told of both.
+    let address = nodes[1].1;
+    let SocketAddr::V4(at) = address else { unreachable!("it is on 127.0.0.1") };
+    let place = [&at.ip().octets()[..], &at.port().to_be_bytes()].concat();
+    wait_until("both gateways", || {
+        let search = Device::new(nodes[0].1);
+        search.send(Message::SearchGw { radius: 0 });
+        search.expect(Message::GwInfo { gateway: 1, address: &[] });
+        search.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut bytes = [0; 100];
+        let count = search.0.recv(&mut bytes).ok()?;
+        assert_eq!(Datagram::decode(&bytes[..count]).unwrap().message, Message::GwInfo { gateway: 1, address: &place });
+        Some(())
+    });
+    // Any node tells where it is, and that it sleeps.
+    let output = newtmq().args(["ctl", "--data", &scratch.file("1"), "sn", "list"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.starts_with("Device(device, state=") && told.contains("node=n2@test") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("address={}", there.0.local_addr().unwrap())) && told.contains("sleep=1000"),
+        "{told}"
+    );
     for (node, _) in nodes {
         node.stays_well();
     }
