@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ struct Inner {
     /// Who is to be sent away.
     unwelcome: Mutex<Unwelcome>,
     unwelcome_now: Notify,
+    /// The log was told that what is written ends with the process.
+    is_forgetful: AtomicBool,
 }
 
 impl std::fmt::Debug for Records {
@@ -72,6 +75,7 @@ impl Records {
             office: OnceLock::new(),
             unwelcome: Mutex::default(),
             unwelcome_now: Notify::new(),
+            is_forgetful: AtomicBool::new(false),
         }))
     }
 
@@ -155,6 +159,9 @@ impl Records {
         }
         if value.is_none() && !is_there {
             return refused("there is no such key");
+        }
+        if !self.0.is_forgetful.swap(true, Ordering::Relaxed) {
+            tracing::warn!("this node has no node.listen: users and bans that are added to it end with the process");
         }
         self.changed(kind, key, value);
         ClusterAnswer::Done
