@@ -13,6 +13,7 @@ use crate::config::AuthHttp as Config;
 pub(super) struct Http(Infallible);
 
 #[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "nobody is asked")]
 pub(super) struct Said<'a> {
     pub(super) client: &'a str,
     pub(super) username: &'a str,
