@@ -1,6 +1,6 @@
 //! Devices that speak MQTT-SN over real datagrams: what the gateway's driver does, and what becomes of it when the broker stops.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -169,6 +169,37 @@ fn topic_ids_and_sleepers_outlive_the_broker() {
     woken.expect(Message::Pingresp);
     let again = Device::connected(at, "awake", false);
     again.expect(message(QoS::AtLeastOnce, 1, b"x"));
+    broker.stays_well();
+}
+
+/// An address of this machine that counts on one interface only, with that interface.
+fn link_local() -> Option<SocketAddrV6> {
+    let text = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let of = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let interface = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let address = Ipv6Addr::from(address);
+        address.is_unicast_link_local().then(|| SocketAddrV6::new(address, 0, 0, interface))
+    };
+    text.lines().find_map(of)
+}
+
+#[test]
+fn a_device_with_a_link_local_address() {
+    let Some(own) = link_local() else { return eprintln!("no interface here has a link-local address") };
+    let broker = Broker::of(newtmq(), &["listener.sn.external.bind=[::]:0"], &[]);
+    let port = broker.address_of("mqtt-sn", "external").port();
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.connect(SocketAddrV6::new(*own.ip(), port, 0, own.scope_id())).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let device = Device(socket);
+    device.send(Message::Connect { will: false, clean_session: true, duration: 60, client_id: "near" });
+    device.expect(ACCEPTED);
+    device.subscribe("down");
+    let mut mqtt = Client::connect(&broker, "mqtt");
+    mqtt.publish("down", b"x", QoS::AtLeastOnce);
+    device.expect(message(QoS::AtLeastOnce, 1, b"x"));
     broker.stays_well();
 }
 
