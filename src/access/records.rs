@@ -226,6 +226,7 @@ impl Records {
                 }
             };
             let is_due = tokio::select! {
+                biased;
                 () = self.0.unwelcome_now.notified() => false,
                 () = settled => true,
             };

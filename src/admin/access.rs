@@ -133,18 +133,22 @@ impl Admin {
 
     /// Bans clients that connect too often, and has bans deleted that have ended, for as long as the shards run.
     pub async fn keep_watch(self, mut flaps: mpsc::Receiver<(u16, Box<str>)>) {
+        let mut next = tokio::time::Instant::now() + PURGE_EVERY;
         loop {
             tokio::select! {
-                flap = flaps.recv() => match flap {
-                    Some((zone, client)) => self.ban_flapping(usize::from(zone), &client).await,
-                    None => return,
-                },
-                () = tokio::time::sleep(PURGE_EVERY) => {
+                biased;
+                // First: however many are to be banned, those whose time is over go.
+                () = tokio::time::sleep_until(next) => {
+                    next = tokio::time::Instant::now() + PURGE_EVERY;
                     let seconds = rt::wall_time().0 / 1000;
                     if self.0.events.send(Event::Purge(seconds)).await.is_err() {
                         return;
                     }
                 }
+                flap = flaps.recv() => match flap {
+                    Some((zone, client)) => self.ban_flapping(usize::from(zone), &client).await,
+                    None => return,
+                },
             }
         }
     }

@@ -679,7 +679,7 @@ fn write(connection: &mut Connection) -> Poll<io::Result<()>> {
 }
 
 /// Most bans that are deleted at a time.
-const PURGED_MAX: usize = 100;
+const PURGED_MAX: usize = 500;
 /// How often is looked whether the log is written at the end, and how long after another.
 const LOG_LOOKS: usize = 400;
 const LOG_PAUSE: Duration = Duration::from_millis(5);
