@@ -171,6 +171,7 @@ fn cluster_config(config: &Config, cookie: &[u8], stored: bool) -> anyhow::Resul
         meta: meta::Config { autoclean: facts.autoclean, ..meta::Config::default() },
         owned: owned::Config { stored, ..owned::Config::default() },
         directory: directory::Config::default(),
+        max_retained: usize::try_from(config.retained.max_retained_messages).unwrap_or(usize::MAX),
     })
 }
 

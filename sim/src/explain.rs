@@ -234,6 +234,7 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         Check::OneSession => {
             "when nothing goes on a client has one session and one connection in a cluster, and the directory knows where."
         }
+        Check::RetainedApart => "when nothing goes on all members of a cluster have the same retained messages.",
         Check::Members => "when nothing goes on the members are those who are alive, and all of them have links.",
         Check::Led => "3 s after the last fault there is a leader.",
         Check::Healed => "15 s after the last fault all members know each other, are alive and linked.",

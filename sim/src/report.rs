@@ -85,6 +85,7 @@ checks! {
     DownJustified "W14" Safety white "a node counted another one as down though nothing was wrong",
     LanesEmpty "Q5" Safety white "something is left between nodes when nothing goes on",
     Members "Q7" Safety white "members, who is alive and who is linked are not the same when nothing goes on",
+    RetainedApart "Q4" Safety white "the retained messages of a cluster's nodes are not the same when nothing goes on",
     OneSession "Q3" Safety white "a client has two sessions or connections when nothing goes on, or the directory does not know where",
     Led "L1" Liveness white "no leader 3 s after the last fault",
     Healed "L2" Liveness white "members, who is alive and who is linked are not the same 15 s after the last fault",

@@ -32,6 +32,9 @@ pub fn event(control: &Control, event: &ClusterEvent) {
         ClusterEvent::Joined(cluster) => {
             tracing::info!(cluster = format_args!("{:016x}", cluster.0), "member of a cluster")
         }
+        ClusterEvent::RetainedRenewed { generation } => {
+            tracing::warn!(generation, "the group of retained messages had lost its quorum for good: it begins anew")
+        }
         ClusterEvent::Abandoned(lost) => {
             let Lost { cluster, name, config_keys, acl, users, banned } = lost;
             tracing::warn!(

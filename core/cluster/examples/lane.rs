@@ -7,14 +7,14 @@
 
 use newtmq_base::{Incarnation, Instant, NodeId, ShardId};
 use newtmq_cluster::lane::{
-    Config, Epoch, Guid, LanesIn, Output, Parcel, PeerOut, Post, Publication, PublicationParts, Target, Ticket, What,
+    Config, Guid, LanesIn, Output, Parcel, PeerOut, Post, Publication, PublicationParts, Target, Ticket, What,
 };
 use newtmq_mqtt::QoS;
 
 fn publication() -> Publication {
     Publication::new(&PublicationParts {
         publisher: b"publisher-1",
-        epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
+        retained: 0,
         guid: Guid([1; 16]),
         topic: b"a/b",
         qos: QoS::AtLeastOnce,

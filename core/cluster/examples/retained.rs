@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng};
 use newtmq_cluster::meta::ClusterId;
-use newtmq_cluster::retained::{Config, Identity, Input, Output, Persist, Retained, Stored};
+use newtmq_cluster::retained::{Config, Estate, Identity, Input, Output, Persist, Retained, Stored};
 
 const WRITES: u64 = 200_000;
 const TOPICS: u64 = 1_000_000;
@@ -120,7 +120,7 @@ impl Net {
     fn write(&mut self, at: usize, number: u64, topics: u64, payload: &Bytes) {
         let topic = format!("site/{:04}/device/{:012}/temperature", number % 1000, number % topics);
         let (request, message) = (RequestId(number), Some(payload.clone()));
-        self.input(at, Input::Write { request, topic: topic[..40].into(), message, keep: false });
+        self.input(at, Input::Write { request, topic: topic[..40].into(), message, keep: false, seen: None });
     }
 
     // So many at a time wait for their answers.
@@ -152,7 +152,7 @@ fn three() -> Net {
     for _ in 0..3 {
         net.add(false);
     }
-    net.input(0, Input::Found);
+    net.input(0, Input::Found { index: 1, estate: Estate::default() });
     for _ in 0..100 {
         net.tick();
     }
@@ -182,7 +182,7 @@ fn main() {
     }
     let mut net = Net::new();
     net.add(true);
-    net.input(0, Input::Found);
+    net.input(0, Input::Found { index: 1, estate: Estate::default() });
     net.tick();
     let before = resident_bytes();
     net.disks[0] = None;

@@ -431,6 +431,13 @@ impl Engine {
         Some(NodeId(raft.leader_id)).filter(|leader| leader.0 != raft::INVALID_ID && is_other)
     }
 
+    /// The same, if it was heard lately: who does not vote never looks for another one.
+    pub(crate) fn present_leader(&self) -> Option<NodeId> {
+        let raft = &self.raw.raft;
+        let is_heard = raft.state == StateRole::Leader || (raft.election_elapsed as u64) < self.election.1;
+        self.leader().filter(|_| is_heard || planted!(LearnerFollowsNobody))
+    }
+
     pub(crate) fn term(&self) -> u64 {
         self.raw.raft.term
     }

@@ -35,8 +35,8 @@ pub use log::{Grant, Persist, Stored};
 use message::{Asked, Message};
 pub use message::{JoinRefusal, Refusal};
 pub use state::{
-    BLOB_BYTES_MAX, CONFIG_KEYS_MAX, ClusterId, KEY_BYTES_MAX, MEMBERS_MAX, MetaState, REMOVED_MAX, Removed, Role,
-    VALUE_BYTES_MAX,
+    BLOB_BYTES_MAX, CONFIG_KEYS_MAX, ClusterId, KEY_BYTES_MAX, MEMBERS_MAX, MetaState, REMOVED_MAX, Removed,
+    RetainedGroup, Role, VALUE_BYTES_MAX,
 };
 
 /// What of the meta group is configuration.

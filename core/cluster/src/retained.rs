@@ -14,9 +14,10 @@
 //!
 //! # To join it to control and shards
 //! - One value per node that is in a cluster: [`Retained::new`] with what the disk has ([`Stored`]: all [`Persist`] in their
-//!   order). Give it [`Input::Found`] at the node that founded the cluster (its member has the index of the founding state
-//!   in `joined`), and [`Input::Members`] after the start and after each change of the meta group. A new cluster is a new
-//!   value, whose first [`Persist`] clears the disk.
+//!   order). Give it [`Input::Found`] at the node that the group begins with, and [`Input::Members`] after the start and after
+//!   each change of the meta group. A new group is a new value, whose first [`Persist`] clears the disk; what the one before
+//!   leaves ([`Retained::into_left`]) is for who joins them.
+//! - A node that comes back without what its part knew is another one here: its [`NodeId`] should say so.
 //! - [`Output::Send`] goes on the control stream, or on the bulk stream if it says so. Messages may be lost: all of them come
 //!   again. [`Input::Message`] is for messages of members; who is none may be told so and not heard.
 //! - [`Output::Persist`]: append it, sync when it says so, then [`Input::Persisted`]. A record that [begins](Persist::begins)
@@ -32,6 +33,7 @@
 
 mod disk;
 mod entry;
+mod estate;
 mod fetch;
 mod group;
 mod io;
@@ -54,8 +56,9 @@ pub use crate::consensus::Stopped;
 use crate::meta::ClusterId;
 use disk::Base;
 pub use disk::{Persist, Stored};
+pub use estate::{Estate, Left};
 use fetch::Fetch;
-use group::{Effects, Group};
+use group::{Effects, Group, UNLIMITED};
 pub use io::{Input, Output, PendingChange, Refusal, Written};
 use lead::{Members, Passed};
 use message::Message;
@@ -288,7 +291,9 @@ impl Retained {
 
     /// Takes what has come in.
     pub fn handle(&mut self, now: Instant, input: Input<'_>, out: &mut Vec<Output>) {
-        if let Some(begin) = self.begin.take() {
+        // Who founds the group writes both at once: with one of them alone it would know nothing, and found nothing.
+        let founds = matches!(input, Input::Found { .. });
+        if let Some(begin) = self.begin.take_if(|_| !founds) {
             self.persist(begin, out);
         }
         match input {
@@ -303,13 +308,15 @@ impl Retained {
                 self.group.persisted(number, &mut self.rng, &mut effects);
                 self.take(effects, out);
             }
-            Input::Found => self.found(out),
+            Input::Found { index, estate } => self.found(index, estate, out),
             Input::Members { index, members, voters } => {
                 if index >= self.members.index {
                     self.members = Members { index, members, voters };
                 }
             }
-            Input::Write { request, topic, message, keep } => self.ask(now, (request, keep), topic, message, out),
+            Input::Write { request, topic, message, keep, seen } => {
+                self.ask(now, (request, keep, seen), topic, message, out);
+            }
             Input::WaitFor { request, index } => {
                 self.waits.insert((index, request), now + self.config.request_timeout);
                 self.reached(out);
@@ -343,7 +350,7 @@ impl Retained {
     #[must_use]
     pub fn barrier(&self) -> u64 {
         let engine = &self.group.engine;
-        if engine.leader().is_some() && engine.knows_term() || planted!(RetainedBarrierByCommit) {
+        if engine.present_leader().is_some() && engine.knows_term() || planted!(RetainedBarrierByCommit) {
             engine.commit()
         } else {
             engine.log().last().max(engine.commit())
@@ -372,7 +379,7 @@ impl Retained {
             is_exact: state.is_exact(),
             commit: engine.commit(),
             term: engine.term(),
-            leader: engine.leader(),
+            leader: engine.present_leader(),
             is_leader: engine.is_leader(),
             stopped: engine.stopped(),
             messages: state.topics.len(),
@@ -392,6 +399,19 @@ impl Retained {
         self.group.engine.log().conf().voters.iter().copied().map(NodeId)
     }
 
+    /// Who decides: more than half of each of these. While voters change both who voted and who will vote have to.
+    #[must_use]
+    pub fn quorums(&self) -> [Vec<NodeId>; 2] {
+        let conf = self.group.engine.log().conf();
+        [&conf.voters, &conf.voters_outgoing].map(|of| of.iter().copied().map(NodeId).collect())
+    }
+
+    /// Everything that the disk is to have, in one record, with which it may begin; none if that has to wait.
+    #[must_use]
+    pub fn whole(&mut self) -> Option<Persist> {
+        self.group.whole(&self.me)
+    }
+
     /// Whether all that was asked for here has its answer, and nothing is kept.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -405,17 +425,19 @@ impl Retained {
     }
 
     // The group begins with this node.
-    fn found(&mut self, out: &mut Vec<Output>) {
+    fn found(&mut self, index: u64, estate: Estate, out: &mut Vec<Output>) {
         let (log, commit) = (self.group.engine.log(), self.group.engine.commit());
         if log.last() > 0 || commit > 0 || self.group.engine.term() > 0 {
             return;
         }
-        let stored = Group::founding(&self.me);
+        let stored = Group::founding(&self.me, index, estate);
         let base = stored.base.clone().map(|base| Base::Installed(base, 0));
         let (cluster, hard) = (stored.cluster, Some(stored.hard.clone()));
         let Ok(group) = Group::new(&self.config, &self.me, stored) else { return };
         self.group = group;
-        self.persist(Persist { reset: true, cluster, base, hard, sync: true, ..Persist::default() }, out);
+        self.begin = None;
+        let chunk = Some(self.group.state.topics.chunk(None, 0, index, UNLIMITED));
+        self.persist(Persist { reset: true, cluster, chunk, base, hard, sync: true, ..Persist::default() }, out);
         self.group.engine.start(&mut self.rng);
     }
 
@@ -472,7 +494,7 @@ impl Retained {
             self.group.work(&self.config, &mut self.numbers, &mut self.rng, &mut effects);
             self.take(effects, out);
             let engine = &self.group.engine;
-            let led = (engine.term(), engine.leader());
+            let led = (engine.term(), engine.present_leader());
             if led.1.is_some() {
                 self.leader_heard = now;
             }

@@ -7,6 +7,7 @@ mod disk;
 mod doctor;
 mod joint;
 mod peers;
+mod shelf;
 mod speech;
 mod streams;
 #[cfg(test)]
@@ -20,7 +21,7 @@ use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, SEED_BY
 use newtmq_cluster::link::{self, Address, ConnectionId, Cookie, DialId};
 use newtmq_cluster::{directory, meta, owned, swim};
 
-pub use doctor::{Chart, Examination, Finding, Severity, Sight};
+pub use doctor::{Chart, Examination, Finding, RetainedChart, Severity, Sight};
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
 
@@ -49,6 +50,8 @@ pub struct ClusterConfig {
     pub owned: owned::Config,
     /// Of the directory of sessions.
     pub directory: directory::Config,
+    /// `retained.max_retained_messages`; 0 is no limit.
+    pub max_retained: usize,
 }
 
 /// What a node has when it starts as a member of a cluster.
@@ -328,6 +331,11 @@ pub enum ClusterEvent {
     Gone(meta::Gone),
     /// The meta group's log cannot be applied any further by this version of the program.
     Stopped(meta::Stopped),
+    /// The group of retained messages had lost its quorum for good, and has begun anew.
+    RetainedRenewed {
+        /// Counts its beginnings; 0 is that with the cluster.
+        generation: u64,
+    },
     /// A SUBACK did not wait for everybody.
     BarrierIncomplete,
 }

@@ -260,6 +260,8 @@ pub(crate) enum Stage {
     Publish,
     /// `client.subscribe`.
     Subscribe,
+    /// No hook, but the log of retained messages.
+    Retain,
 }
 
 impl Conn {

@@ -75,6 +75,23 @@ pub enum ToControl {
     },
     /// About connections and sessions of clients, for the directory. Only with [`crate::Boot::claims`].
     Directory(Box<directory::Input>),
+    /// A message is to be retained by the whole cluster, or the one of its topic to be deleted; answered by
+    /// [`RetainedNews::Answer`].
+    Retain {
+        /// Counts them in this shard, from 1.
+        number: u64,
+        /// Topic Name.
+        topic: Box<str>,
+        /// As shards read it; none deletes.
+        message: Option<Bytes>,
+    },
+    /// The shard had retained this by itself. It counts if the cluster has nothing for the topic.
+    Bring {
+        /// Topic Name.
+        topic: Box<str>,
+        /// As shards read it.
+        message: Bytes,
+    },
     /// For the shard of a client at another node: part of a session that has gone there, or the answer. May be lost.
     Handover {
         /// Which node.
@@ -98,6 +115,8 @@ pub enum FromControl {
         complete: bool,
         /// What had been retained before.
         retained: RetainedCounts,
+        /// The same of what the cluster agrees on: up to which index of its log.
+        index: u64,
     },
     /// The shard may use more.
     Granted(QuotaKind, u32),
@@ -135,6 +154,8 @@ pub enum FromControl {
     Drain(bool),
     /// What the directory says about a client of this shard.
     Directory(Box<directory::Output>),
+    /// What the cluster agrees on.
+    Retained(Arc<RetainedNews>),
     /// Of the shard of a client at another node.
     Handover {
         /// Which node.
@@ -142,6 +163,53 @@ pub enum FromControl {
         /// What.
         message: Bytes,
     },
+}
+
+/// News of the log of retained messages.
+#[derive(Debug, Clone)]
+pub enum RetainedNews {
+    /// Answers [`ToControl::Retain`].
+    Answer {
+        /// Which.
+        number: u64,
+        /// What became of it.
+        outcome: RetainedOutcome,
+    },
+    /// From now on the cluster agrees on what is retained: what the shard has by itself goes there.
+    Share,
+    /// A topic has another message, or none.
+    Set {
+        /// Of the entry.
+        index: u64,
+        /// Topic Name.
+        topic: Box<str>,
+        /// As shards read it; none deletes.
+        message: Option<Bytes>,
+        /// When it expires here; [`Instant::NEVER`] for never.
+        expires: Instant,
+    },
+    /// It is another log: nothing of the one before counts.
+    Clear,
+    /// What was told goes up to an index. Who reads afterwards waits for another one.
+    Known {
+        /// What readers have to wait for.
+        need: u64,
+        /// Up to where it is.
+        upto: u64,
+        /// There is nobody to wait for.
+        alone: bool,
+    },
+}
+
+/// What became of a message that was to be retained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetainedOutcome {
+    /// It is, as of this index of the log.
+    At(u64),
+    /// It is not, because of a limit.
+    NotRetained,
+    /// It is not, or that is not known.
+    Refused,
 }
 
 /// How another node is reached, for the lanes to and from it.
@@ -394,6 +462,12 @@ impl Control {
                 }
             }
             ToControl::Directory(input) => self.with_cluster(now, out, |cluster, cx| cluster.claims(cx, *input)),
+            ToControl::Retain { number, topic, message } => {
+                self.with_cluster(now, out, |cluster, cx| cluster.retain(cx, (from, number), topic, message));
+            }
+            ToControl::Bring { topic, message } => {
+                self.with_cluster(now, out, |cluster, _| cluster.bring(topic, message));
+            }
             ToControl::Handover { to, message } => {
                 self.with_cluster(now, out, |cluster, cx| cluster.handover(cx, to, &message));
             }
@@ -459,7 +533,8 @@ impl Control {
                 break;
             }
         }
-        self.tell_committed(out);
+        self.tell_committed(now, out);
+        self.with_cluster(now, out, Cluster::work);
     }
 
     fn take_owned(&mut self, now: Instant, output: owned::Output, out: &mut Vec<ControlOutput>) {
@@ -487,12 +562,13 @@ impl Control {
     }
 
     /// Tells shards whose changes everybody has installed who has to.
-    fn tell_committed(&mut self, out: &mut Vec<ControlOutput>) {
+    fn tell_committed(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
         let everywhere = self.installed.iter().copied().min().unwrap_or(self.batch);
         let is_over = |pending: &mut Pending| pending.batch <= everywhere && pending.complete.is_some();
         while let Some(Pending { shard, seq, complete, .. }) = self.pending.pop_front_if(is_over) {
             let retained = Arc::clone(&self.retained);
-            let message = FromControl::Committed { seq, complete: complete == Some(true), retained };
+            let index = self.cluster.as_mut().map_or(0, |cluster| cluster.require_retained(now));
+            let message = FromControl::Committed { seq, complete: complete == Some(true), retained, index };
             out.push(ControlOutput::Shard { to: shard, message });
         }
         self.tell_recovered(out);

@@ -108,6 +108,8 @@ pub struct Ledger {
     pub denied: u64,
     /// Publishes that were refused because the store takes nothing; not part of the balance.
     pub unstored: u64,
+    /// Publishes that were refused because the cluster could not agree on what is retained.
+    pub unretained: u64,
     /// Retained messages sent to new subscriptions; not part of the balance.
     pub retained_sent: u64,
     /// PUBLISH and PUBREL packets sent again after `retry_interval`; not part of the balance.
@@ -143,6 +145,7 @@ impl Ledger {
         self.delivered += other.delivered;
         self.denied += other.denied;
         self.unstored += other.unstored;
+        self.unretained += other.unretained;
         self.retained_sent += other.retained_sent;
         self.sent_again += other.sent_again;
         self.rel_timeouts += other.rel_timeouts;
@@ -185,6 +188,7 @@ mod tests {
             delivered: 5,
             denied: 6,
             unstored: 14,
+            unretained: 15,
             retained_sent: 7,
             sent_again: 8,
             rel_timeouts: 9,

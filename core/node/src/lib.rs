@@ -29,12 +29,12 @@ pub use admin::{
 pub use batch::WriteBatch;
 pub use cluster::{
     Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
-    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, Severity, Sight,
+    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, RetainedChart, Severity, Sight,
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
     Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts,
-    ToControl, datetime, uptime,
+    RetainedNews, RetainedOutcome, ToControl, datetime, uptime,
 };
 pub use hooks::{AclAction, Event, Grant, Hook, HookSet, Question, Verdict};
 pub use io::{

@@ -33,18 +33,31 @@ pub(crate) fn shard_of(place: PlaceId) -> u16 {
 }
 
 /// Where a retained message, or the deletion of one, comes from: its publisher's shard, and a number that counts those
-/// from there to the shard that owns the topic. The owner gets them in this order.
+/// from there to the shard that owns the topic. The owner gets them in this order. If the cluster agrees on it, it comes from
+/// there, and the number is the index of its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Stamp(u64);
 
 impl Stamp {
     /// Of a message that is not retained.
     pub(crate) const NONE: Stamp = Stamp(0);
-    const NUMBER_BITS: u32 = 48;
+    const NUMBER_BITS: u32 = 56;
+    // No shard has this number.
+    const OF_CLUSTER: u64 = 0xFF << Stamp::NUMBER_BITS;
 
     pub(crate) fn new(source: u16, number: u64) -> Stamp {
-        assert!(number > 0 && number >> Stamp::NUMBER_BITS == 0, "2^48 retained messages are enough");
+        assert!(number > 0 && number >> Stamp::NUMBER_BITS == 0, "2^56 retained messages are enough");
         Stamp(u64::from(source) << Stamp::NUMBER_BITS | number)
+    }
+
+    /// Of an entry of the log on which the cluster agrees.
+    pub(crate) fn of_index(index: u64) -> Stamp {
+        if index == 0 { Stamp::NONE } else { Stamp(Stamp::OF_CLUSTER | index & !Stamp::OF_CLUSTER) }
+    }
+
+    /// The index of its entry, if the cluster agrees on it.
+    pub(crate) fn index(self) -> Option<u64> {
+        (self.0 & Stamp::OF_CLUSTER == Stamp::OF_CLUSTER).then_some(self.0 & !Stamp::OF_CLUSTER)
     }
 
     pub(crate) fn source(self) -> u16 {
@@ -193,6 +206,8 @@ pub struct RetainedRead {
     pub(crate) cursor: RetainedCursor,
     /// By source: what the owner must have worked off before it answers.
     pub(crate) need: Box<[u64]>,
+    /// Up to which index of the log on which the cluster agrees.
+    pub(crate) index: u64,
 }
 
 /// Some retained messages.

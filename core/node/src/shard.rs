@@ -5,6 +5,7 @@
 mod access;
 mod acks;
 mod admin;
+mod agreed;
 mod auth;
 mod claims;
 mod connect;
@@ -58,6 +59,7 @@ use crate::io::{AdminCommand, Boot, MemoryPressure, Outbox, Output, ShardInput, 
 use crate::ledger::Ledger;
 use crate::outbuf::BufferPool;
 use crate::place::{RetainedRead, SHARDS_MAX, Stamp};
+pub(crate) use agreed::Kept;
 pub(crate) use claims::Claiming;
 use deliver::FanOut;
 pub(crate) use drain::Asides;
@@ -97,6 +99,8 @@ pub struct Shard {
     pub(crate) next_parked: u64,
     /// What was read and may also be on its way live.
     pub(crate) parked_chunks: Vec<ParkedChunk>,
+    /// What the cluster agrees on.
+    pub(crate) agreed: Agreed,
     pub(crate) timers: TimerQueue<TimerKind>,
     pub(crate) ledger: Ledger,
     pub(crate) pool: BufferPool,
@@ -160,6 +164,29 @@ pub struct Shard {
     pub(crate) restored: Vec<recover::RestoredSession>,
     /// Something is to be stored again, so that old segments can be freed.
     pub(crate) renewal: Option<recover::Renewal>,
+}
+
+/// What a shard knows of the log of retained messages.
+#[derive(Debug, Default)]
+pub(crate) struct Agreed {
+    /// There are others to agree with, or were.
+    pub(crate) shares: bool,
+    /// Publishes that wait until they are in the log, by their number.
+    pub(crate) retaining: BTreeMap<u64, agreed::Retaining>,
+    /// Numbers of those.
+    pub(crate) asked: u64,
+    /// Of the one that goes on.
+    pub(crate) stamp: Stamp,
+    /// Up to which index the log has to be here before it is read.
+    pub(crate) need: u64,
+    /// Up to which it is.
+    pub(crate) seen: u64,
+    /// The node has found nobody to agree with for long: nothing is waited for.
+    pub(crate) alone: bool,
+    /// Reads that wait for that, with the shard that reads: by index, and a number of their own.
+    pub(crate) parked: BTreeMap<(u64, u64), (u16, Box<RetainedRead>)>,
+    /// Topics that this shard had stored by itself, and has brought to the log.
+    pub(crate) brought: std::collections::BTreeSet<Box<str>>,
 }
 
 /// Buffers that calls build things in; empty between calls.
@@ -293,6 +320,7 @@ impl Shard {
             parked_reads: BTreeMap::new(),
             next_parked: 0,
             parked_chunks: Vec::new(),
+            agreed: Agreed::default(),
             timers: TimerQueue::default(),
             ledger: Ledger::default(),
             pool: BufferPool::default(),

@@ -174,7 +174,9 @@ impl State {
                 self.session_waits(id, cx);
             }
         }
-        for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
+        // In a cluster it is stored with the others, whatever the durability of sessions.
+        let is_lost = !self.ways.exist();
+        for topic in self.topics.iter_mut().filter(|topic| topic.node == node && is_lost) {
             if let Some(register) = &mut topic.register {
                 register.node_lost(cx.now);
             }

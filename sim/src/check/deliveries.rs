@@ -211,8 +211,8 @@ impl State {
                         least = least.min(if grant.acked.is_some() { qos } else { 0 });
                     }
                 }
-                // What is retained stays at its publisher's node.
-                if message.retain && sub.group.is_none() && grant.may_read() && node == from {
+                // Without a cluster what is retained stays at its publisher's node.
+                if message.retain && sub.group.is_none() && grant.may_read() && (node == from || self.ways.exist()) {
                     // A reading that a stop interrupts begins anew.
                     explained.reads += 1 + lives.stops_since(grant.from);
                     explained.retained_qos |= mask;

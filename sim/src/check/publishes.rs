@@ -502,7 +502,7 @@ impl State {
         self.served(conn.0, sent_at, kind.name(), cx);
         if code.is_error() {
             self.judge_refused(conn.0, &entry, code, cx);
-            self.retained_refused(entry.topic, conn.0, entry.sequence, code);
+            self.retained_refused(entry.topic, conn.0, entry.sequence, code, cx);
         }
         // What the client sent before with QoS 0 has been worked off, too.
         self.retained_done(conn.0, entry.sequence, sent_at);

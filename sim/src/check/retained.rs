@@ -1,6 +1,9 @@
 //! S9 and S9b: the retained message of a topic as a register. A write takes effect at some moment between its PUBLISH and
 //! its acknowledgement; one without takes effect at any later moment or never. With several shards a message without an
 //! acknowledgement of its own may be on its way to the owner of its topic still, so there its way is added.
+//!
+//! The nodes of a cluster have one register for each topic. What was written while some of them were apart, or soon after, may
+//! count later, or not at all; what is read then may be old.
 
 use std::collections::VecDeque;
 
@@ -14,6 +17,11 @@ use super::subscriptions::Sub;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, PublishFacts, Uid};
 use crate::report::Check;
+
+/// So long after nodes were apart they may not agree yet.
+const JOINED: Duration = Duration::from_secs(20);
+/// So long a live or a retained copy is on its way at most.
+const SENT: Duration = Duration::from_secs(5);
 
 /// The writes of a topic that a reader may still see.
 #[derive(Debug, Default)]
@@ -39,6 +47,8 @@ struct Write {
     acked: bool,
     /// It was sent again, so it may have been no write at all.
     again: bool,
+    /// It was refused, and may have its effect at any later time.
+    late: bool,
     qos: QoS,
 }
 
@@ -63,19 +73,22 @@ impl State {
         if uid.is_none() && !deletes {
             return;
         }
+        let topic = self.register_of(topic, cx);
         self.judge_replaced(topic, cx);
         let uid = uid.filter(|_| !deletes);
-        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again, qos };
-        self.conn_mut(ConnIx(conn)).retaining.push((topic, sequence));
+        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again, late: false, qos };
+        self.conn_mut(ConnIx(conn)).retaining.push((topic, sequence, sent));
         self.push_write(topic, write);
     }
 
     /// A will with Will Retain: a write at any time from its CONNECT on.
-    pub(super) fn retained_will(&mut self, topic: u32, uid: Uid, sent: Instant, qos: QoS) {
+    pub(super) fn retained_will(&mut self, topic: u32, uid: Uid, sent: Instant, qos: QoS, cx: &Cx<'_>) {
+        let topic = self.register_of(topic, cx);
         let sequence = self.sequence;
         // No connection has this number, so it is in no order with other writes.
         let (uid, conn) = (Some(uid), u32::MAX);
-        let write = Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again: true, qos };
+        let write =
+            Write { uid, conn, sequence, sent, done: None, acked: false, sure: false, again: true, late: false, qos };
         self.push_write(topic, write);
     }
 
@@ -104,12 +117,14 @@ impl State {
         let wild = self.conn(conn).wild;
         // Nobody waits until a QoS 0 message is stored.
         let durable = self.limits.durability.is_some();
+        let oldest = self.conn(conn).retaining.first().map_or(at, |(_, _, sent)| *sent);
+        let split = self.may_be_split(oldest, at);
         let mut list = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
-        list.retain(|(topic, of)| {
+        list.retain(|(topic, of, _)| {
             if *of > sequence {
                 return true;
             }
-            if let Some(write) = self.write_of(*topic, conn, *of) {
+            if let Some(write) = self.write_of(*topic, conn, *of).filter(|write| !split && !write.late) {
                 write.done = Some(at);
                 write.acked = *of == sequence && write.qos > QoS::AtMostOnce;
                 write.sure = !write.again && !wild && (!durable || write.qos > QoS::AtMostOnce);
@@ -121,10 +136,11 @@ impl State {
 
     /// The same, but the last one was refused. Who gives a message up because another node takes no more has retained it all
     /// the same, or not.
-    pub(super) fn retained_refused(&mut self, topic: u32, conn: u32, sequence: u64, code: ReasonCode) {
+    pub(super) fn retained_refused(&mut self, topic: u32, conn: u32, sequence: u64, code: ReasonCode, cx: &Cx<'_>) {
+        let topic = self.register_of(topic, cx);
         if code == ReasonCode::QuotaExceeded && self.ways.exist() {
             if let Some(write) = self.write_of(topic, conn, sequence) {
-                write.again = true;
+                (write.again, write.late) = (true, true);
             }
         } else if let Some(register) = &mut self.topics[topic as usize].register {
             register.writes.retain(|write| write.conn != conn || write.sequence != sequence);
@@ -133,11 +149,29 @@ impl State {
 
     /// Nothing more of a connection has an effect after `at`.
     pub(super) fn retained_gone(&mut self, conn: u32, at: Instant) {
-        for (topic, sequence) in std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining) {
+        let open = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
+        // In a cluster what was asked for may be in the log at any later time.
+        let open = if self.ways.exist() { Vec::new() } else { open };
+        for (topic, sequence, _) in open {
             if let Some(write) = self.write_of(topic, conn, sequence) {
                 write.done = Some(at);
             }
         }
+    }
+
+    /// The topic whose register counts: of a cluster there is one for all nodes.
+    fn register_of(&mut self, topic: u32, cx: &Cx<'_>) -> u32 {
+        if !self.ways.exist() {
+            return topic;
+        }
+        let name = self.topics[topic as usize].name;
+        self.topic_of(0, name, cx)
+    }
+
+    /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`.
+    fn may_be_split(&self, from: Instant, to: Instant) -> bool {
+        let before = Instant::from_nanos(from.as_nanos().saturating_sub(JOINED.as_nanos() as u64));
+        self.ways.exist() && self.ways.were_split(before, to)
     }
 
     fn write_of(&mut self, topic: u32, conn: u32, sequence: u64) -> Option<&mut Write> {
@@ -147,6 +181,10 @@ impl State {
 
     /// A retained copy came in answer to a SUBSCRIBE that was sent at `since`.
     pub(super) fn retained_read(&mut self, topic: u32, uid: Uid, since: Instant, conn: u32, cx: &mut Cx<'_>) {
+        let topic = self.register_of(topic, cx);
+        if self.may_be_split(since, cx.now) {
+            return;
+        }
         cx.owe(Check::Retained);
         let Some(register) = &self.topics[topic as usize].register else { return };
         let Some(newer) = register.newer(uid, since, &self.lanes(self.topics[topic as usize].node)) else { return };
@@ -186,7 +224,7 @@ impl State {
         let Some(last) = register.last(&lanes).cloned() else { return };
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
-            let here = self.ids[id as usize].node == self.node_of_topic(topic);
+            let here = self.ids[id as usize].node == self.node_of_topic(topic) || self.ways.exist();
             if here && wanted(self, &self.subs[sub as usize]) {
                 self.judge_reader(topic, &last, id, sub, cx);
             }
@@ -218,6 +256,12 @@ impl State {
         let Some(uid) = last.uid.filter(|_| last.qos > QoS::AtMostOnce) else { return };
         let entry = &self.subs[sub as usize];
         let (Some(certain), Some((since, true)), None) = (entry.certain, entry.began, entry.group) else { return };
+        // Whoever subscribes while all agree gets what was written while all agreed.
+        let written = self.may_be_split(last.sent, last.done.unwrap_or(cx.now) + SENT);
+        let node = self.ids[entry.id as usize].node;
+        if written || self.may_be_split(since, certain + SENT) || self.ways.was_incomplete(node) {
+            return;
+        }
         let filter = entry.filter;
         // Those that may have decided about the copy.
         let mut open = entry.grants.iter().filter(|grant| grant.to >= last.sent.min(since));

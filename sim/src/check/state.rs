@@ -188,7 +188,7 @@ pub(super) struct Conn {
     pub(super) sent_publishes: u64,
     pub(super) sent_bytes: u64,
     /// Retained writes that are not known to be worked off: topic and event.
-    pub(super) retaining: Vec<(u32, u64)>,
+    pub(super) retaining: Vec<(u32, u64, Instant)>,
     /// Publishes that are not known to be worked off, and whose queues they go to.
     pub(super) unsettled: VecDeque<Unsettled>,
     /// The last message received, and whether it had RETAIN and DUP.

@@ -215,6 +215,13 @@ impl Ways {
         last.max().unwrap_or(Instant::START)
     }
 
+    /// Whether any two of the members that run now were out of reach of each other.
+    pub(super) fn were_split(&self, from: Instant, to: Instant) -> bool {
+        let is_there = |node: &u16| self.ends.get(usize::from(*node)).is_some_and(|end| end.up && !end.leaving);
+        let there: Vec<u16> = (0..self.ends.len() as u16).filter(is_there).collect();
+        there.iter().any(|one| there.iter().any(|other| self.were_apart(*one, *other, from, to)))
+    }
+
     /// Whether any node was out of reach of any other.
     pub(super) fn was_split(&self, from: Instant, to: Instant) -> bool {
         (0..self.ends.len() as u16).any(|node| self.was_alone(node, from, to))
@@ -229,6 +236,11 @@ impl Ways {
     pub(super) fn is_leaderless(&self, node: u16, for_so_long: Duration, now: Instant) -> bool {
         let end = self.ends.get(usize::from(node));
         end.and_then(|end| end.leaderless).is_some_and(|since| since + for_so_long <= now)
+    }
+
+    /// Whether a SUBACK of a node did not wait for everybody, at any time.
+    pub(super) fn was_incomplete(&self, node: u16) -> bool {
+        self.ends.get(usize::from(node)).is_some_and(|end| !end.incomplete.is_empty())
     }
 
     /// Everything of the ways that a message may have to wait for, as spans of time.
@@ -390,6 +402,7 @@ impl State {
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
+            | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removing { .. }
             | ClusterEvent::Blob { .. }
             | ClusterEvent::Blobs

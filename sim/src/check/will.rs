@@ -28,7 +28,7 @@ impl State {
     pub(super) fn new_will(&mut self, will: WillFacts, conn: u32, node: u16, id: u32, cx: &mut Cx<'_>) -> WillState {
         let topic = self.topic_of(node, will.topic, cx);
         if will.retain {
-            self.retained_will(topic, will.uid, cx.now, will.qos);
+            self.retained_will(topic, will.uid, cx.now, will.qos, cx);
         }
         let message = Message::of_will(&will, topic, conn, id, cx.now, self.sequence);
         self.put_will(will.uid, message);

@@ -42,8 +42,9 @@ impl World<'_, '_> {
         }
         let born = u64::from(node) << 32 | u64::from(of.wiped);
         let spec = self.scenario.node_spec(node);
+        let max_retained = self.scenario.broker.max_retained_messages.unwrap_or(0) as usize;
         Some(Box::new(ClusterBoot {
-            config: settings::cluster_config(&self.scenario.cluster, spec.witness),
+            config: settings::cluster_config(&self.scenario.cluster, spec.witness, max_retained),
             node: of.id(),
             birth: Stream::new(self.scenario.seed, purpose::BIRTH, born).next_u64(),
             incarnation: Incarnation(u64::from(of.incarnation)),

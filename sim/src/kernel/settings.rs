@@ -47,7 +47,7 @@ pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
 }
 
 /// The configuration of a node in its cluster.
-pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig {
+pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: usize) -> ClusterConfig {
     let strict = spec.barrier == Barrier::Strict;
     let mut meta = meta::Config::default();
     for span in [&mut meta.detect, &mut meta.found_wait, &mut meta.request_timeout] {
@@ -87,6 +87,7 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool) -> ClusterConfig
         meta,
         owned,
         directory,
+        max_retained,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod largest;
 mod progress;
+mod retained;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -235,6 +236,7 @@ impl ClusterWatch {
             ClusterEvent::Link(_)
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
+            | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removed { .. }
             | ClusterEvent::Blob { .. }
             | ClusterEvent::Blobs
@@ -438,7 +440,8 @@ impl ClusterWatch {
         obligations.count(Check::Members, core.nodes.len() as u64);
         let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
         let sessions = sessions_differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
-        members.into_iter().chain(sessions).collect()
+        let retained = retained::differs(&core, obligations);
+        members.into_iter().chain(sessions).chain(retained).collect()
     }
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.

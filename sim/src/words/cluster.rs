@@ -32,6 +32,9 @@ impl Words<'_> {
             ClusterEvent::Alive { node, alive: true, .. } => format!("{} answers", self.node(*node)),
             ClusterEvent::Alive { node, alive: false, .. } => format!("{} does not answer", self.node(*node)),
             ClusterEvent::Joined(cluster) => format!("belongs to cluster {:x}", cluster.0),
+            ClusterEvent::RetainedRenewed { generation } => {
+                format!("begins generation {generation} of the group of retained messages")
+            }
             ClusterEvent::Abandoned(lost) => format!("gives up its own cluster {:x}", lost.cluster.0),
             ClusterEvent::Leader { term, leader: Some(leader), .. } => {
                 format!("{} leads in term {term}", self.node(*leader))

@@ -2,18 +2,18 @@
 //! cut out of what came, not copied.
 
 use bytes::{Bytes, BytesMut};
-use newtmq_base::{InvalidField, NodeId, Put, Take};
+use newtmq_base::{InvalidField, Put, Take};
 use newtmq_mqtt::{QoS, TopicName};
 
-use super::message::{Epoch, Guid};
+use super::message::Guid;
 
 /// What a message consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicationParts<'a> {
     /// Client Identifier of its publisher; empty for the server's own.
     pub publisher: &'a [u8],
-    /// Of the publisher's session.
-    pub epoch: Epoch,
+    /// If the cluster retains it: the index of its entry in that group's log. Otherwise 0.
+    pub retained: u64,
     /// Its name.
     pub guid: Guid,
     /// Topic Name, valid.
@@ -31,7 +31,7 @@ pub struct PublicationParts<'a> {
 /// A published message, without its remaining expiry. Cloning it copies no bytes of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// Guid, publisher, epoch, topic, properties, payload.
+    /// Guid, publisher, index, topic, properties, payload.
     body: Bytes,
     publisher: Part,
     topic: Part,
@@ -100,7 +100,7 @@ impl Publication {
         let mut take = Take(&body);
         take.0 = take.0.get(GUID_BYTES..).ok_or(InvalidField("its end is missing"))?;
         let publisher = take_part(&body, &mut take)?;
-        take_epoch(&mut take)?;
+        take.number()?;
         let topic = take_part(&body, &mut take)?;
         let properties = take_part(&body, &mut take)?;
         let payload = (body.len() - take.0.len()) as u32;
@@ -134,10 +134,10 @@ impl Publication {
         self.part(self.publisher)
     }
 
-    /// Of the publisher's session.
+    /// If the cluster retains it: the index of its entry in that group's log. Otherwise 0.
     #[must_use]
-    pub fn epoch(&self) -> Epoch {
-        take_epoch(&mut Take(&self.body[self.publisher.1 as usize..])).expect("it was written, or looked at")
+    pub fn retained(&self) -> u64 {
+        Take(&self.body[self.publisher.1 as usize..]).number().expect("it was written, or looked at")
     }
 
     /// Its name.
@@ -204,16 +204,11 @@ struct Places {
 }
 
 fn write(parts: &PublicationParts<'_>, body: &mut Vec<u8>) -> Places {
-    let PublicationParts { publisher, epoch, guid, topic, properties, payload, .. } = *parts;
+    let PublicationParts { publisher, retained, guid, topic, properties, payload, .. } = *parts;
     body.reserve(publisher.len() + topic.len() + properties.len() + payload.len() + HEAD_BYTES);
     body.extend_from_slice(&guid.0);
     let publisher = put_part(body, publisher);
-    let Epoch { term, seq, provisional, issuer } = epoch;
-    let mut put = Put(body);
-    put.number(term).number(seq).number(provisional);
-    if provisional > 0 {
-        put.number(issuer.0);
-    }
+    Put(body).number(retained);
     let topic = put_part(body, topic);
     let properties = put_part(body, properties);
     let at = position(body);
@@ -239,12 +234,6 @@ fn take_part(body: &[u8], take: &mut Take<'_>) -> Result<Part, InvalidField> {
     // What is left is behind it.
     let to = body.len() - take.0.len();
     Ok(((to - bytes.len()) as u32, to as u32))
-}
-
-fn take_epoch(take: &mut Take<'_>) -> Result<Epoch, InvalidField> {
-    let (term, seq, provisional) = (take.number()?, take.number()?, take.number()?);
-    let issuer = NodeId(if provisional > 0 { take.number()? } else { 0 });
-    Ok(Epoch { term, seq, provisional, issuer })
 }
 
 const GUID_BYTES: usize = 16;

@@ -138,7 +138,7 @@ fn message(qos: QoS, number: u64) -> Publication {
     guid[..8].copy_from_slice(&number.to_le_bytes());
     Publication::new(&PublicationParts {
         publisher: b"p",
-        epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: A },
+        retained: 1,
         guid: Guid(guid),
         topic: b"a",
         qos,

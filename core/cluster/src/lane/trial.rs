@@ -459,7 +459,7 @@ fn sample(publisher: &str, qos: QoS, number: u64, size: usize) -> Publication {
     payload.resize(size, 0);
     Publication::new(&PublicationParts {
         publisher: publisher.as_bytes(),
-        epoch: Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
+        retained: 1,
         guid: Guid(guid),
         topic: b"a/b",
         qos,

@@ -108,6 +108,13 @@ pub enum Command {
         /// The level: not lower than the one before, and understood by every member.
         level: u32,
     },
+    /// The group of retained messages has lost its quorum for good: it begins anew.
+    RenewRetained {
+        /// Counts them; the one after the last.
+        generation: u64,
+        /// Who it begins with.
+        founder: NodeId,
+    },
 }
 
 /// Why a command changed nothing. It is in the log all the same.
@@ -143,6 +150,9 @@ pub enum Rejected {
     /// Not every member understands this feature level, or the finalized one is higher.
     #[error("not every member understands this feature level, or a higher one is in use")]
     FeatureLevel,
+    /// The group of retained messages has begun anew already, or cannot begin with this node.
+    #[error("the group of retained messages has begun anew already")]
+    Generation,
 }
 
 /// Why bytes of the log are no command.
@@ -197,6 +207,9 @@ impl Command {
             Command::FinalizeFeatureLevel { level } => {
                 Put(out).byte(7).number(u64::from(*level));
             }
+            Command::RenewRetained { generation, founder } => {
+                Put(out).byte(10).number(*generation).number(founder.0);
+            }
         }
     }
 
@@ -222,6 +235,7 @@ impl Command {
             7 => Command::FinalizeFeatureLevel { level: take.number32()? },
             8 => Command::StayOut { node: NodeId(take.number()?) },
             9 => Command::UpdateMember(Member::take(&mut take)?),
+            10 => Command::RenewRetained { generation: take.number()?, founder: NodeId(take.number()?) },
             kind => return Err(NotACommand::Unknown(kind)),
         };
         take.end()?;

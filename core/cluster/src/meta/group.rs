@@ -222,6 +222,7 @@ impl Group {
             | Command::StayOut { .. }
             | Command::SetConfig { .. }
             | Command::PutBlob { .. }
+            | Command::RenewRetained { .. }
             | Command::FinalizeFeatureLevel { .. } => return changes,
         };
         for voter in voters.difference(&self.state.voters) {

@@ -230,6 +230,7 @@ impl Meta {
                 command @ (Command::SetConfig { .. }
                 | Command::PutBlob { .. }
                 | Command::Readmit { .. }
+                | Command::RenewRetained { .. }
                 | Command::FinalizeFeatureLevel { .. }),
             ) => command,
             Asked::Write(

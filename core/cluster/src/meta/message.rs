@@ -279,7 +279,7 @@ impl Refusal {
     }
 }
 
-const REJECTED: [Rejected; 10] = [
+const REJECTED: [Rejected; 11] = [
     Rejected::Member,
     Rejected::NoSuchNode,
     Rejected::NoSuchKey,
@@ -290,4 +290,5 @@ const REJECTED: [Rejected; 10] = [
     Rejected::TooMuch,
     Rejected::Version,
     Rejected::FeatureLevel,
+    Rejected::Generation,
 ];

@@ -35,6 +35,23 @@ pub struct Removed {
     pub birth: u64,
 }
 
+/// The group that decides about retained messages. There is a new one when the last has lost its quorum for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetainedGroup {
+    /// Counts them, from 0.
+    pub generation: u64,
+    /// Who it has begun with. Of the first one it is the founder of the cluster, and this is 0.
+    pub founder: NodeId,
+    /// Index of the log's entry by which it was to begin; 0 of the first one.
+    pub index: u64,
+}
+
+impl Default for RetainedGroup {
+    fn default() -> RetainedGroup {
+        RetainedGroup { generation: 0, founder: NodeId(0), index: 0 }
+    }
+}
+
 /// Members, configuration, users and rules at one index of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MetaState {
@@ -50,6 +67,7 @@ pub struct MetaState {
     pub(super) blob_bytes: u64,
     pub(super) acl_version: u64,
     pub(super) feature_level: u32,
+    pub(super) retained: RetainedGroup,
 }
 
 impl MetaState {
@@ -141,6 +159,23 @@ impl MetaState {
         self.feature_level
     }
 
+    /// The group that decides about retained messages.
+    #[must_use]
+    pub fn retained(&self) -> RetainedGroup {
+        self.retained
+    }
+
+    /// Whether that group begins with a node. One that has come back since, or has another id, does not know what the group
+    /// knew.
+    #[must_use]
+    pub fn founds_retained(&self, node: NodeId) -> bool {
+        let RetainedGroup { generation, founder, index } = self.retained;
+        self.members.get(&node).is_some_and(|member| match generation {
+            0 => member.joined == FOUNDED,
+            _ => founder == node && member.joined < index,
+        })
+    }
+
     /// Applies the entry at `index`, which must be the next one; `None` is an entry of Raft's own. `raw` are all its bytes.
     ///
     /// # Errors
@@ -183,6 +218,14 @@ impl MetaState {
                     return Err(Rejected::FeatureLevel);
                 }
                 self.feature_level = *level;
+                Ok(())
+            }
+            Command::RenewRetained { generation, founder } => {
+                let may_lead = self.members.get(founder).is_some_and(|member| !member.witness);
+                if *generation != self.retained.generation + 1 || !may_lead {
+                    return Err(Rejected::Generation);
+                }
+                self.retained = RetainedGroup { generation: *generation, founder: *founder, index };
                 Ok(())
             }
         }
@@ -309,6 +352,9 @@ fn mixed(mut hash: u64, bytes: &[u8]) -> u64 {
     }
     hash ^ 0x9E37_79B9_7F4A_7C15
 }
+
+// Index of the state with which a cluster begins.
+const FOUNDED: u64 = 1;
 
 // Limits that decide what a command does are the same on every node, so that they are no configuration.
 

@@ -61,6 +61,8 @@ pub enum Message {
         inc: Incarnation,
         /// The version.
         version: u64,
+        /// No retained message that the sender has acknowledged by then has a higher index. The logs do not look at it.
+        retained: u64,
     },
     /// The sender wants to acknowledge publishes, and asks to be waited for.
     LeaseRequest {
@@ -181,7 +183,9 @@ impl Message {
             Message::Repair { inc, version, digest } => {
                 Put(out).byte(REPAIR).number(inc.0).number(*version).number(*digest);
             }
-            Message::Installed { inc, version } => _ = Put(out).byte(INSTALLED).number(inc.0).number(*version),
+            Message::Installed { inc, version, retained } => {
+                Put(out).byte(INSTALLED).number(inc.0).number(*version).number(*retained);
+            }
             Message::LeaseRequest { inc, number } => _ = Put(out).byte(LEASE_REQUEST).number(inc.0).number(*number),
             Message::Lease { inc, number, version } => {
                 Put(out).byte(LEASE).number(inc.0).number(*number).number(*version);
@@ -215,7 +219,7 @@ impl Message {
             }
             SNAPSHOT_CHUNK => Message::SnapshotChunk(take_chunk(inc, &mut take)?),
             REPAIR => Message::Repair { inc, version: take.number()?, digest: take.number()? },
-            INSTALLED => Message::Installed { inc, version: take.number()? },
+            INSTALLED => Message::Installed { inc, version: take.number()?, retained: take.number()? },
             LEASE_REQUEST => Message::LeaseRequest { inc, number: take.number()? },
             LEASE => Message::Lease { inc, number: take.number()?, version: take.number()? },
             TABLE_REQUEST => {
@@ -322,7 +326,7 @@ mod tests {
                 }
                 6 => Message::Table(Table::Request { owner: NodeId(a), attempt: b, from }),
                 7 => Message::Repair { inc, version: a, digest: b },
-                8 => Message::Installed { inc, version: a },
+                8 => Message::Installed { inc, version: a, retained: b },
                 9 => Message::LeaseRequest { inc, number: a },
                 _ => Message::Lease { inc, number: a, version: b },
             }

@@ -390,7 +390,7 @@ impl Owned {
 
     /// A message from a peer's incarnation, as its link has found out.
     pub fn receive(&mut self, now: Instant, from: NodeId, inc: Incarnation, message: Message, out: &mut Vec<Output>) {
-        if let Message::Installed { inc: own, version } = message
+        if let Message::Installed { inc: own, version, .. } = message
             && self.barriers.incarnation(from) == Some(inc)
             && own == self.log.incarnation()
         {
@@ -436,7 +436,10 @@ impl Owned {
         self.settle(now, from, effects, out);
         // The owner has not heard of what is installed.
         if let Some((inc, version)) = self.installed.get(&from).filter(|(_, version)| *version > heard) {
-            out.push(Output::Send { to: vec![from], message: Message::Installed { inc: *inc, version: *version } });
+            out.push(Output::Send {
+                to: vec![from],
+                message: Message::Installed { inc: *inc, version: *version, retained: 0 },
+            });
         }
     }
 
@@ -516,7 +519,7 @@ impl Owned {
         } else if let Some(version) = replica.open_version() {
             self.installs.expect(Progress { owner, inc, version });
             if planted!(InstalledBeforeShards) {
-                out.push(Output::Send { to: vec![owner], message: Message::Installed { inc, version } });
+                out.push(Output::Send { to: vec![owner], message: Message::Installed { inc, version, retained: 0 } });
             }
         }
         self.proceed(now, out);
@@ -563,7 +566,7 @@ impl Owned {
                 continue;
             }
             if self.installed.insert(owner, (inc, version)) != Some((inc, version)) {
-                out.push(Output::Send { to: vec![owner], message: Message::Installed { inc, version } });
+                out.push(Output::Send { to: vec![owner], message: Message::Installed { inc, version, retained: 0 } });
             }
         }
         let mut done = Vec::new();

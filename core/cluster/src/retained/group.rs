@@ -8,7 +8,7 @@ use super::disk::{Base, Persist, Stored};
 use super::entry::{NotAnEntry, Write};
 use super::state::{Outcome, State, Step};
 use super::topics::{Chunk, ChunkLimits, End};
-use super::{Config, Identity, Output, entry};
+use super::{Config, Estate, Identity, Output, entry};
 use crate::consensus::log::Log;
 use crate::consensus::{Engine, Part, Stopped};
 
@@ -67,16 +67,17 @@ impl Group {
         Ok(Group { engine: Engine::new(part, log)?, state, restored: None, sweep: None, disk_bytes })
     }
 
-    /// With what a group begins: its founder alone.
-    pub(super) fn founding(me: &Identity) -> Stored {
+    /// With what a group begins: its founder alone, and what that has.
+    pub(super) fn founding(me: &Identity, index: u64, estate: Estate) -> Stored {
+        let Estate { topics, horizon } = estate;
         let mut data = Vec::new();
-        State { index: 1, ..State::default() }.encode_header(&mut data);
+        State { index, horizon, ..State::default() }.encode_header(&mut data);
         let mut base = Snapshot { data: data.into(), ..Snapshot::default() };
         let metadata = base.mut_metadata();
-        (metadata.index, metadata.term) = (1, 1);
+        (metadata.index, metadata.term) = (index, 1);
         metadata.mut_conf_state().voters = vec![me.node.0];
-        let hard = HardState { term: 1, commit: 1, ..HardState::default() };
-        Stored { cluster: Some(me.cluster), base: Some(base), hard, ..Stored::default() }
+        let hard = HardState { term: 1, commit: index, ..HardState::default() };
+        Stored { cluster: Some(me.cluster), base: Some(base), hard, topics, ..Stored::default() }
     }
 
     /// Proposes an entry. Says whether it was taken into the log.
@@ -245,11 +246,35 @@ impl Group {
         self.state.topics.chunk(after, since, self.state.index, chunk_limits(config))
     }
 
+    /// Everything that the disk is to have, in one; none while that is on its way there.
+    pub(super) fn whole(&mut self, me: &Identity) -> Option<Persist> {
+        if self.restored.is_some() || self.engine.stopped().is_some() || !self.state.is_exact() {
+            return None;
+        }
+        self.sweep = None;
+        let (index, mut data) = (self.state.index, Vec::new());
+        let whole = Persist { reset: true, cluster: Some(me.cluster), sync: true, ..Persist::default() };
+        let hard = Some(self.engine.log().hard().clone());
+        if index == 0 {
+            return Some(Persist { hard, ..whole });
+        }
+        self.state.encode_header(&mut data);
+        let log = self.engine.log_mut();
+        log.set_snapshot(index, data);
+        let entries = log.after(index).to_vec();
+        let base = Some(Base::Installed(log.last_snapshot().clone(), 0));
+        let chunk = Some(self.state.topics.chunk(None, 0, index, UNLIMITED));
+        Some(Persist { chunk, entries, hard, base, ..whole })
+    }
+
     pub(super) fn is_member(&self, node: NodeId) -> bool {
         let conf = self.engine.log().conf();
         [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next].iter().any(|of| of.contains(&node.0))
     }
 }
+
+/// For what is written as a whole.
+pub(super) const UNLIMITED: ChunkLimits = ChunkLimits { bytes: usize::MAX, scanned: usize::MAX };
 
 fn chunk_limits(config: &Config) -> ChunkLimits {
     ChunkLimits { bytes: config.chunk_bytes, scanned: config.chunk_scan }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use newtmq_base::{NodeId, RequestId};
 
+use super::Estate;
 use super::disk::Persist;
 use crate::consensus::Stopped;
 
@@ -25,9 +26,13 @@ pub enum Input<'a> {
         /// The number.
         number: u64,
     },
-    /// This node is the one that founded the cluster: the group begins with it. Counts only while nothing is known of the
-    /// group here.
-    Found,
+    /// The group begins with this node. Counts only while nothing is known of the group here.
+    Found {
+        /// Index of the state with which it begins; what it begins with has none that is higher.
+        index: u64,
+        /// What is retained from the beginning.
+        estate: Estate,
+    },
     /// Who belongs to the cluster and who votes in it, as the meta group has decided.
     Members {
         /// Of the meta group's log: a lower one than before changes nothing.
@@ -47,6 +52,9 @@ pub enum Input<'a> {
         message: Option<Bytes>,
         /// Whether it may be kept at this node if there is no leader, until there is one.
         keep: bool,
+        /// If it counts only as long as no entry after this one has changed the topic; 0 if only as long as nothing is known of
+        /// the topic.
+        seen: Option<u64>,
     },
     /// Say when everything up to an index is applied.
     WaitFor {

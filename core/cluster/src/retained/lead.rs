@@ -33,7 +33,7 @@ impl Retained {
         let engine = &self.group.engine;
         if !engine.is_leader() {
             self.passed = Passed::default();
-            if let Some(leader) = engine.leader().filter(|_| is_turn) {
+            if let Some(leader) = engine.present_leader().filter(|_| is_turn) {
                 self.send(leader, &Message::Passed(self.own_passed()), false, out);
             }
             return;

@@ -20,6 +20,7 @@ struct Asked {
     topic: Box<str>,
     message: Option<Bytes>,
     keep: bool,
+    seen: Option<u64>,
     deadline: Instant,
     sent: Option<Sent>,
 }
@@ -81,6 +82,12 @@ impl Asking {
         self.asked.is_empty() && self.kept.is_empty()
     }
 
+    pub(super) fn into_left(self) -> (LeftKept, LeftAsked) {
+        let kept = self.kept.into_iter().map(|(topic, kept)| (topic, kept.message, kept.seen)).collect();
+        let asked = self.asked.into_values().map(|asked| (asked.request, asked.topic, asked.message, asked.keep));
+        (kept, asked.collect())
+    }
+
     fn take_asked(&mut self, number: u64) -> Option<Asked> {
         let asked = self.asked.remove(&number)?;
         self.asked_bytes -= cost(&asked.topic, asked.message.as_ref());
@@ -100,7 +107,7 @@ impl Retained {
     pub(super) fn ask(
         &mut self,
         now: Instant,
-        (request, keep): (RequestId, bool),
+        (request, keep, seen): (RequestId, bool, Option<u64>),
         topic: Box<str>,
         message: Option<Bytes>,
         out: &mut Vec<Output>,
@@ -126,7 +133,7 @@ impl Retained {
         self.asking.last += 1;
         let number = self.asking.last;
         let deadline = now + self.config.request_timeout;
-        let asked = Asked { request, topic, message, keep, deadline, sent: None };
+        let asked = Asked { request, topic, message, keep, seen, deadline, sent: None };
         self.asking.asked_bytes += bytes;
         self.asking.asked.insert(number, asked);
         if self.is_without_leader(now) {
@@ -142,14 +149,15 @@ impl Retained {
 
     /// Whether there is no leader, and has been none for long.
     fn is_without_leader(&self, now: Instant) -> bool {
-        self.group.engine.leader().is_none() && now.saturating_since(self.leader_heard) >= self.config.lost_after
+        self.group.engine.present_leader().is_none()
+            && now.saturating_since(self.leader_heard) >= self.config.lost_after
     }
 
     // The time of a write is over, or there is nobody to ask.
     fn give_up(&mut self, number: u64, out: &mut Vec<Output>) {
         let Some(asked) = self.asking.take_asked(number) else { return };
         let request = asked.request;
-        let outcome = if self.group.engine.leader().is_some() {
+        let outcome = if self.group.engine.present_leader().is_some() {
             self.counters.timeouts += 1;
             Err(Refusal::Timeout)
         } else if !asked.keep {
@@ -200,7 +208,7 @@ impl Retained {
 
     /// Sends what is not sent as yet, or may be lost.
     pub(super) fn send_asked(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let Some(leader) = self.group.engine.leader() else { return };
+        let Some(leader) = self.group.engine.present_leader() else { return };
         let Some(from) = self.asking.look_from.take() else { return };
         let (term, is_own) = (self.group.engine.term(), leader == self.me.node);
         let sent = Sent { term, to: leader, at: now };
@@ -226,7 +234,7 @@ impl Retained {
                 continue;
             }
             let Some(asked) = self.asking.asked.get(&number) else { continue };
-            let write = batch.write(number, &asked.topic, asked.message.clone(), None);
+            let write = batch.write(number, &asked.topic, asked.message.clone(), asked.seen);
             let is_sent = self.send_write(&mut batch, write, out);
             if let Some(asked) = self.asking.asked.get_mut(&number) {
                 asked.sent = is_sent.then_some(sent);
@@ -345,6 +353,9 @@ impl Retained {
         }
     }
 }
+
+type LeftKept = Vec<(Box<str>, Option<Bytes>, u64)>;
+type LeftAsked = Vec<(RequestId, Box<str>, Option<Bytes>, bool)>;
 
 // What goes to the leader together.
 struct Batch {

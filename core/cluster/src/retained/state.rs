@@ -103,6 +103,9 @@ impl State {
         }
         let is_as_before = write.seen.is_none_or(|seen| {
             let changed = self.topics.get(&write.topic).map(|item| item.index);
+            if seen == 0 {
+                return changed.is_none();
+            }
             // What was deleted and is forgotten looks like what never was.
             let forgotten = if planted!(RetainedForgottenUnchanged) { 0 } else { self.horizon };
             changed.unwrap_or(forgotten) <= seen || planted!(RetainedPendingWins)

@@ -18,6 +18,8 @@ use crate::control::FromControl;
 pub(super) enum Purpose {
     /// To found a cluster of this node alone.
     Init,
+    /// To begin a new group of retained messages.
+    Renew,
     /// For an operator.
     Join(RequestId),
     Leave(RequestId),
@@ -230,7 +232,7 @@ impl Cluster {
             Err(refusal) => ClusterAnswer::Refused(refusal.to_string()),
         };
         match purpose {
-            Purpose::Init => {}
+            Purpose::Init | Purpose::Renew => {}
             Purpose::ForceLeave(request) | Purpose::PutBlob(request) => self.answer(cx, request, answer),
             Purpose::Join(request) | Purpose::Leave(request) => self.done(cx, request, answer),
         }

@@ -6,21 +6,31 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use newtmq_base::{InvalidField, NodeId, Put, Take, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::Epoch;
-use newtmq_cluster::meta::{Persist, Stored};
+use newtmq_cluster::meta::{ClusterId, Persist, Stored};
 use newtmq_cluster::owned::{Batch, Op, Owned, RecordKind};
+use newtmq_cluster::retained;
 
 use super::ClusterOutput;
 use super::claims::{take_epoch, take_void};
+use super::shelf::Seat;
 
 /// Durable entries of members, as operations in order, and whether they are all that the member had at some time. A part
 /// of a table says of nobody whom a message should reach.
 type Tables = BTreeMap<NodeId, (bool, Vec<Op>)>;
+
+/// Durable entries of members of whom there is a whole table.
+pub(super) type Durables = BTreeMap<NodeId, Vec<Op>>;
+
+/// What is stored of the group of retained messages: which one it is, and as whom this node is in it.
+pub(super) type Shelved = (Option<Seat>, retained::Stored);
 
 /// What a record waits to confirm.
 #[derive(Debug, Clone, Copy)]
 enum Confirms {
     Meta(u64),
     Batch(u64),
+    /// Of the part of so many that there were.
+    Retained(u64, u64),
     Nothing,
 }
 
@@ -29,6 +39,7 @@ enum Confirms {
 pub(super) struct Durable {
     pub(super) meta: Option<u64>,
     pub(super) batch: Option<u64>,
+    pub(super) retained: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -59,10 +70,10 @@ impl Disk {
         node: NodeId,
         stores: bool,
         records: &[Box<[u8]>],
-    ) -> Result<(Disk, BTreeMap<NodeId, Vec<Op>>), InvalidField> {
-        let (mut meta, mut tables) = (Stored::default(), Tables::new());
+    ) -> Result<(Disk, Durables, Shelved), InvalidField> {
+        let (mut meta, mut tables, mut shelved) = (Stored::default(), Tables::new(), Shelved::default());
         for record in records {
-            read_record(record, &mut meta, &mut tables)?;
+            read_record(record, &mut meta, &mut tables, &mut shelved)?;
         }
         let since = records.iter().map(|record| record.len()).sum();
         let own = tables.remove(&node).map(|(_, ops)| ops).unwrap_or_default();
@@ -84,7 +95,7 @@ impl Disk {
             whole: 0,
             since,
         };
-        Ok((disk, tables.into_iter().map(|(node, (_, ops))| (node, ops)).collect()))
+        Ok((disk, tables.into_iter().map(|(node, (_, ops))| (node, ops)).collect(), shelved))
     }
 
     /// What this node has said of sessions elsewhere that do not count: by whom, whose, where, and up to which epoch.
@@ -125,6 +136,13 @@ impl Disk {
         self.append(record, persist.sync, Confirms::Meta(persist.number))
     }
 
+    /// Something of the group of retained messages.
+    pub(super) fn retained(&mut self, seat: Seat, turn: u64, persist: &retained::Persist) -> ClusterOutput {
+        let mut record = Vec::new();
+        put_retained(seat, persist, &mut record);
+        self.append(record, persist.sync, Confirms::Retained(turn, persist.number))
+    }
+
     /// Changes of a node's routes: what is to be stored of them, and the batch up to which nothing is waited for.
     pub(super) fn batch(&mut self, batch: &Batch, is_member: bool) -> (Option<ClusterOutput>, Option<u64>) {
         if batch.node == self.node {
@@ -154,7 +172,7 @@ impl Disk {
         // It follows on those before it.
         let before = self.waiting.iter_mut().rev().find_map(|(_, confirms)| match confirms {
             Confirms::Batch(seq) => Some(seq),
-            Confirms::Meta(_) | Confirms::Nothing => None,
+            Confirms::Meta(_) | Confirms::Retained(..) | Confirms::Nothing => None,
         });
         match before {
             Some(seq) => *seq = batch.seq,
@@ -187,6 +205,7 @@ impl Disk {
                 Confirms::Meta(number) => durable.meta = Some(number),
                 Confirms::Nothing => {}
                 Confirms::Batch(seq) => durable.batch = Some(seq),
+                Confirms::Retained(turn, number) => durable.retained = Some((turn, number)),
             }
         }
         durable
@@ -198,7 +217,7 @@ impl Disk {
     }
 
     /// The record that stands for all.
-    pub(super) fn whole(&mut self, owned: &Owned) -> ClusterOutput {
+    pub(super) fn whole(&mut self, owned: &Owned, shelved: Option<(Seat, retained::Persist)>) -> ClusterOutput {
         let mut record = vec![WHOLE];
         let mut meta = Vec::new();
         self.meta.whole().encode(&mut meta);
@@ -215,6 +234,9 @@ impl Disk {
                 let ops: Vec<Op> = replica.entries().filter(Op::is_durable).collect();
                 put_table(replica.owner(), is_held, &ops, &mut record);
             }
+        }
+        if let Some((seat, persist)) = shelved {
+            put_retained(seat, &persist, &mut record);
         }
         (self.whole, self.since) = (record.len(), 0);
         self.numbers += 1;
@@ -248,7 +270,29 @@ fn put_table(node: NodeId, is_held: bool, ops: &[Op], record: &mut Vec<u8>) {
     Op::write(ops, record);
 }
 
-fn read_record(record: &[u8], meta: &mut Stored, tables: &mut Tables) -> Result<(), InvalidField> {
+fn put_retained(seat: Seat, persist: &retained::Persist, record: &mut Vec<u8>) {
+    let mut bytes = Vec::new();
+    persist.encode(&mut bytes);
+    Put(record).byte(RETAINED).number(seat.cluster.0).number(seat.generation).number(seat.joined).bytes(&bytes);
+}
+
+fn take_retained(take: &mut Take<'_>, (known, stored): &mut Shelved) -> Result<(), InvalidField> {
+    let (cluster, generation, joined) = (ClusterId(take.number()?), take.number()?, take.number()?);
+    let seat = Seat { cluster, generation, joined };
+    // Of another group, or of the same one as somebody else there.
+    if known.replace(seat) != Some(seat) {
+        *stored = retained::Stored::default();
+    }
+    stored.apply(retained::Persist::decode(take.bytes()?)?);
+    Ok(())
+}
+
+fn read_record(
+    record: &[u8],
+    meta: &mut Stored,
+    tables: &mut Tables,
+    shelved: &mut Shelved,
+) -> Result<(), InvalidField> {
     let mut take = Take(record);
     match record.first() {
         Some(&META) => {
@@ -257,7 +301,7 @@ fn read_record(record: &[u8], meta: &mut Stored, tables: &mut Tables) -> Result<
         }
         Some(&WHOLE) => {
             take.byte()?;
-            (*meta, *tables) = (Stored::default(), Tables::new());
+            (*meta, *tables, *shelved) = (Stored::default(), Tables::new(), Shelved::default());
             meta.apply(&Persist::decode(take.bytes()?)?);
         }
         Some(_) | None => {}
@@ -270,6 +314,7 @@ fn read_record(record: &[u8], meta: &mut Stored, tables: &mut Tables) -> Result<
                 *held |= is_held;
                 ops.extend(Op::read(&mut take)?);
             }
+            RETAINED => take_retained(&mut take, shelved)?,
             FORGET => _ = tables.remove(&NodeId(take.number()?)),
             _ => return Err(InvalidField("no record of the cluster")),
         }
@@ -286,3 +331,4 @@ const META: u8 = 0;
 const TABLE: u8 = 1;
 const FORGET: u8 = 2;
 const WHOLE: u8 = 3;
+const RETAINED: u8 = 4;

@@ -39,8 +39,25 @@ pub struct Chart {
     pub version: u64,
     /// Digest of them.
     pub digest: u64,
+    /// Of retained messages.
+    pub retained: RetainedChart,
     /// The other members.
     pub sees: Vec<Sight>,
+}
+
+/// What a node says of retained messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetainedChart {
+    /// Which group it belongs to: how often that has begun anew.
+    pub generation: u64,
+    /// Index of the last entry that is applied there; 0 if it is only catching up.
+    pub applied: u64,
+    /// Digest of what is retained up to that entry.
+    pub digest: u64,
+    /// It knows who leads the group.
+    pub is_led: bool,
+    /// Topics for which it keeps a message that the others do not know.
+    pub kept: u64,
 }
 
 /// A member as another one sees it.
@@ -185,7 +202,21 @@ impl Cluster {
             seat: self.directory.obeys(),
             version: cx.owned.log().version(),
             digest: cx.owned.log().digest(),
+            retained: self.retained_chart(),
             sees: sees.collect(),
+        }
+    }
+}
+
+impl Cluster {
+    fn retained_chart(&self) -> RetainedChart {
+        let view = self.retained().view();
+        RetainedChart {
+            generation: self.retained_generation().unwrap_or(0),
+            applied: if view.is_exact { view.applied } else { 0 },
+            digest: view.digest,
+            is_led: view.leader.is_some(),
+            kept: view.pending as u64,
         }
     }
 }
@@ -220,7 +251,10 @@ impl Chart {
         let mut put = Put(out);
         put.number(self.incarnation.0).number(self.cluster.0).number(self.term).number(node_or_none(self.leader));
         put.number(self.applied).number(self.agreed).flag(self.stopped).number(node_or_none(self.seat));
-        put.number(self.version).number(self.digest).number(self.sees.len() as u64);
+        put.number(self.version).number(self.digest);
+        let RetainedChart { generation, applied, digest, is_led, kept } = self.retained;
+        put.number(generation).number(applied).number(digest).flag(is_led).number(kept);
+        put.number(self.sees.len() as u64);
         for of in &self.sees {
             put.number(of.node.0).flag(of.is_up).flag(of.is_relayed).flag(of.is_alive).flag(of.is_open);
             put.number(of.incarnation.0).flag(of.version.is_some()).number(of.version.unwrap_or(0)).number(of.digest);
@@ -239,6 +273,13 @@ impl Chart {
             seat: some_node(take.number()?),
             version: take.number()?,
             digest: take.number()?,
+            retained: RetainedChart {
+                generation: take.number()?,
+                applied: take.number()?,
+                digest: take.number()?,
+                is_led: take.flag()?,
+                kept: take.number()?,
+            },
             sees: Vec::new(),
         };
         for _ in 0..take.count()? {
@@ -314,6 +355,7 @@ mod tests {
             seat: Some(NodeId(2)),
             version: 5,
             digest: 6,
+            retained: RetainedChart { generation: 2, applied: 1 << 41, digest: 8, is_led: true, kept: 3 },
             sees,
         };
         for message in [Message::Ask { number: 8 }, Message::Told { number: 8, chart: Box::new(chart) }] {

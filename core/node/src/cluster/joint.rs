@@ -9,6 +9,7 @@ use newtmq_cluster::directory::{self, Directory};
 use newtmq_cluster::link::{self, Address, ConnectionId, DownCause, Fill, Links, Own};
 use newtmq_cluster::meta::{self, Meta};
 use newtmq_cluster::owned::{self, Batch, DigestKey, Mode, Op, Owned};
+use newtmq_cluster::retained;
 use newtmq_cluster::swim::{self, Swim};
 
 use super::claims::Told;
@@ -16,6 +17,7 @@ use super::desk::Desk;
 use super::disk::Disk;
 use super::doctor::Doctor;
 use super::peers::Peer;
+use super::shelf::Shelf;
 use super::streams::{self, BulkIn, BulkOut};
 use super::{ClusterBoot, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Found};
 use crate::control::{ControlOutput, FromControl};
@@ -53,6 +55,7 @@ pub struct Cluster {
     pub(super) swim: Swim,
     pub(super) meta: Meta,
     pub(super) directory: Directory,
+    pub(super) shelf: Shelf,
     pub(super) told: Told,
     /// Divides clients among the shards.
     pub(super) node_seed: HashSeed,
@@ -123,7 +126,7 @@ impl Cluster {
         node_seed: u64,
     ) -> Result<(Cluster, Tables), InvalidField> {
         let ClusterBoot { config, node, birth, incarnation, name, address, seed, stored } = boot;
-        let (disk, tables) = Disk::read(node, config.owned.stored, &stored)?;
+        let (disk, tables, shelved) = Disk::read(node, config.owned.stored, &stored)?;
         let mut rng = Rng::from_seed(seed);
         let own = Own {
             cluster: config.name.clone(),
@@ -148,7 +151,10 @@ impl Cluster {
         };
         let meta = Meta::new(config.meta.clone(), me, disk.meta(), fork(&mut rng), now)?;
         let swim = Swim::new(swim_config(&config), node, incarnation, address, fork(&mut rng), now);
+        let limits = (&config.meta, config.max_retained);
+        let shelf = Shelf::new(limits, (node, incarnation, config.witness), shelved, fork(&mut rng), now)?;
         let cluster = Cluster {
+            shelf,
             desk: Desk::new(incarnation),
             doctor: Doctor::default(),
             directory: Directory::new(config.directory.clone(), now, node, incarnation),
@@ -236,6 +242,7 @@ impl Cluster {
             return Instant::START;
         }
         let parts = [self.links.next_deadline(), self.swim.next_deadline(), self.meta.next_deadline()];
+        let parts = [parts[0], parts[1], parts[2], self.shelf.part.next_deadline()];
         let own = self.desk.next_deadline().min(self.doctor.next_deadline()).min(self.directory.next_deadline());
         parts.into_iter().flatten().fold(own, Instant::min)
     }
@@ -256,6 +263,7 @@ impl Cluster {
             let store = self.disk.forget(node);
             cx.store(store);
         }
+        self.begin_retained(cx);
         // The state before the entries that Raft has to say again.
         self.follow_members(cx);
         if self.meta.cluster().is_none() && !self.config.discovers && !self.config.witness {
@@ -288,6 +296,7 @@ impl Cluster {
         if is_due(self.meta.next_deadline()) {
             self.meta.handle(now, meta::Input::Tick, &mut self.meta_out);
         }
+        self.tick_retained(cx);
         if self.directory.next_deadline() <= now {
             self.directory.handle(now, directory::Input::Tick, &mut self.directory_out);
         }
@@ -314,6 +323,12 @@ impl Cluster {
                 if let Some(number) = stored.meta {
                     self.meta.handle(cx.now, meta::Input::Persisted { number }, &mut self.meta_out);
                 }
+                if let Some((turn, number)) = stored.retained
+                    && turn == self.shelf.turn
+                {
+                    let input = retained::Input::Persisted { number };
+                    self.shelf.part.handle(cx.now, input, &mut self.shelf.out);
+                }
                 if let Some(seq) = stored.batch {
                     cx.owned.stored(cx.now, seq, cx.given);
                 }
@@ -336,11 +351,15 @@ impl Cluster {
             for output in core::mem::take(&mut self.meta_out) {
                 self.on_meta(cx, output);
             }
+            for output in core::mem::take(&mut self.shelf.out) {
+                self.on_retained_output(cx, output);
+            }
             self.tell_directory(cx);
             for output in core::mem::take(&mut self.directory_out) {
                 self.on_directory(cx, output);
             }
             if self.is_silent() {
+                self.look_at_retained(cx);
                 self.tell_seeds(cx.now);
                 self.pump(cx.now);
             }
@@ -356,7 +375,7 @@ impl Cluster {
 
     fn is_silent(&self) -> bool {
         let parts = self.link_out.is_empty() && self.swim_out.is_empty() && self.meta_out.is_empty();
-        parts && self.directory_out.is_empty()
+        parts && self.directory_out.is_empty() && self.shelf.out.is_empty()
     }
 
     /// The batches up to this one are of tables that were on the disk.
@@ -487,7 +506,15 @@ impl Cluster {
 
     pub(super) fn compact(&mut self, cx: &mut Cx<'_>) {
         if self.disk.is_long() {
-            let store = self.disk.whole(cx.owned);
+            // What is written to the disk of it, and not said yet, comes once more.
+            let shelved = match self.shelf.seat {
+                Some(seat) => match self.shelf.part.whole() {
+                    Some(persist) => Some((seat, persist)),
+                    None => return,
+                },
+                None => None,
+            };
+            let store = self.disk.whole(cx.owned, shelved);
             cx.ask(store);
         }
     }
@@ -531,7 +558,7 @@ fn swim_config(config: &ClusterConfig) -> swim::Config {
 }
 
 /// Each part has chance of its own, so that one that takes more of it does not change another one's.
-fn fork(rng: &mut Rng) -> Rng {
+pub(super) fn fork(rng: &mut Rng) -> Rng {
     let mut seed = [0; SEED_BYTES];
     rng.fill(&mut seed);
     Rng::from_seed(seed)

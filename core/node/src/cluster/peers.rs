@@ -64,6 +64,7 @@ impl Cluster {
             }
         }
         self.follow_addresses(cx.now);
+        self.follow_retained(cx);
     }
 
     fn welcome(&mut self, cx: &mut Cx<'_>, node: NodeId) {

@@ -32,6 +32,9 @@ impl Cluster {
             }
             // Whatever it had is gone: nobody waits until it counts as silent.
             Ok(Said::Goodbye) => self.links.remove(cx.now, from, &mut self.link_out),
+            Ok(Said::Retained(seat, is_standing, bytes)) if self.is_ours(seat.cluster, from) => {
+                self.on_retained_message(cx, from, seat, (is_standing, bytes));
+            }
             Ok(Said::Directory(cluster, bytes)) if self.is_ours(cluster, from) => {
                 self.on_directory_message(cx, from, bytes);
             }
@@ -40,7 +43,9 @@ impl Cluster {
             Ok(Said::Operator(cluster, bytes)) if self.is_ours(cluster, from) => {
                 cx.out.push(ControlOutput::Cluster(ClusterOutput::Operator { from, bytes }));
             }
-            Ok(Said::Directory(..) | Said::Handover(..) | Said::Health(..) | Said::Operator(..)) => {
+            Ok(
+                Said::Retained(..) | Said::Directory(..) | Said::Handover(..) | Said::Health(..) | Said::Operator(..),
+            ) => {
                 self.counts.foreign += 1;
             }
             Ok(Said::Owned(cluster, bytes)) => {
@@ -50,7 +55,12 @@ impl Cluster {
                     return;
                 };
                 match owned::Message::decode(bytes) {
-                    Ok(message) => cx.owned.receive(cx.now, from, inc, message, cx.given),
+                    Ok(message) => {
+                        if let owned::Message::Installed { retained, .. } = message {
+                            self.shelf.need = self.shelf.need.max(retained);
+                        }
+                        cx.owned.receive(cx.now, from, inc, message, cx.given);
+                    }
                     Err(_) => self.counts.malformed += 1,
                 }
             }
@@ -101,6 +111,13 @@ impl Cluster {
 
     /// A message of the own logs.
     pub(crate) fn say_owned(&mut self, now: Instant, to: &[NodeId], message: &owned::Message) {
+        let mut message = message;
+        let told;
+        if let owned::Message::Installed { inc, version, .. } = *message {
+            let retained = self.shelf.part.barrier();
+            told = owned::Message::Installed { inc, version, retained };
+            message = &told;
+        }
         let bytes = streams::tagged_owned(self.meta.cluster().unwrap_or_default(), message);
         let is_large = bytes.len() > streams::SMALL_BYTES_MAX;
         let bulk = is_large && matches!(message, owned::Message::SnapshotChunk(_) | owned::Message::Table(_));

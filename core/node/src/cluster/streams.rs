@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use newtmq_base::{InvalidField, Put, Take};
+use newtmq_base::{InvalidField, NodeId, Put, Take};
 use newtmq_cluster::meta::ClusterId;
 use newtmq_cluster::{directory, owned};
+
+use super::shelf::{Seat, Standing};
 
 /// A message, by the part that it is for.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub(super) enum Said<'a> {
     Handover(ClusterId, &'a [u8]),
     /// About how a member of this cluster is.
     Health(ClusterId, &'a [u8]),
+    /// About retained messages, and whether it is about the group itself.
+    Retained(Seat, bool, &'a [u8]),
     /// Of an operator of a member of this cluster, or the answer.
     Operator(ClusterId, Bytes),
     /// The node stops.
@@ -38,6 +42,12 @@ pub(super) fn said(whole: &Bytes) -> Result<Said<'_>, InvalidField> {
                 OPERATOR => Said::Operator(cluster, whole.slice_ref(take.0)),
                 _ => Said::Handover(cluster, take.0),
             })
+        }
+        [RETAINED, rest @ ..] => {
+            let mut take = Take(rest);
+            let (cluster, generation, joined) = (ClusterId(take.number()?), take.number()?, take.number()?);
+            let is_standing = take.flag()?;
+            Ok(Said::Retained(Seat { cluster, generation, joined }, is_standing, take.0))
         }
         [GOODBYE] => Ok(Said::Goodbye),
         _ => Err(InvalidField("a message for no part")),
@@ -86,6 +96,37 @@ pub(super) fn tagged_operator(cluster: ClusterId, message: &[u8]) -> Bytes {
     Put(&mut bytes).number(cluster.0);
     bytes.extend_from_slice(message);
     bytes.into()
+}
+
+/// Of the group of retained messages, from a seat in it.
+pub(super) fn tagged_retained(from: Seat, is_standing: bool, message: &[u8]) -> Bytes {
+    let Seat { cluster, generation, joined } = from;
+    let mut bytes = vec![RETAINED];
+    Put(&mut bytes).number(cluster.0).number(generation).number(joined).flag(is_standing);
+    bytes.extend_from_slice(message);
+    bytes.into()
+}
+
+pub(super) fn put_standing(standing: &Standing) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Put(&mut bytes).number(standing.applied);
+    for voters in &standing.quorums {
+        Put(&mut bytes).number(voters.len() as u64);
+        voters.iter().for_each(|voter| _ = Put(&mut bytes).number(voter.0));
+    }
+    bytes
+}
+
+pub(super) fn take_standing(bytes: &[u8]) -> Result<Standing, InvalidField> {
+    let mut take = Take(bytes);
+    let mut standing = Standing { applied: take.number()?, quorums: [Vec::new(), Vec::new()] };
+    for voters in &mut standing.quorums {
+        for _ in 0..take.count()? {
+            voters.push(NodeId(take.number()?));
+        }
+    }
+    take.end()?;
+    Ok(standing)
 }
 
 pub(super) fn goodbye() -> Bytes {
@@ -184,11 +225,18 @@ const DIRECTORY: u8 = 3;
 const HANDOVER: u8 = 4;
 const OPERATOR: u8 = 5;
 const HEALTH: u8 = 6;
+const RETAINED: u8 = 7;
 
 #[cfg(test)]
 mod tests {
-    use super::{BULK_BYTES_MAX, BulkIn, BulkOut, MESSAGES_MAX, PIECE_BYTES};
     use bytes::Bytes;
+    use newtmq_base::NodeId;
+    use newtmq_cluster::meta::ClusterId;
+
+    use super::{
+        BULK_BYTES_MAX, BulkIn, BulkOut, MESSAGES_MAX, PIECE_BYTES, Said, Seat, Standing, put_standing, said,
+        tagged_retained, take_standing,
+    };
 
     fn message(len: usize, salt: usize) -> Bytes {
         (0..len).map(|at| (at * 7 + salt) as u8).collect::<Vec<u8>>().into()
@@ -215,6 +263,18 @@ mod tests {
             let all: Vec<Bytes> = lens.iter().enumerate().map(|(at, len)| message(*len, at)).collect();
             assert!(got.iter().all(|got| all.contains(got)));
             assert_eq!(got.len(), all.len() - usize::from(lost < 9));
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_of_the_group_comes_back() {
+        let standing = Standing { applied: 1 << 41, quorums: [vec![NodeId(3), NodeId(u64::MAX)], Vec::new()] };
+        let from = Seat { cluster: ClusterId(9), generation: 2, joined: 300 };
+        let bytes = tagged_retained(from, true, &put_standing(&standing));
+        let Ok(Said::Retained(seat, true, rest)) = said(&bytes) else { panic!("it is another message") };
+        assert_eq!((seat, take_standing(rest)), (from, Ok(standing)));
+        for cut in 0..rest.len() {
+            assert!(take_standing(&rest[..cut]).is_err());
         }
     }
 

@@ -27,6 +27,7 @@ impl Shard {
         let next = match pending.stage {
             Stage::Authenticate => self.on_connect_verdict(now, conn, frame, verdict, out),
             Stage::Reauthenticate => self.on_reauthenticate_verdict(now, conn, verdict, out),
+            Stage::Retain => unreachable!("no hook is asked about it"),
             stage @ (Stage::CheckAcl | Stage::Publish | Stage::Subscribe) => {
                 self.on_packet_verdict(now, conn, frame, stage, verdict, out)
             }

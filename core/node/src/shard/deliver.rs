@@ -313,6 +313,9 @@ impl Shard {
     /// Publishes a message that no connection waits for: the will of the session `publisher`, or the server's own.
     pub(crate) fn publish_message(&mut self, now: Instant, message: &Message, publisher: u32, out: &mut Outbox) {
         let mut publishing = Publishing::of_message(message, publisher);
+        if message.retain() && self.agrees_on(message.topic_str()) {
+            return self.retain_message(now, message, publisher, out);
+        }
         if message.retain() {
             publishing.stamp = self.retain(now, &publishing, None, out);
         }

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{
-    Epoch, GateId, Guid, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled, Target as LaneTarget, What,
+    GateId, Guid, Post, Press, Publication, PublicationParts, Refusal, Sent, Settled, Target as LaneTarget, What,
 };
 use newtmq_cluster::owned::Class;
 use newtmq_mqtt::{PacketId, QoS};
@@ -305,7 +305,7 @@ impl Shard {
 fn publication(press: &mut Press, publishing: &Publishing<'_>, client: &str, guid: Guid) -> Publication {
     press.publication(&PublicationParts {
         publisher: client.as_bytes(),
-        epoch: Epoch { term: 0, seq: 0, provisional: 0, issuer: NodeId(0) },
+        retained: publishing.stamp.index().unwrap_or(0),
         guid,
         topic: publishing.topic,
         qos: publishing.qos,

@@ -269,6 +269,9 @@ impl Shard {
             return self.answer_or_refuse(&delivery, Err(Refusal::Full));
         }
         let publishing = self.of_publication(message, delivery.expires);
+        if let (Ok(topic), true) = (core::str::from_utf8(publishing.topic), publishing.stamp != Stamp::NONE) {
+            self.saw_live(topic, publishing.stamp);
+        }
         let before = self.journal.records();
         // A part of it alone would be delivered again after a restart.
         self.journal.whole = message.qos() == QoS::ExactlyOnce;
@@ -370,7 +373,7 @@ impl Shard {
             stretched: true,
             verbatim: None,
             publisher: NONE,
-            stamp: Stamp::NONE,
+            stamp: Stamp::of_index(message.retained()),
             guid: message.guid(),
         }
     }

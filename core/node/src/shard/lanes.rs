@@ -113,12 +113,12 @@ impl Shard {
 
     /// Whether something that came can be worked off.
     pub(crate) fn lanes_have_work(&self) -> bool {
-        self.shards() > 1 && self.lanes.iter().any(Lane::has_work)
+        !self.reads_alone() && self.lanes.iter().any(Lane::has_work)
     }
 
     /// Works off what came from other shards, in turns.
     pub(crate) fn work_lanes(&mut self, now: Instant, out: &mut Outbox) {
-        if self.shards() == 1 {
+        if self.reads_alone() {
             return;
         }
         self.spent = 0;

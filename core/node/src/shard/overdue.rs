@@ -160,9 +160,8 @@ impl Shard {
             let pending = self.conn(conn).and_then(|c| c.rare.as_ref()).and_then(|rare| rare.pending.as_ref());
             let reason = match pending.map(|pending| pending.stage) {
                 Some(Stage::Authenticate) => ReasonCode::ServerUnavailable,
-                Some(Stage::Reauthenticate | Stage::CheckAcl | Stage::Publish | Stage::Subscribe) | None => {
-                    ReasonCode::ImplementationSpecificError
-                }
+                Some(Stage::Reauthenticate | Stage::CheckAcl | Stage::Publish | Stage::Subscribe | Stage::Retain)
+                | None => ReasonCode::ImplementationSpecificError,
             };
             self.ledger.hook_timeouts += 1;
             tracing::debug!(%conn, %reason, "a hook has not answered in time");

@@ -108,6 +108,11 @@ impl Pourings {
 impl Pouring {
     /// Whether the session is to get a message that `owner` has, as far as it had worked off what came by then.
     fn wants(&self, live: &Live, own: u16, owner: u16, (topic, stamp): (u64, Stamp), seen: &[u64]) -> bool {
+        if let Some(index) = stamp.index() {
+            let last = live.get(&topic).filter(|(_, reading)| *reading >= self.reading);
+            let is_older = |(last, _): &(Stamp, u64)| last.index().is_none_or(|last| last < index);
+            return last.is_none_or(is_older) || planted!(RetainedIgnoresLive);
+        }
         if stamp.source() == own && stamp.number() > self.before[usize::from(owner)] {
             return false;
         }
@@ -132,7 +137,7 @@ impl Shard {
     pub(crate) fn prepare_pour(&mut self, key: u32, filter: &OwnedTopicFilter, qos: QoS, identifier: u32) -> bool {
         // A subscription made again starts again; there is never more than one reading of it.
         self.stop_pouring(key, filter.as_str());
-        if self.shards() == 1 && self.retained.is_empty() {
+        if self.reads_alone() && self.retained.is_empty() {
             return false;
         }
         let before = self.lanes.iter().map(|lane| lane.retained_sent).collect();
@@ -153,7 +158,7 @@ impl Shard {
 
     /// Starts to send them.
     pub(crate) fn pour(&mut self, key: u32, filter: OwnedTopicFilter, out: &mut Outbox) {
-        let alone = self.shards() == 1;
+        let alone = self.reads_alone();
         let Some(pourings) = &mut self.slot(key).pouring else { return };
         let Some(pouring) = pourings.by_filter.get_mut(&filter) else { return };
         if !alone {
@@ -191,9 +196,18 @@ impl Shard {
         }
     }
 
+    /// Whether this shard alone knows all that it reads.
+    pub(super) fn reads_alone(&self) -> bool {
+        self.shards() == 1 && !self.agreed.shares
+    }
+
     fn read_from(&mut self, owner: u16, reader: Reader, cursor: RetainedCursor, out: &mut Outbox) {
         let need = self.retained_need[usize::from(owner)].clone();
-        self.send_place(owner, PlaceMessage::Read(Box::new(RetainedRead { reader, cursor, need })), out);
+        self.send_place(
+            owner,
+            PlaceMessage::Read(Box::new(RetainedRead { reader, cursor, need, index: self.agreed.need })),
+            out,
+        );
     }
 
     /// Forgets the retained messages of a subscription that are not sent yet.
@@ -216,6 +230,11 @@ impl Shard {
         {
             self.parked_reads.insert((source, *need, self.next_parked), (from, read));
             self.next_parked += 1;
+            return;
+        }
+        if read.index > self.agreed.seen && !self.agreed.alone && !planted!(AgreedReadTooEarly) {
+            self.next_parked += 1;
+            self.agreed.parked.insert((read.index, self.next_parked), (from, read));
             return;
         }
         let RetainedRead { reader, mut cursor, .. } = *read;
@@ -250,6 +269,9 @@ impl Shard {
     pub(crate) fn on_chunk(&mut self, now: Instant, owner: u16, chunk: Box<RetainedChunk>, out: &mut Outbox) {
         let mut until: Box<[u64]> = vec![0; usize::from(self.shards())].into();
         for (_, stamp) in &chunk.messages {
+            if stamp.index().is_some() {
+                continue;
+            }
             let source = stamp.source();
             // What the owner's own clients published came before this, and own ones are known anyway.
             if source != self.own && source != owner {
@@ -399,7 +421,8 @@ impl Pourer<'_> {
         let mut blocked = false;
         let finished = retained.drain(&mut cursor, budget, |entry| {
             // Published since the subscription was made, it came live.
-            let live = entry.stamp.number() > pouring.before[0] && !planted!(RetainedIgnoresLive);
+            let is_own = entry.stamp.index().is_none();
+            let live = is_own && entry.stamp.number() > pouring.before[0] && !planted!(RetainedIgnoresLive);
             if live || entry.message.is_expired(self.now) {
                 return ControlFlow::Continue(());
             }

@@ -64,7 +64,10 @@ impl Shard {
         if limited && !self.within_receive_maximum(conn, key, zone) {
             return self.reject(now, conn, ReasonCode::ReceiveMaximumExceeded, out);
         }
-        let plain = publish.properties.is_empty() && !mounted && self.topics.recall(memo, publish.topic).is_some();
+        let plain = publish.properties.is_empty()
+            && !mounted
+            && !(publish.retain && self.agreed.shares)
+            && self.topics.recall(memo, publish.topic).is_some();
         let asks = self.config.hooks.has(Hook::ClientCheckAcl) || self.config.hooks.has(Hook::MessagePublish);
         if plain && !asks && self.is_permitted(conn, publish.topic) {
             let same = publish.qos == QoS::AtMostOnce && !publish.retain && !publish.dup;
@@ -184,7 +187,7 @@ impl Shard {
         if let Some(next) = self.ask_about_publish(conn, frame, name, publish.payload, asked, out) {
             return next;
         }
-        self.accept_with(now, conn, frame, publish, topic, &properties, out)
+        self.accept_with(now, conn, frame, publish, (topic, asked), &properties, out)
     }
 
     /// A publish that nobody refuses, with its topic and its properties.
@@ -195,7 +198,7 @@ impl Shard {
         conn: ConnId,
         frame: Frame<'_>,
         publish: &RawPublish<'_>,
-        topic: &[u8],
+        (topic, asked): (&[u8], Option<Stage>),
         properties: &PublishProperties<'_>,
         out: &mut Outbox,
     ) -> Next {
@@ -234,7 +237,15 @@ impl Shard {
             stamp: Stamp::NONE,
             guid: NO_GUID,
         };
-        let next = self.accept(now, conn, publishing, memo, publish.packet_id, out);
+        let aside = if asked == Some(Stage::Retain) || self.stopping {
+            None
+        } else {
+            self.retain_first(now, conn, frame, &publishing, publish.packet_id, out)
+        };
+        let next = match aside {
+            Some(next) => next,
+            None => self.accept(now, conn, publishing, memo, publish.packet_id, out),
+        };
         self.scratch.forwardable = forwardable;
         next
     }
@@ -276,7 +287,7 @@ impl Shard {
             self.journal.whole = self.slot(key).stored.is_some();
         }
         if publishing.retain {
-            publishing.stamp = self.retain(now, &publishing, Some(conn), out);
+            publishing.stamp = self.stamp_of(now, &publishing, conn, out);
         }
         let kind = if publishing.qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
         let owed = packet_id.map(|packet_id| (kind, packet_id, ReasonCode::Success));
@@ -319,6 +330,19 @@ impl Shard {
         Next::Go
     }
 
+    /// Retains a message, if the cluster has not done so before.
+    fn stamp_of(&mut self, now: Instant, publishing: &Publishing<'_>, conn: ConnId, out: &mut Outbox) -> Stamp {
+        let topic = core::str::from_utf8(publishing.topic).expect("validated by the caller");
+        if !self.agrees_on(topic) {
+            return self.retain(now, publishing, Some(conn), out);
+        }
+        if planted!(MatchedBeforeRetained) {
+            let message = publishing.to_message(&mut self.scratch.block);
+            self.retain_unasked(now, &message, out);
+        }
+        self.agreed.stamp
+    }
+
     /// Whether a publish promises something that only the store can keep.
     fn needs_store(&mut self, conn: ConnId, publishing: &Publishing<'_>, memo: &mut Memo) -> bool {
         if publishing.qos == QoS::AtMostOnce {
@@ -326,7 +350,8 @@ impl Shard {
         }
         let key = self.live(conn).session;
         // Of QoS 1 the publisher's session keeps nothing.
-        if publishing.retain || (publishing.qos == QoS::ExactlyOnce && self.slot(key).stored.is_some()) {
+        let retains = publishing.retain && !self.agreed.shares;
+        if retains || (publishing.qos == QoS::ExactlyOnce && self.slot(key).stored.is_some()) {
             return true;
         }
         if self.topics.recall(*memo, publishing.topic).is_none() {

@@ -204,7 +204,9 @@ impl Shard {
     fn forget_unsure(&mut self) {
         let mut seen = BTreeSet::new();
         let Shard { shares, retained, .. } = self;
-        shares.unsure.retain(|(topic, _)| retained.get(topic).is_some() && seen.insert(topic.clone()));
+        // What the cluster agrees on is limited before it does.
+        let is_own = |topic: &str| retained.get(topic).is_some_and(|kept| kept.stamp.index().is_none());
+        shares.unsure.retain(|(topic, _)| is_own(topic) && seen.insert(topic.clone()));
     }
 
     /// What is not used is given back.

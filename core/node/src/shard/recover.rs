@@ -51,7 +51,11 @@ impl Shard {
             self.restore(session);
         }
         for retained in chunk.retained {
-            self.restore_retained(retained);
+            if self.agrees_on(retained.message.topic_str()) {
+                self.bring(now, &retained.message, out);
+            } else {
+                self.restore_retained(retained);
+            }
         }
         if let Some(peers) = &mut self.peers {
             peers.inward.restore(chunk.marks, chunk.guids);

@@ -32,7 +32,7 @@ impl RetainedValue for Retained {
 const EXPIRE_STEP: usize = 4096;
 
 /// Whether the server says it of itself: that counts to no limit.
-fn is_own(topic: &str) -> bool {
+pub(super) fn is_own(topic: &str) -> bool {
     topic.starts_with("$SYS/")
 }
 
@@ -139,6 +139,10 @@ impl Shard {
 
     /// A live message of another shard shows how far the owner of its topic must be before what it says is complete.
     pub(crate) fn saw_live(&mut self, topic: &str, stamp: Stamp) {
+        if let Some(index) = stamp.index() {
+            self.agreed.need = self.agreed.need.max(index);
+            return;
+        }
         let owner = usize::from(self.owner_of(topic));
         let known = &mut self.retained_need[owner][usize::from(stamp.source())];
         *known = stamp.number().max(*known);

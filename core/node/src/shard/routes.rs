@@ -139,7 +139,8 @@ impl Shard {
     pub(crate) fn on_control(&mut self, now: Instant, message: FromControl, out: &mut Outbox) {
         match message {
             FromControl::Routes(batch) => self.install(&batch, out),
-            FromControl::Committed { seq, retained, complete } => {
+            FromControl::Committed { seq, retained, complete, index } => {
+                self.agreed.need = self.agreed.need.max(index);
                 self.routes.incomplete = !complete && !planted!(IncompleteForgotten);
                 self.on_committed(now, seq, &retained, out);
             }
@@ -169,6 +170,7 @@ impl Shard {
             FromControl::Acknowledge { until } => self.on_acknowledge(now, until, out),
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
             FromControl::Directory(order) => self.on_directory(now, *order, out),
+            FromControl::Retained(news) => self.on_retained_news(now, &news, out),
             FromControl::Handover { from, message } => self.on_handover(now, from, &message, out),
         }
     }

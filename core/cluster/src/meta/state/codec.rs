@@ -3,7 +3,7 @@
 use newtmq_base::{InvalidField, NodeId, Put, Take};
 
 use super::super::command::{self, Blob, BlobKind, Command, RemovedBy};
-use super::{ClusterId, MetaState, Removed};
+use super::{ClusterId, MetaState, Removed, RetainedGroup};
 
 impl MetaState {
     /// Appends the whole state.
@@ -27,6 +27,8 @@ impl MetaState {
         for ((kind, key), blob) in &self.blobs {
             Put(out).byte(kind.byte()).text(key).number(blob.version).bytes(&blob.value);
         }
+        let RetainedGroup { generation, founder, index } = self.retained;
+        Put(out).number(generation).number(founder.0).number(index);
     }
 
     /// Reads what [`MetaState::encode`] wrote.
@@ -69,6 +71,10 @@ impl MetaState {
             state.blob_bytes += (blob.value.len() + place.1.len()) as u64;
             state.blobs.insert(place, blob);
         }
+        if version >= WITH_RETAINED {
+            let (generation, founder) = (take.number()?, NodeId(take.number()?));
+            state.retained = RetainedGroup { generation, founder, index: take.number()? };
+        }
         take.end()?;
         Ok(state)
     }
@@ -81,6 +87,7 @@ impl MetaState {
             Command::Voters(_)
             | Command::SetConfig { .. }
             | Command::PutBlob { .. }
+            | Command::RenewRetained { .. }
             | Command::FinalizeFeatureLevel { .. } => None,
         };
         if let Some(member) = node.and_then(|node| self.members.get(&node)) {
@@ -93,7 +100,9 @@ impl MetaState {
     }
 }
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const VERSION_MIN: u8 = 1;
 // Since this one it says which data directory a removed node had.
 const WITH_BIRTHS: u8 = 2;
+// Since this one it says which group of retained messages there is. Before there was none to begin anew.
+const WITH_RETAINED: u8 = 3;

@@ -101,3 +101,32 @@ fn hash_tells_order_and_outcome() {
     assert_ne!(hash(&[set("a"), set("b")]), hash(&[set("b"), set("a")]));
     assert_ne!(hash(&[set("a")]), hash(&[set("a"), set("a")]));
 }
+
+#[test]
+fn the_group_of_retained_messages_begins_anew() {
+    let mut state = MetaState::founded(ClusterId(1), "c".to_owned(), Member { joined: 1, ..member(1) });
+    apply(&mut state, Command::AddMember(member(2))).unwrap();
+    apply(&mut state, Command::AddMember(Member { witness: true, ..member(3) })).unwrap();
+    let founds = |state: &MetaState| [1, 2, 3].map(|node| state.founds_retained(NodeId(node)));
+    assert_eq!(founds(&state), [true, false, false]);
+    let renew = |generation, founder| Command::RenewRetained { generation, founder: NodeId(founder) };
+    let steps = [
+        (renew(2, 2), Err(Rejected::Generation)),
+        (renew(1, 3), Err(Rejected::Generation)),
+        (renew(1, 4), Err(Rejected::Generation)),
+        (renew(1, 2), Ok(())),
+        (renew(1, 1), Err(Rejected::Generation)),
+    ];
+    for (command, result) in steps {
+        assert_eq!(apply(&mut state, command.clone()), result, "{command:?}");
+    }
+    assert_eq!(founds(&state), [false, true, false]);
+    // Who comes back knows nothing of it.
+    let remove = Command::RemoveMember { node: NodeId(2), by: RemovedBy::Leave, voters: nodes(&[1]) };
+    apply(&mut state, remove).unwrap();
+    apply(&mut state, Command::AddMember(member(2))).unwrap();
+    assert_eq!(founds(&state), [false, false, false]);
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    assert_eq!(MetaState::decode(&bytes), Ok(state));
+}

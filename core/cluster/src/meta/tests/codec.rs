@@ -24,6 +24,8 @@ fn command() -> impl Strategy<Value = Command> {
         (kind, ".{0,9}", value, proptest::option::of(any::<u64>()))
             .prop_map(|(kind, key, value, expected)| Command::PutBlob { kind, key, value, expected }),
         any::<u32>().prop_map(|level| Command::FinalizeFeatureLevel { level }),
+        any::<[u64; 2]>()
+            .prop_map(|[generation, founder]| Command::RenewRetained { generation, founder: NodeId(founder) }),
     ]
 }
 

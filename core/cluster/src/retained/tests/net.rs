@@ -7,7 +7,9 @@ use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng};
 
 use super::super::entry::Entry;
-use super::super::{Config, Identity, Input, Output, PendingChange, Persist, Refusal, Retained, Stored, Written};
+use super::super::{
+    Config, Estate, Identity, Input, Output, PendingChange, Persist, Refusal, Retained, Stored, Written,
+};
 use crate::meta::ClusterId;
 
 pub(super) struct Node {
@@ -132,7 +134,7 @@ impl Net {
         for index in 0..count {
             net.start(index);
         }
-        net.input(0, Input::Found);
+        net.input(0, Input::Found { index: 1, estate: Estate::default() });
         net.until("all vote", 20, Net::is_whole);
         net
     }
@@ -508,7 +510,7 @@ impl Net {
         let topic: Box<str> = topic.into();
         let after = self.answered.get(&topic).copied().unwrap_or(0);
         self.ops.insert(request, Op { node: index, topic: topic.clone(), message: message.clone(), after });
-        self.input(index, Input::Write { request: RequestId(request), topic, message, keep });
+        self.input(index, Input::Write { request: RequestId(request), topic, message, keep, seen: None });
         request
     }
 

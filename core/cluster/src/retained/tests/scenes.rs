@@ -368,7 +368,7 @@ pub(super) fn an_entry_of_a_later_version_stops_the_node() {
     let stopped = Stopped::UnknownEntry { index, kind: 99 };
     assert_eq!(retained.view().stopped, Some(stopped));
     assert!(out.contains(&Output::Stopped(stopped)));
-    let write = Input::Write { request: RequestId(1), topic: "t".into(), message: None, keep: true };
+    let write = Input::Write { request: RequestId(1), topic: "t".into(), message: None, keep: true, seen: None };
     retained.handle(now, write, &mut out);
     assert_eq!(out.pop(), Some(Output::Answer { request: RequestId(1), outcome: Err(Refusal::Stopped) }));
 }

@@ -66,6 +66,7 @@ pub(super) fn findings(
         look.agreement(me);
         look.links();
         look.routes();
+        look.retained();
     } else {
         look.error("no_cluster", "this node is in no cluster".into(), "have it join one: newtmq ctl cluster join NODE");
     }
@@ -211,6 +212,32 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Whether all have the same retained messages.
+    fn retained(&mut self) {
+        let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
+        let mut at_entry: BTreeMap<(u64, u64), (NodeId, u64)> = BTreeMap::new();
+        for (node, Chart { retained, leader, .. }) in charts {
+            let name = self.name(*node);
+            // Who knows no leader at all is named already.
+            if !retained.is_led && leader.is_some() {
+                let what = format!("{name} knows no leader of the group of retained messages");
+                let advice = "what is retained there stays there; it passes with an election, or when most of the voters are back; members that are gone for good have to be removed: newtmq ctl cluster force-leave NODE";
+                self.warning("retained_no_leader", what, advice);
+            } else if retained.kept > 0 && retained.is_led {
+                let what = format!("{name} has {} retained messages that the others do not know yet", retained.kept);
+                self.notice("retained_kept", what, "they go to the others by themselves");
+            }
+            let at = (retained.generation, retained.applied);
+            let (first, digest) = *at_entry.entry(at).or_insert((*node, retained.digest));
+            if digest != retained.digest && retained.applied > 0 {
+                let first = self.name(first);
+                let what = format!("{name} and {first} have other retained messages at entry {}", retained.applied);
+                let advice = "this is a bug: keep both logs and report it; a node with an empty data directory gets all of them anew";
+                self.error("retained_differ", what, advice);
+            }
+        }
+    }
+
     /// Whether every copy of routes is that of its owner.
     fn routes(&mut self) {
         let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
@@ -239,7 +266,7 @@ mod tests {
     use newtmq_base::Incarnation;
     use newtmq_cluster::meta::ClusterId;
 
-    use super::super::Sight;
+    use super::super::{RetainedChart, Sight};
     use super::*;
     use crate::cluster::NodeStatus;
 
@@ -286,6 +313,7 @@ mod tests {
                 seat: leader,
                 version: 4,
                 digest: node.0,
+                retained: RetainedChart { applied: 40, digest: 6, is_led: true, ..RetainedChart::default() },
                 sees: sees.collect(),
             };
             (node, chart)
@@ -326,6 +354,21 @@ mod tests {
                 ],
             ),
             (|_, charts| chart(charts, 1).leader = None, &["error no_leader: no leader is known"]),
+            (
+                |_, charts| chart(charts, 2).retained.is_led = false,
+                &["warning retained_no_leader: 'n2@h' knows no leader of the group of retained messages"],
+            ),
+            (
+                |_, charts| {
+                    chart(charts, 2).retained.digest = 7;
+                    chart(charts, 3).retained.kept = 2;
+                },
+                &[
+                    "error retained_differ: 'n2@h' and 'n1@h' have other retained messages at entry 40",
+                    "notice retained_kept: 'n3@h' has 2 retained messages that the others do not know yet",
+                ],
+            ),
+            (|_, charts| (chart(charts, 2).retained.applied, chart(charts, 2).retained.digest) = (39, 7), &[]),
             (
                 |_, charts| chart(charts, 2).cluster = ClusterId(0xab),
                 &["error other_cluster: 'n2@h' belongs to another cluster, ab"],

@@ -373,7 +373,7 @@ pub(super) fn a_foreign_cookie_has_no_effect() {
 fn frame(to_inc: u64, seq: u64) -> lane::Frame {
     let message = lane::Publication::new(&lane::PublicationParts {
         publisher: b"c",
-        epoch: lane::Epoch { term: 1, seq: 1, provisional: 0, issuer: NodeId(0) },
+        retained: 0,
         guid: lane::Guid([1; 16]),
         topic: b"b",
         qos: newtmq_mqtt::QoS::AtLeastOnce,

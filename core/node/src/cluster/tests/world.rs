@@ -118,6 +118,7 @@ pub(super) fn config() -> ClusterConfig {
         meta: meta::Config::default(),
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
+        max_retained: 0,
     }
 }
 
@@ -501,6 +502,7 @@ impl World {
             }
             FromControl::Directory(_)
             | FromControl::Handover { .. }
+            | FromControl::Retained(_)
             | FromControl::Granted(..)
             | FromControl::Denied(_)
             | FromControl::Recall(_)

@@ -43,7 +43,12 @@ impl World {
             ToControl::Directory(input) => self.directory(node, *input),
             ToControl::Handover { to, message } => self.say_far(node, at(to), true, message.to_vec()),
             ToControl::Drained => self.nodes[node].drained += 1,
-            ToControl::Returned(..) | ToControl::Report(_) | ToControl::Lanes(_) | ToControl::Gateway { .. } => {}
+            ToControl::Returned(..)
+            | ToControl::Report(_)
+            | ToControl::Lanes(_)
+            | ToControl::Retain { .. }
+            | ToControl::Bring { .. }
+            | ToControl::Gateway { .. } => {}
         }
     }
 
@@ -111,7 +116,7 @@ impl World {
             let Barrier { owner: (node, shard), seq, complete, .. } = self.barriers.remove(at);
             let none = vec![0; usize::from(self.shards)].into_boxed_slice();
             let retained = vec![none; usize::from(self.shards)].into();
-            self.say(node, shard, Say::Control(FromControl::Committed { seq, complete, retained }));
+            self.say(node, shard, Say::Control(FromControl::Committed { seq, complete, retained, index: 0 }));
         }
     }
 }

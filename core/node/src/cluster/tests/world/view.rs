@@ -32,6 +32,7 @@ impl Told {
             | FromControl::Lanes { .. }
             | FromControl::Directory(_)
             | FromControl::Handover { .. }
+            | FromControl::Retained(_)
             | FromControl::Drain(_) => {}
         }
     }
