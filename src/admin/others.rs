@@ -49,7 +49,7 @@ impl Admin {
     }
 
     /// The other members, by name.
-    async fn others(&self) -> Vec<NodeStatus> {
+    pub(super) async fn others(&self) -> Vec<NodeStatus> {
         let nodes = self.cluster().await.map(|cluster| cluster.nodes).unwrap_or_default();
         let mut others: Vec<NodeStatus> = nodes.into_iter().filter(|node| !node.is_self).collect();
         others.sort_by(|one, other| one.name.cmp(&other.name));
@@ -303,6 +303,11 @@ const PLAIN: &[(&str, Question)] = &[
     ("metrics", Question::Metrics),
     ("ledger", Question::Ledger),
     ("ready", Question::Ready),
+    ("cluster", Question::Cluster),
+    ("alarms", Question::Alarms),
+    ("past_alarms", Question::PastAlarms),
+    ("configs", Question::Configs),
+    ("access", Question::Access),
 ];
 
 /// A node that has not answered by then is named.

@@ -196,6 +196,25 @@ fn schemas() -> Value {
             ("waiting", "integer"), ("dropped", "Counts"), ("denied", "integer"), ("retained_sent", "integer"),
         ]),
         "Where": object(&[("client", "object"), ("topic", "object")]),
+        "Alarm": object(&[
+            ("id", "string"), ("severity", "string"), ("title", "string"), ("summary", "string"), ("ts", "integer"),
+            ("raised_at", "string"), ("cleared_at", "string?"),
+        ]),
+        "AlarmsOfNode": object(&[some[0], ("alarms", "[]Alarm")]),
+        "Setting": object(&[
+            ("key", "string"), ("value", "string"), ("set", "boolean"), ("reloadable", "boolean"), ("about", "string"),
+        ]),
+        "ConfigsOfNode": object(&[some[0], ("configs", "[]Setting")]),
+        "Access": object(&[
+            ("allow_anonymous", "boolean"), ("password_file", "string?"), ("password_file_error", "string?"), ("users", "[]"),
+            ("acl_file", "string?"), ("acl_file_error", "string?"), ("rules", "[]"), ("acl_nomatch", "string"),
+            ("acl_deny_action", "string"),
+        ]),
+        "Cluster": object(&[
+            ("name", "string"), ("member", "boolean"), ("leader", "string?"), ("term", "integer"), ("applied", "integer"),
+            ("nodes", "[]"),
+        ]),
+        "Examination": object(&[("ok", "boolean"), ("verdict", "string"), ("findings", "[]"), ("nodes", "[]")]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
         "AppSecret": object(&[("app_id", "string"), ("name", "string"), ("secret", "string")]),
     });

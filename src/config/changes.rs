@@ -65,6 +65,7 @@ fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
         super::cluster_table::COOKIE => &config.node.cookie,
         super::sn_table::SN_PASSWORD => &config.sn.password,
         super::api::API_SECRET => &config.api.app_secret,
+        super::dashboard::FIRST_PASSWORD => &config.dashboard.first_password,
         _ => &config.cluster.etcd.login.password,
     };
     secret.as_ref().map(|secret| secret.reveal())

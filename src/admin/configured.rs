@@ -1,0 +1,162 @@
+//! What this node is configured with, and how its cluster is: for operators to look at, without secrets.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use newtmq_mqtt::QoS;
+use newtmq_node::{ClusterAnswer, ClusterCommand, DropReason, OperatorCommand};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::question::{Answer, Fault};
+use super::{Admin, Event};
+use crate::config::{self, AclDenyAction, AclNomatch};
+
+impl Admin {
+    /// Each key with the value that holds.
+    pub(super) fn configs(&self) -> Value {
+        match self.0.holds.get() {
+            Some(holds) => {
+                let holds = holds.read().unwrap_or_else(PoisonError::into_inner);
+                config::effective(&holds.1, &holds.0).into()
+            }
+            None => config::effective(&Default::default(), &self.0.facts.config).into(),
+        }
+    }
+
+    /// Files take their time.
+    #[cfg(not(madsim))]
+    pub(super) async fn access_beside(&self) -> Result<Answer, Fault> {
+        let own = self.clone();
+        let done = tokio::task::spawn_blocking(move || own.access()).await;
+        done.map(Answer::of).map_err(|_| Fault::stopping())
+    }
+
+    /// Simulated nodes are asked by nobody.
+    #[cfg(madsim)]
+    pub(super) async fn access_beside(&self) -> Result<Answer, Fault> {
+        Ok(Answer::of(self.access()))
+    }
+
+    fn access(&self) -> Value {
+        let access = match self.0.holds.get() {
+            Some(holds) => holds.read().unwrap_or_else(PoisonError::into_inner).0.access.clone(),
+            None => self.0.facts.config.access.clone(),
+        };
+        let mut users: Vec<Value> =
+            access.users.iter().map(|(name, _)| json!({ "name": name, "from": "a plugin's file" })).collect();
+        let text = access.password_file.as_deref().map(text);
+        if let Some(Ok(text)) = &text {
+            // `NAME:HASH`; nothing behind the name is told.
+            let names = text.lines().filter(|line| !line.starts_with(['#', '!'])).filter_map(|line| line.split_once(':'));
+            users.extend(names.take(USERS_MAX).map(|(name, _)| json!({ "name": name, "from": "password_file" })));
+        }
+        let rules = access.acl_file.as_deref().map(rules);
+        let words = |found: &Option<Result<Vec<String>, String>>| found.as_ref().and_then(|found| found.clone().err());
+        json!({
+            "allow_anonymous": access.allow_anonymous,
+            "password_file": access.password_file,
+            "password_file_error": text.and_then(Result::err),
+            "users": users,
+            "acl_file": access.acl_file,
+            "acl_file_error": words(&rules),
+            "rules": rules.and_then(Result::ok).unwrap_or_default(),
+            "acl_nomatch": match access.acl_nomatch { AclNomatch::Allow => "allow", AclNomatch::Deny => "deny" },
+            "acl_deny_action": match access.acl_deny_action {
+                AclDenyAction::Ignore => "ignore",
+                AclDenyAction::Disconnect => "disconnect",
+            },
+        })
+    }
+
+    /// How the cluster is, as this node sees it.
+    #[cfg(not(madsim))]
+    pub(super) async fn cluster_status(&self) -> Result<Answer, Fault> {
+        let status = self.cluster().await.ok_or_else(|| Fault::new(Fault::OTHER, "this node has no cluster"))?;
+        Ok(Answer::of(crate::cluster::admin::status_json(&status)))
+    }
+
+    /// What is wrong with it.
+    #[cfg(not(madsim))]
+    pub(super) async fn doctor(&self) -> Result<Answer, Fault> {
+        let (answer, answered) = oneshot::channel();
+        let event = Event::Command { command: ClusterCommand::Examine, answer };
+        self.0.events.send(event).await.map_err(|_| Fault::stopping())?;
+        let late = |_| Fault::new(Fault::RPC, "the examination takes too long");
+        match timeout(EXAMINED, answered).await.map_err(late)?.map_err(|_| Fault::stopping())? {
+            ClusterAnswer::Examined(said) => {
+                let mut told = crate::cluster::doctor::told(&said);
+                let mut data = told["data"].take();
+                data["ok"] = told["ok"].take();
+                data["verdict"] = told["lines"][0].take();
+                Ok(Answer::of(data))
+            }
+            ClusterAnswer::Refused(why) => Err(Fault::new(Fault::OTHER, why)),
+            ClusterAnswer::Done | ClusterAnswer::Status(_) => {
+                Err(Fault::new(Fault::OTHER, "the broker has answered something else"))
+            }
+        }
+    }
+
+    /// Simulated nodes are asked by nobody.
+    #[cfg(madsim)]
+    pub(super) async fn cluster_status(&self) -> Result<Answer, Fault> {
+        Err(Fault::stopping())
+    }
+
+    /// Simulated nodes are asked by nobody.
+    #[cfg(madsim)]
+    pub(super) async fn doctor(&self) -> Result<Answer, Fault> {
+        Err(Fault::stopping())
+    }
+
+    /// Members that this node does not reach.
+    pub(crate) async fn nodes_that_are_down(&self) -> Vec<String> {
+        self.others().await.into_iter().filter(|node| !node.is_up).map(|node| node.name).collect()
+    }
+
+    /// Messages that were dropped because a client does not keep up.
+    pub(crate) async fn dropped_for_slow_consumers(&self) -> Option<u64> {
+        let (report, _) = self.figures().await.ok()?;
+        let of = [DropReason::QueueFull, DropReason::SlowConsumer, DropReason::MemoryPressure];
+        Some(of.into_iter().map(|reason| report.ledger.dropped(reason)).sum())
+    }
+
+    /// Publishes below `$SYS/brokers/NODE/`.
+    pub(crate) fn publish_of_server(&self, topic: &str, payload: String) {
+        let topic = format!("$SYS/brokers/{}/{topic}", self.0.facts.node);
+        let shard = self.publishing_shard(&topic);
+        let payload = Bytes::from(payload);
+        let publish = OperatorCommand::Publish { topic: topic.into(), payload, qos: QoS::AtMostOnce, retain: false };
+        self.command(shard, publish);
+    }
+}
+
+/// Lines of a file of rules, without comments.
+fn rules(file: &Path) -> Result<Vec<String>, String> {
+    let lines = text(file)?;
+    let of = lines.lines().map(str::trim_end).filter(|line| !line.is_empty() && !line.trim_start().starts_with('%'));
+    Ok(of.take(RULES_MAX).map(str::to_owned).collect())
+}
+
+fn text(file: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    match File::open(file).and_then(|open| open.take(FILE_MAX).read_to_string(&mut text)) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(format!("{}: {error}", file.display())),
+    }
+}
+
+/// What of a file is read to be shown.
+const FILE_MAX: u64 = 4 << 20;
+/// Users that are shown.
+const USERS_MAX: usize = 10_000;
+/// Lines of rules that are shown.
+const RULES_MAX: usize = 2000;
+/// An examination asks all members, and waits for those that do not answer.
+const EXAMINED: Duration = Duration::from_secs(12);
