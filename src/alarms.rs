@@ -33,15 +33,17 @@ struct Watch {
     /// What the machine's clock showed beyond ours.
     offset: i128,
     jumped_at: Option<Instant>,
-    /// Nodes that an alarm is raised about.
+    /// Nodes that were down in the last look.
     down: BTreeSet<String>,
+    /// Nodes that an alarm is raised about.
+    told: BTreeSet<String>,
 }
 
 impl Watch {
     fn new(admin: &Admin) -> Watch {
         let limits = admin.facts().config.alarm.clone();
         let offset = offset(admin);
-        Watch { limits, dropped: None, dropped_at: None, offset, jumped_at: None, down: BTreeSet::new() }
+        Watch { limits, dropped: None, dropped_at: None, offset, jumped_at: None, down: BTreeSet::new(), told: BTreeSet::new() }
     }
 
     async fn look(&mut self, admin: &Admin, all: bool) {
@@ -105,15 +107,17 @@ impl Watch {
         }
     }
 
-    /// Other members that nothing is heard of.
+    /// Other members that nothing is heard of, in two looks: after a start it takes a moment to reach them.
     async fn nodes(&mut self, admin: &Admin) {
         let down: BTreeSet<String> = admin.nodes_that_are_down().await.into_iter().take(NODES_MAX).collect();
-        for node in down.difference(&self.down) {
+        for node in down.intersection(&self.down).filter(|node| !self.told.contains(*node)) {
             set(admin, &id_of(node), Some((Severity::Critical, format!("node {node} is not reached"))));
         }
-        for node in self.down.difference(&down) {
+        for node in self.told.difference(&down) {
             set(admin, &id_of(node), None);
         }
+        self.told.retain(|node| down.contains(node));
+        self.told.extend(down.intersection(&self.down).cloned());
         self.down = down;
     }
 }

@@ -214,6 +214,7 @@ fn schemas() -> Value {
             ("name", "string"), ("member", "boolean"), ("leader", "string?"), ("term", "integer"), ("applied", "integer"),
             ("nodes", "[]"),
         ]),
+        "ViewOfNode": object(&[some[0], ("cluster", "Cluster")]),
         "Examination": object(&[("ok", "boolean"), ("verdict", "string"), ("findings", "[]"), ("nodes", "[]")]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
         "AppSecret": object(&[("app_id", "string"), ("name", "string"), ("secret", "string")]),

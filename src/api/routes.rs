@@ -476,8 +476,15 @@ pub const ROUTES: &[Route] = &[
     .differs("not in EMQ X"),
     get("/cluster", "cluster", "Members, links and leader, as this node sees them.", "Cluster", |_| Ok(Question::Cluster), as_it_is)
         .differs("not in EMQ X"),
-    get("/nodes/{node}/cluster", "nodeCluster", "The same, as that node sees it.", "Cluster", |_| Ok(Question::Cluster), as_it_is)
-        .differs("not in EMQ X"),
+    get(
+        "/cluster/views",
+        "clusterViews",
+        "The same, as each node sees it.",
+        "[]ViewOfNode",
+        |_| of_all(Question::Cluster),
+        |_, data| of_each("cluster", &data),
+    )
+    .differs("not in EMQ X"),
     get(
         "/cluster/doctor",
         "doctor",

@@ -65,7 +65,7 @@ function frame() {
     type: 'button', class: 'menu quiet', 'aria-controls': 'menu', 'aria-expanded': 'false',
     onclick: () => menu.setAttribute('aria-expanded', String(app.classList.toggle('open'))),
   }, 'Menu')
-  const state = h('a', { class: 'state', href: '#/alarms' })
+  const state = h('a', { class: 'state bad', href: '#/alarms', hidden: true })
   show(app,
     h('a', { class: 'skip', href: '#main', onclick: (event) => { event.preventDefault(); document.getElementById('main').focus() } }, 'Skip to the page'),
     h('header', { class: 'top' }, menu,
@@ -76,7 +76,7 @@ function frame() {
   rates.start()
   rates.watch(() => {
     state.textContent = rates.history.error ? '● no answer' : ''
-    state.classList.toggle('bad', Boolean(rates.history.error))
+    state.hidden = !rates.history.error
   })
   turn()
 }

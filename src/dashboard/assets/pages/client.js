@@ -50,7 +50,7 @@ export function render(place, id) {
         connection && facts([
           ['User', clean(connection.username ?? '–')], ['From', `${connection.ipaddress}:${connection.port}`], ['Node', connection.node], ['Listener', connection.listener],
           ['Zone', connection.zone], ['Protocol', `${connection.proto_name}, version ${connection.proto_ver}`], ['Keep alive', connection.keepalive ? span(connection.keepalive) : 'none'],
-          ['Connected', `${connection.connected_at} (${since(connection.connected_unix)})`], ['Clean start', yes(connection.clean_start)],
+          ['Connected', `${connection.connected_at}, ${since(connection.connected_unix)} ago`], ['Clean start', yes(connection.clean_start)],
           ['Output that waits', bytes(connection.output_bytes)], ['Input is held', yes(connection.held)], ['Output does not move', yes(connection.stalled)],
         ]),
         connection && h('div', { class: 'toolbar' }, h('button', { type: 'button', class: 'main bad', onclick: () => kick(id, look) }, 'Kick'), h('button', { type: 'button', class: 'quiet', onclick: look }, 'Refresh'))),

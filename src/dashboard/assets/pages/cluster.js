@@ -11,15 +11,8 @@ const EXAMINE_EVERY = 10_000
 
 // How this node sees the cluster, and how those see it that answer.
 export async function look() {
-  const own = (await get('/cluster')).data
-  const me = own.nodes.find((node) => node.self)
-  const others = own.nodes.filter((node) => !node.self && node.up)
-  const views = new Map(me ? [[me.name, own]] : [])
-  await Promise.all(others.map(async (node) => {
-    const told = await get(`/nodes/${encodeURIComponent(node.name)}/cluster`).catch(() => null)
-    if (told) views.set(node.name, told.data)
-  }))
-  return { own, views }
+  const { data } = await get('/cluster/views')
+  return { own: data[0].cluster, views: new Map(data.map(({ node, cluster }) => [node, cluster])) }
 }
 
 // The link between two nodes, as both of them see it.
@@ -39,7 +32,7 @@ export function picture({ own, views }) {
   const place = (at) => {
     if (nodes.length === 1) return [width / 2, height / 2 - 6]
     const angle = 2 * Math.PI * at / nodes.length - Math.PI / 2 + (nodes.length === 2 ? Math.PI / 2 : 0)
-    return [width / 2 + Math.cos(angle) * 130, height / 2 - 8 + Math.sin(angle) * (nodes.length === 2 ? 1 : 88)]
+    return [width / 2 + Math.cos(angle) * 130, height / 2 - 4 + Math.sin(angle) * (nodes.length === 2 ? 1 : 74)]
   }
   const sessions = new Map(rates.history.nodes.map(({ node, stats }) => [node, stats]))
   const links = []
@@ -56,13 +49,15 @@ export function picture({ own, views }) {
     const leads = node.node === own.leader
     const stats = sessions.get(node.name)
     const words = stats ? `${count(stats['sessions/count'])} sessions` : node.running ? '' : 'not reached'
+    // Beside the links, which go to the middle.
+    const label = nodes.length > 2 && y < height / 2 - 20 ? y - 48 : y + 42
     const facts = [leads ? 'leader' : node.role, node.self ? 'this node' : null].filter(Boolean).join(', ')
     return s('g', { class: `node ${node.running ? '' : 'down'} ${node.self ? 'self' : ''}` },
       leads ? s('circle', { class: 'crown', cx: x, cy: y, r: 27 }) : null,
       s('circle', { class: 'disc', cx: x, cy: y, r: 22 }),
       s('text', { class: 'mark', x, y: y + 5 }, node.running ? '✓' : '×'),
-      s('text', { class: 'label', x, y: y + 42 }, node.name.length > 26 ? `${node.name.slice(0, 25)}…` : node.name),
-      s('text', { class: 'small', x, y: y + 57 }, [facts, words].filter(Boolean).join(' · ')),
+      s('text', { class: 'label', x, y: label }, node.name.length > 26 ? `${node.name.slice(0, 25)}…` : node.name),
+      s('text', { class: 'small', x, y: label + 15 }, [facts, words].filter(Boolean).join(' · ')),
       s('title', {}, `${node.name}, ${node.address}: ${facts}, ${node.running ? 'running' : 'down'}`))
   })
   const summary = `${nodes.length} nodes, ${nodes.filter((node) => node.running).length} running${told.length ? `; ${told.join('; ')}` : ''}`
@@ -75,7 +70,7 @@ export const health = (found) => !found ? badge('', 'examining…') : found.ok ?
 export function findings(found) {
   if (!found.findings.length) return h('p', { class: 'soft' }, found.verdict)
   return h('ul', { class: 'findings' }, found.findings.map(({ severity, what, advice }) => h('li', {},
-    badge(severity === 'error' ? 'bad' : severity === 'warning' ? 'warn' : '', severity), h('div', {}, h('b', {}, `${what}.`), h('span', { class: 'soft' }, ` ${advice}.`)))))
+    badge(severity === 'error' ? 'bad' : severity === 'warning' ? 'warn' : '', severity), h('div', {}, h('b', {}, `${what}.`), h('span', { class: 'soft' }, ` ${advice[0].toUpperCase()}${advice.slice(1)}.`)))))
 }
 
 // The newest time that a node came back after it was not reached.
@@ -126,10 +121,10 @@ export function render(place) {
         .map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))))
       show(table, h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Members' }, h('table', {},
         h('thead', {}, h('tr', {}, ['Name', 'State', 'Role', 'Address', 'Start', 'Routes'].map((name) => h('th', { scope: 'col' }, name)))),
-        h('tbody', {}, own.nodes.map((node) => h('tr', {},
+        h('tbody', {}, [...own.nodes].sort((one, other) => one.name < other.name ? -1 : 1).map((node) => h('tr', {},
           h('td', {}, node.name, node.self ? h('span', { class: 'soft' }, ' (this node)') : null),
           h('td', {}, node.running ? badge('good', node.relayed ? 'running, relayed' : 'running') : badge('bad', 'not reached')),
-          h('td', {}, node.node === own.leader ? 'leader' : node.role), h('td', {}, node.address), h('td', { class: 'number' }, count(node.incarnation)),
+          h('td', {}, node.node === own.leader ? 'leader' : node.role), h('td', {}, node.address), h('td', {}, count(node.incarnation)),
           h('td', {}, node.routes)))))))
     },
     examined(of) {

@@ -13,7 +13,7 @@ const TILES = [['connections', 'Connections'], ['sessions', 'Sessions'], ['subsc
 export function render(place) {
   const charts = [
     chart({ title: 'Messages a second', words: short, lines: [{ key: 'in', kind: 'one', label: 'in' }, { key: 'out', kind: 'two', label: 'out' }] }),
-    chart({ title: 'Bytes a second', words: bytes, lines: [{ key: 'bytesIn', kind: 'one', label: 'in' }, { key: 'bytesOut', kind: 'two', label: 'out' }] }),
+    chart({ title: 'Bytes a second', words: bytes, isBytes: true, lines: [{ key: 'bytesIn', kind: 'one', label: 'in' }, { key: 'bytesOut', kind: 'two', label: 'out' }] }),
     chart({ title: 'Connections', words: short, lines: [{ key: 'connections', kind: 'three' }] }),
     chart({ title: 'Subscriptions', words: short, lines: [{ key: 'subscriptions', kind: 'three' }] }),
     chart({ title: 'Retained messages', words: short, lines: [{ key: 'retained', kind: 'three' }] }),
@@ -24,7 +24,7 @@ export function render(place) {
     return { key, value, element: h('a', { class: 'tile card', href: `#/${key}` }, h('span', {}, name), value) }
   })
   const total = h('b', {}, '–')
-  tiles.push({ key: null, element: h('div', { class: 'tile card' }, h('span', {}, 'Messages in / out'), total) })
+  tiles.push({ key: null, element: h('div', { class: 'tile card wide' }, h('span', {}, 'Messages in / out'), total) })
   const [drawing, verdict, found, alarms] = [h('div'), h('span'), h('div'), h('p')]
   const heal = h('p', { class: 'soft' })
   const told = h('p', { class: 'error', role: 'status' })

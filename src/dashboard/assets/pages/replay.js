@@ -1,5 +1,4 @@
-// Shows a run of the simulator: the file that `newtmq-sim replay SCENARIO --html FILE` writes, or its data alone as JSON. Only the
-// data is taken from a file. What draws it are the scripts of this broker, in a frame, so that no script of a file ever runs.
+// Shows a run of the simulator: the page that `cargo sim replay SCENARIO --html FILE` writes, or its data alone. Only the data is taken from a file. What draws it are the scripts of this broker, in a frame, so that no script of a file ever runs.
 
 import { clean, h, show } from '../dom.js'
 
@@ -8,12 +7,16 @@ export const title = 'Replay of a run'
 const BYTES_MAX = 256 * 2 ** 20
 const FORMAT = 1
 
-// A document that is only parsed runs nothing and loads nothing.
+const BEFORE = '<script type="application/json" id="run">'
+const AFTER = '</' + 'script>'
+
+// The text of one element of the page: its data has no < in it.
 function dataOf(text) {
   if (!text.trimStart().startsWith('<')) return text
-  const data = new DOMParser().parseFromString(text, 'text/html').querySelector('script#run[type="application/json"]')
-  if (!data) throw new Error('The file has no run in it; newtmq-sim replay SCENARIO --html FILE writes one.')
-  return data.textContent
+  const from = text.indexOf(BEFORE)
+  const to = text.indexOf(AFTER, from)
+  if (from < 0 || to < 0) throw new Error('The file has no run in it; cargo sim replay SCENARIO --html FILE writes one.')
+  return text.slice(from + BEFORE.length, to)
 }
 
 function check(text) {
@@ -36,7 +39,7 @@ export function render(place) {
     ondragover: (event) => { event.preventDefault(); drop.classList.add('over') },
     ondragleave: () => drop.classList.remove('over'),
     ondrop: (event) => { event.preventDefault(); drop.classList.remove('over'); open(event.dataTransfer.files[0]) },
-  }, h('span', {}, 'A file of ', h('code', {}, 'newtmq-sim replay SCENARIO --html FILE'), ', or its data as JSON. It stays in this browser.'), file)
+  }, h('span', {}, 'A file of ', h('code', {}, 'cargo sim replay SCENARIO --html FILE'), '. It stays in this browser.'), file)
   place.append(drop, told, stage)
 
   async function open(chosen) {

@@ -124,7 +124,7 @@ export function render(place) {
       h('form', { class: 'card', onsubmit: publish }, h('h2', {}, 'Publish'),
         field('Topic', topic), field('Payload', payload),
         h('div', { class: 'toolbar' }, publishQos, h('label', { class: 'check' }, retain, ' retain'), h('span', { class: 'grow' }), publishButton))),
-    h('section', { class: 'card' }, h('h2', {}, 'Messages ', tally), messages,
+    h('section', { class: 'card client' }, h('h2', {}, 'Messages ', tally), messages,
       h('div', { class: 'toolbar' }, h('span', { class: 'grow' }), h('button', { type: 'button', class: 'quiet', onclick: () => { show(messages); Object.assign(seen, { in: 0, out: 0 }); tally.textContent = '' } }, 'Clear')))))
   draw(false)
   return () => client?.end()
