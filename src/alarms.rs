@@ -43,7 +43,15 @@ impl Watch {
     fn new(admin: &Admin) -> Watch {
         let limits = admin.facts().config.alarm.clone();
         let offset = offset(admin);
-        Watch { limits, dropped: None, dropped_at: None, offset, jumped_at: None, down: BTreeSet::new(), told: BTreeSet::new() }
+        Watch {
+            limits,
+            dropped: None,
+            dropped_at: None,
+            offset,
+            jumped_at: None,
+            down: BTreeSet::new(),
+            told: BTreeSet::new(),
+        }
     }
 
     async fn look(&mut self, admin: &Admin, all: bool) {
@@ -99,7 +107,8 @@ impl Watch {
         let before = self.dropped.replace(dropped).unwrap_or(dropped);
         if dropped > before {
             self.dropped_at = Some(now);
-            let told = format!("{} messages were dropped within {LOOK_EVERY:?}: clients do not keep up", dropped - before);
+            let told =
+                format!("{} messages were dropped within {LOOK_EVERY:?}: clients do not keep up", dropped - before);
             set(admin, "slow_consumers", Some((Severity::Warning, told)));
         } else if self.dropped_at.is_some_and(|at| now - at >= CONSUMERS_CALM) {
             self.dropped_at = None;

@@ -156,7 +156,11 @@ fn is_forged(method: &Method, headers: &HeaderMap) -> bool {
 async fn logged_in(State((dashboard, wholly)): State<(Dashboard, bool)>, mut request: Request, next: Next) -> Response {
     let Some(session) = dashboard.session(request.headers()) else { return not_logged_in() };
     if wholly && session.must_change {
-        return refused(StatusCode::FORBIDDEN, MUST_CHANGE, "the first password has to be changed before anything else");
+        return refused(
+            StatusCode::FORBIDDEN,
+            MUST_CHANGE,
+            "the first password has to be changed before anything else",
+        );
     }
     request.extensions_mut().insert(session);
     next.run(request).await
@@ -344,7 +348,8 @@ fn is_near(peer: SocketAddr, headers: &HeaderMap) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
-    let is_own = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
+    let is_own =
+        name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback());
     let proxied = ["forwarded", "x-forwarded-for", "x-real-ip", "via"].iter().any(|name| headers.contains_key(*name));
     peer.ip().to_canonical().is_loopback() && is_own && !proxied
 }

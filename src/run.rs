@@ -78,8 +78,15 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
-        let facts =
-            BannerFacts { node: options.node, listeners: listening, authentication, storage, api, dashboard, json: options.json };
+        let facts = BannerFacts {
+            node: options.node,
+            listeners: listening,
+            authentication,
+            storage,
+            api,
+            dashboard,
+            json: options.json,
+        };
         banner::print(&facts);
         let mut driving = pin!(drive_all(drivers));
         let early = tokio::select! {

@@ -53,7 +53,8 @@ impl Admin {
         let text = access.password_file.as_deref().map(text);
         if let Some(Ok(text)) = &text {
             // `NAME:HASH`; nothing behind the name is told.
-            let names = text.lines().filter(|line| !line.starts_with(['#', '!'])).filter_map(|line| line.split_once(':'));
+            let names =
+                text.lines().filter(|line| !line.starts_with(['#', '!'])).filter_map(|line| line.split_once(':'));
             users.extend(names.take(USERS_MAX).map(|(name, _)| json!({ "name": name, "from": "password_file" })));
         }
         let rules = access.acl_file.as_deref().map(rules);

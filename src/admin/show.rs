@@ -85,7 +85,9 @@ impl Admin {
             Question::Configs => Ok(Answer::of(self.configs())),
             Question::Access => self.access_beside().await,
             Question::Alarms => Ok(Answer::of(self.alarms().raised().iter().map(crate::alarms::Alarm::json).collect())),
-            Question::PastAlarms => Ok(Answer::of(self.alarms().over().iter().map(crate::alarms::Alarm::json).collect())),
+            Question::PastAlarms => {
+                Ok(Answer::of(self.alarms().over().iter().map(crate::alarms::Alarm::json).collect()))
+            }
             Question::LogLevel(level) => {
                 if let Some(switch) = self.0.level.get() {
                     switch.set(level);

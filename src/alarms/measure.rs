@@ -17,7 +17,9 @@ impl Measure {
     /// What is raised is over only some way below the mark, so that it does not come and go.
     pub(super) fn is_over(self, mark: Watermark, is_raised: bool) -> bool {
         let mark = match mark {
-            Watermark::Percent(percent) => self.total / 100 * u64::from(percent) + self.total % 100 * u64::from(percent) / 100,
+            Watermark::Percent(percent) => {
+                self.total / 100 * u64::from(percent) + self.total % 100 * u64::from(percent) / 100
+            }
             Watermark::Bytes(bytes) => bytes,
         };
         self.used > if is_raised { mark - mark / 20 } else { mark }

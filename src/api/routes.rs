@@ -443,7 +443,14 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("POST", "Unsubscribe"),
-    get("/alarms", "alarms", "What is wrong.", "[]AlarmsOfNode", |_| of_all(Question::Alarms), |_, data| of_each("alarms", &data)),
+    get(
+        "/alarms",
+        "alarms",
+        "What is wrong.",
+        "[]AlarmsOfNode",
+        |_| of_all(Question::Alarms),
+        |_, data| of_each("alarms", &data),
+    ),
     get(
         "/alarms/history",
         "alarmsThatWere",
@@ -453,7 +460,14 @@ pub const ROUTES: &[Route] = &[
         |_, data| of_each("alarms", &data),
     )
     .differs("not in EMQ X 3.1"),
-    get("/nodes/{node}/alarms", "nodeAlarms", "What is wrong with a node.", "[]Alarm", |_| Ok(Question::Alarms), as_it_is),
+    get(
+        "/nodes/{node}/alarms",
+        "nodeAlarms",
+        "What is wrong with a node.",
+        "[]Alarm",
+        |_| Ok(Question::Alarms),
+        as_it_is,
+    ),
     get(
         "/configs",
         "configs",
@@ -463,8 +477,15 @@ pub const ROUTES: &[Route] = &[
         |_, data| of_each("configs", &data),
     )
     .differs("with the keys of this broker"),
-    get("/nodes/{node}/configs", "nodeConfigs", "The configuration of a node.", "[]Setting", |_| Ok(Question::Configs), as_it_is)
-        .differs("with the keys of this broker"),
+    get(
+        "/nodes/{node}/configs",
+        "nodeConfigs",
+        "The configuration of a node.",
+        "[]Setting",
+        |_| Ok(Question::Configs),
+        as_it_is,
+    )
+    .differs("with the keys of this broker"),
     get(
         "/nodes/{node}/access",
         "nodeAccess",
@@ -474,8 +495,15 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .differs("not in EMQ X"),
-    get("/cluster", "cluster", "Members, links and leader, as this node sees them.", "Cluster", |_| Ok(Question::Cluster), as_it_is)
-        .differs("not in EMQ X"),
+    get(
+        "/cluster",
+        "cluster",
+        "Members, links and leader, as this node sees them.",
+        "Cluster",
+        |_| Ok(Question::Cluster),
+        as_it_is,
+    )
+    .differs("not in EMQ X"),
     get(
         "/cluster/views",
         "clusterViews",

@@ -19,8 +19,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    pub(super) const BLANK: Dashboard =
-        Dashboard { bind: None, first_password: None, session_timeout: Duration::ZERO };
+    pub(super) const BLANK: Dashboard = Dashboard { bind: None, first_password: None, session_timeout: Duration::ZERO };
 }
 
 /// `alarm.*`
@@ -53,7 +52,7 @@ pub(super) const DASHBOARD: &[Key<Config>] = &[
         Field::Secret(|c, v| c.dashboard.first_password = v),
         "none",
         "The password of the first login as `admin`, which has to be changed then; afterwards this key has no effect. Without \
-         it that is `public`, which is refused from other machines. EMQ X: public, from everywhere.",
+         it that is `public`, which is refused from other machines, wherever it comes from. EMQ X: public, from everywhere.",
     ),
     key(
         "dashboard.session_timeout",

@@ -41,9 +41,9 @@ fn tell<T>(all: &mut Vec<Value>, values: &BTreeMap<String, String>, prefix: &str
         // What is in the middle, as in `sni.N.certfile`.
         if let Some((before, after)) = path.split_once(".N.") {
             let is_of = |name: &String| name.starts_with(&format!("{before}.")) && name.ends_with(&format!(".{after}"));
-            all.extend(values.iter().filter(|(name, _)| is_of(name)).map(|(name, value)| {
-                shown(name, value, true, key.doc)
-            }));
+            all.extend(
+                values.iter().filter(|(name, _)| is_of(name)).map(|(name, value)| shown(name, value, true, key.doc)),
+            );
             return;
         }
         let value = values.get(&path);

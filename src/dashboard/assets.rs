@@ -59,7 +59,12 @@ mod tests {
             }
             if name.ends_with(".html") {
                 assert!(!text.contains("<style") && !text.contains(" onclick"), "{name}");
-                assert_eq!(text.matches("<script").count(), text.matches("<script type=\"module\" src=").count() + text.matches("<script type=\"application/json\"").count(), "{name}");
+                assert_eq!(
+                    text.matches("<script").count(),
+                    text.matches("<script type=\"module\" src=").count()
+                        + text.matches("<script type=\"application/json\"").count(),
+                    "{name}"
+                );
             }
         }
     }

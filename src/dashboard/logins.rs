@@ -72,7 +72,9 @@ impl Logins {
             }
         }
         let state = Mutex::new(State { hash, verifier: Verifier::default() });
-        Ok(Logins { file, chosen: config.first_password.clone(), state })
+        // In a file of EMQ X it says what everybody knows.
+        let chosen = config.first_password.clone().filter(|chosen| chosen.reveal() != FIRST);
+        Ok(Logins { file, chosen, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -201,5 +203,8 @@ mod tests {
         assert_eq!(logins.look("admin", "mine"), Login::First);
         logins.change("mine", "another one").unwrap();
         assert_eq!(logins.look("admin", "mine"), Login::Wrong);
+        let known = "dashboard.default_user.password = \"public\"";
+        let known = config::load_text("a", known, &Default::default()).unwrap().config.dashboard;
+        assert_eq!(Logins::open(&known, None).unwrap().look("admin", "public"), Login::Known);
     }
 }

@@ -94,14 +94,19 @@ fn the_first_password_opens_nothing_until_it_is_changed() {
     assert_eq!(log_in(&broker, "private").status, 401);
     let first = log_in(&broker, "public");
     assert_eq!((first.status, &first.json()["must_change"]), (200, &json!(true)));
-    let flags: Vec<&str> = first.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap().split("; ").skip(1).collect();
+    let flags: Vec<&str> =
+        first.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap().split("; ").skip(1).collect();
     assert_eq!(flags, ["Path=/", "HttpOnly", "SameSite=Strict", "Max-Age=86400"]);
     let cookie = first.cookie();
-    for line in ["GET /api/v3/brokers", "GET /api/v3/apps", "GET /api/v3/nodes/n@h/configs", "DELETE /api/v3/connections/a"] {
+    for line in
+        ["GET /api/v3/brokers", "GET /api/v3/apps", "GET /api/v3/nodes/n@h/configs", "DELETE /api/v3/connections/a"]
+    {
         let answer = request(&broker, line, &[MARK, &cookie].concat(), "");
         assert_eq!((answer.status, &answer.json()["code"]), (403, &json!(140)), "{line}");
     }
-    for (old, new, want) in [("wrong", PASSWORD, 403), ("public", "short", 400), ("public", "public", 400), ("public", PASSWORD, 200)] {
+    for (old, new, want) in
+        [("wrong", PASSWORD, 403), ("public", "short", 400), ("public", "public", 400), ("public", PASSWORD, 200)]
+    {
         assert_eq!(change(&broker, &cookie, old, new).status, want, "{old} {new}");
     }
     assert_eq!(status(&broker, "GET /session", &cookie), 401, "who has got in with the old one is out");
@@ -232,7 +237,13 @@ fn files_are_those_of_the_binary_and_heads_have_nothing_of_a_request() {
     ] {
         let answer = request(&broker, &format!("GET {path}"), "", "");
         assert_eq!(answer.status, 200, "{path}");
-        for line in [&format!("content-type: {kind}"), "x-content-type-options: nosniff", "cache-control: no-store", "x-frame-options: SAMEORIGIN", "referrer-policy: no-referrer"] {
+        for line in [
+            &format!("content-type: {kind}"),
+            "x-content-type-options: nosniff",
+            "cache-control: no-store",
+            "x-frame-options: SAMEORIGIN",
+            "referrer-policy: no-referrer",
+        ] {
             assert!(answer.head.lines().any(|of| of == line), "{path}: no {line} in {}", answer.head);
         }
         let policy = answer.head.lines().find_map(|line| line.strip_prefix("content-security-policy: ")).unwrap();
@@ -240,14 +251,29 @@ fn files_are_those_of_the_binary_and_heads_have_nothing_of_a_request() {
         assert!(!policy.contains("unsafe") && policy.contains(" ws://*:"), "{policy}");
     }
     for path in [
-        "/../Cargo.toml", "/..%2f..%2fetc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/pages/..%2fapp.js", "/pages/../app.js", "//app.js", "/app.js%00", "/APP.js",
-        "/pages/", "/assets/app.js", "/dashboard.json", "/pages/%2e%2e%2f%2e%2e%2fdashboard.json", "/style.css/", "/.well-known/x", "/etc/passwd", "/metrics",
+        "/../Cargo.toml",
+        "/..%2f..%2fetc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/pages/..%2fapp.js",
+        "/pages/../app.js",
+        "//app.js",
+        "/app.js%00",
+        "/APP.js",
+        "/pages/",
+        "/assets/app.js",
+        "/dashboard.json",
+        "/pages/%2e%2e%2f%2e%2e%2fdashboard.json",
+        "/style.css/",
+        "/.well-known/x",
+        "/etc/passwd",
+        "/metrics",
     ] {
         let answer = request(&broker, &format!("GET {path}"), &cookie, "");
         assert!(matches!(answer.status, 400 | 404), "{path}: {}", answer.status);
         assert!(answer.text.contains("there is nothing here") || answer.status == 400, "{path}: {}", answer.text);
     }
-    for path in ["/a%0d%0aX-Evil:%201", "/api/v3/where/a%0d%0aX-Evil:%201%0d%0a%0d%0a", "/session?x=%0d%0aX-Evil:%201"] {
+    for path in ["/a%0d%0aX-Evil:%201", "/api/v3/where/a%0d%0aX-Evil:%201%0d%0a%0d%0a", "/session?x=%0d%0aX-Evil:%201"]
+    {
         let answer = request(&broker, &format!("GET {path}"), &cookie, "");
         assert!(!answer.head.to_lowercase().contains("x-evil"), "{path}: {}", answer.head);
     }
@@ -276,12 +302,23 @@ fn with_a_certificate_the_cookie_is_secure() {
     let scratch = Scratch::new("dashboard-tls");
     scratch.certificates("certs", &[]);
     let files = ["certfile=", "keyfile="].iter().zip(["cert.pem", "key.pem"]);
-    let sets: Vec<String> = files.map(|(key, file)| format!("api.{key}{}", scratch.file(&format!("certs/{file}")))).collect();
+    let sets: Vec<String> =
+        files.map(|(key, file)| format!("api.{key}{}", scratch.file(&format!("certs/{file}")))).collect();
     let broker = broker(&sets.iter().map(String::as_str).collect::<Vec<_>>());
     let url = broker.started["dashboard"].as_str().unwrap();
     assert!(url.starts_with("https://127.0.0.1:"), "{url}");
     let body = "{\"username\":\"admin\",\"password\":\"public\"}";
-    let arguments = ["-s", "-i", "--cacert", &scratch.file("certs/ca.pem"), "-H", MARK.trim(), "-d", body, &format!("{url}/session")];
+    let arguments = [
+        "-s",
+        "-i",
+        "--cacert",
+        &scratch.file("certs/ca.pem"),
+        "-H",
+        MARK.trim(),
+        "-d",
+        body,
+        &format!("{url}/session"),
+    ];
     if let Ok(output) = Command::new("curl").args(arguments).output() {
         let told = String::from_utf8_lossy(&output.stdout).to_lowercase();
         assert!(told.contains("; httponly; samesite=strict; max-age=86400; secure"), "{told}");
@@ -293,7 +330,8 @@ fn with_a_certificate_the_cookie_is_secure() {
 fn what_the_pages_ask_for_is_there_and_secrets_are_not() {
     let scratch = Scratch::new("dashboard-asks");
     let acl = scratch.write("acl.conf", "%% a comment\n{allow, all}.\n");
-    let (broker, cookie) = logged_in(&[&format!("acl_file={acl}"), "node.cookie=hush", "api.app_id=app", "api.app_secret=hush"]);
+    let (broker, cookie) =
+        logged_in(&[&format!("acl_file={acl}"), "node.cookie=hush", "api.app_id=app", "api.app_secret=hush"]);
     let get = |path: &str| {
         let answer = request(&broker, &format!("GET /api/v3{path}"), &cookie, "");
         assert_eq!(answer.status, 200, "{path}: {}", answer.text);
@@ -301,9 +339,13 @@ fn what_the_pages_ask_for_is_there_and_secrets_are_not() {
         answer.json()["data"].clone()
     };
     let access = get("/nodes/n@h/access");
-    assert_eq!((&access["rules"], &access["users"], &access["allow_anonymous"]), (&json!(["{allow, all}."]), &json!([]), &json!(true)));
+    assert_eq!(
+        (&access["rules"], &access["users"], &access["allow_anonymous"]),
+        (&json!(["{allow, all}."]), &json!([]), &json!(true))
+    );
     let configs = get("/nodes/n@h/configs");
-    let value = |key: &str| configs.as_array().unwrap().iter().find(|of| of["key"] == key).map(|of| of["value"].clone());
+    let value =
+        |key: &str| configs.as_array().unwrap().iter().find(|of| of["key"] == key).map(|of| of["value"].clone());
     assert_eq!((value("node.cookie"), value("mqtt.max_packet_size")), (Some(json!("(not shown)")), Some(json!("2MB"))));
     assert_eq!(get("/alarms"), json!([{ "node": "n@h", "alarms": [] }]));
     assert_eq!(get("/alarms/history")[0]["node"], "n@h");
@@ -332,7 +374,10 @@ fn alarms_are_raised_published_and_told() {
     let alarms = request(&broker, "GET /api/v3/nodes/n@h/alarms", &cookie, "").json();
     let ids: Vec<&str> = alarms["data"].as_array().unwrap().iter().map(|of| of["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["memory", "slow_consumers"]);
-    broker.process.stderr.wait_for("the alarm", |line| line.contains("alarm: ") && line.contains("of memory are in use"));
+    broker
+        .process
+        .stderr
+        .wait_for("the alarm", |line| line.contains("alarm: ") && line.contains("of memory are in use"));
     broker.stays_well();
 }
 
@@ -351,7 +396,10 @@ fn chromium_uses_every_page() {
     command.envs(std::env::var_os("NODE_PATH").map(|path| ("NODE_PATH", path)));
     let mut process = Process::start(command);
     // It starts nodes, kills one, and looks at every page four times.
-    let code = std::iter::repeat_with(|| wait_until("the pages", || Some(process.is_running()))).position(|running| !running).map(|_| process.wait().code()).unwrap();
+    let code = std::iter::repeat_with(|| wait_until("the pages", || Some(process.is_running())))
+        .position(|running| !running)
+        .map(|_| process.wait().code())
+        .unwrap();
     let seen = process.stdout.to_end();
     assert!(code == Some(0) && seen.ends_with(" passed"), "{code:?}: {seen}\n{}", process.stderr.to_end());
 }

@@ -482,9 +482,15 @@ const PLUGIN: &[Row] = &[
     )
     .quiet(&["*"]),
     none("dashboard.listener.http.inet6|ipv6_v6only", "`dashboard.bind` says it").quiet(&["false"]),
-    not_yet("dashboard.listener.https", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS"),
-    not_yet("dashboard.listener.https.*", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS")
-        .quiet(&["*"]),
+    not_yet(
+        "dashboard.listener.https",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    ),
+    not_yet(
+        "dashboard.listener.https.*",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    )
+    .quiet(&["*"]),
     not_yet("dashboard.*", "this key of the dashboard"),
     row("mqtt.sn.port", Does::As("listener.sn.external.bind"), ""),
     row(
