@@ -23,7 +23,7 @@ if (!newtmq || !run) {
   process.exit(2)
 }
 const PASSWORD = 'correct horse battery'
-const PATIENCE = 20_000
+const PATIENCE = 60_000
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'newtmq-dashboard-'))
 const nodes = []
 const troubles = []
@@ -133,6 +133,7 @@ async function logIn(page, user, password) {
 
 async function image(page, name) {
   if (!images) return
+  await page.evaluate(() => window.scrollTo(0, 0))
   fs.mkdirSync(images, { recursive: true })
   await page.screenshot({ path: path.join(images, `${name}.png`) })
 }
@@ -386,7 +387,8 @@ async function main() {
     await kick(page)
     await killNode(page)
     await openRun(page)
-    if (process.env.DASHBOARD_WAIT) await new Promise((resolve) => setTimeout(resolve, Number(process.env.DASHBOARD_WAIT)))
+    // So that charts have something to show.
+    if (images) await new Promise((resolve) => setTimeout(resolve, 45_000))
     await check('every page in both themes', async () => {
       for (const theme of ['light', 'dark']) await lookAtAll(page, theme, 'desktop')
     })

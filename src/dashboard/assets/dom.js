@@ -32,8 +32,12 @@ export function short(n) {
   return String(n)
 }
 
+export const compact = (n) => n < 1000 ? short(n) : short(n).includes(' ') ? short(n) : `${(n / 1000).toFixed(1)} k`
+
 export function bytes(n) {
-  for (const [unit, size] of [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]]) if (n >= size) return `${(n / size).toFixed(n < size * 100 ? 1 : 0)} ${unit}`
+  for (const [unit, size] of [['GiB', 2 ** 30], ['MiB', 2 ** 20], ['KiB', 2 ** 10]]) {
+    if (n >= size) return `${(n / size).toFixed(n < size * 100 && n % size ? 1 : 0)} ${unit}`
+  }
   return `${Math.round(n)} B`
 }
 

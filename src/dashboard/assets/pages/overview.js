@@ -2,7 +2,7 @@
 
 import { get } from '../api.js'
 import { chart } from '../chart.js'
-import { badge, bytes, count, h, short, show } from '../dom.js'
+import { badge, bytes, compact, count, h, short, show } from '../dom.js'
 import * as rates from '../rates.js'
 import { health, findings, healed, picture, watchCluster } from './cluster.js'
 
@@ -12,12 +12,12 @@ const TILES = [['connections', 'Connections'], ['sessions', 'Sessions'], ['subsc
 
 export function render(place) {
   const charts = [
-    chart({ title: 'Messages a second', words: short, lines: [{ key: 'in', kind: 'one', label: 'in' }, { key: 'out', kind: 'two', label: 'out' }] }),
-    chart({ title: 'Bytes a second', words: bytes, isBytes: true, lines: [{ key: 'bytesIn', kind: 'one', label: 'in' }, { key: 'bytesOut', kind: 'two', label: 'out' }] }),
+    chart({ title: 'Messages/s', words: short, lines: [{ key: 'in', kind: 'one', label: 'in' }, { key: 'out', kind: 'two', label: 'out' }] }),
+    chart({ title: 'Bytes/s', words: bytes, isBytes: true, lines: [{ key: 'bytesIn', kind: 'one', label: 'in' }, { key: 'bytesOut', kind: 'two', label: 'out' }] }),
     chart({ title: 'Connections', words: short, lines: [{ key: 'connections', kind: 'three' }] }),
     chart({ title: 'Subscriptions', words: short, lines: [{ key: 'subscriptions', kind: 'three' }] }),
     chart({ title: 'Retained messages', words: short, lines: [{ key: 'retained', kind: 'three' }] }),
-    chart({ title: 'Dropped a second', words: short, lines: [{ key: 'dropped', kind: 'bad' }] }),
+    chart({ title: 'Dropped/s', words: short, lines: [{ key: 'dropped', kind: 'bad' }] }),
   ]
   const tiles = TILES.map(([key, name]) => {
     const value = h('b', {}, '–')
@@ -40,7 +40,7 @@ export function render(place) {
     told.textContent = error?.message ?? ''
     if (!latest) return
     for (const { key, value } of tiles) if (key) value.textContent = count(latest[key])
-    total.textContent = `${short(totals.in)} / ${short(totals.out)}`
+    total.textContent = `${compact(totals.in)} / ${compact(totals.out)}`
     charts.forEach(({ draw }) => draw(points))
   })
   charts.forEach(({ draw }) => draw(rates.history.points))

@@ -1,4 +1,5 @@
-// Shows a run of the simulator: the page that `cargo sim replay SCENARIO --html FILE` writes, or its data alone. Only the data is taken from a file. What draws it are the scripts of this broker, in a frame, so that no script of a file ever runs.
+// Shows a run of the simulator, from the page that `cargo sim replay SCENARIO --html FILE` writes. Only the data is taken from a
+// file. What draws it are the scripts of this broker, in a frame, so that no script of a file ever runs.
 
 import { clean, h, show } from '../dom.js'
 
