@@ -3,6 +3,8 @@
 //! is locked by them.
 
 mod apps;
+#[cfg(not(madsim))]
+mod clustered;
 mod commands;
 mod configured;
 mod gather;
@@ -20,6 +22,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(not(madsim))]
 pub(crate) use apps::write_whole;
 pub use apps::{App, Apps, AppsError};
 pub use commands::{Does, Given, ROWS, Row, find};
@@ -155,7 +158,7 @@ impl Admin {
     }
 
     /// How the cluster is, as this node sees it; none of a node alone.
-    async fn cluster(&self) -> Option<ClusterStatus> {
+    pub(crate) async fn cluster(&self) -> Option<ClusterStatus> {
         let (answer, answered) = oneshot::channel();
         self.0.events.send(Event::Command { command: ClusterCommand::Status, answer }).await.ok()?;
         match answered.await.ok()? {

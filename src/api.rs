@@ -22,8 +22,9 @@ use tokio::time::timeout;
 
 use crate::admin::{Admin, Fault, Question};
 use crate::config::Config;
+use crate::process::Usage;
 use crate::web::{self, Bound, Service, is_foreign, json_of, plain, refused};
-use prometheus::Figures;
+use prometheus::{Figures, Membership};
 use routes::{Asked, NOT_YET, ROUTES, Route, envelope};
 
 /// What it is for [`web::bind`].
@@ -248,6 +249,8 @@ async fn figures(admin: &Admin) -> Result<Figures, Fault> {
         metrics: pairs(&metrics),
         listeners: listeners.collect(),
         uptime_seconds: broker["uptime_seconds"].as_u64().unwrap_or_default(),
+        cluster: admin.cluster().await.as_ref().map(Membership::of),
+        usage: Usage::now(),
     })
 }
 

@@ -6,10 +6,10 @@ mod settings;
 mod top;
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use newtmq_node::SHARDS_MAX;
 
@@ -45,6 +45,7 @@ pub fn main() -> ExitCode {
         Command::Data(command) => data(command),
         Command::Ctl { data, socket, json, command } => ctl::ctl(&data, socket, json, command),
         Command::Completions { shell } => ctl::completions(shell),
+        Command::Man { dir } => man(&dir),
         Command::Demo(DemoCommand::Cluster(arguments)) => demo_cluster(arguments),
         Command::ConfigDocs { file, migration, sample, table } => {
             settings::config_docs(file.as_deref(), migration, sample, table)
@@ -129,6 +130,11 @@ enum Command {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, one for each command, into a directory.
+    Man {
+        /// The directory, such as /usr/local/share/man/man1; it must be there.
+        dir: PathBuf,
     },
     /// Show what the broker can do.
     #[command(subcommand)]
@@ -445,6 +451,11 @@ fn passwd(wanted: Passwd) -> Result<(), Failed> {
         Failed { exit, error: Some(error.into()) }
     })?;
     print(&format!("{told}\n")).map_err(Failed::runtime)
+}
+
+fn man(dir: &Path) -> Result<(), Failed> {
+    clap_mangen::generate_to(Arguments::command(), dir)
+        .map_err(|error| Failed::runtime(anyhow::Error::new(error).context(format!("{}", dir.display()))))
 }
 
 fn cert_dev(arguments: CertDevArguments) -> Result<(), Failed> {

@@ -285,12 +285,17 @@ impl<P: Poller> Driver<P> {
                         let desk = self.desk.as_ref().expect("a shard stores only if there is a store");
                         desk.give(self.mail.own, batch);
                     }
-                    Output::Event(event) => tracing::debug!(
-                        hook = event.hook.name(),
-                        client = %event.client,
-                        topic = event.topic.as_deref(),
-                        reason = %event.reason,
-                    ),
+                    Output::Event(event) => {
+                        if event.traced {
+                            self.mail.traces.record(&event);
+                        }
+                        tracing::debug!(
+                            hook = event.hook.name(),
+                            client = %event.client,
+                            topic = event.topic.as_deref(),
+                            reason = %event.reason,
+                        );
+                    }
                 }
             }
             self.outputs = outputs;

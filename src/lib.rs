@@ -26,11 +26,16 @@ pub mod listener;
 pub mod logging;
 pub mod memory;
 pub mod net;
+#[cfg(not(madsim))]
+mod process;
 pub mod reload;
 pub mod rt;
 pub mod run;
+#[cfg(not(madsim))]
+mod service;
 pub mod settings;
 pub mod sn;
 pub mod store;
+pub mod traces;
 #[cfg(not(madsim))]
 pub mod web;

@@ -26,7 +26,15 @@ pub async fn accept(listener: Listener, intake: Arc<Intake>, mut dealer: Dealer<
     let mut rate = Rate::new(intake.max_conn_rate());
     let mut refused = 0_u64;
     loop {
-        let (socket, address) = match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = intake.ended() => {
+                tracing::info!(listener = name, "accepts no connection any more");
+                return;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        let (socket, address) = match accepted {
             Ok(connection) => connection,
             Err(error) if is_of_the_connection(&error) => continue,
             Err(error) => {

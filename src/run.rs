@@ -27,6 +27,8 @@ use crate::net::certs::Context as TlsContext;
 use crate::net::intake::Intake;
 use crate::reload::{self, Reading, Reload, Reloader};
 use crate::rt::{self, BoundDatagrams, Clock, Listener, ReloadSignals, StopSignals, Stream, Streams};
+#[cfg(not(madsim))]
+use crate::service;
 use crate::store::{self, Desk, Opened, Writer};
 use crate::{listener, memory, settings, sn};
 
@@ -88,6 +90,8 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
             json: options.json,
         };
         banner::print(&facts);
+        #[cfg(not(madsim))]
+        service::ready(facts.listeners.len());
         let mut driving = pin!(drive_all(drivers));
         let early = tokio::select! {
             biased;
@@ -332,6 +336,7 @@ async fn serve_operators(
         admin.sets_level(reading.level.clone());
     }
     tokio::spawn(admin.clone().hear_others());
+    tokio::spawn(service::watch(admin.clone()));
     tokio::spawn(alarms::watch(admin.clone()));
     let (mut of_api, mut of_dashboard) = (None, None);
     if let Some(bound) = web::bind(api::service(), config.api.bind, &config.api).await? {
@@ -551,6 +556,8 @@ fn logged_hooks() -> HookSet {
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {
     let signal = signals.next().await;
     tracing::info!(signal, "stopping; a second signal stops at once");
+    #[cfg(not(madsim))]
+    service::stopping();
     // The driver may be gone already; then there is nothing to stop.
     let _ = commands.send(AdminCommand::Shutdown).await;
     let signal = signals.next().await;

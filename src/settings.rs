@@ -1,5 +1,6 @@
 //! From the configuration to what a shard is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use newtmq_access::{AclCacheLimits, Permission, ThrottleLimits};
@@ -59,6 +60,7 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
         },
         lanes: newtmq_cluster::lane::Config::default(),
         hooks,
+        traces: Arc::default(),
         hook_timeout: config.broker.hook_timeout,
         access: access(&config.access),
     }

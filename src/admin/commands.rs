@@ -2,12 +2,13 @@
 //! socket, `docs/ctl.md` and shell completions come from here.
 
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter};
-use newtmq_node::Which;
+use newtmq_node::{Traced, Which};
 use serde_json::Value;
 
 use super::lines;
 use super::question::{Cursor, Fault, Part, Question};
 use crate::config::LogLevel;
+use crate::traces;
 
 /// A command.
 pub struct Row {
@@ -62,6 +63,13 @@ impl Given<'_> {
             Some(text) => Cursor::parse(text).ok_or_else(|| Fault::new(Fault::TYPE, "no such place in the list"))?,
         };
         Ok(Part { cursor, skip: 0, limit: STEP })
+    }
+
+    fn traced(&self) -> Result<Traced, Fault> {
+        let (kind, what) = (self.text("kind")?, self.text("what")?);
+        traces::traced(kind, what).ok_or_else(|| {
+            Fault::new(Fault::TYPE, format!("{kind} {what:?} is neither `client CLIENTID` nor `topic FILTER`"))
+        })
     }
 
     fn which(&self) -> Result<Which, Fault> {
@@ -235,7 +243,14 @@ pub const ROWS: &[Row] = &[
     not_yet("plugins unload", "Unload a plugin: what is there is built in."),
     not_yet("plugins reload", "Reload a plugin: what is there is built in."),
     row("listeners", &[], "List listeners.", |_| Ok(Question::Listeners), lines::listeners),
-    not_yet("listeners stop", "Stop a listener."),
+    row(
+        "listeners stop",
+        &["proto", "port"],
+        "Have the listener of PROTO, as in mqtt:tcp, at PORT or ADDRESS:PORT accept no connection any more, until the next start.",
+        |a| Ok(Question::StopListener(a.text("proto")?.into(), a.text("port")?.into())),
+        lines::ok,
+    )
+    .differs("connections that are open stay"),
     row("broker", &[], "Tell who the node is.", |_| Ok(Question::Broker), lines::broker),
     row("broker stats", &[], "Tell how many there are of what.", |_| Ok(Question::Stats), lines::figures),
     row("broker metrics", &[], "Tell the counters.", |_| Ok(Question::Metrics), lines::figures),
@@ -257,11 +272,11 @@ pub const ROWS: &[Row] = &[
     row(
         "where",
         &["what"],
-        "Tell what is known of WHAT, a client or a topic: who has subscribed it, where it is.",
+        "Tell what is known of WHAT, a client or a topic: who has subscribed it, where it is, and what became of its messages if they are traced.",
         |a| Ok(Question::Where(a.text("what")?.into())),
         lines::whereabouts,
     )
-    .differs("not in EMQ X; of this node, but for routes; messages are not traced yet"),
+    .differs("not in EMQ X; of this node, but for routes"),
     row(
         "acl reload",
         &[],
@@ -320,9 +335,30 @@ pub const ROWS: &[Row] = &[
     not_yet("bridges list", "Bridges."),
     not_yet("bridges start", "Bridges."),
     not_yet("bridges stop", "Bridges."),
-    not_yet("trace list", "Traces of a client or a topic."),
-    not_yet("trace start", "Traces of a client or a topic."),
-    not_yet("trace stop", "Traces of a client or a topic."),
+    row("trace list", &[], "List what is traced.", |_| Ok(Question::Traces), lines::traces),
+    row(
+        "trace start",
+        &["kind", "what"],
+        "Trace what happens to `client CLIENTID` or to messages of `topic FILTER` for an hour, at every node.",
+        |a| Ok(Question::TraceStart(a.traced()?)),
+        lines::trace_started,
+    )
+    .differs("without a file: the last 1,000 records are kept, see `trace show`"),
+    row(
+        "trace stop",
+        &["kind", "what"],
+        "End the trace of `client CLIENTID` or of `topic FILTER`, and forget its records.",
+        |a| Ok(Question::TraceStop(a.traced()?)),
+        lines::trace_stopped,
+    ),
+    row(
+        "trace show",
+        &["kind", "what"],
+        "Tell what has happened, at every node, the oldest first: what was received, delivered, queued or dropped and why.",
+        |a| Ok(Question::TraceShow(a.traced()?)),
+        lines::records,
+    )
+    .differs("not in EMQ X"),
     not_yet("rules list", "Rules."),
     not_yet("rules show", "Rules."),
     not_yet("rules create", "Rules."),
@@ -356,7 +392,7 @@ mod tests {
             assert!(!ROWS[..at].iter().any(|other| other.path == row.path), "{} is there twice", row.path);
             assert!(row.about.ends_with('.') && row.path.split(' ').count() <= 2, "{}", row.path);
             let Does::Asks(ask, _) = &row.does else { continue };
-            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "level": "info" });
+            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "kind": "client", "proto": "tcp", "port": "1883", "level": "info" });
             assert!(ask(&Given(&arguments)).is_ok(), "{}", row.path);
             assert_eq!(ask(&Given(&json!({}))).is_err(), !row.arguments.is_empty(), "{}", row.path);
         }
@@ -370,6 +406,8 @@ mod tests {
             ("clients list", json!({ "cursor": "x" }), Fault::TYPE),
             ("log set-level", json!({ "level": "loud" }), Fault::TYPE),
             ("clients kick", json!({ "client": "" }), Fault::MISSING),
+            ("trace start", json!({ "kind": "user", "what": "a" }), Fault::TYPE),
+            ("trace start", json!({ "kind": "topic", "what": "a/#/b" }), Fault::TYPE),
         ] {
             let Does::Asks(ask, _) = find(path).unwrap().does else { panic!() };
             assert_eq!(ask(&Given(&arguments)).unwrap_err().code, code, "{path}");

@@ -148,6 +148,41 @@ pub(super) fn level(value: &Value) -> Vec<String> {
     vec![plain(&value["level"])]
 }
 
+pub(super) fn traces(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        format!(
+            "Trace({}={}, started={}, records={})",
+            plain(&v["kind"]),
+            plain(&v["what"]),
+            plain(&v["started"]),
+            v["records"]
+        )
+    })
+}
+
+pub(super) fn trace_started(_: &Value) -> Vec<String> {
+    vec!["trace has been started successfully.".to_owned()]
+}
+
+pub(super) fn trace_stopped(was_there: &Value) -> Vec<String> {
+    let line = if was_there == &Value::Bool(true) { "stop tracing successfully." } else { "it was not traced." };
+    vec![line.to_owned()]
+}
+
+pub(super) fn records(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        let of = |name: &str, value: &Value| match value {
+            Value::Null => String::new(),
+            value => format!(" {name}={}", plain(value)),
+        };
+        let waits = if v["waits"] == Value::Bool(true) { " queued" } else { "" };
+        let why = plain(&v["why"]);
+        let why = if why.is_empty() { why } else { format!(": {why}") };
+        let about = [of("client", &v["client_id"]), of("topic", &v["topic"]), of("qos", &v["qos"])].concat();
+        format!("{} {} {}{about}{waits}{why}", plain(&v["time"]), plain(&v["node"]), plain(&v["event"]))
+    })
+}
+
 pub(super) fn whereabouts(value: &Value) -> Vec<String> {
     let (client, topic) = (&value["client"], &value["topic"]);
     let mut out = Vec::new();
@@ -163,6 +198,7 @@ pub(super) fn whereabouts(value: &Value) -> Vec<String> {
     part("As a topic, it goes to:", subscriptions(&topic["subscribers"]));
     part("By these routes:", routes(&topic["routes"]));
     part("Retained:", retained(&topic["retained"]));
+    part("Traced:", records(&value["traced"]));
     if out.is_empty() {
         out.push(
             "No client here, and no topic that anybody here has subscribed or that has a retained message.".to_owned(),
@@ -191,8 +227,7 @@ mod tests {
         );
         assert_eq!(routes(&json!([{ "topic": "t/+/x", "node": "emqx@127.0.0.1" }])), ["t/+/x -> emqx@127.0.0.1"]);
         assert_eq!(broker(&json!({ "sysdescr": "x", "version": "1" }))[..2], ["sysdescr  : x", "version   : 1"]);
-        let nothing =
-            json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] } });
+        let nothing = json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] }, "traced": [] });
         assert_eq!(whereabouts(&nothing).len(), 1);
     }
 }

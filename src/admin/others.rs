@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use newtmq_base::NodeId;
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter};
-use newtmq_node::{NodeStatus, Which};
+use newtmq_node::{NodeStatus, Traced, Which};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::question::{Answer, Cursor, Fault, Part, Question};
 use super::{Admin, Event};
+use crate::traces;
 
 impl Admin {
     /// Answers for the whole cluster, as far as the question is about it.
@@ -26,6 +27,9 @@ impl Admin {
             Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) => self.list(question).await,
             Question::Each(inner) => self.each(inner).await,
             Question::Nodes => self.nodes().await,
+            Question::TraceStart(_) | Question::TraceStop(_) | Question::TraceShow(_) => {
+                self.everywhere(question).await
+            }
             Question::Kick(_) | Question::Subscribe { .. } | Question::Unsubscribe { .. } => {
                 self.where_it_is(question).await
             }
@@ -122,6 +126,31 @@ impl Admin {
             }
         }
         Ok(Answer { missing, ..Answer::of(all.into()) })
+    }
+
+    /// Asks every node; lists are put together by time. A node that does not know of it has nothing to say.
+    async fn everywhere(&self, question: Question) -> Result<Answer, Fault> {
+        let mut answers = vec![self.answer_here(question.clone()).await];
+        let mut missing = Vec::new();
+        for node in self.others().await {
+            match self.ask_node(&node, &question).await {
+                Err(fault) if fault.code == Fault::RPC => missing.push(node.name),
+                answered => answers.push(answered),
+            }
+        }
+        let (known, faults): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        let known: Vec<Value> = known.into_iter().flatten().map(|answer| answer.data).collect();
+        let Some(first) = known.first() else {
+            return faults.into_iter().next().unwrap_or_else(|| Err(Fault::stopping()));
+        };
+        let data = if first.is_array() {
+            let mut rows: Vec<Value> = known.iter().filter_map(Value::as_array).flatten().cloned().collect();
+            rows.sort_by_key(|row| row["at"].as_u64());
+            rows.into()
+        } else {
+            known.iter().any(|data| data == &Value::Bool(true)).into()
+        };
+        Ok(Answer { missing, ..Answer::of(data) })
     }
 
     async fn nodes(&self) -> Result<Answer, Fault> {
@@ -256,6 +285,9 @@ fn encoded(question: &Question) -> Option<Value> {
         Question::Unsubscribe { client, filter } => {
             json!({ "of": "unsubscribe", "client": client, "filters": [filter.as_str()] })
         }
+        Question::TraceStart(traced) => of_trace("trace_start", traced),
+        Question::TraceStop(traced) => of_trace("trace_stop", traced),
+        Question::TraceShow(traced) => of_trace("trace_show", traced),
         plain => json!({ "of": PLAIN.iter().find(|(_, of)| of == plain)?.0 }),
     })
 }
@@ -277,8 +309,20 @@ fn decoded(value: &Value) -> Option<Question> {
             Question::Subscribe { client: client()?, filters: filters()?, qos }
         }
         "unsubscribe" => Question::Unsubscribe { client: client()?, filter: filters()?.pop()? },
+        "trace_start" => Question::TraceStart(traced(value)?),
+        "trace_stop" => Question::TraceStop(traced(value)?),
+        "trace_show" => Question::TraceShow(traced(value)?),
         of => PLAIN.iter().find(|(name, _)| *name == of)?.1.clone(),
     })
+}
+
+fn of_trace(of: &str, traced: &Traced) -> Value {
+    let (kind, what) = traces::words(traced);
+    json!({ "of": of, "kind": kind, "what": what })
+}
+
+fn traced(value: &Value) -> Option<Traced> {
+    traces::traced(value["kind"].as_str()?, value["what"].as_str()?)
 }
 
 fn which(value: &Value) -> Which {
@@ -338,6 +382,9 @@ mod tests {
             Question::Kick("c".to_owned()),
             Question::Subscribe { client: "c".to_owned(), filters: vec![filter(), filter()], qos: QoS::ExactlyOnce },
             Question::Unsubscribe { client: "c".to_owned(), filter: filter() },
+            Question::TraceStart(Traced::Topic(filter())),
+            Question::TraceStop(Traced::Client("c".into())),
+            Question::TraceShow(Traced::Client("c".into())),
         ];
         all.extend(PLAIN.iter().map(|(_, question)| question.clone()));
         for question in all {

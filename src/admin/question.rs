@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
-use newtmq_node::{From, Which};
+use newtmq_node::{From, Traced, Which};
 use serde_json::Value;
 
 use crate::config::LogLevel;
@@ -30,6 +30,8 @@ pub enum Question {
     Retained(Option<OwnedTopicFilter>, Part),
     /// Listeners.
     Listeners,
+    /// A listener accepts no connection any more: its transport, and its address or port.
+    StopListener(String, String),
     /// Plugins of EMQ X, and whether they are a part of the broker.
     Plugins,
     /// How many there are of what.
@@ -78,6 +80,14 @@ pub enum Question {
     Reload,
     /// Set the level of the log.
     LogLevel(LogLevel),
+    /// Trace a client or topics.
+    TraceStart(Traced),
+    /// Trace them no more.
+    TraceStop(Traced),
+    /// What is traced.
+    Traces,
+    /// What has happened to it.
+    TraceShow(Traced),
     /// Who may use the HTTP API.
     Apps,
     /// One of them.

@@ -1,16 +1,20 @@
 //! Answers as JSON, with the names of EMQ X 3.
 
+use std::net::SocketAddr;
+
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
 use newtmq_node::OperatorCommand;
 use newtmq_node::{
-    ClientInfo, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Which, datetime, uptime,
+    ClientInfo, DropReason, Report, RetainedInfo, SessionInfo, SubscriptionInfo, Traced, Which, datetime, uptime,
 };
 use serde_json::{Map, Value, json};
 
 use super::question::{Answer, Fault, Part, Publication, Question};
 use super::{Admin, App};
 use crate::config;
+use crate::net::intake::Intake;
 use crate::rt;
+use crate::traces;
 
 impl Admin {
     /// Answers for this node.
@@ -51,6 +55,7 @@ impl Admin {
                 Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
             Question::Listeners => self.listeners().await,
+            Question::StopListener(transport, at) => self.stop_listener(&transport, &at),
             Question::Plugins => Ok(Answer::of(plugins())),
             Question::Stats => self.stats().await.map(|stats| Answer::of(object(stats))),
             Question::Metrics => {
@@ -94,12 +99,39 @@ impl Admin {
                 }
                 Ok(Answer::of(json!({ "level": level.word() })))
             }
+            Question::TraceStart(traced) => self.trace_start(traced),
+            Question::TraceStop(traced) => {
+                let was_there = self.0.office.traces().stop(&traced, None);
+                self.0.office.trace();
+                Ok(Answer::of(was_there.into()))
+            }
+            Question::Traces => Ok(Answer::of(self.0.office.traces().list())),
+            Question::TraceShow(traced) => {
+                self.0.office.traces().show(&traced, node).map(Answer::of).ok_or_else(not_traced)
+            }
             question @ (Question::Apps
             | Question::App(_)
             | Question::AddApp(..)
             | Question::EnableApp(..)
             | Question::DeleteApp(_)) => self.app_beside(question).await,
         }
+    }
+
+    /// It ends by itself: somebody may forget it.
+    fn trace_start(&self, traced: Traced) -> Result<Answer, Fault> {
+        let office = self.0.office.clone();
+        let started =
+            office.traces().start(traced.clone()).map_err(|error| Fault::new(Fault::OTHER, error.to_string()))?;
+        office.trace();
+        tokio::spawn(async move {
+            tokio::time::sleep(TRACE_LASTS).await;
+            if office.traces().stop(&traced, Some(started)) {
+                office.trace();
+                let (kind, what) = traces::words(&traced);
+                tracing::info!(kind, what, "a trace has ended by itself");
+            }
+        });
+        Ok(Answer::of(Value::Null))
     }
 
     /// Hashes and files take their time.
@@ -207,6 +239,24 @@ impl Admin {
         Ok(Answer { data, count: Some(count), next: None, missing: Vec::new() })
     }
 
+    fn stop_listener(&self, transport: &str, at: &str) -> Result<Answer, Fault> {
+        let transport = transport.strip_prefix("mqtt:").unwrap_or(transport);
+        let listening = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
+        let is_it = |address: &SocketAddr, intake: &Intake| {
+            intake.listener().transport.word() == transport
+                && (address.to_string() == at || address.port().to_string() == at)
+        };
+        let mut found = listening.iter().filter(|(address, intake)| is_it(address, intake));
+        match (found.next(), found.next()) {
+            (Some((_, intake)), None) if intake.end() => Ok(Answer::of(Value::Null)),
+            (Some(_), None) => Err(Fault::new(Fault::OTHER, "it is stopped already")),
+            (Some(_), Some(_)) => {
+                Err(Fault::new(Fault::OTHER, "several listeners have this port: give the address, too"))
+            }
+            (None, _) => Err(Fault::new(Fault::OTHER, "there is no such listener; see `listeners`").with_status(404)),
+        }
+    }
+
     async fn listeners(&self) -> Result<Answer, Fault> {
         let (_, open) = self.figures().await?;
         let listening = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
@@ -219,6 +269,7 @@ impl Admin {
                 "acceptors": 1,
                 "max_conns": listener.max_connections,
                 "current_conns": open.get(at),
+                "accepts": intake.accepts(),
                 "shutdown_count": [],
             })
         });
@@ -291,6 +342,7 @@ impl Admin {
                 "routes": routes,
                 "retained": kept.iter().map(|info| retained(info, node)).collect::<Vec<_>>(),
             },
+            "traced": self.0.office.traces().about(what, node, TOLD_MAX),
         })))
     }
 
@@ -392,6 +444,10 @@ fn offline() -> Fault {
     Fault::new(Fault::OFFLINE, "the client is not connected")
 }
 
+fn not_traced() -> Fault {
+    Fault::new(Fault::OTHER, "this is not traced").with_status(404)
+}
+
 fn no_app() -> Fault {
     Fault::new(Fault::OTHER, "there is no such application").with_status(404)
 }
@@ -416,6 +472,9 @@ fn told_to_the_log(question: &Question) {
             tracing::info!(client, filter = filter.as_str(), "an operator takes a client's subscription");
         }
         Question::Publish(messages) => tracing::debug!(topics = messages.len(), "an operator publishes"),
+        Question::StopListener(transport, at) => tracing::info!(transport, at, "an operator stops a listener"),
+        Question::TraceStart(traced) => tracing::info!(?traced, "an operator traces"),
+        Question::TraceStop(traced) => tracing::info!(?traced, "an operator ends a trace"),
         Question::LogLevel(level) => tracing::info!(level = level.word(), "an operator sets the level of the log"),
         Question::AddApp(app, _) => tracing::info!(app, "an operator adds an application"),
         Question::EnableApp(app, status) => tracing::info!(app, status, "an operator changes an application"),
@@ -426,6 +485,10 @@ fn told_to_the_log(question: &Question) {
 
 /// Most that is told of where something is.
 const WHERE_MAX: usize = 1000;
+/// Most records of traces that are told of it.
+const TOLD_MAX: usize = 100;
+/// A trace that nobody has stopped by then ends by itself.
+const TRACE_LASTS: std::time::Duration = std::time::Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {

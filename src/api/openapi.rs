@@ -136,6 +136,7 @@ fn of_kind(kind: &str) -> Value {
     match kind {
         "null" => json!({ "type": "null" }),
         "string?" => json!({ "type": ["string", "null"] }),
+        "integer?" => json!({ "type": ["integer", "null"] }),
         "object?" => json!({ "type": ["object", "null"] }),
         "string" | "integer" | "boolean" | "object" => json!({ "type": kind }),
         kind => match kind.strip_prefix("[]") {
@@ -195,7 +196,14 @@ fn schemas() -> Value {
             ("accepted", "integer"), ("unmatched", "integer"), ("matched", "integer"), ("delivered", "integer"),
             ("waiting", "integer"), ("dropped", "Counts"), ("denied", "integer"), ("retained_sent", "integer"),
         ]),
-        "Where": object(&[("client", "object"), ("topic", "object")]),
+        "Where": object(&[("client", "object"), ("topic", "object"), ("traced", "[]TraceRecord")]),
+        "Trace": object(&[
+            ("kind", "string"), ("what", "string"), ("started", "string"), ("records", "integer"), ("forgotten", "integer"),
+        ]),
+        "TraceRecord": object(&[
+            ("at", "integer"), ("time", "string"), some[0], ("event", "string"), ("client_id", "string"), ("topic", "string?"),
+            ("qos", "integer?"), ("waits", "boolean"), ("why", "string"),
+        ]),
         "Alarm": object(&[
             ("id", "string"), ("severity", "string"), ("title", "string"), ("summary", "string"), ("ts", "integer"),
             ("raised_at", "string"), ("cleared_at", "string?"),
@@ -239,6 +247,11 @@ fn schemas() -> Value {
         "type": "object",
         "properties": { "topic": topic, "client_id": text },
         "required": ["client_id", "topic"],
+    });
+    all["NewTrace"] = json!({
+        "type": "object",
+        "properties": { "kind": { "enum": ["client", "topic"] }, "what": topic },
+        "required": ["kind", "what"],
     });
     all["NewApp"] = json!({
         "type": "object",

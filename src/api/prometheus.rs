@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+use newtmq_node::{ClusterStatus, NodeStatus};
+
+use crate::process::Usage;
+
 /// The figures that are shown.
 #[derive(Debug)]
 pub(super) struct Figures {
@@ -10,6 +14,31 @@ pub(super) struct Figures {
     /// Listeners with their open connections.
     pub(super) listeners: Vec<(String, u64)>,
     pub(super) uptime_seconds: u64,
+    /// None of a node alone.
+    pub(super) cluster: Option<Membership>,
+    pub(super) usage: Usage,
+}
+
+/// The cluster as this node sees it.
+#[derive(Debug)]
+pub(super) struct Membership {
+    members: u64,
+    reached: u64,
+    has_leader: bool,
+    /// Members whose routes are known here to the last one, this node among them.
+    open: u64,
+}
+
+impl Membership {
+    pub(super) fn of(status: &ClusterStatus) -> Membership {
+        let count = |is: &dyn Fn(&NodeStatus) -> bool| status.nodes.iter().filter(|node| is(node)).count() as u64;
+        Membership {
+            members: status.nodes.len() as u64,
+            reached: count(&|node| node.is_self || node.is_up),
+            has_leader: status.leader.is_some(),
+            open: count(&|node| node.is_self || node.routes == "open"),
+        }
+    }
 }
 
 /// A family of metrics: name, kind, help, and its samples with their labels.
@@ -26,7 +55,28 @@ pub(super) fn text(figures: &Figures) -> String {
             let _ = writeln!(out, "newtmq_{name}{labels} {value}");
         }
     }
+    put_usage(&figures.usage, &mut out);
     out
+}
+
+// These have the names that they have of every program.
+fn put_usage(usage: &Usage, out: &mut String) {
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    let rows = [
+        (
+            "cpu_seconds_total",
+            "counter",
+            "Processor time in seconds.",
+            usage.cpu_seconds.map(|value| value.to_string()),
+        ),
+        ("resident_memory_bytes", "gauge", "Resident memory.", number(usage.resident_bytes)),
+        ("open_fds", "gauge", "Open files and sockets.", number(usage.open_files)),
+        ("max_fds", "gauge", "Most files and sockets that may be open.", number(usage.max_files)),
+    ];
+    for (name, kind, help, value) in rows {
+        let Some(value) = value else { continue };
+        let _ = writeln!(out, "# HELP process_{name} {help}\n# TYPE process_{name} {kind}\nprocess_{name} {value}");
+    }
 }
 
 fn families(figures: &Figures) -> Vec<Family> {
@@ -39,6 +89,8 @@ fn families(figures: &Figures) -> Vec<Family> {
     let metric = |name: &str| {
         figures.metrics.iter().find(|(of, _)| of == name).map_or_else(Vec::new, |(_, value)| plain(*value))
     };
+    let cluster =
+        |of: fn(&Membership) -> u64| figures.cluster.as_ref().map_or_else(Vec::new, |cluster| plain(of(cluster)));
     let listeners =
         figures.listeners.iter().map(|(name, value)| (format!("{{listener=\"{name}\"}}"), *value)).collect();
     vec![
@@ -57,6 +109,25 @@ fn families(figures: &Figures) -> Vec<Family> {
         ("messages_total", "counter", "PUBLISH packets by QoS.", messages(&figures.metrics)),
         ("messages_dropped_total", "counter", "Deliveries given up.", dropped(&figures.metrics)),
         ("messages_forwarded_total", "counter", "Messages sent to other shards.", metric("messages/forward")),
+        ("cluster_members", "gauge", "Members of the cluster.", cluster(|of| of.members)),
+        (
+            "cluster_members_reached",
+            "gauge",
+            "Members that this node reaches, itself among them.",
+            cluster(|of| of.reached),
+        ),
+        (
+            "cluster_members_open",
+            "gauge",
+            "Members whose routes this node has, itself among them.",
+            cluster(|of| of.open),
+        ),
+        (
+            "cluster_has_leader",
+            "gauge",
+            "Whether a leader is known, so that the cluster can change.",
+            cluster(|of| of.has_leader.into()),
+        ),
         ("acl_denied_total", "counter", "What clients may not do.", metric("acl/denied")),
     ]
 }
@@ -106,13 +177,15 @@ mod tests {
         let report = Report::default();
         let stats = report.stats().map(|(name, count)| (format!("{name}/count"), count + 1)).to_vec();
         let listeners = vec![("listener.tcp.external".to_owned(), 3)];
-        let figures = Figures { stats, metrics: report.metrics(), listeners, uptime_seconds: 7 };
+        let usage = Usage { cpu_seconds: Some(1.25), resident_bytes: Some(4096), open_files: Some(9), max_files: None };
+        let cluster = Some(Membership { members: 3, reached: 2, has_leader: true, open: 1 });
+        let figures = Figures { stats, metrics: report.metrics(), listeners, uptime_seconds: 7, cluster, usage };
         let text = text(&figures);
         insta::assert_snapshot!(text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.rsplit_once(' ').unwrap();
             let name = name.split('{').next().unwrap();
-            assert!(value.parse::<u64>().is_ok() && text.contains(&format!("# TYPE {name} ")), "{line}");
+            assert!(value.parse::<f64>().is_ok() && text.contains(&format!("# TYPE {name} ")), "{line}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
-use newtmq_node::Which;
+use newtmq_node::{Traced, Which};
 use serde_json::{Value, json};
 
 use crate::admin::{Answer, Fault, Part, Publication, Question};
@@ -522,6 +522,36 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .differs("not in EMQ X"),
+    get("/traces", "traces", "What is traced.", "[]Trace", |_| Ok(Question::Traces), as_it_is).differs(NOT_THERE),
+    get(
+        "/traces",
+        "startTrace",
+        "Trace a client or topics for an hour, at every node.",
+        "",
+        |a| Ok(Question::TraceStart(traced(a.text("kind")?, a.text("what")?)?)),
+        as_it_is,
+    )
+    .by("POST", "NewTrace")
+    .differs(NOT_THERE),
+    get(
+        "/traces/{kind}/{what}",
+        "trace",
+        "What has happened to it at every node, the oldest first; `/` in a topic is written `%2F`.",
+        "[]TraceRecord",
+        |a| Ok(Question::TraceShow(traced(a.parameter("kind"), a.parameter("what"))?)),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
+    get(
+        "/traces/{kind}/{what}",
+        "stopTrace",
+        "Trace it no more.",
+        "",
+        |a| Ok(Question::TraceStop(traced(a.parameter("kind"), a.parameter("what"))?)),
+        as_it_is,
+    )
+    .by("DELETE", "")
+    .differs(NOT_THERE),
     get("/apps", "apps", "Who may use the HTTP API.", "[]App", |_| Ok(Question::Apps), as_it_is),
     get(
         "/apps",
@@ -564,6 +594,13 @@ pub const ROUTES: &[Route] = &[
 ];
 
 const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
+
+const NOT_THERE: &str = "not in EMQ X";
+
+fn traced(kind: &str, what: &str) -> Result<Traced, Fault> {
+    let wrong = || Fault::new(Fault::TYPE, "kind must be client or topic, and what a Client Identifier or a filter");
+    crate::traces::traced(kind, what).ok_or_else(wrong)
+}
 
 /// The envelope of EMQ X.
 pub(super) fn envelope(route: &Route, asked: &Asked, answer: Answer) -> Value {

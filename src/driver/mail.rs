@@ -3,12 +3,15 @@
 //! The letters are not counted here: what shards say to each other is limited by the credit of their lanes, a connection
 //! moves once, and each connection waits for the control plane with at most one packet.
 
+use std::sync::Arc;
+
 use newtmq_base::ShardId;
 use newtmq_node::{AdminCommand, FromControl, Moved, PlaceMessage, ShardAnswer, ShardQuestion, ToControl};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Accepted;
 use crate::store::News;
+use crate::traces::TraceBook;
 
 /// Connections that wait between accept and driver. At the limit accepting pauses; the operating system's backlog
 /// holds the rest.
@@ -56,6 +59,7 @@ pub struct Mailbox<S> {
     pub(super) letters: mpsc::UnboundedReceiver<Letter<S>>,
     pub(super) shards: Vec<mpsc::UnboundedSender<Letter<S>>>,
     pub(super) control: mpsc::UnboundedSender<(ShardId, Vec<ToControl>)>,
+    pub(super) traces: Arc<TraceBook>,
 }
 
 /// The way to all shards of a node.
@@ -65,12 +69,14 @@ pub struct Office<S> {
     letters: Vec<mpsc::UnboundedSender<Letter<S>>>,
     /// The control plane ends when the shards have, whoever else is left.
     control: mpsc::WeakUnboundedSender<(ShardId, Vec<ToControl>)>,
+    traces: Arc<TraceBook>,
 }
 
 impl<S> Clone for Office<S> {
     fn clone(&self) -> Self {
-        let Office { accepted, letters, control } = self;
-        Office { accepted: accepted.clone(), letters: letters.clone(), control: control.clone() }
+        let Office { accepted, letters, control, traces } = self;
+        let traces = Arc::clone(traces);
+        Office { accepted: accepted.clone(), letters: letters.clone(), control: control.clone(), traces }
     }
 }
 
@@ -80,6 +86,17 @@ impl<S> Office<S> {
         for letters in &self.letters {
             let _ = letters.send(Letter::Admin(command.clone()));
         }
+    }
+
+    /// What operators trace. Who changes it tells the shards with [`Office::trace`].
+    #[must_use]
+    pub fn traces(&self) -> &TraceBook {
+        &self.traces
+    }
+
+    /// Has every shard tell of what is traced now.
+    pub fn trace(&self) {
+        self.command(&AdminCommand::SetTraces(Arc::new(self.traces.traces())));
     }
 
     /// Gives one shard a command.
@@ -161,6 +178,7 @@ pub type Reports = mpsc::UnboundedReceiver<(ShardId, Vec<ToControl>)>;
 #[must_use]
 pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
     let (control, reports) = mpsc::unbounded_channel();
+    let traces: Arc<TraceBook> = Arc::default();
     let (to_letters, letters): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::unbounded_channel()).unzip();
     let (to_accepted, accepted): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(ACCEPTED_MAX)).unzip();
     let mailboxes = (0..shards).zip(letters.into_iter().zip(accepted)).map(|(own, (letters, accepted))| Mailbox {
@@ -169,7 +187,9 @@ pub fn office<S>(shards: u16) -> (Vec<Mailbox<S>>, Office<S>, Reports) {
         letters,
         shards: to_letters.clone(),
         control: control.clone(),
+        traces: Arc::clone(&traces),
     });
     let weak = control.downgrade();
-    (mailboxes.collect(), Office { accepted: to_accepted, letters: to_letters.clone(), control: weak }, reports)
+    let mailboxes = mailboxes.collect();
+    (mailboxes, Office { accepted: to_accepted, letters: to_letters.clone(), control: weak, traces }, reports)
 }

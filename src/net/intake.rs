@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use newtmq_base::ListenerId;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::access;
@@ -41,6 +42,8 @@ pub struct Intake {
     max_conn_rate: AtomicU32,
     id: ListenerId,
     context: Option<Arc<Context>>,
+    /// It accepts no more.
+    ends: watch::Sender<bool>,
     /// What became of connections.
     pub counters: Counters,
 }
@@ -78,7 +81,25 @@ impl Intake {
         assert_eq!(listener.transport.has_tls(), context.is_some(), "a listener with TLS has certificates");
         let rules = RwLock::new(listener.access.clone());
         let max_conn_rate = AtomicU32::new(listener.max_conn_rate);
-        Intake { listener, rules, max_conn_rate, id, context, counters: Counters::default() }
+        let ends = watch::Sender::new(false);
+        Intake { listener, rules, max_conn_rate, id, context, ends, counters: Counters::default() }
+    }
+
+    /// Accepts no connection any more; those that are open stay. Says if it did until now.
+    pub fn end(&self) -> bool {
+        !self.ends.send_replace(true)
+    }
+
+    /// Whether it accepts connections.
+    #[must_use]
+    pub fn accepts(&self) -> bool {
+        !*self.ends.borrow()
+    }
+
+    /// Waits for [`Intake::end`].
+    pub async fn ended(&self) {
+        // The sender is its own: it is not gone before.
+        let _ = self.ends.subscribe().wait_for(|ends| *ends).await;
     }
 
     /// Its listener.

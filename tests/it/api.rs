@@ -35,10 +35,10 @@ fn raw(broker: &Broker, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-struct Answer {
+pub struct Answer {
     status: u16,
     head: String,
-    text: String,
+    pub text: String,
 }
 
 impl Answer {
@@ -47,7 +47,7 @@ impl Answer {
     }
 }
 
-fn request(broker: &Broker, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+pub fn request(broker: &Broker, method: &str, path: &str, headers: &str, body: &str) -> Answer {
     let length = body.len();
     let text = raw(
         broker,

@@ -2,8 +2,10 @@
 
 use std::process::{Command, Output};
 
-use crate::broker::{Broker, NEWTMQ, Scratch, clean, newtmq};
-use crate::client::Client;
+use newtmq_mqtt::{Packet, QoS};
+
+use crate::broker::{Broker, NEWTMQ, Scratch, clean, newtmq, wait_until};
+use crate::client::{Client, connect};
 
 fn ctl(scratch: &Scratch, words: &[&str]) -> Output {
     let mut command = newtmq();
@@ -41,6 +43,7 @@ fn the_page_is_true_of_the_program() {
                 "QOS" => "1".to_owned(),
                 "STATUS" => "true".to_owned(),
                 "LEVEL" => "info".to_owned(),
+                "KIND" => "client".to_owned(),
                 word if word.chars().all(|c| c.is_ascii_uppercase() || c == '_') => "nothing".to_owned(),
                 word => word.to_owned(),
             })
@@ -106,4 +109,72 @@ fn a_shell_is_told_how_to_complete() {
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.contains(sign) && text.contains("force-leave"), "{shell}");
     }
+}
+
+/// What becomes of each message of a topic is told by `trace show` and `where`.
+#[test]
+fn a_topic_is_traced() {
+    let scratch = Scratch::new("ctl-trace");
+    let broker = broker(&scratch, &["zone.external.max_mqueue_len=1"]);
+    let mut there = Client::connect(&broker, "there");
+    there.subscribe("t/#", QoS::AtLeastOnce);
+    let mut away = Client::open(&broker);
+    let Packet::Connect(mut packet) = connect("away", None) else { panic!() };
+    packet.properties.session_expiry_interval = 3600;
+    away.send(&Packet::Connect(packet));
+    away.accepted();
+    away.subscribe("t/+", QoS::AtLeastOnce);
+    away.disconnect();
+    let words = |words: &[&str]| told(&ctl(&scratch, words));
+    assert_eq!(words(&["trace", "show", "topic", "t/1"]), "this is not traced\n");
+    assert_eq!(words(&["trace", "start", "topic", "t/1"]), "trace has been started successfully.\n");
+    assert!(words(&["trace", "list"]).starts_with("Trace(topic=t/1, started="));
+    let mut publisher = Client::connect(&broker, "publisher");
+    for _ in 0..2 {
+        publisher.publish("t/1", b"x", QoS::AtLeastOnce);
+        publisher.publish("t/other", b"x", QoS::AtLeastOnce);
+        assert_eq!(there.message().topic, "t/1");
+        assert_eq!(there.message().topic, "t/other");
+    }
+    let shown = wait_until("its records", || {
+        let text = words(&["trace", "show", "topic", "t/1"]);
+        (text.matches("message.received").count() == 2 && text.contains("message.dropped")).then_some(text)
+    });
+    for line in [
+        "message.received client=publisher topic=t/1 qos=1",
+        "message.deliver client=there topic=t/1 qos=1",
+        "message.deliver client=away topic=t/1 qos=1 queued",
+        "message.dropped client=away topic=t/1: queue_full",
+    ] {
+        assert!(shown.lines().any(|told| told.ends_with(line)), "{line} in:\n{shown}");
+    }
+    assert!(!shown.contains("t/other"), "{shown}");
+    let found = words(&["where", "t/1"]);
+    assert!(found.contains("Traced:") && found.contains("queue_full"), "{found}");
+    assert_eq!(words(&["trace", "stop", "topic", "t/1"]), "stop tracing successfully.\n");
+    assert_eq!(words(&["trace", "stop", "topic", "t/1"]), "it was not traced.\n");
+    assert_eq!(words(&["trace", "list"]), "");
+    broker.stays_well();
+}
+
+/// A listener that is stopped lets nobody in, and those who are in stay.
+#[test]
+fn a_listener_is_stopped() {
+    let scratch = Scratch::new("ctl-listener");
+    let broker = broker(&scratch, &["listener.tcp.other.bind=127.0.0.1:0"]);
+    let mut client = Client::connect(&broker, "a");
+    let port = broker.address.port().to_string();
+    let stop = |words: &[&str]| {
+        let output = ctl(&scratch, &[&["listeners", "stop"], words].concat());
+        (output.status.code(), told(&output))
+    };
+    assert_eq!(stop(&["mqtt:ws", &port]).0, Some(1), "of another transport");
+    assert_eq!(stop(&["mqtt:tcp", &port]), (Some(0), "ok\n".to_owned()));
+    wait_until("nobody to be let in", || std::net::TcpStream::connect(broker.address).err());
+    client.ping();
+    let other = broker.address_of("mqtt", "other");
+    std::net::TcpStream::connect(other).unwrap();
+    assert_eq!(stop(&["tcp", &broker.address.to_string()]).0, Some(1), "it is stopped already");
+    assert_eq!(stop(&["tcp", &other.to_string()]).0, Some(0));
+    broker.stays_well();
 }

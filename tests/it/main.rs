@@ -24,6 +24,7 @@ mod durability;
 mod healing;
 mod libraries;
 mod limits;
+mod packaging;
 mod programs;
 mod slow;
 mod sn;

@@ -208,9 +208,9 @@ impl Engine {
         let raft = &self.raw.raft;
         let knows = |progress: &raft::Progress| progress.committed_index >= self.changed_at;
         let has = |node: NodeId| node.0 == raft.id || raft.prs().get(node.0).is_some_and(knows);
-        let is_settled =
-            self.can_change() || !self.is_joint() && planted!(LeavesWhileComing) || planted!(LeavesTooEarly);
-        self.is_leader() && is_settled && (self.is_quorum(has) || planted!(LeavesUnheard) || planted!(LeavesTooEarly))
+        let is_changing = if planted!(LeavesWhileComing) { self.is_joint() } else { !self.can_change() };
+        let is_known = self.is_quorum(has) || planted!(LeavesUnheard);
+        self.is_leader() && (!is_changing && is_known || planted!(LeavesTooEarly))
     }
 
     /// Whether all that was decided before this leader led is applied, if everything up to this index is: until then it may

@@ -8,9 +8,10 @@ use newtmq_mqtt::QoS;
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
-use crate::hooks::HookSet;
+use crate::hooks::{Hook, HookSet};
 use crate::rate::Rate;
 use crate::store::Durability;
+use crate::trace::Traces;
 
 /// Everything configurable about a shard.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct ShardConfig {
     pub shared_strategy: PickStrategy,
     /// Which hooks are listened to; nobody pays for the others.
     pub hooks: HookSet,
+    /// What an operator watches. Replaced by [`crate::AdminCommand::SetTraces`].
+    pub traces: Arc<Traces>,
     /// A question that is open for this long is answered with no.
     pub hook_timeout: Duration,
     /// Who may do what with a topic.
@@ -50,10 +53,19 @@ impl Default for ShardConfig {
             retained: RetainedConfig::default(),
             shared_strategy: PickStrategy::Random,
             hooks: HookSet::default(),
+            traces: Arc::default(),
             hook_timeout: Duration::from_secs(5),
             access: AccessConfig::default(),
             lanes: newtmq_cluster::lane::Config::default(),
         }
+    }
+}
+
+impl ShardConfig {
+    /// Whether anybody hears what a hook tells, perhaps.
+    #[inline]
+    pub(crate) fn hears(&self, hook: Hook) -> bool {
+        self.hooks.has(hook) || self.traces.hooks().has(hook)
     }
 }
 

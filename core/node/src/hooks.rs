@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 
 use newtmq_base::ConnId;
-use newtmq_mqtt::ReasonCode;
+use newtmq_mqtt::{QoS, ReasonCode};
+
+use crate::ledger::DropReason;
 
 /// A hook point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +36,8 @@ pub enum Hook {
     SessionTerminated,
     /// `message.publish`: decides.
     MessagePublish,
+    /// `message.received`, not in EMQ X: tells of what was accepted from a publisher, before it is delivered.
+    MessageReceived,
     /// `message.deliver`: tells.
     MessageDeliver,
     /// `message.acked`: tells.
@@ -44,7 +48,7 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook point, in order.
-    pub const ALL: [Hook; 15] = [
+    pub const ALL: [Hook; 16] = [
         Hook::ClientConnected,
         Hook::ClientDisconnected,
         Hook::ClientAuthenticate,
@@ -57,10 +61,17 @@ impl Hook {
         Hook::SessionUnsubscribed,
         Hook::SessionTerminated,
         Hook::MessagePublish,
+        Hook::MessageReceived,
         Hook::MessageDeliver,
         Hook::MessageAcked,
         Hook::MessageDropped,
     ];
+
+    /// Whether it is asked, and does not only tell.
+    #[must_use]
+    pub fn decides(self) -> bool {
+        matches!(self, Hook::ClientAuthenticate | Hook::ClientCheckAcl | Hook::ClientSubscribe | Hook::MessagePublish)
+    }
 
     /// Its name in configuration and logs.
     #[must_use]
@@ -78,6 +89,7 @@ impl Hook {
             Hook::SessionUnsubscribed => "session.unsubscribed",
             Hook::SessionTerminated => "session.terminated",
             Hook::MessagePublish => "message.publish",
+            Hook::MessageReceived => "message.received",
             Hook::MessageDeliver => "message.deliver",
             Hook::MessageAcked => "message.acked",
             Hook::MessageDropped => "message.dropped",
@@ -123,6 +135,14 @@ pub struct Event {
     pub topic: Option<Box<str>>,
     /// Why, where there is a reason.
     pub reason: ReasonCode,
+    /// Of a message that was received or delivered: its QoS.
+    pub qos: Option<QoS>,
+    /// Of a message that was delivered: it waits in the client's queue.
+    pub waits: bool,
+    /// Of a message that was dropped for a session: why.
+    pub dropped: Option<DropReason>,
+    /// An operator watches this client or topic ([`crate::Traces`]).
+    pub traced: bool,
 }
 
 /// What a client wants to do with a topic.

@@ -1,6 +1,7 @@
 //! Inputs and outputs of a shard.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::{QoS, ReasonCode};
@@ -11,6 +12,7 @@ use crate::control::{FromControl, ToControl};
 use crate::hooks::{Event, Question, Verdict};
 use crate::place::PlaceMessage;
 use crate::store::{Batch, RecoveredChunk, StoreState};
+use crate::trace::Traces;
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -239,6 +241,8 @@ pub enum AdminCommand {
     /// Other rules of who may do what. What connections remember of the old ones is dropped; subscriptions that were made
     /// stay.
     SetAccess(Box<AccessConfig>),
+    /// Other clients and topics are watched.
+    SetTraces(Arc<Traces>),
     /// Something with a client or a message.
     OfOperator(Box<OperatorCommand>),
 }

@@ -18,6 +18,7 @@ mod rate;
 mod replay;
 mod shard;
 mod store;
+mod trace;
 mod traffic;
 mod view;
 
@@ -50,5 +51,6 @@ pub use rate::Rate;
 pub use replay::{Dividing, Lost, Replay, TIME_BEHIND_MAX};
 pub use shard::{LANE_HIGH_BYTES, Shard, TimerKind};
 pub use store::{Batch, Durability, Joint, RecoveredChunk, RecoveredRetained, StoreState};
+pub use trace::{Traced, Traces};
 pub use traffic::Traffic;
 pub use view::{Checked, ConnView, Inconsistency, Rule, ShardView, ShareView};

@@ -342,6 +342,7 @@ impl Shard {
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),
+            ShardInput::Admin(AdminCommand::SetTraces(traces)) => self.config.traces = traces,
             ShardInput::Admin(AdminCommand::OfOperator(command)) => self.on_operator(now, *command, out),
             ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),
             ShardInput::Recovered(chunk) => self.on_recovered(now, *chunk, out),
@@ -470,17 +471,39 @@ impl Shard {
         reason: newtmq_mqtt::ReasonCode,
         out: &mut Outbox,
     ) {
-        if !self.config.hooks.has(hook) {
+        if self.config.hears(hook) {
+            self.push_event(hook, key, topic, reason, None, out);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn push_event(
+        &self,
+        hook: Hook,
+        key: u32,
+        topic: Option<&str>,
+        reason: newtmq_mqtt::ReasonCode,
+        qos: Option<newtmq_mqtt::QoS>,
+        out: &mut Outbox,
+    ) {
+        let slot = self.sessions.get(key);
+        let client = slot.map_or("", |slot| slot.session.client().as_str());
+        let traced = self.config.traces.wants(client, topic);
+        if !traced && (slot.is_none() || !self.config.hooks.has(hook)) {
             return;
         }
-        let Some(slot) = self.sessions.get(key) else { return };
-        let conn = self.conns.get(slot.conn as usize).and_then(Option::as_ref);
+        let at = slot.map_or(NONE, |slot| slot.conn);
+        let conn = self.conns.get(at as usize).and_then(Option::as_ref);
         out.push(Output::Event(Box::new(Event {
             hook,
-            conn: conn.map(|c| ConnId { slot: slot.conn, generation: c.generation }),
-            client: slot.session.client().as_str().into(),
+            conn: conn.map(|c| ConnId { slot: at, generation: c.generation }),
+            client: client.into(),
             topic: topic.map(Into::into),
             reason,
+            qos,
+            waits: false,
+            dropped: None,
+            traced,
         })));
     }
 }

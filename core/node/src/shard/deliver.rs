@@ -110,6 +110,11 @@ impl Shard {
         self.ledger.accepted += u64::from(counts);
         let born_before = self.next_born();
         self.spent += 1;
+        if counts && self.config.hears(Hook::MessageReceived) {
+            let topic = core::str::from_utf8(publishing.topic).ok();
+            let (publisher, qos) = (publishing.publisher, Some(publishing.qos));
+            self.push_event(Hook::MessageReceived, publisher, topic, ReasonCode::Success, qos, out);
+        }
         if self.topics.recall(*memo, publishing.topic).is_none() {
             let topic = TopicName::from_bytes(publishing.topic).expect("the caller validated it");
             self.topics.matches(topic, memo);

@@ -247,10 +247,10 @@ impl Fan<'_> {
             self.enqueue(target, qos)
         };
         match refused {
-            None => self.tell(Hook::MessageDeliver, target.subscriber, ReasonCode::Success),
+            None => self.tell(target.subscriber, Fate::Delivered(qos)),
             Some(reason) => {
                 self.parts.ledger.drop(reason, 1);
-                self.tell(Hook::MessageDropped, target.subscriber, reason.code());
+                self.tell(target.subscriber, Fate::Dropped(reason));
             }
         }
     }
@@ -376,28 +376,53 @@ impl Fan<'_> {
         if let Applied::Dropped(Dropped { full, .. }) = applied {
             // Older ones, to make room for this one.
             self.parts.ledger.drop(DropReason::QueueFull, u64::from(full));
-            self.tell(Hook::MessageDropped, target.subscriber, DropReason::QueueFull.code());
+            self.tell(target.subscriber, Fate::Dropped(DropReason::QueueFull));
         }
         None
     }
 
     #[inline]
-    fn tell(&mut self, hook: Hook, subscriber: u32, reason: ReasonCode) {
-        if self.parts.config.hooks.has(hook) {
-            self.push_event(hook, subscriber, reason);
+    fn tell(&mut self, subscriber: u32, fate: Fate) {
+        if self.parts.config.hears(fate.hook()) {
+            self.push_event(subscriber, fate);
         }
     }
 
     #[cold]
-    fn push_event(&mut self, hook: Hook, subscriber: u32, reason: ReasonCode) {
+    fn push_event(&mut self, subscriber: u32, fate: Fate) {
         let Some(slot) = self.parts.sessions.get(subscriber) else { return };
-        self.out.push(Output::Event(Box::new(Event {
-            hook,
-            conn: None,
-            client: slot.session.client().as_str().into(),
-            topic: core::str::from_utf8(self.publishing.topic).ok().map(Into::into),
-            reason,
-        })));
+        let (config, hook) = (self.parts.config, fate.hook());
+        let client = slot.session.client().as_str();
+        let topic = core::str::from_utf8(self.publishing.topic).ok();
+        let traced = config.traces.wants(client, topic);
+        if !traced && !config.hooks.has(hook) {
+            return;
+        }
+        let (reason, qos, dropped) = match fate {
+            Fate::Delivered(qos) => (ReasonCode::Success, Some(qos), None),
+            Fate::Dropped(dropped) => (dropped.code(), None, Some(dropped)),
+        };
+        // What has just been put behind others waits as they do.
+        let waits = qos.is_some() && slot.session.queue_len() > 0;
+        let (client, topic) = (client.into(), topic.map(Into::into));
+        let event = Event { hook, conn: None, client, topic, reason, qos, waits, dropped, traced };
+        self.out.push(Output::Event(Box::new(event)));
+    }
+}
+
+/// What becomes of a message for one session.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Delivered(QoS),
+    Dropped(DropReason),
+}
+
+impl Fate {
+    fn hook(self) -> Hook {
+        match self {
+            Fate::Delivered(_) => Hook::MessageDeliver,
+            Fate::Dropped(_) => Hook::MessageDropped,
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use core::cell::Cell;
 
 use newtmq_mqtt::PacketType::{Puback, Pubcomp, Pubrec};
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use newtmq_mqtt::ReasonCode;
-use newtmq_node::{AclAction, Hook, HookSet, Question, ShardConfig, Verdict};
+use newtmq_mqtt::{OwnedTopicFilter, ReasonCode, TopicFilter};
+use newtmq_node::{AclAction, Hook, HookSet, Question, ShardConfig, Traced, Verdict};
 
 use crate::harness::{Connect, Got, Net, Publish, Subscribe, check, check_with};
 
@@ -35,7 +35,7 @@ fn events_of_a_life() {
         net.subscribe(a, "t/#", AtLeastOnce);
         assert_eq!(told(net), ["session.subscribed a t/#"]);
         net.publish(a, Publish::new("t/1", "x").qos1());
-        assert_eq!(told(net), ["message.deliver a t/1", "message.acked a"]);
+        assert_eq!(told(net), ["message.received a t/1", "message.deliver a t/1", "message.acked a"]);
         net.unsubscribe(a, &["t/#", "none"]);
         assert_eq!(told(net), ["client.unsubscribe a t/#", "session.unsubscribed a t/#", "client.unsubscribe a none"]);
         net.hang_up(a);
@@ -246,5 +246,36 @@ fn a_client_that_goes_while_a_question_is_open() {
         }
         net.settle();
         assert_eq!(net.view().connection_count(), 0);
+    });
+}
+
+/// A traced client or topic is told of, and nobody else; when the trace ends nobody is.
+#[test]
+fn traces() {
+    check(|net| {
+        let [a, b] = ["a", "b"].map(|client| net.connect(Connect::v5(client).expiry(10)));
+        net.subscribe(a, "t/#", AtLeastOnce);
+        net.subscribe(b, "u", AtLeastOnce);
+        let topic = OwnedTopicFilter::from(TopicFilter::new("t/+").unwrap());
+        net.trace(vec![Traced::Topic(topic), Traced::Client("b".into())]);
+        net.publish(a, Publish::new("t/1", "x").qos1());
+        net.publish(a, Publish::new("other", "x"));
+        assert_eq!(told(net), ["message.received a t/1", "message.deliver a t/1"]);
+        net.publish(a, Publish::new("u", "x").qos1());
+        assert_eq!(told(net), ["message.deliver b u", "message.acked b"], "what happens to a client");
+        net.publish(b, Publish::new("nobody", "x"));
+        assert_eq!(told(net), ["message.received b nobody", "message.dropped b nobody"]);
+        net.hang_up(a);
+        net.publish(b, Publish::new("t/2", "x").qos1());
+        net.settle();
+        let fates: Vec<_> = net.events.iter().map(|event| (event.hook, event.qos, event.waits, event.traced)).collect();
+        let qos = Some(AtLeastOnce);
+        let deliver = (Hook::MessageDeliver, qos, true, true);
+        assert_eq!(fates, [(Hook::MessageReceived, qos, false, true), deliver], "it waits for a client that is away");
+        net.events.clear();
+        net.trace(Vec::new());
+        net.publish(b, Publish::new("t/3", "x").qos1());
+        net.hang_up(b);
+        assert_eq!(told(net), [""; 0]);
     });
 }

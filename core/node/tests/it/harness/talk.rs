@@ -1,6 +1,7 @@
 //! What tests say.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
@@ -8,7 +9,7 @@ use newtmq_mqtt::{
 };
 use newtmq_node::{
     AccessConfig, AdminCommand, DropReason, MemoryPressure, OperatorCommand, Question, ShardAnswer, ShardInput,
-    ShardQuestion, Verdict,
+    ShardQuestion, Traced, Traces, Verdict,
 };
 
 use super::client::{Client, Script};
@@ -320,6 +321,13 @@ impl Net {
     /// Answers questions of hooks.
     pub(crate) fn decide(&mut self, decider: impl FnMut(&Question) -> Verdict + 'static) {
         self.decider = Some(Box::new(decider));
+    }
+
+    pub(crate) fn trace(&mut self, list: Vec<Traced>) {
+        let traces = Arc::new(Traces::new(list));
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::SetTraces(Arc::clone(&traces))));
+        }
     }
 
     pub(crate) fn set_access(&mut self, access: AccessConfig) {
