@@ -7,6 +7,7 @@ mod apps;
 mod clustered;
 mod commands;
 mod configured;
+mod devices;
 mod gather;
 mod lines;
 mod others;
@@ -36,6 +37,7 @@ use crate::logging::LevelSwitch;
 use crate::net::intake::Intake;
 use crate::reload::{self, Asked, Holds};
 use crate::rt::{Clock, Stream};
+use crate::sn;
 
 /// Who answers operators. Clones are the same one.
 #[derive(Clone)]
@@ -48,6 +50,7 @@ struct Inner {
     facts: Facts,
     apps: Apps,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
+    gateways: OnceLock<Vec<(String, sn::Board)>>,
     level: OnceLock<LevelSwitch>,
     holds: OnceLock<Holds>,
     alarms: Board,
@@ -100,6 +103,7 @@ impl Admin {
             facts,
             apps,
             listening: OnceLock::new(),
+            gateways: OnceLock::new(),
             level: OnceLock::new(),
             holds: OnceLock::new(),
             alarms: Board::default(),
@@ -113,6 +117,11 @@ impl Admin {
     /// The listeners are open.
     pub fn listens(&self, listening: Vec<(SocketAddr, Arc<Intake>)>) {
         let _ = self.0.listening.set(listening);
+    }
+
+    /// The gateways for MQTT-SN run.
+    pub fn has_gateways(&self, gateways: Vec<(String, sn::Board)>) {
+        let _ = self.0.gateways.set(gateways);
     }
 
     /// The level of the log can be set.

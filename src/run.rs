@@ -269,6 +269,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
             }
             Open::Datagrams(socket) => {
                 let first = gateways.is_empty();
+                let (board, asks) = sn::Board::new();
                 let start = sn::Start {
                     config: sn::gateway_config(&options.config, facts, node.node_id, first),
                     advertise_to: options.config.sn.advertise_to,
@@ -277,7 +278,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
                     office: office.clone(),
                     clock,
                     seed: u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer")),
-                    board: sn::Board::default(),
+                    board,
+                    asks,
                 };
                 gateways.push((facts.path(), start.board.clone()));
                 start_gateway(start)?;
@@ -287,6 +289,8 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     }
     #[cfg(not(madsim))]
     admin.listens(listening.iter().map(|open: &Listening| open.address).zip(intakes.iter().cloned()).collect());
+    #[cfg(not(madsim))]
+    admin.has_gateways(gateways.clone());
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
     let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
     let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
@@ -336,6 +340,7 @@ async fn serve_operators(
         admin.sets_level(reading.level.clone());
     }
     tokio::spawn(admin.clone().hear_others());
+    tokio::spawn(admin.clone().tell_gateways());
     tokio::spawn(service::watch(admin.clone()));
     tokio::spawn(alarms::watch(admin.clone()));
     let (mut of_api, mut of_dashboard) = (None, None);

@@ -18,6 +18,8 @@ use newtmq_mqtt_sn as sn;
 use newtmq_mqtt_sn::{ClientState, Gateway, Input, LinkId, MinusOne, Output};
 use newtmq_node::NewWill;
 
+use tokio::sync::{mpsc, oneshot};
+
 use crate::config::{self, Config, Qos3};
 use crate::driver::{Accepted, Dealer, Note, Office, Poller as _, ReadyList, Told};
 use crate::net::Link;
@@ -33,6 +35,8 @@ const SEND_AT: usize = 256;
 const UNSENT_MAX: usize = 16_384;
 /// How often devices are counted by state, and figures told.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+/// Questions that wait for a gateway; who asks then waits.
+const ASKS_MAX: usize = 8;
 /// What the Client Identifier of those without a connection begins with.
 const QOS3_PREFIX: &str = "newtmq-sn-";
 
@@ -51,15 +55,70 @@ pub struct Figures {
     pub awake: u64,
 }
 
-/// The newest figures of a gateway, for whoever wants to look.
-#[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Mutex<Figures>>);
+/// The newest figures of a gateway, and the way to ask it for more.
+#[derive(Debug, Clone)]
+pub struct Board {
+    figures: Arc<Mutex<Figures>>,
+    asks: mpsc::Sender<Ask>,
+}
+
+/// What a gateway is asked or told, besides what devices and shards have to say.
+#[derive(Debug)]
+pub enum Ask {
+    /// Its devices.
+    Devices(oneshot::Sender<Vec<Device>>),
+    /// The gateways of other nodes: GwId, and GwAdd as devices are told it.
+    Others(Vec<(u8, Box<[u8]>)>),
+}
+
+/// The gateway's end of it.
+pub type Asks = mpsc::Receiver<Ask>;
+
+/// A device as its gateway sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// ClientId.
+    pub id: Box<str>,
+    /// Where it is; none if another one has its address now.
+    pub endpoint: Option<sn::Endpoint>,
+    /// Its state.
+    pub state: ClientState,
+    /// Keep Alive in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// Time of sleep in seconds; 0 if it did not go to sleep.
+    pub sleep: u16,
+    /// How long ago it was heard.
+    pub heard: Duration,
+    /// Messages that wait for it at the gateway.
+    pub waiting: usize,
+    /// Its topic ids.
+    pub topics: usize,
+}
 
 impl Board {
+    /// For a gateway, which is asked by the other half.
+    #[must_use]
+    pub fn new() -> (Board, Asks) {
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
+        (Board { figures: Arc::default(), asks }, asked)
+    }
+
     /// As they are.
     #[must_use]
     pub fn figures(&self) -> Figures {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All devices of the gateway, in no order; none if it has ended.
+    pub async fn devices(&self) -> Option<Vec<Device>> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask::Devices(answer)).await.ok()?;
+        answered.await.ok()
+    }
+
+    /// Tells it of the gateways of other nodes. One that has ended tells nobody of them.
+    pub async fn others(&self, others: Vec<(u8, Box<[u8]>)>) {
+        let _ = self.asks.send(Ask::Others(others)).await;
     }
 }
 
@@ -137,6 +196,18 @@ pub fn gateway_config(config: &Config, listener: &config::Listener, node: NodeId
     }
 }
 
+/// GwAdd of a gateway: the bytes of its IP address, and its port (in network byte order). The standard leaves the form of it to
+/// the network (5.4.3).
+#[must_use]
+pub fn gateway_address(address: std::net::SocketAddr) -> Box<[u8]> {
+    let mut bytes = match address.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
+        std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    bytes.extend(address.port().to_be_bytes());
+    bytes.into()
+}
+
 /// What a gateway is started with.
 #[derive(Debug)]
 pub struct Start {
@@ -156,6 +227,8 @@ pub struct Start {
     pub seed: u64,
     /// Where its figures go.
     pub board: Board,
+    /// Who asks it.
+    pub asks: Asks,
 }
 
 /// Runs a gateway for as long as the process runs.
@@ -163,7 +236,7 @@ pub struct Start {
 /// # Errors
 /// The socket cannot be watched.
 pub async fn serve(start: Start) -> std::io::Result<()> {
-    let Start { config, advertise_to, socket, intake, office, clock, seed, board } = start;
+    let Start { config, advertise_to, socket, intake, office, clock, seed, board, asks } = start;
     let now = clock.now();
     let mut server = Server {
         gateway: Gateway::new(config, seed, now),
@@ -184,6 +257,7 @@ pub async fn serve(start: Start) -> std::io::Result<()> {
         figures: Figures::default(),
         count_at: now,
         board,
+        asks,
     };
     let (mut alarm, mut woken) = (Alarm::default(), Vec::new());
     loop {
@@ -232,6 +306,7 @@ struct Server {
     figures: Figures,
     count_at: Instant,
     board: Board,
+    asks: Asks,
 }
 
 impl Server {
@@ -259,6 +334,13 @@ impl Server {
             self.obey();
             if !self.to_open.is_empty() {
                 break;
+            }
+        }
+        while let Poll::Ready(Some(ask)) = self.asks.poll_recv(context) {
+            match ask {
+                // Who has asked may wait no longer.
+                Ask::Devices(answer) => drop(answer.send(self.devices())),
+                Ask::Others(others) => self.gateway.handle(self.now, Input::Gateways(&others), &mut self.outputs),
             }
         }
         let due = self.deadline();
@@ -320,7 +402,7 @@ impl Server {
             self.count();
             self.office.figures(&self.intake.listener().path(), self.figures.named());
         }
-        *self.board.0.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
+        *self.board.figures.lock().unwrap_or_else(PoisonError::into_inner) = self.figures;
     }
 
     /// Sends what the socket takes.
@@ -330,6 +412,20 @@ impl Server {
         // The oldest are worth the least: they would come late.
         self.to_send.drain(..above);
         self.figures.unsent += above as u64;
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let device = |of: sn::ClientView<'_>| Device {
+            id: of.id.into(),
+            endpoint: of.endpoint,
+            state: of.state,
+            keep_alive: of.keep_alive,
+            sleep: of.sleep,
+            heard: self.now.saturating_since(of.heard),
+            waiting: of.waiting,
+            topics: of.topics,
+        };
+        self.gateway.clients().map(device).collect()
     }
 
     fn count(&mut self) {

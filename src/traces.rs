@@ -130,7 +130,7 @@ impl Record {
         };
         json!({
             "at": self.at.0,
-            "time": datetime(self.at.0),
+            "time": format!("{}.{:03}", datetime(self.at.0), self.at.0 % 1000),
             "node": node,
             "event": hook.name(),
             "client_id": client,

@@ -232,6 +232,14 @@ pub const ROWS: &[Row] = &[
     )
     .differs("not in EMQ X; of this node"),
     row(
+        "sn list",
+        &[],
+        "List the devices of MQTT-SN: where they are, and whether they sleep.",
+        |a| Ok(Question::Devices(a.part()?)),
+        lines::devices,
+    )
+    .differs("not in EMQ X"),
+    row(
         "plugins list",
         &[],
         "List what are plugins in EMQ X, and whether they are a part of this broker.",

@@ -78,6 +78,15 @@ pub(super) fn retained(values: &Value) -> Vec<String> {
     each(values, |v| format!("{} (QoS {}, {} bytes)", plain(&v["topic"]), v["qos"], v["payload_bytes"]))
 }
 
+pub(super) fn devices(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        let [client, state, address, node] = ["client_id", "state", "address", "node"].map(|name| plain(&v[name]));
+        let numbers = ["keepalive", "sleep", "heard_seconds_ago", "mqueue_len", "topic_ids"];
+        let numbers: String = numbers.iter().map(|name| format!(", {name}={}", v[name])).collect();
+        format!("Device({client}, state={state}, address={address}, node={node}{numbers})")
+    })
+}
+
 pub(super) fn plugins(values: &Value) -> Vec<String> {
     each(values, |v| {
         format!(

@@ -24,7 +24,9 @@ impl Admin {
     /// See [`Fault`].
     pub async fn answer(&self, question: Question) -> Result<Answer, Fault> {
         match &question {
-            Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) => self.list(question).await,
+            Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) | Question::Devices(_) => {
+                self.list(question).await
+            }
             Question::Each(inner) => self.each(inner).await,
             Question::Nodes => self.nodes().await,
             Question::TraceStart(_) | Question::TraceStop(_) | Question::TraceShow(_) => {
@@ -61,7 +63,10 @@ impl Admin {
     }
 
     async fn list(&self, question: Question) -> Result<Answer, Fault> {
-        let (Question::Clients(_, part) | Question::Sessions(_, part) | Question::Subscriptions(_, part)) = &question
+        let (Question::Clients(_, part)
+        | Question::Sessions(_, part)
+        | Question::Subscriptions(_, part)
+        | Question::Devices(part)) = &question
         else {
             return self.answer_here(question).await;
         };
@@ -180,7 +185,7 @@ impl Admin {
         Err(offline)
     }
 
-    async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
+    pub(super) async fn ask_node(&self, node: &NodeStatus, question: &Question) -> Result<Answer, Fault> {
         let unheard = || Fault::new(Fault::RPC, format!("{} does not answer", node.name));
         // A dead node is not waited for.
         if !node.is_up {
@@ -257,6 +262,7 @@ fn with_part(question: &Question, part: Part) -> Question {
         Question::Clients(which, _) => Question::Clients(which, part),
         Question::Sessions(which, _) => Question::Sessions(which, part),
         Question::Subscriptions(which, _) => Question::Subscriptions(which, part),
+        Question::Devices(_) => Question::Devices(part),
         other => other,
     }
 }
@@ -277,6 +283,7 @@ fn encoded(question: &Question) -> Option<Value> {
         Question::Clients(which, part) => list("clients", which, part),
         Question::Sessions(which, part) => list("sessions", which, part),
         Question::Subscriptions(which, part) => list("subscriptions", which, part),
+        Question::Devices(part) => list("devices", &Which::All, part),
         Question::Kick(client) => json!({ "of": "kick", "client": client }),
         Question::Subscribe { client, filters, qos } => {
             let filters: Vec<&str> = filters.iter().map(OwnedTopicFilter::as_str).collect();
@@ -303,6 +310,7 @@ fn decoded(value: &Value) -> Option<Question> {
         "clients" => Question::Clients(which(value), part(value)?),
         "sessions" => Question::Sessions(which(value), part(value)?),
         "subscriptions" => Question::Subscriptions(which(value), part(value)?),
+        "devices" => Question::Devices(part(value)?),
         "kick" => Question::Kick(client()?),
         "subscribe" => {
             let qos = QoS::from_bits(u8::try_from(value["qos"].as_u64()?).ok()?)?;
@@ -341,6 +349,7 @@ fn part(value: &Value) -> Option<Part> {
 const PLAIN: &[(&str, Question)] = &[
     ("broker", Question::Broker),
     ("node", Question::Node),
+    ("gateways", Question::Gateways),
     ("listeners", Question::Listeners),
     ("plugins", Question::Plugins),
     ("stats", Question::Stats),
@@ -379,6 +388,7 @@ mod tests {
             Question::Clients(Which::Username("u".into()), part()),
             Question::Sessions(Which::Client("c".into()), part()),
             Question::Subscriptions(Which::Matching("a/b".into()), part()),
+            Question::Devices(part()),
             Question::Kick("c".to_owned()),
             Question::Subscribe { client: "c".to_owned(), filters: vec![filter(), filter()], qos: QoS::ExactlyOnce },
             Question::Unsubscribe { client: "c".to_owned(), filter: filter() },

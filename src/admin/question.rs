@@ -28,6 +28,10 @@ pub enum Question {
     Routes(Option<String>, Part),
     /// Retained messages of the topics that a filter matches.
     Retained(Option<OwnedTopicFilter>, Part),
+    /// Devices of the gateways for MQTT-SN.
+    Devices(Part),
+    /// The gateways for MQTT-SN of a node.
+    Gateways,
     /// Listeners.
     Listeners,
     /// A listener accepts no connection any more: its transport, and its address or port.

@@ -54,6 +54,8 @@ impl Admin {
                 let all = if filter.is_some() { values.len() as u64 } else { self.figures().await?.0.retained };
                 Ok(Answer { data: values.into(), count: Some(all), next: found.next, missing: Vec::new() })
             }
+            Question::Devices(part) => self.devices(&part).await,
+            Question::Gateways => Ok(Answer::of(self.gateways())),
             Question::Listeners => self.listeners().await,
             Question::StopListener(transport, at) => self.stop_listener(&transport, &at),
             Question::Plugins => Ok(Answer::of(plugins())),
@@ -473,8 +475,14 @@ fn told_to_the_log(question: &Question) {
         }
         Question::Publish(messages) => tracing::debug!(topics = messages.len(), "an operator publishes"),
         Question::StopListener(transport, at) => tracing::info!(transport, at, "an operator stops a listener"),
-        Question::TraceStart(traced) => tracing::info!(?traced, "an operator traces"),
-        Question::TraceStop(traced) => tracing::info!(?traced, "an operator ends a trace"),
+        Question::TraceStart(traced) => {
+            let (kind, what) = traces::words(traced);
+            tracing::info!(kind, what, "an operator traces");
+        }
+        Question::TraceStop(traced) => {
+            let (kind, what) = traces::words(traced);
+            tracing::info!(kind, what, "an operator ends a trace");
+        }
         Question::LogLevel(level) => tracing::info!(level = level.word(), "an operator sets the level of the log"),
         Question::AddApp(app, _) => tracing::info!(app, "an operator adds an application"),
         Question::EnableApp(app, status) => tracing::info!(app, status, "an operator changes an application"),

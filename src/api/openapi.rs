@@ -197,6 +197,10 @@ fn schemas() -> Value {
             ("waiting", "integer"), ("dropped", "Counts"), ("denied", "integer"), ("retained_sent", "integer"),
         ]),
         "Where": object(&[("client", "object"), ("topic", "object"), ("traced", "[]TraceRecord")]),
+        "Device": object(&[
+            some[0], some[1], ("listener", "string"), ("address", "string?"), ("state", "string"), ("keepalive", "integer"),
+            ("sleep", "integer"), ("heard_seconds_ago", "integer"), ("mqueue_len", "integer"), ("topic_ids", "integer"),
+        ]),
         "Trace": object(&[
             ("kind", "string"), ("what", "string"), ("started", "string"), ("records", "integer"), ("forgotten", "integer"),
         ]),

@@ -494,7 +494,7 @@ pub const ROUTES: &[Route] = &[
         |_| Ok(Question::Access),
         as_it_is,
     )
-    .differs("not in EMQ X"),
+    .differs(NOT_THERE),
     get(
         "/cluster",
         "cluster",
@@ -503,7 +503,7 @@ pub const ROUTES: &[Route] = &[
         |_| Ok(Question::Cluster),
         as_it_is,
     )
-    .differs("not in EMQ X"),
+    .differs(NOT_THERE),
     get(
         "/cluster/views",
         "clusterViews",
@@ -512,7 +512,7 @@ pub const ROUTES: &[Route] = &[
         |_| of_all(Question::Cluster),
         |_, data| of_each("cluster", &data),
     )
-    .differs("not in EMQ X"),
+    .differs(NOT_THERE),
     get(
         "/cluster/doctor",
         "doctor",
@@ -521,7 +521,10 @@ pub const ROUTES: &[Route] = &[
         |_| Ok(Question::Doctor),
         as_it_is,
     )
-    .differs("not in EMQ X"),
+    .differs(NOT_THERE),
+    get("/sn/clients", "snClients", "Devices of MQTT-SN.", "[]Device", |a| Ok(Question::Devices(a.part()?)), as_it_is)
+        .paged()
+        .differs(NOT_THERE),
     get("/traces", "traces", "What is traced.", "[]Trace", |_| Ok(Question::Traces), as_it_is).differs(NOT_THERE),
     get(
         "/traces",

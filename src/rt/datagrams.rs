@@ -116,10 +116,10 @@ mod imp {
     mod batch {
         use std::fmt;
         use std::io::{self, IoSlice, IoSliceMut};
-        use std::net::SocketAddr;
+        use std::net::{SocketAddr, SocketAddrV6};
         use std::os::fd::AsRawFd as _;
 
-        use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg};
+        use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn6, SockaddrStorage, recvmmsg};
         use rustix::net::addr::SocketAddrArg as _;
         use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, sendmmsg};
         use tokio::net::UdpSocket;
@@ -167,7 +167,9 @@ mod imp {
 
         fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
             let v4 = storage.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
-            v4.or_else(|| storage.as_sockaddr_in6().map(|v6| SocketAddr::from((v6.ip(), v6.port()))))
+            // The scope is the interface of a link-local address.
+            let v6 = |v6: &SockaddrIn6| SocketAddrV6::new(v6.ip(), v6.port(), 0, v6.scope_id()).into();
+            v4.or_else(|| storage.as_sockaddr_in6().map(v6))
         }
 
         /// Sends the first of them, and says how many. An error is about the first one.

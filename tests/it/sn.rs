@@ -1,6 +1,6 @@
 //! Devices that speak MQTT-SN over real datagrams: what the gateway's driver does, and what becomes of it when the broker stops.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -172,6 +172,37 @@ fn topic_ids_and_sleepers_outlive_the_broker() {
     broker.stays_well();
 }
 
+/// An address of this machine that counts on one interface only, with that interface.
+fn link_local() -> Option<SocketAddrV6> {
+    let text = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    let of = |line: &str| {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+        let interface = u32::from_str_radix(fields.next()?, 16).ok()?;
+        let address = Ipv6Addr::from(address);
+        address.is_unicast_link_local().then(|| SocketAddrV6::new(address, 0, 0, interface))
+    };
+    text.lines().find_map(of)
+}
+
+#[test]
+fn a_device_with_a_link_local_address() {
+    let Some(own) = link_local() else { return eprintln!("no interface here has a link-local address") };
+    let broker = Broker::of(newtmq(), &["listener.sn.external.bind=[::]:0"], &[]);
+    let port = broker.address_of("mqtt-sn", "external").port();
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.connect(SocketAddrV6::new(*own.ip(), port, 0, own.scope_id())).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let device = Device(socket);
+    device.send(Message::Connect { will: false, clean_session: true, duration: 60, client_id: "near" });
+    device.expect(ACCEPTED);
+    device.subscribe("down");
+    let mut mqtt = Client::connect(&broker, "mqtt");
+    mqtt.publish("down", b"x", QoS::AtLeastOnce);
+    device.expect(message(QoS::AtLeastOnce, 1, b"x"));
+    broker.stays_well();
+}
+
 #[test]
 fn a_sleeper_wakes_at_another_node() {
     let scratch = Scratch::new("sn-cluster");
@@ -210,6 +241,31 @@ fn a_sleeper_wakes_at_another_node() {
     mqtt.publish("down", b"y", QoS::AtLeastOnce);
     there.send(Message::Pingreq(None));
     there.expect(message(QoS::AtLeastOnce, 2, b"y"));
+    // Who looks for a gateway is told of both.
+    let address = nodes[1].1;
+    let SocketAddr::V4(at) = address else { unreachable!("it is on 127.0.0.1") };
+    let place = [&at.ip().octets()[..], &at.port().to_be_bytes()].concat();
+    wait_until("both gateways", || {
+        let search = Device::new(nodes[0].1);
+        search.send(Message::SearchGw { radius: 0 });
+        search.expect(Message::GwInfo { gateway: 1, address: &[] });
+        search.0.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut bytes = [0; 100];
+        let count = search.0.recv(&mut bytes).ok()?;
+        assert_eq!(Datagram::decode(&bytes[..count]).unwrap().message, Message::GwInfo { gateway: 1, address: &place });
+        Some(())
+    });
+    // Any node tells where it is, and that it sleeps.
+    let output = newtmq().args(["ctl", "--data", &scratch.file("1"), "sn", "list"]).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        told.starts_with("Device(device, state=") && told.contains("node=n2@test") && told.lines().count() == 1,
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("address={}", there.0.local_addr().unwrap())) && told.contains("sleep=1000"),
+        "{told}"
+    );
     for (node, _) in nodes {
         node.stays_well();
     }
