@@ -5,7 +5,10 @@
 mod access;
 mod apps;
 mod audit;
+#[cfg(not(madsim))]
+mod clustered;
 mod commands;
+mod configured;
 mod devices;
 mod gather;
 mod lines;
@@ -22,6 +25,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(not(madsim))]
+pub(crate) use apps::write_whole;
 pub use apps::{App, Apps, AppsError};
 pub use audit::By;
 pub use commands::{Does, Given, ROWS, Row, ban_who, check_ban_text, check_password, find};
@@ -30,12 +35,13 @@ pub use question::{Answer, Cursor, Fault, Part, Publication, Question};
 use audit::Audit;
 
 use crate::access::Records;
+use crate::alarms::Board;
 use crate::cluster::driver::Event;
 use crate::config::Config;
 use crate::driver::Office;
 use crate::logging::LevelSwitch;
 use crate::net::intake::Intake;
-use crate::reload::{self, Asked};
+use crate::reload::{self, Asked, Holds};
 use crate::rt::{Clock, Stream};
 use crate::sn;
 
@@ -54,6 +60,8 @@ struct Inner {
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
     gateways: OnceLock<Vec<(String, sn::Board)>>,
     level: OnceLock<LevelSwitch>,
+    holds: OnceLock<Holds>,
+    alarms: Board,
     /// Questions to other nodes, by number.
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<serde_json::Value>>>,
     last_asked: AtomicU64,
@@ -109,6 +117,8 @@ impl Admin {
             listening: OnceLock::new(),
             gateways: OnceLock::new(),
             level: OnceLock::new(),
+            holds: OnceLock::new(),
+            alarms: Board::default(),
             waiting: Mutex::default(),
             last_asked: AtomicU64::new(1),
             #[cfg(not(madsim))]
@@ -129,6 +139,25 @@ impl Admin {
     /// The level of the log can be set.
     pub fn sets_level(&self, level: LevelSwitch) {
         let _ = self.0.level.set(level);
+    }
+
+    /// What is configured can be told.
+    pub fn configured(&self, holds: Holds) {
+        let _ = self.0.holds.set(holds);
+    }
+
+    /// Listeners with WebSocket: scheme, port and path.
+    #[must_use]
+    pub fn websockets(&self) -> Vec<(&'static str, u16, String)> {
+        let all = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
+        let of = all.iter().filter(|(_, intake)| intake.listener().transport.has_websocket());
+        of.map(|(at, of)| (of.listener().transport.scheme(), at.port(), of.listener().mqtt_path.clone())).collect()
+    }
+
+    /// What is wrong with this node.
+    #[must_use]
+    pub fn alarms(&self) -> &Board {
+        &self.0.alarms
     }
 
     /// Does something where answers are made; none while that stops.

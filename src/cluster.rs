@@ -9,7 +9,7 @@ pub mod discovery;
 #[cfg(not(madsim))]
 pub(crate) mod dns;
 #[cfg(not(madsim))]
-mod doctor;
+pub(crate) mod doctor;
 pub mod driver;
 #[cfg(not(madsim))]
 mod etcd;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use newtmq_node::AdminCommand;
 use serde_json::{Value, json};
@@ -93,6 +93,9 @@ impl Report {
     }
 }
 
+/// The configuration that holds and the values that led to it, for those who only look.
+pub type Holds = Arc<RwLock<(Config, BTreeMap<String, String>)>>;
+
 /// Reads everything again, each time somebody asks, one after the other.
 pub struct Reloader {
     reading: Option<Reading>,
@@ -103,6 +106,7 @@ pub struct Reloader {
     level: Option<LogLevel>,
     all: Vec<Arc<dyn Reload>>,
     commands: mpsc::Sender<AdminCommand>,
+    holds: Holds,
 }
 
 impl Reloader {
@@ -115,7 +119,14 @@ impl Reloader {
         commands: mpsc::Sender<AdminCommand>,
     ) -> Reloader {
         let values = reading.as_ref().map(|reading| reading.loaded.values()).unwrap_or_default();
-        Reloader { reading, config, values, level: None, all, commands }
+        let holds = Arc::new(RwLock::new((config.clone(), values.clone())));
+        Reloader { reading, config, values, level: None, all, commands, holds }
+    }
+
+    /// What holds, for those who only look.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        Arc::clone(&self.holds)
     }
 
     /// Whether there is any file to be read again.
@@ -246,6 +257,7 @@ impl Reloader {
             self.set_level();
         }
         (self.config, self.values) = (config, values);
+        *self.holds.write().unwrap_or_else(PoisonError::into_inner) = (self.config.clone(), self.values.clone());
         Ok((report, prepared))
     }
 

@@ -62,13 +62,17 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let (commands, commanded) = mpsc::channel(4);
         let started = start(&options, commanded).await?;
         #[cfg(not(madsim))]
-        let api = serve_api(&started, reading.as_ref(), &options.config.api).await?;
+        let (api, dashboard) = serve_operators(&started, reading.as_ref(), &options.config).await?;
         #[cfg(madsim)]
-        let api = None;
+        let (api, dashboard) = (None, None);
+        #[cfg(not(madsim))]
+        let admin = started.admin.clone();
         let Started { drivers, listening, intakes, gateways, mut reloadable, reloads, stored, mut control, .. } =
             started;
         reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
         let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
+        #[cfg(not(madsim))]
+        admin.configured(reloader.holds());
         // Without a file it stays what ends a process whose terminal is closed.
         let signals = reloader.has_files().then(ReloadSignals::new).transpose().context("listen for signals")?;
         tokio::spawn(reloader.run(signals, reloads));
@@ -76,8 +80,15 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
-        let facts =
-            BannerFacts { node: options.node, listeners: listening, authentication, storage, api, json: options.json };
+        let facts = BannerFacts {
+            node: options.node,
+            listeners: listening,
+            authentication,
+            storage,
+            api,
+            dashboard,
+            json: options.json,
+        };
         banner::print(&facts);
         #[cfg(not(madsim))]
         service::ready(facts.listeners.len());
@@ -330,23 +341,32 @@ fn admin(
     crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts, records.clone())
 }
 
-/// Opens the HTTP API and serves it while the broker runs; says where.
+/// Opens the HTTP API and the dashboard and serves them while the broker runs; says where.
 #[cfg(not(madsim))]
-async fn serve_api(
+async fn serve_operators(
     started: &Started,
     reading: Option<&Reading>,
-    config: &config::Api,
-) -> anyhow::Result<Option<String>> {
+    config: &Config,
+) -> anyhow::Result<(Option<String>, Option<String>)> {
+    use crate::{alarms, api, dashboard, web};
+    let admin = &started.admin;
     if let Some(reading) = reading {
-        started.admin.sets_level(reading.level.clone());
+        admin.sets_level(reading.level.clone());
     }
-    tokio::spawn(started.admin.clone().hear_others());
-    tokio::spawn(started.admin.clone().tell_gateways());
-    tokio::spawn(service::watch(started.admin.clone()));
-    let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
-    let url = bound.url();
-    tokio::spawn(crate::api::serve(bound, started.admin.clone()));
-    Ok(Some(url))
+    tokio::spawn(admin.clone().hear_others());
+    tokio::spawn(admin.clone().tell_gateways());
+    tokio::spawn(service::watch(admin.clone()));
+    tokio::spawn(alarms::watch(admin.clone()));
+    let (mut of_api, mut of_dashboard) = (None, None);
+    if let Some(bound) = web::bind(api::service(), config.api.bind, &config.api).await? {
+        of_api = Some(bound.url());
+        tokio::spawn(api::serve(bound, admin.clone()));
+    }
+    if let Some(bound) = web::bind(dashboard::service(), config.dashboard.bind, &config.api).await? {
+        of_dashboard = Some(bound.url());
+        dashboard::serve(bound, admin.clone()).await?;
+    }
+    Ok((of_api, of_dashboard))
 }
 
 /// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.

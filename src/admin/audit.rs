@@ -190,6 +190,12 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
         | Question::Accounts(..)
         | Question::Account(..)
         | Question::Bans(_)
+        | Question::Cluster
+        | Question::Doctor
+        | Question::Configs
+        | Question::Access
+        | Question::Alarms
+        | Question::PastAlarms
         | Question::Audit(_) => return None,
     })
 }

@@ -69,6 +69,18 @@ pub enum Question {
         /// The filter.
         filter: OwnedTopicFilter,
     },
+    /// How the cluster is, as this node sees it.
+    Cluster,
+    /// What is wrong with the cluster, after all members were asked.
+    Doctor,
+    /// The configuration that holds here, without secrets.
+    Configs,
+    /// Who may connect and do what, as it is configured here.
+    Access,
+    /// What is wrong with this node.
+    Alarms,
+    /// What was, and is over.
+    PastAlarms,
     /// Read the configuration, users, rules and certificates again.
     Reload,
     /// Set the level of the log.

@@ -212,6 +212,26 @@ fn schemas() -> Value {
             ("at", "integer"), ("time", "string"), some[0], ("event", "string"), ("client_id", "string"), ("topic", "string?"),
             ("qos", "integer?"), ("waits", "boolean"), ("why", "string"),
         ]),
+        "Alarm": object(&[
+            ("id", "string"), ("severity", "string"), ("title", "string"), ("summary", "string"), ("ts", "integer"),
+            ("raised_at", "string"), ("cleared_at", "string?"),
+        ]),
+        "AlarmsOfNode": object(&[some[0], ("alarms", "[]Alarm")]),
+        "Setting": object(&[
+            ("key", "string"), ("value", "string"), ("set", "boolean"), ("reloadable", "boolean"), ("about", "string"),
+        ]),
+        "ConfigsOfNode": object(&[some[0], ("configs", "[]Setting")]),
+        "Access": object(&[
+            ("allow_anonymous", "boolean"), ("password_file", "string?"), ("password_file_error", "string?"), ("users", "[]"),
+            ("acl_file", "string?"), ("acl_file_error", "string?"), ("rules", "[]"), ("acl_nomatch", "string"),
+            ("acl_deny_action", "string"),
+        ]),
+        "Cluster": object(&[
+            ("name", "string"), ("member", "boolean"), ("leader", "string?"), ("term", "integer"), ("applied", "integer"),
+            ("nodes", "[]"),
+        ]),
+        "ViewOfNode": object(&[some[0], ("cluster", "Cluster")]),
+        "Examination": object(&[("ok", "boolean"), ("verdict", "string"), ("findings", "[]"), ("nodes", "[]")]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
         "UsernameAccount": object(&[("username", "string")]),
         "ClientIdAccount": object(&[("clientid", "string")]),

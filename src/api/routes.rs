@@ -232,13 +232,7 @@ impl Route {
 }
 
 /// Paths of EMQ X that are not in this version.
-pub const NOT_YET: &[(&str, &str)] = &[
-    ("alarms", "alarms"),
-    ("configs", "the configuration; see `newtmq check-config`"),
-    ("rules", "rules"),
-    ("actions", "rules"),
-    ("resources", "rules"),
-];
+pub const NOT_YET: &[(&str, &str)] = &[("rules", "rules"), ("actions", "rules"), ("resources", "rules")];
 
 /// Every path below `/api/v3`, in the order of the page.
 pub const ROUTES: &[Route] = &[
@@ -487,6 +481,85 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("POST", "Unsubscribe"),
+    get(
+        "/alarms",
+        "alarms",
+        "What is wrong.",
+        "[]AlarmsOfNode",
+        |_| of_all(Question::Alarms),
+        |_, data| of_each("alarms", &data),
+    ),
+    get(
+        "/alarms/history",
+        "alarmsThatWere",
+        "What was wrong: the last 100 of each node since its start.",
+        "[]AlarmsOfNode",
+        |_| of_all(Question::PastAlarms),
+        |_, data| of_each("alarms", &data),
+    )
+    .differs("not in EMQ X 3.1"),
+    get(
+        "/nodes/{node}/alarms",
+        "nodeAlarms",
+        "What is wrong with a node.",
+        "[]Alarm",
+        |_| Ok(Question::Alarms),
+        as_it_is,
+    ),
+    get(
+        "/configs",
+        "configs",
+        "The configuration of each node, key by key, without secrets.",
+        "[]ConfigsOfNode",
+        |_| of_all(Question::Configs),
+        |_, data| of_each("configs", &data),
+    )
+    .differs("with the keys of this broker"),
+    get(
+        "/nodes/{node}/configs",
+        "nodeConfigs",
+        "The configuration of a node.",
+        "[]Setting",
+        |_| Ok(Question::Configs),
+        as_it_is,
+    )
+    .differs("with the keys of this broker"),
+    get(
+        "/nodes/{node}/access",
+        "nodeAccess",
+        "Who may connect to a node and do what, as it is configured: names of users, and rules.",
+        "Access",
+        |_| Ok(Question::Access),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster",
+        "cluster",
+        "Members, links and leader, as this node sees them.",
+        "Cluster",
+        |_| Ok(Question::Cluster),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster/views",
+        "clusterViews",
+        "The same, as each node sees it.",
+        "[]ViewOfNode",
+        |_| of_all(Question::Cluster),
+        |_, data| of_each("cluster", &data),
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster/doctor",
+        "doctor",
+        "What is wrong with the cluster, and what to do; all members are asked.",
+        "Examination",
+        |_| Ok(Question::Doctor),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
     get("/sn/clients", "snClients", "Devices of MQTT-SN.", "[]Device", |a| Ok(Question::Devices(a.part()?)), as_it_is)
         .paged()
         .differs(NOT_THERE),

@@ -332,7 +332,7 @@ fn is_running(node: &NodeStatus) -> bool {
     node.is_self || node.is_up
 }
 
-pub(super) fn status_json(status: &ClusterStatus) -> Value {
+pub(crate) fn status_json(status: &ClusterStatus) -> Value {
     let id = |node: newtmq_base::NodeId| format!("{:016x}", node.0);
     let nodes: Vec<Value> = status
         .nodes

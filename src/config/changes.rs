@@ -66,6 +66,7 @@ fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
         super::sn_table::SN_PASSWORD => &config.sn.password,
         super::api::API_SECRET => &config.api.app_secret,
         super::table::JWT_SECRET => &config.access.jwt.secret,
+        super::dashboard::FIRST_PASSWORD => &config.dashboard.first_password,
         _ => &config.cluster.etcd.login.password,
     };
     secret.as_ref().map(|secret| secret.reveal())

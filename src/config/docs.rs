@@ -28,6 +28,8 @@ pub fn markdown() -> String {
     part(&mut out, "A service that decides about logins and topics", AUTH_HTTP, "", once("auth_http"));
     part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
     part(&mut out, "HTTP API", API, "", once("api"));
+    part(&mut out, "Dashboard", DASHBOARD, "", once("dashboard"));
+    part(&mut out, "Alarms", ALARMS, "", once("alarm"));
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);
     out
@@ -92,6 +94,8 @@ pub fn sample() -> String {
         ("A service that decides about logins and topics", "auth_http"),
         ("Throttling of logins", "login_throttle"),
         ("HTTP API", "api"),
+        ("Dashboard", "dashboard"),
+        ("Alarms", "alarm"),
         ("Logging", "log"),
     ] {
         lines(&mut out, title, "", once(section));
@@ -238,6 +242,12 @@ const THROTTLE: &str = "\
 Whoever fails to log in too often has to wait, see [Access](access.md#throttling).";
 
 const API: &str = "Who asks the broker by HTTP: see [HTTP API](http-api.md).";
+
+const DASHBOARD: &str = "For people with a browser: see [Dashboard](dashboard.md).";
+
+const ALARMS: &str = "\
+What is wrong with a node is told in the log, below `$SYS/brokers/NODE/alarms`, by `/api/v3/alarms` and in the dashboard: see
+[Alarms](alarms.md).";
 
 const LOGGING: &str = "\
 Logs go to standard error. The environment variable `RUST_LOG` takes the place of `log.level`; it can choose a level

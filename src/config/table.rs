@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::api::API;
 use super::cluster::{Secret, Seed};
 use super::cluster_table::CLUSTER;
+use super::dashboard::{ALARM, DASHBOARD};
 use super::discovery::Url;
 use super::discovery_table::DISCOVERY;
 use super::listener::AccessRule;
@@ -301,7 +302,7 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
 
 /// Keys that exist once.
 pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
-    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(ROOT).chain(SN)
+    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(DASHBOARD).chain(ALARM).chain(ROOT).chain(SN)
 }
 
 const ROOT: &[Key<Config>] = &[

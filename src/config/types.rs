@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::api::Api;
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
+use super::dashboard::{AlarmLimits, Dashboard};
 use super::discovery::{Etcd, K8s, Url};
 use super::listener::Listener;
 use super::sn::Sn;
@@ -42,6 +43,10 @@ pub struct Config {
     pub sn: Sn,
     /// The HTTP API.
     pub api: Api,
+    /// The dashboard.
+    pub dashboard: Dashboard,
+    /// When an operator is told that something is short.
+    pub alarm: AlarmLimits,
 }
 
 /// `store.*`
@@ -470,6 +475,8 @@ impl Config {
             },
         },
         api: Api::BLANK,
+        dashboard: Dashboard::BLANK,
+        alarm: AlarmLimits::BLANK,
         store: Store { group_wait: Duration::ZERO, segment_size: 0, log_size_min: 0 },
         cluster: Cluster {
             name: String::new(),

@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod config;
 mod ctl;
+mod dashboard;
 mod discovery;
 mod docs;
 mod durability;

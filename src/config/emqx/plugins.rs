@@ -42,7 +42,7 @@ pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_telemetry", Is::Needless, "nothing is sent home"),
     plugin("emqx_plugin_template", Is::Needless, "it is an example"),
     plugin("emqx_management", Is::BuiltIn, "the HTTP API; see [HTTP API](http-api.md)"),
-    plugin("emqx_dashboard", Is::Missing, "the dashboard"),
+    plugin("emqx_dashboard", Is::BuiltIn, "the dashboard; see [Dashboard](dashboard.md)"),
     plugin("emqx_rule_engine", Is::Missing, "rules"),
     plugin("emqx_bridge_mqtt", Is::Missing, "bridges to other brokers"),
     plugin("emqx_delayed_publish", Is::Missing, "`$delayed/SECONDS/TOPIC`"),

@@ -498,7 +498,29 @@ const PLUGIN: &[Row] = &[
     not_yet("management.listener.https.*", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS")
         .quiet(&["*"]),
     not_yet("management.*", "this key of the HTTP API"),
-    not_yet("dashboard.*", "the dashboard"),
+    none("dashboard.default_user.login", "the user of the dashboard is `admin`").quiet(&["admin"]),
+    row(
+        "dashboard.default_user.password",
+        Does::Same,
+        "it has to be changed at the first login; `public` is refused from other machines",
+    ),
+    row("dashboard.listener.http", Does::As("dashboard.bind"), ""),
+    none(
+        "dashboard.listener.http.acceptors|max_clients|backlog|send_timeout|send_timeout_close",
+        "the dashboard has the limits of `api.*`",
+    )
+    .quiet(&["*"]),
+    none("dashboard.listener.http.inet6|ipv6_v6only", "`dashboard.bind` says it").quiet(&["false"]),
+    not_yet(
+        "dashboard.listener.https",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    ),
+    not_yet(
+        "dashboard.listener.https.*",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    )
+    .quiet(&["*"]),
+    not_yet("dashboard.*", "this key of the dashboard"),
     row("mqtt.sn.port", Does::As("listener.sn.external.bind"), ""),
     row(
         "mqtt.sn.advertise_duration",
