@@ -2,8 +2,13 @@
 //! values; they only show them differently. Shards answer a bounded page at a time and never wait for anybody; nothing here
 //! is locked by them.
 
+mod access;
 mod apps;
+mod audit;
+#[cfg(not(madsim))]
+mod clustered;
 mod commands;
+mod configured;
 mod devices;
 mod gather;
 mod lines;
@@ -20,16 +25,23 @@ use std::sync::{Arc, Mutex, OnceLock};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterStatus};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(not(madsim))]
+pub(crate) use apps::write_whole;
 pub use apps::{App, Apps, AppsError};
-pub use commands::{Does, Given, ROWS, Row, find};
+pub use audit::By;
+pub use commands::{Does, Given, ROWS, Row, ban_who, check_ban_text, check_password, find};
 pub use question::{Answer, Cursor, Fault, Part, Publication, Question};
 
+use audit::Audit;
+
+use crate::access::Records;
+use crate::alarms::Board;
 use crate::cluster::driver::Event;
 use crate::config::Config;
 use crate::driver::Office;
 use crate::logging::LevelSwitch;
 use crate::net::intake::Intake;
-use crate::reload::{self, Asked};
+use crate::reload::{self, Asked, Holds};
 use crate::rt::{Clock, Stream};
 use crate::sn;
 
@@ -43,9 +55,13 @@ struct Inner {
     reloads: mpsc::Sender<Asked>,
     facts: Facts,
     apps: Apps,
+    records: Records,
+    audit: Audit,
     listening: OnceLock<Vec<(SocketAddr, Arc<Intake>)>>,
     gateways: OnceLock<Vec<(String, sn::Board)>>,
     level: OnceLock<LevelSwitch>,
+    holds: OnceLock<Holds>,
+    alarms: Board,
     /// Questions to other nodes, by number.
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<serde_json::Value>>>,
     last_asked: AtomicU64,
@@ -86,17 +102,23 @@ impl Admin {
         events: mpsc::Sender<Event>,
         reloads: mpsc::Sender<Asked>,
         facts: Facts,
+        records: Records,
     ) -> anyhow::Result<Admin> {
         let apps = Apps::open(&facts.config.api, facts.data.as_deref())?;
+        let audit = Audit::open(facts.data.as_deref());
         Ok(Admin(Arc::new(Inner {
             office,
             events,
             reloads,
             facts,
             apps,
+            records,
+            audit,
             listening: OnceLock::new(),
             gateways: OnceLock::new(),
             level: OnceLock::new(),
+            holds: OnceLock::new(),
+            alarms: Board::default(),
             waiting: Mutex::default(),
             last_asked: AtomicU64::new(1),
             #[cfg(not(madsim))]
@@ -119,10 +141,46 @@ impl Admin {
         let _ = self.0.level.set(level);
     }
 
+    /// What is configured can be told.
+    pub fn configured(&self, holds: Holds) {
+        let _ = self.0.holds.set(holds);
+    }
+
+    /// Listeners with WebSocket: scheme, port and path.
+    #[must_use]
+    pub fn websockets(&self) -> Vec<(&'static str, u16, String)> {
+        let all = self.0.listening.get().map(Vec::as_slice).unwrap_or_default();
+        let of = all.iter().filter(|(_, intake)| intake.listener().transport.has_websocket());
+        of.map(|(at, of)| (of.listener().transport.scheme(), at.port(), of.listener().mqtt_path.clone())).collect()
+    }
+
+    /// What is wrong with this node.
+    #[must_use]
+    pub fn alarms(&self) -> &Board {
+        &self.0.alarms
+    }
+
     /// Does something where answers are made; none while that stops.
     #[cfg(not(madsim))]
     pub async fn aside<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         self.0.aside.spawn(work).await.ok()
+    }
+
+    /// Does what somebody asks for, and writes down who has changed what.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn answer_for(&self, by: &By, question: Question) -> Result<Answer, Fault> {
+        let Some((action, what)) = audit::of(&question) else { return self.answer(question).await };
+        let question = question.said_by(by);
+        let answered = self.answer(question).await;
+        self.wrote(by, action, &what, answered.as_ref().map(drop).map_err(|fault| fault.message.as_str()));
+        answered
+    }
+
+    /// The same of something that is done elsewhere.
+    pub fn wrote(&self, by: &By, action: &str, what: &str, outcome: Result<(), &str>) {
+        self.0.audit.write(by, action, what, outcome);
     }
 
     /// Who may use the HTTP API.

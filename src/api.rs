@@ -6,152 +6,41 @@ pub mod openapi;
 mod prometheus;
 pub mod routes;
 
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use anyhow::Context as _;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, RawPathParams, Request, State};
-use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN, WWW_AUTHENTICATE,
-};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{MethodFilter, get, on};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
-use rustls::crypto::ring::default_provider;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
-use crate::admin::{Admin, Fault, Question};
-use crate::config::{Api, CertificateFiles, Config};
-use crate::exit::CannotListen;
-use crate::net::certs;
+use crate::admin::{Admin, By, Fault, Question};
+use crate::config::Config;
 use crate::process::Usage;
+use crate::web::{self, Bound, Peer, Service, Who, is_foreign, json_of, plain, refused};
 use prometheus::{Figures, Membership};
 use routes::{Asked, NOT_YET, ROUTES, Route, envelope};
 
-/// An address where the API is to be served.
-pub struct Bound {
-    listener: TcpListener,
-    tls: Option<TlsAcceptor>,
-    address: SocketAddr,
-}
-
-impl std::fmt::Debug for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Bound({})", self.address)
-    }
-}
-
-impl Bound {
-    /// Where it listens in fact: never port 0.
-    #[must_use]
-    pub fn url(&self) -> String {
-        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.address)
-    }
-}
-
-/// Listens; none if it is not wanted, or if another process has the address that nobody has chosen.
-///
-/// # Errors
-/// [`CannotListen`]; the certificate cannot be used.
-pub async fn bind(config: &Api) -> anyhow::Result<Option<Bound>> {
-    let Some(address) = config.bind else { return Ok(None) };
-    let tls = acceptor(config).context("api.certfile")?;
-    match TcpListener::bind(address).await {
-        Ok(listener) => {
-            let address = listener.local_addr()?;
-            Ok(Some(Bound { listener, tls, address }))
-        }
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && config.bind == Config::default().api.bind => {
-            tracing::warn!(%address, "another process has this address: there is no HTTP API; set api.bind, or to none");
-            Ok(None)
-        }
-        Err(source) => Err(CannotListen { listener: "api.bind".to_owned(), address, source }.into()),
-    }
-}
-
-fn acceptor(config: &Api) -> anyhow::Result<Option<TlsAcceptor>> {
-    let Api { certfile, keyfile, .. } = config;
-    if certfile.is_none() {
-        return Ok(None);
-    }
-    let files = CertificateFiles { certfile: certfile.clone(), keyfile: keyfile.clone() };
-    let shown = rustls::sign::SingleCertAndKey::from(Arc::new(certs::certified(&files)?));
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let mut tls =
-        builder.with_safe_default_protocol_versions()?.with_no_client_auth().with_cert_resolver(Arc::new(shown));
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(tls))))
+/// What it is for [`web::bind`].
+#[must_use]
+pub fn service() -> Service {
+    Service { name: "HTTP API", key: "api.bind", default: Config::default().api.bind }
 }
 
 /// Serves until it is dropped.
 pub async fn serve(bound: Bound, admin: Admin) {
-    let Bound { listener, tls, address } = bound;
     let config = admin.facts().config.api.clone();
-    let places = Arc::new(Semaphore::new(config.max_connections as usize));
-    let router = router(&admin);
-    tracing::info!(%address, tls = tls.is_some(), "the HTTP API listens");
-    if tls.is_none() && !address.ip().to_canonical().is_loopback() {
-        tracing::warn!(%address, "other machines can reach the HTTP API, and secrets are not encrypted; see api.certfile");
-    }
-    loop {
-        let (stream, from) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "accept a connection of the HTTP API");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::debug!(%from, "too many connections of the HTTP API");
-            continue;
-        };
-        let (router, tls, patience) = (router.clone(), tls.clone(), config.request_timeout);
-        tokio::spawn(async move {
-            let _place = place;
-            let _ = stream.set_nodelay(true);
-            let ended = match tls {
-                None => converse(stream, router, patience).await,
-                Some(tls) => match timeout(patience, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => converse(stream, router, patience).await,
-                    Ok(Err(error)) => return tracing::debug!(%from, %error, "TLS of the HTTP API"),
-                    Err(_) => return,
-                },
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%from, %error, "a connection of the HTTP API");
-            }
-        });
-    }
+    web::serve(bound, router(&admin), config).await;
 }
 
-async fn converse<S>(stream: S, router: Router, patience: std::time::Duration) -> Result<(), hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = TowerToHyperService::new(router);
-    let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD_MAX);
-    builder.serve_connection(TokioIo::new(stream), service).await
-}
-
-/// What serves requests.
-fn router(admin: &Admin) -> Router {
+/// The paths below `/api/v3`. Who may is for others to say.
+pub(crate) fn routes() -> Router<Admin> {
     let mut api = Router::new();
     for route in ROUTES {
         let filter = match route.method {
@@ -170,6 +59,12 @@ fn router(admin: &Admin) -> Router {
             api = api.route(&path, axum::routing::any(not_yet));
         }
     }
+    api
+}
+
+/// What serves requests.
+fn router(admin: &Admin) -> Router {
+    let api = routes();
     let closed = if admin.facts().config.api.open_metrics { api } else { api.route("/metrics", get(metrics)) };
     let closed = closed.route_layer(middleware::from_fn_with_state(admin.clone(), authorized));
     let open = Router::new()
@@ -203,17 +98,10 @@ async fn limited(State(admin): State<Admin>, request: Request, next: Next) -> Re
     response
 }
 
-/// A browser says for which page it asks; other programs do not.
-fn is_foreign(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(ORIGIN) else { return false };
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, authority)| authority);
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-    authority.is_none() || authority != host
-}
-
 /// Only applications with the right secret come through.
-async fn authorized(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+async fn authorized(State(admin): State<Admin>, mut request: Request, next: Next) -> Response {
     let Some((id, secret)) = credentials(request.headers()) else { return unauthorized() };
+    request.extensions_mut().insert(Who(format!("app:{id}")));
     if !admin.apps().knows(&id, &secret) {
         // What is not known costs a password hash; guesses do not pile up.
         let Ok(_turn) = GUESSES.try_acquire() else {
@@ -226,6 +114,12 @@ async fn authorized(State(admin): State<Admin>, request: Request, next: Next) ->
         }
     }
     next.run(request).await
+}
+
+fn by(request: &Request) -> By {
+    let who = request.extensions().get::<Who>().map_or("nobody".to_owned(), |Who(who)| who.clone());
+    let from = request.extensions().get::<Peer>().map_or("an address".to_owned(), |Peer(from)| from.to_string());
+    By { who, from }
 }
 
 /// Id and secret of Basic authentication (RFC 7617).
@@ -263,14 +157,18 @@ async fn answer(
         return refused(StatusCode::BAD_REQUEST, Fault::TYPE, "the query cannot be read");
     };
     // One that is not known would be a wish that is passed over.
-    let is_known = |name: &str| route.paged && matches!(name, "_page" | "_limit");
+    let is_known = |name: &str| (route.paged && matches!(name, "_page" | "_limit")) || route.query.contains(&name);
     if let Some((name, _)) = query.iter().find(|(name, _)| !is_known(name)) {
         let message = format!("{name:?} is no parameter of this path");
         return refused(StatusCode::BAD_REQUEST, Fault::TYPE, &message);
     }
+    if let Some(name) = route.query.iter().find(|name| !query.iter().any(|(given, _)| given == *name)) {
+        return refused(StatusCode::BAD_REQUEST, Fault::MISSING, &format!("{name} is missing"));
+    }
     let mut parameters: std::collections::BTreeMap<String, String> = query.into_iter().collect();
     parameters.extend(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let of_node = parameters.get("node").filter(|_| route.path.contains("{node}")).cloned();
+    let by = by(&request);
     let mut asked = Asked { parameters, body: Value::Null };
     if !route.body.is_empty() {
         asked.body = match body(&admin, request.into_body()).await {
@@ -284,7 +182,7 @@ async fn answer(
     };
     let answered = match of_node {
         Some(node) => admin.answer_of(&node, question).await,
-        None => admin.answer(question).await,
+        None => admin.answer_for(&by, question).await,
     };
     match answered {
         Ok(answer) => json_of(StatusCode::OK, &envelope(route, &asked, answer)),
@@ -292,7 +190,7 @@ async fn answer(
     }
 }
 
-async fn body(admin: &Admin, body: Body) -> Result<Value, Box<Response>> {
+pub(crate) async fn body(admin: &Admin, body: Body) -> Result<Value, Box<Response>> {
     let most = admin.facts().config.api.max_body_size as usize;
     let too_large =
         |_| Box::new(refused(StatusCode::PAYLOAD_TOO_LARGE, Fault::OTHER, "the body is too large, or has not come"));
@@ -367,26 +265,8 @@ async fn figures(admin: &Admin) -> Result<Figures, Fault> {
     })
 }
 
-fn refused(status: StatusCode, code: u16, message: &str) -> Response {
-    json_of(status, &json!({ "code": code, "message": message }))
-}
-
-fn json_of(status: StatusCode, value: &Value) -> Response {
-    let mut response = plain(status, value.to_string());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
-}
-
-fn plain(status: StatusCode, text: String) -> Response {
-    (status, text).into_response()
-}
-
-/// The longest head of a request; one that comes in large pieces may be twice as long.
-const HEAD_MAX: usize = 32 << 10;
 /// Secrets that are checked or wait for it at a time.
 static GUESSES: Semaphore = Semaphore::const_new(8);
-/// After an accept that failed.
-const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
 #[cfg(test)]
@@ -409,21 +289,5 @@ mod tests {
         let mut twice = headers(&[(AUTHORIZATION, "Basic YTpi")]);
         twice.append(AUTHORIZATION, HeaderValue::from_static("Basic YTpi"));
         assert_eq!(credentials(&twice), None);
-    }
-
-    #[test]
-    fn pages_of_other_origins_are_foreign() {
-        for (origin, host, want) in [
-            (None, "h:8080", false),
-            (Some("http://h:8080"), "h:8080", false),
-            (Some("https://h:8080"), "h:8080", false),
-            (Some("http://evil"), "h:8080", true),
-            (Some("http://h"), "h:8080", true),
-            (Some("null"), "h:8080", true),
-        ] {
-            let mut all = headers(&[(HOST, host)]);
-            all.extend(origin.map(|origin| (ORIGIN, HeaderValue::from_str(origin).unwrap())));
-            assert_eq!(is_foreign(&all), want, "{origin:?}");
-        }
     }
 }

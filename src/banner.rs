@@ -21,6 +21,8 @@ pub struct BannerFacts {
     pub storage: Storage,
     /// The URL of the HTTP API, if there is one.
     pub api: Option<String>,
+    /// The URL of the dashboard, if there is one.
+    pub dashboard: Option<String>,
     /// One line of JSON instead of text.
     pub json: bool,
 }
@@ -116,6 +118,9 @@ fn text(facts: &BannerFacts, colour: bool) -> String {
     if let Some(url) = &facts.api {
         let _ = writeln!(out, "  {}{url}", label("api"));
     }
+    if let Some(url) = &facts.dashboard {
+        let _ = writeln!(out, "  {}{url}", label("dashboard"));
+    }
     let exposed = exposed(facts);
     let security = if facts.authentication {
         "nobody connects without a password; connections are not encrypted".to_owned()
@@ -153,6 +158,7 @@ fn json(facts: &BannerFacts) -> String {
         "exposed": exposed(facts),
         "storage": facts.storage.json(),
         "api": facts.api,
+        "dashboard": facts.dashboard,
     });
     format!("{line}\n")
 }
@@ -194,6 +200,7 @@ mod tests {
         };
         BannerFacts {
             api: Some("http://127.0.0.1:8080".to_owned()),
+            dashboard: Some("http://127.0.0.1:18083".to_owned()),
             node: NodeIdentity { node_id: NodeId(0xfeed), incarnation: Incarnation(3) },
             listeners: addresses.iter().enumerate().map(listening).collect(),
             authentication: false,

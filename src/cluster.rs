@@ -9,12 +9,12 @@ pub mod discovery;
 #[cfg(not(madsim))]
 pub(crate) mod dns;
 #[cfg(not(madsim))]
-mod doctor;
+pub(crate) mod doctor;
 pub mod driver;
 #[cfg(not(madsim))]
 mod etcd;
 #[cfg(not(madsim))]
-mod http;
+pub(crate) mod http;
 #[cfg(not(madsim))]
 mod k8s;
 pub mod log;

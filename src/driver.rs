@@ -102,6 +102,8 @@ pub struct Driver<P: Poller> {
     unread: Vec<u32>,
     /// Who answers the questions of hooks; without one the shard is not configured to ask.
     decider: Option<Decider>,
+    /// Who is told of clients that connect too often, with their zones; what has no room is lost.
+    flaps: Option<mpsc::Sender<(u16, Box<str>)>>,
     /// What was answered. A connection has one open question at most, so there are no more answers than connections.
     verdicts: mpsc::UnboundedReceiver<(RequestId, Verdict)>,
     answers: mpsc::UnboundedSender<(RequestId, Verdict)>,
@@ -133,10 +135,18 @@ impl<P: Poller> Driver<P> {
             stopping: false,
             desk: None,
             unread: Vec::new(),
+            flaps: None,
             decider: None,
             verdicts,
             answers,
         }
+    }
+
+    /// Tells of clients that connect too often.
+    #[must_use]
+    pub fn tells_flaps(mut self, flaps: mpsc::Sender<(u16, Box<str>)>) -> Driver<P> {
+        self.flaps = Some(flaps);
+        self
     }
 
     /// With somebody who answers the questions of hooks, if there is one.
@@ -279,6 +289,11 @@ impl<P: Poller> Driver<P> {
                     Output::Decide { request, question } => {
                         if let Some(decider) = &self.decider {
                             decider.ask(Asked::new(self.mail.own, question, Answer::new(request, &self.answers)));
+                        }
+                    }
+                    Output::Flaps { client, zone } => {
+                        if let Some(flaps) = &self.flaps {
+                            let _ = flaps.try_send((zone, client));
                         }
                     }
                     Output::Store(batch) => {

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod alarms;
 #[cfg(not(madsim))]
 pub mod api;
 pub mod banner;
@@ -12,6 +13,8 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod ctl;
+#[cfg(not(madsim))]
+pub mod dashboard;
 pub mod data;
 pub mod demo;
 pub mod driver;
@@ -34,3 +37,5 @@ pub mod settings;
 pub mod sn;
 pub mod store;
 pub mod traces;
+#[cfg(not(madsim))]
+pub mod web;

@@ -112,12 +112,12 @@ fn tell(level: MemoryPressure, used: u64, high_watermark: u64) {
 }
 
 /// What the process has in memory, in bytes.
-fn used() -> Option<u64> {
+pub(crate) fn used() -> Option<u64> {
     kilobytes(&read("/proc/self/status")?, "VmRSS:")
 }
 
 /// What the process may have, in bytes: the machine's memory, or less in a container.
-fn total() -> Option<u64> {
+pub(crate) fn total() -> Option<u64> {
     let machine = kilobytes(&read("/proc/meminfo")?, "MemTotal:")?;
     // As a container sees them: version 2, version 1. Without a limit there is a word or a huge number.
     let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];

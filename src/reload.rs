@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use newtmq_node::AdminCommand;
 use serde_json::{Value, json};
@@ -93,6 +93,9 @@ impl Report {
     }
 }
 
+/// The configuration that holds and the values that led to it, for those who only look.
+pub type Holds = Arc<RwLock<(Config, BTreeMap<String, String>)>>;
+
 /// Reads everything again, each time somebody asks, one after the other.
 pub struct Reloader {
     reading: Option<Reading>,
@@ -103,6 +106,7 @@ pub struct Reloader {
     level: Option<LogLevel>,
     all: Vec<Arc<dyn Reload>>,
     commands: mpsc::Sender<AdminCommand>,
+    holds: Holds,
 }
 
 impl Reloader {
@@ -115,7 +119,14 @@ impl Reloader {
         commands: mpsc::Sender<AdminCommand>,
     ) -> Reloader {
         let values = reading.as_ref().map(|reading| reading.loaded.values()).unwrap_or_default();
-        Reloader { reading, config, values, level: None, all, commands }
+        let holds = Arc::new(RwLock::new((config.clone(), values.clone())));
+        Reloader { reading, config, values, level: None, all, commands, holds }
+    }
+
+    /// What holds, for those who only look.
+    #[must_use]
+    pub fn holds(&self) -> Holds {
+        Arc::clone(&self.holds)
     }
 
     /// Whether there is any file to be read again.
@@ -205,7 +216,10 @@ impl Reloader {
         let mut config = self.config.clone();
         let mut values = self.values.clone();
         if let Some(new) = &new {
-            let logins = has_users(&self.config.access) == has_users(&new.config.access);
+            // The table is on or off for as long as the process runs, and so is a service that decides.
+            let (user_table, http) = (self.config.access.user_table, self.config.access.http.clone());
+            let wanted = Access { user_table, http, ..new.config.access.clone() };
+            let logins = has_users(&self.config.access) == has_users(&wanted);
             adopt(&mut config, &new.config, logins);
             for change in config::changes(&self.values, &self.config, new) {
                 if is_live(&change.key, logins, &self.config.listeners) {
@@ -243,6 +257,7 @@ impl Reloader {
             self.set_level();
         }
         (self.config, self.values) = (config, values);
+        *self.holds.write().unwrap_or_else(PoisonError::into_inner) = (self.config.clone(), self.values.clone());
         Ok((report, prepared))
     }
 
@@ -264,17 +279,19 @@ impl std::fmt::Debug for Reloader {
 }
 
 fn has_users(access: &Access) -> bool {
-    access.password_file.is_some() || !access.users.is_empty()
+    let by_others = access.user_table || access.jwt.is_on() || !access.http.auth.urls.is_empty();
+    access.password_file.is_some() || !access.users.is_empty() || by_others
 }
 
 /// Takes over what can be changed while it runs. Without `logins` nobody's password was looked at before, or nobody's would be
 /// from here on.
 fn adopt(config: &mut Config, new: &Config, logins: bool) {
     let old = std::mem::replace(&mut config.access, new.access.clone());
+    (config.access.user_table, config.access.http) = (old.user_table, old.http);
     if !logins {
         let access = &mut config.access;
-        (access.allow_anonymous, access.password_file, access.users) =
-            (old.allow_anonymous, old.password_file, old.users);
+        (access.allow_anonymous, access.password_file) = (old.allow_anonymous, old.password_file);
+        (access.users, access.jwt) = (old.users, old.jwt);
     }
     config.log.level = new.log.level;
     config.memory.clone_from(&new.memory);
@@ -293,7 +310,7 @@ fn adopt(config: &mut Config, new: &Config, logins: bool) {
 fn is_live(key: &str, logins: bool, listeners: &[Listener]) -> bool {
     config::is_live(key)
         && match key.split('.').collect::<Vec<_>>().as_slice() {
-            ["allow_anonymous" | "password_file"] | ["auth", "user"] => logins,
+            ["allow_anonymous" | "password_file"] | ["auth", "user"] | ["jwt", _] => logins,
             ["listener", transport, name, ..] => {
                 listeners.iter().any(|listener| listener.name == *name && listener.transport.word() == *transport)
             }
@@ -335,6 +352,10 @@ mod tests {
             ("log.format", true, false),
             ("password_file", true, true),
             ("password_file", false, false),
+            ("jwt.secret", false, false),
+            ("jwt.secret", true, true),
+            ("user_table", true, false),
+            ("auth_http.timeout", true, false),
             ("listener.ssl.a.certfile", true, true),
             ("listener.ssl.a.sni.1.keyfile", true, true),
             ("listener.ssl.b.certfile", true, false),

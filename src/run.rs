@@ -14,7 +14,7 @@ use newtmq_node::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::access::Access;
+use crate::access::{Access, Records};
 use crate::banner::{self, BannerFacts, Listening, Storage};
 use crate::cluster;
 use crate::cluster::driver::{ControlDriver, Event};
@@ -62,13 +62,17 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         let (commands, commanded) = mpsc::channel(4);
         let started = start(&options, commanded).await?;
         #[cfg(not(madsim))]
-        let api = serve_api(&started, reading.as_ref(), &options.config.api).await?;
+        let (api, dashboard) = serve_operators(&started, reading.as_ref(), &options.config).await?;
         #[cfg(madsim)]
-        let api = None;
+        let (api, dashboard) = (None, None);
+        #[cfg(not(madsim))]
+        let admin = started.admin.clone();
         let Started { drivers, listening, intakes, gateways, mut reloadable, reloads, stored, mut control, .. } =
             started;
         reloadable.push(Arc::new(memory::watch(options.config.memory.high_watermark, commands.clone())));
         let reloader = Reloader::new(reading, options.config.clone(), reloadable, commands.clone());
+        #[cfg(not(madsim))]
+        admin.configured(reloader.holds());
         // Without a file it stays what ends a process whose terminal is closed.
         let signals = reloader.has_files().then(ReloadSignals::new).transpose().context("listen for signals")?;
         tokio::spawn(reloader.run(signals, reloads));
@@ -76,8 +80,15 @@ pub fn run(options: RunOptions, reading: Option<Reading>) -> anyhow::Result<()> 
         tokio::spawn(stop_on_signal(StopSignals::new().context("listen for signals")?, commands));
         let authentication = !options.config.access.allow_anonymous;
         let (writer, storage) = stored.map_or((None, Storage::Memory), |(writer, storage)| (Some(writer), storage));
-        let facts =
-            BannerFacts { node: options.node, listeners: listening, authentication, storage, api, json: options.json };
+        let facts = BannerFacts {
+            node: options.node,
+            listeners: listening,
+            authentication,
+            storage,
+            api,
+            dashboard,
+            json: options.json,
+        };
         banner::print(&facts);
         #[cfg(not(madsim))]
         service::ready(facts.listeners.len());
@@ -182,7 +193,9 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let prepared = cluster::prepare(&options.config, node, options.data.as_deref()).await?;
     // It goes on where the log ends, so that no deadline in it comes early.
     let clock = Clock::start_at(opened.as_ref().map_or(Instant::START, |opened| opened.replay.now()));
-    let access = Arc::new(Access::open(&options.config.access, clock, options.config.broker.hook_timeout)?);
+    let records = Records::new(clock, &options.config.zones);
+    let access = Access::open(&options.config.access, clock, options.config.broker.hook_timeout, &records)?;
+    let access = Arc::new(access);
     let (mailboxes, office, reports) = driver::office(options.shards);
     let hooks = logged_hooks().union(access.hooks());
     let mut config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
@@ -214,9 +227,11 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         None => (None, None, None),
     };
     let mut drivers = Vec::new();
+    let (to_flaps, flaps) = mpsc::channel(FLAPS_MAX);
     for (shard, mail) in shards.into_iter().zip(mailboxes) {
         let streams = rt::streams().context("watch connections")?;
         let driver = Driver::new(shard, clock, streams, mail).decided_by(access.decider());
+        let driver = driver.tells_flaps(to_flaps.clone());
         drivers.push(driver.stored_by(desk.clone()));
     }
     drop(desk);
@@ -238,12 +253,21 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let (to_reloads, reloads) = mpsc::channel(1);
     let (to_events, events) = mpsc::channel(cluster::EVENTS_MAX);
     #[cfg(not(madsim))]
-    let admin = admin(options, &config, clock, &office, (&to_events, &to_reloads))?;
+    let admin = admin(options, &config, clock, &office, (&to_events, &to_reloads), &records)?;
     #[cfg(not(madsim))]
     let asked = (asked, admin.clone());
     let asked = (asked, to_reloads, options.watched.clone());
     let events = (to_events, events);
-    let control = start_control(control, clock, (reports, office.clone()), prepared, events, asked)?;
+    // Before anybody can connect.
+    cluster::driver::tell_records(&control, &records);
+    records.reaches(office.clone());
+    #[cfg(not(madsim))]
+    tokio::spawn(asked.0.1.clone().keep_watch(flaps));
+    #[cfg(madsim)]
+    drop(flaps);
+    tokio::spawn(records.clone().send_away());
+    let telling = (control, records);
+    let control = start_control(telling, clock, (reports, office.clone()), prepared, events, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
     let (mut intakes, mut gateways) = (Vec::new(), Vec::new());
@@ -305,6 +329,7 @@ fn admin(
     clock: Clock,
     office: &Office<Stream>,
     (events, reloads): (&mpsc::Sender<Event>, &mpsc::Sender<reload::Asked>),
+    records: &Records,
 ) -> anyhow::Result<crate::admin::Admin> {
     let facts = crate::admin::Facts {
         node: config.node_name.to_string(),
@@ -313,31 +338,40 @@ fn admin(
         started: clock.now(),
         data: options.data.clone(),
     };
-    crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts)
+    crate::admin::Admin::new(office.clone(), events.clone(), reloads.clone(), facts, records.clone())
 }
 
-/// Opens the HTTP API and serves it while the broker runs; says where.
+/// Opens the HTTP API and the dashboard and serves them while the broker runs; says where.
 #[cfg(not(madsim))]
-async fn serve_api(
+async fn serve_operators(
     started: &Started,
     reading: Option<&Reading>,
-    config: &config::Api,
-) -> anyhow::Result<Option<String>> {
+    config: &Config,
+) -> anyhow::Result<(Option<String>, Option<String>)> {
+    use crate::{alarms, api, dashboard, web};
+    let admin = &started.admin;
     if let Some(reading) = reading {
-        started.admin.sets_level(reading.level.clone());
+        admin.sets_level(reading.level.clone());
     }
-    tokio::spawn(started.admin.clone().hear_others());
-    tokio::spawn(started.admin.clone().tell_gateways());
-    tokio::spawn(service::watch(started.admin.clone()));
-    let Some(bound) = crate::api::bind(config).await? else { return Ok(None) };
-    let url = bound.url();
-    tokio::spawn(crate::api::serve(bound, started.admin.clone()));
-    Ok(Some(url))
+    tokio::spawn(admin.clone().hear_others());
+    tokio::spawn(admin.clone().tell_gateways());
+    tokio::spawn(service::watch(admin.clone()));
+    tokio::spawn(alarms::watch(admin.clone()));
+    let (mut of_api, mut of_dashboard) = (None, None);
+    if let Some(bound) = web::bind(api::service(), config.api.bind, &config.api).await? {
+        of_api = Some(bound.url());
+        tokio::spawn(api::serve(bound, admin.clone()));
+    }
+    if let Some(bound) = web::bind(dashboard::service(), config.dashboard.bind, &config.api).await? {
+        of_dashboard = Some(bound.url());
+        dashboard::serve(bound, admin.clone()).await?;
+    }
+    Ok((of_api, of_dashboard))
 }
 
 /// The control plane on a thread of its own, with the ways to other nodes and what `newtmq ctl` asks.
 fn start_control(
-    control: Control,
+    (control, records): (Control, Records),
     clock: Clock,
     (reports, office): (driver::Reports, Office<Stream>),
     prepared: Option<cluster::Prepared>,
@@ -350,6 +384,7 @@ fn start_control(
             prepared.map(|prepared| prepared.open(&to_events)).transpose().context("open the ways to other nodes")?;
         serve(asked, to_events.clone(), state, reloads);
         let driver = ControlDriver::new(control, clock, reports, office, events, ways, watched.hearer());
+        let driver = driver.telling(records);
         watched.run(driver, to_events).await.context("the log of the cluster")
     };
     rt::on_own_thread("control", body).context("start the control plane's thread")
@@ -536,6 +571,9 @@ fn logged_hooks() -> HookSet {
     }
     HookSet::default().with(Hook::ClientConnected).with(Hook::ClientDisconnected).with(Hook::SessionTerminated)
 }
+
+/// Clients that connect too often and wait to be banned; more are lost, and come again.
+const FLAPS_MAX: usize = 256;
 
 /// Tells the shards to stop at the first signal, and ends the process at the second.
 async fn stop_on_signal(mut signals: StopSignals, commands: mpsc::Sender<AdminCommand>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use newtmq_access::{AclCacheLimits, Permission, ThrottleLimits};
+use newtmq_access::{AclCacheLimits, FlappingLimits, Permission, ThrottleLimits};
 use newtmq_mqtt::QoS;
 use newtmq_node::{
     AccessConfig, DenyAction, Durability, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig,
@@ -146,5 +146,10 @@ fn zone(name: &str, zone: &Zone) -> ZoneConfig {
         max_publisher_hold: zone.max_publisher_hold,
         bypass_acl: !zone.enable_acl,
         bypass_authentication: !zone.enable_auth,
+        bypass_bans: !zone.enable_ban,
+        flapping: zone
+            .flapping_threshold
+            .filter(|_| zone.enable_ban)
+            .map(|limit| FlappingLimits { count: limit.count, window: limit.time }),
     }
 }

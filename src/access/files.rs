@@ -39,6 +39,14 @@ pub enum FileError {
         /// Line, column and what is wrong.
         error: AclError,
     },
+    /// A key of tokens.
+    #[error("{}: {why}", file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, without what was read.
+        why: &'static str,
+    },
     /// The users.
     #[error("{}:{error}", file.display())]
     Users {

@@ -162,7 +162,7 @@ fn replace(file: &Path, text: &str) -> Result<(), PasswdError> {
 }
 
 /// The new password: twice from a terminal, or the first line of standard input.
-fn ask(user: &str) -> Result<Vec<u8>, PasswdError> {
+pub fn ask(user: &str) -> Result<Vec<u8>, PasswdError> {
     let failed = |error| PasswdError::Io { file: "standard input".into(), error };
     let stdin = io::stdin();
     let password = if stdin.is_terminal() {

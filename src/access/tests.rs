@@ -23,6 +23,9 @@ fn shared(allow_anonymous: bool) -> Shared {
         clock: Clock::start(),
         patience: Duration::from_secs(3600),
         users: RwLock::new(Some(Arc::new(users()))),
+        jwt: RwLock::new(None),
+        http: None,
+        records: None,
         throttle: Mutex::new(Throttle::new(limits)),
         exchanges: Mutex::default(),
         accepted: AtomicU64::new(0),
@@ -31,6 +34,10 @@ fn shared(allow_anonymous: bool) -> Shared {
         busy: AtomicU64::new(0),
         warned: AtomicU64::new(0),
     }
+}
+
+fn records() -> Records {
+    Records::new(Clock::start(), &std::collections::BTreeMap::new())
 }
 
 fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>, data: &[u8]) -> Question {
@@ -42,6 +49,7 @@ fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>
         password: password.map(|password| password.as_bytes().into()),
         method: method.map(Into::into),
         data: (!data.is_empty()).then(|| data.into()),
+        will: None,
     }
 }
 
@@ -49,7 +57,10 @@ fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>
 fn decide(shared: &Shared, question: Question) -> Verdict {
     shared.decide_at_once(&question).unwrap_or_else(|| {
         let (asked, _driver) = Asked::alone(question);
-        shared.decide(&mut Verifier::default(), &asked)
+        match shared.decide(&mut Verifier::default(), &asked) {
+            Decided::Here(verdict) => verdict,
+            Decided::Elsewhere => panic!("there is no service"),
+        }
     })
 }
 
@@ -74,6 +85,67 @@ fn who_may_connect() {
         let got = decide(&shared, question(username, password, None, b""));
         assert_eq!(got, verdict, "{anonymous} {username:?} {password:?}");
     }
+}
+
+fn cheap(password: &str) -> String {
+    let password = Some(Verifier::default().hash(password.as_bytes(), [7; 16], CHEAP).unwrap());
+    User { password, scram: None }.to_string()
+}
+
+#[test]
+fn who_may_connect_with_a_table() {
+    use newtmq_cluster::meta::BlobKind;
+    let records = records();
+    for (key, password) in [("username:bob", "BOB"), ("clientid:c", "CLIENT"), ("username:alice", "TABLE")] {
+        records.changed(BlobKind::User, key, Some(cheap(password).as_bytes()));
+    }
+    let of = |client: &str, question: Question| match question {
+        Question::Authenticate { conn, peer, username, password, method, data, will, .. } => {
+            Question::Authenticate { conn, peer, client: client.into(), username, password, method, data, will }
+        }
+        other => other,
+    };
+    for (anonymous, client, username, password, verdict) in [
+        (false, "d", Some("bob"), Some("BOB"), ALLOW),
+        (false, "d", Some("bob"), Some("bob"), WRONG),
+        (false, "d", Some("alice"), Some("secret"), ALLOW),
+        (false, "d", Some("alice"), Some("TABLE"), WRONG),
+        (false, "d", Some("eve"), Some("BOB"), WRONG),
+        (false, "d", None, Some("BOB"), Verdict::Deny(ReasonCode::NotAuthorized)),
+        (false, "c", None, Some("CLIENT"), ALLOW),
+        (false, "c", Some("c"), Some("CLIENT"), ALLOW),
+        // Also where anybody may come: this identifier is somebody's.
+        (true, "c", None, None, WRONG),
+        (true, "c", None, Some("CLIENT"), ALLOW),
+        (true, "c", Some("bob"), Some("BOB"), WRONG),
+        (true, "c", Some("alice"), Some("secret"), WRONG),
+        (true, "d", None, None, ALLOW),
+    ] {
+        let shared = Shared { records: Some(records.clone()), ..shared(anonymous) };
+        let got = decide(&shared, of(client, question(username, password, None, b"")));
+        assert_eq!(got, verdict, "{anonymous} {client} {username:?} {password:?}");
+    }
+    // Nor by SCRAM, whose user is right.
+    let shared = Shared { records: Some(records.clone()), ..shared(true) };
+    let first = question(Some("alice"), None, Some(SCRAM_METHOD), b"n,,n=alice,r=nonce");
+    assert!(matches!(decide(&shared, of("d", first.clone())), Verdict::Continue(_)));
+    assert_eq!(decide(&shared, of("c", first)), WRONG);
+    records.changed(BlobKind::User, "username:bob", None);
+    assert_eq!(decide(&shared, of("d", question(Some("bob"), Some("BOB"), None, b""))), WRONG);
+}
+
+/// Counted and not timed: each password that is looked at costs one hash, and no other question a hash at all.
+#[test]
+fn failures_with_a_client_identifier_are_counted() {
+    use newtmq_cluster::meta::BlobKind;
+    let records = records();
+    records.changed(BlobKind::User, "clientid:c", Some(cheap("CLIENT").as_bytes()));
+    let shared = Shared { records: Some(records), ..shared(true) };
+    for _ in 0..3 {
+        assert_eq!(decide(&shared, question(None, Some("x"), None, b"")), WRONG);
+    }
+    let waits = Verdict::Deny(ReasonCode::ConnectionRateExceeded);
+    assert_eq!(decide(&shared, question(None, Some("CLIENT"), None, b"")), waits);
 }
 
 #[test]
@@ -180,7 +252,7 @@ fn a_broken_file_changes_nothing() {
     let file = dir.join("acl.conf");
     std::fs::write(&file, "{allow, all}.").unwrap();
     let config = Config { acl_file: Some(file.clone()), ..crate::config::Config::default().access };
-    let access = Access::open(&config, Clock::start(), Duration::ZERO).unwrap();
+    let access = Access::open(&config, Clock::start(), Duration::ZERO, &records()).unwrap();
     assert_eq!(access.hooks(), HookSet::default(), "nobody is asked without a password file");
     assert_eq!(access.rules().acl.map(|acl| acl.len()), Some(1));
     std::fs::write(&file, "{allow, all}. {deny, al}.").unwrap();

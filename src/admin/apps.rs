@@ -208,7 +208,7 @@ impl Apps {
             .map(|app| json!({ "id": app.id, "name": app.name, "enabled": app.enabled, "hash": app.hash.to_string() }))
             .collect();
         let text = format!("{:#}\n", json!({ "version": 1, "apps": apps }));
-        write(file, &text)?;
+        write_whole(file, &text)?;
         Ok(())
     }
 }
@@ -232,7 +232,7 @@ fn read(text: &str) -> anyhow::Result<BTreeMap<String, App>> {
 }
 
 /// A file that only its owner can read, from its first moment, and whole or as it was.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let temporary = path.with_extension("new");

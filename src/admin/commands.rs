@@ -1,14 +1,16 @@
 //! The commands of `newtmq ctl`, each once: what it is called, what it asks, and how the answer is told. The command line, the
 //! socket, `docs/ctl.md` and shell completions come from here.
 
+use newtmq_access::AccountKind::{ClientId, Username};
+use newtmq_access::{AccountKind, BAN_TEXT_BYTES_MAX, BanKind, BanWho};
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter};
 use newtmq_node::{Traced, Which};
 use serde_json::Value;
 
 use super::lines;
 use super::question::{Cursor, Fault, Part, Question};
-use crate::config::LogLevel;
-use crate::traces;
+use crate::config::{self, LogLevel, Secret};
+use crate::{rt, traces};
 
 /// A command.
 pub struct Row {
@@ -65,6 +67,24 @@ impl Given<'_> {
         Ok(Part { cursor, skip: 0, limit: STEP })
     }
 
+    fn accounts(&self, kind: AccountKind) -> Result<Question, Fault> {
+        Ok(Question::Accounts(kind, self.part()?))
+    }
+
+    fn add_account(
+        &self,
+        kind: AccountKind,
+        question: fn(AccountKind, String, Secret) -> Question,
+    ) -> Result<Question, Fault> {
+        let password = self.text("password")?;
+        check_password(password)?;
+        Ok(question(kind, self.text("name")?.into(), Secret::new(password)))
+    }
+
+    fn who(&self) -> Result<BanWho, Fault> {
+        ban_who(self.text("as")?, self.text("who")?)
+    }
+
     fn traced(&self) -> Result<Traced, Fault> {
         let (kind, what) = (self.text("kind")?, self.text("what")?);
         traces::traced(kind, what).ok_or_else(|| {
@@ -75,6 +95,48 @@ impl Given<'_> {
     fn which(&self) -> Result<Which, Fault> {
         Ok(Which::Client(self.text("client")?.into()))
     }
+}
+
+/// Whom a ban is about.
+///
+/// # Errors
+/// It is nobody.
+pub fn ban_who(kind: &str, text: &str) -> Result<BanWho, Fault> {
+    let words = || BanKind::ALL.map(BanKind::name).join(", ");
+    let kind =
+        BanKind::of_name(kind).ok_or_else(|| Fault::new(Fault::TYPE, format!("as must be one of {}", words())))?;
+    BanWho::new(kind, text).map_err(|why| Fault::new(Fault::TYPE, format!("who: {why}")))
+}
+
+/// Whether something can be the reason of a ban, or the name of who bans.
+///
+/// # Errors
+/// It is too long.
+pub fn check_ban_text(text: &str) -> Result<(), Fault> {
+    if text.len() > BAN_TEXT_BYTES_MAX {
+        return Err(Fault::new(Fault::TYPE, format!("a reason has at most {BAN_TEXT_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// Whether something can be a password.
+///
+/// # Errors
+/// It is empty or too long.
+pub fn check_password(password: &str) -> Result<(), Fault> {
+    if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
+        return Err(Fault::new(Fault::TYPE, format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes")));
+    }
+    Ok(())
+}
+
+/// When a ban of this time ends, in seconds since 1970.
+fn ban_end(time: &str) -> Option<Option<u64>> {
+    if time == "none" {
+        return Some(None);
+    }
+    let time = config::duration(time).filter(|time| (1..=BAN_SECONDS_MAX).contains(&time.as_secs()))?;
+    Some(Some(rt::wall_time().0 / 1000 + time.as_secs()))
 }
 
 /// The command of these words.
@@ -371,8 +433,85 @@ pub const ROWS: &[Row] = &[
     not_yet("rules show", "Rules."),
     not_yet("rules create", "Rules."),
     not_yet("rules delete", "Rules."),
-    not_yet("banned", "Banned clients, users and addresses."),
-    not_yet("users", "Users at run time; `newtmq passwd` and `ctl reload` do it with a file."),
+    row("users list", &[], "List users that were added while it runs.", |a| a.accounts(Username), lines::accounts),
+    row(
+        "users add",
+        &["name", "password"],
+        "Add a user. PASSWORD `-` is read from the terminal or standard input, where nobody else sees it.",
+        |a| a.add_account(Username, Question::AddAccount),
+        lines::ok,
+    ),
+    row(
+        "users update",
+        &["name", "password"],
+        "Give a user another password.",
+        |a| a.add_account(Username, Question::UpdateAccount),
+        lines::ok,
+    ),
+    row(
+        "users del",
+        &["name"],
+        "Delete a user, and end its connections.",
+        |a| Ok(Question::DeleteAccount(Username, a.text("name")?.into())),
+        lines::ok,
+    )
+    .differs("its connections end"),
+    row(
+        "clientid list",
+        &[],
+        "List client identifiers with passwords that were added while it runs.",
+        |a| a.accounts(ClientId),
+        lines::accounts,
+    ),
+    row(
+        "clientid add",
+        &["name", "password"],
+        "Add a client identifier with its password; `-` as for users.",
+        |a| a.add_account(ClientId, Question::AddAccount),
+        lines::ok,
+    ),
+    row(
+        "clientid update",
+        &["name", "password"],
+        "Give a client identifier another password.",
+        |a| a.add_account(ClientId, Question::UpdateAccount),
+        lines::ok,
+    ),
+    row(
+        "clientid del",
+        &["name"],
+        "Delete the password of a client identifier, and end its connection.",
+        |a| Ok(Question::DeleteAccount(ClientId, a.text("name")?.into())),
+        lines::ok,
+    )
+    .differs("its connection ends"),
+    row("banned list", &[], "List who is banned.", |a| Ok(Question::Bans(a.part()?)), lines::bans)
+        .differs("not in EMQ X, but in its HTTP API"),
+    row(
+        "banned add",
+        &["as", "who", "time", "reason"],
+        "Ban WHO. AS is client_id, username or ip_address (or a network); TIME is as in `30m`, or `none` for ever.",
+        |a| {
+            let reason = a.text("reason")?;
+            check_ban_text(reason)?;
+            let time = a.text("time")?;
+            let until = ban_end(time)
+                .ok_or_else(|| Fault::new(Fault::TYPE, "time must be none, or as in 30m, at most 3650d"))?;
+            Ok(Question::Ban { who: a.who()?, reason: reason.into(), by: None, until })
+        },
+        lines::ok,
+    )
+    .differs("not in EMQ X, but in its HTTP API"),
+    row("banned del", &["as", "who"], "Ban WHO no more.", |a| Ok(Question::Unban(a.who()?)), lines::ok)
+        .differs("not in EMQ X, but in its HTTP API"),
+    row(
+        "audit",
+        &[],
+        "Tell what operators have changed at this node, the latest first.",
+        |_| Ok(Question::Audit(Part::page(1, AUDIT_LINES))),
+        lines::audit,
+    )
+    .differs("not in EMQ X; of this node"),
     not_yet("vm", "The Erlang virtual machine: there is none."),
     not_yet("mnesia", "The database of EMQ X: there is none."),
 ];
@@ -385,6 +524,12 @@ impl Given<'_> {
     }
 }
 
+/// Longest password of a user that is added while it runs, in bytes.
+const PASSWORD_BYTES_MAX: usize = 4096;
+/// Longest ban that has an end.
+const BAN_SECONDS_MAX: u64 = 3650 * 86_400;
+/// How much is told of what operators have done.
+const AUDIT_LINES: usize = 100;
 /// How many are told at a time.
 const STEP: usize = 1000;
 
@@ -400,7 +545,8 @@ mod tests {
             assert!(!ROWS[..at].iter().any(|other| other.path == row.path), "{} is there twice", row.path);
             assert!(row.about.ends_with('.') && row.path.split(' ').count() <= 2, "{}", row.path);
             let Does::Asks(ask, _) = &row.does else { continue };
-            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "kind": "client", "proto": "tcp", "port": "1883", "level": "info" });
+            let arguments = json!({ "client": "c", "topic": "t/+", "qos": "1", "app_id": "a", "name": "n", "status": "true", "what": "w", "kind": "client", "proto": "tcp", "port": "1883", "level": "info",
+                "password": "p", "as": "client_id", "who": "c", "time": "1h", "reason": "r" });
             assert!(ask(&Given(&arguments)).is_ok(), "{}", row.path);
             assert_eq!(ask(&Given(&json!({}))).is_err(), !row.arguments.is_empty(), "{}", row.path);
         }

@@ -141,6 +141,29 @@ pub(super) fn apps(values: &Value) -> Vec<String> {
     })
 }
 
+pub(super) fn accounts(values: &Value) -> Vec<String> {
+    each(values, |v| match v.get("username") {
+        Some(name) => format!("User(username = {})", plain(name)),
+        None => format!("ClientId({})", plain(&v["clientid"])),
+    })
+}
+
+pub(super) fn bans(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        let until = v["until"].as_u64().map_or("never".to_owned(), |until| until.to_string());
+        let [kind, who, reason, by] = ["as", "who", "reason", "by"].map(|name| plain(&v[name]));
+        format!("banned(as = {kind}, who = {who}, reason = {reason}, by = {by}, at = {}, until = {until})", v["at"])
+    })
+}
+
+pub(super) fn audit(values: &Value) -> Vec<String> {
+    each(values, |v| {
+        let [at, by, from, action, what] = ["at", "by", "from", "action", "what"].map(|name| plain(&v[name]));
+        let outcome = if v["done"] == true { "done".to_owned() } else { format!("failed: {}", plain(&v["why"])) };
+        format!("{at} {by} from {from}: {action} {what}: {outcome}")
+    })
+}
+
 pub(super) fn secret(value: &Value) -> Vec<String> {
     vec![format!("AppSecret: {}", plain(&value["secret"]))]
 }

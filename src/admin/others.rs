@@ -356,6 +356,11 @@ const PLAIN: &[(&str, Question)] = &[
     ("metrics", Question::Metrics),
     ("ledger", Question::Ledger),
     ("ready", Question::Ready),
+    ("cluster", Question::Cluster),
+    ("alarms", Question::Alarms),
+    ("past_alarms", Question::PastAlarms),
+    ("configs", Question::Configs),
+    ("access", Question::Access),
 ];
 
 /// A node that has not answered by then is named.

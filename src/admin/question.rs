@@ -1,11 +1,12 @@
 //! The questions, and what an answer is made of.
 
 use bytes::Bytes;
+use newtmq_access::{AccountKind, BanWho};
 use newtmq_mqtt::{OwnedTopicFilter, QoS};
 use newtmq_node::{From, Traced, Which};
 use serde_json::Value;
 
-use crate::config::LogLevel;
+use crate::config::{LogLevel, Secret};
 
 /// What an operator asks, or wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,18 @@ pub enum Question {
         /// The filter.
         filter: OwnedTopicFilter,
     },
+    /// How the cluster is, as this node sees it.
+    Cluster,
+    /// What is wrong with the cluster, after all members were asked.
+    Doctor,
+    /// The configuration that holds here, without secrets.
+    Configs,
+    /// Who may connect and do what, as it is configured here.
+    Access,
+    /// What is wrong with this node.
+    Alarms,
+    /// What was, and is over.
+    PastAlarms,
     /// Read the configuration, users, rules and certificates again.
     Reload,
     /// Set the level of the log.
@@ -90,6 +103,33 @@ pub enum Question {
     EnableApp(String, bool),
     /// Remove one.
     DeleteApp(String),
+    /// Users, or Client Identifiers, that were added while the broker runs.
+    Accounts(AccountKind, Part),
+    /// One of them.
+    Account(AccountKind, String),
+    /// Another one, with its password.
+    AddAccount(AccountKind, String, Secret),
+    /// Another password of one.
+    UpdateAccount(AccountKind, String, Secret),
+    /// Remove one, and end its connections.
+    DeleteAccount(AccountKind, String),
+    /// Who is banned.
+    Bans(Part),
+    /// Ban somebody.
+    Ban {
+        /// Whom.
+        who: BanWho,
+        /// Why, for people.
+        reason: String,
+        /// Who does it, if it is said.
+        by: Option<String>,
+        /// Until when, in seconds since 1970; none is for ever.
+        until: Option<u64>,
+    },
+    /// Ban somebody no more.
+    Unban(BanWho),
+    /// What operators have done at this node, the latest first.
+    Audit(Part),
 }
 
 /// A message to publish.

@@ -87,6 +87,14 @@ impl Admin {
                     Err(Fault::new(Fault::OTHER, report.lines().join("\n")))
                 }
             }
+            Question::Cluster => self.cluster_status().await,
+            Question::Doctor => self.doctor().await,
+            Question::Configs => Ok(Answer::of(self.configs())),
+            Question::Access => self.access_beside().await,
+            Question::Alarms => Ok(Answer::of(self.alarms().raised().iter().map(crate::alarms::Alarm::json).collect())),
+            Question::PastAlarms => {
+                Ok(Answer::of(self.alarms().over().iter().map(crate::alarms::Alarm::json).collect()))
+            }
             Question::LogLevel(level) => {
                 if let Some(switch) = self.0.level.get() {
                     switch.set(level);
@@ -108,6 +116,13 @@ impl Admin {
             | Question::AddApp(..)
             | Question::EnableApp(..)
             | Question::DeleteApp(_)) => self.app_beside(question).await,
+            question @ (Question::Accounts(..)
+            | Question::Account(..)
+            | Question::AddAccount(..)
+            | Question::UpdateAccount(..)
+            | Question::DeleteAccount(..)) => self.account(question).await,
+            question @ (Question::Bans(_) | Question::Ban { .. } | Question::Unban(_)) => self.banned(question).await,
+            Question::Audit(part) => Ok(self.audited(&part)),
         }
     }
 

@@ -71,6 +71,10 @@ fn operation(route: &Route) -> Value {
             parameters.push(json!({ "name": name, "in": "query", "schema": schema }));
         }
     }
+    for name in route.query {
+        let schema = json!({ "type": "string", "minLength": 1 });
+        parameters.push(json!({ "name": name, "in": "query", "required": true, "schema": schema }));
+    }
     let mut operation = json!({
         "operationId": route.id,
         "summary": route.about,
@@ -208,7 +212,37 @@ fn schemas() -> Value {
             ("at", "integer"), ("time", "string"), some[0], ("event", "string"), ("client_id", "string"), ("topic", "string?"),
             ("qos", "integer?"), ("waits", "boolean"), ("why", "string"),
         ]),
+        "Alarm": object(&[
+            ("id", "string"), ("severity", "string"), ("title", "string"), ("summary", "string"), ("ts", "integer"),
+            ("raised_at", "string"), ("cleared_at", "string?"),
+        ]),
+        "AlarmsOfNode": object(&[some[0], ("alarms", "[]Alarm")]),
+        "Setting": object(&[
+            ("key", "string"), ("value", "string"), ("set", "boolean"), ("reloadable", "boolean"), ("about", "string"),
+        ]),
+        "ConfigsOfNode": object(&[some[0], ("configs", "[]Setting")]),
+        "Access": object(&[
+            ("allow_anonymous", "boolean"), ("password_file", "string?"), ("password_file_error", "string?"), ("users", "[]"),
+            ("acl_file", "string?"), ("acl_file_error", "string?"), ("rules", "[]"), ("acl_nomatch", "string"),
+            ("acl_deny_action", "string"),
+        ]),
+        "Cluster": object(&[
+            ("name", "string"), ("member", "boolean"), ("leader", "string?"), ("term", "integer"), ("applied", "integer"),
+            ("nodes", "[]"),
+        ]),
+        "ViewOfNode": object(&[some[0], ("cluster", "Cluster")]),
+        "Examination": object(&[("ok", "boolean"), ("verdict", "string"), ("findings", "[]"), ("nodes", "[]")]),
         "App": object(&[("app_id", "string"), ("name", "string"), ("status", "boolean"), ("desc", "string"), ("expired", "null")]),
+        "UsernameAccount": object(&[("username", "string")]),
+        "ClientIdAccount": object(&[("clientid", "string")]),
+        "Ban": object(&[
+            ("who", "string"), ("as", "string"), ("reason", "string"), ("by", "string"), ("at", "integer"),
+            ("until", "integer?"),
+        ]),
+        "Audit": object(&[
+            ("at", "string"), ("by", "string"), ("from", "string"), ("action", "string"), ("what", "string"),
+            ("done", "boolean"), ("why", "string?"),
+        ]),
         "AppSecret": object(&[("app_id", "string"), ("name", "string"), ("secret", "string")]),
     });
     let topic = json!({ "type": "string", "minLength": 1, "maxLength": 65_535 });
@@ -241,6 +275,27 @@ fn schemas() -> Value {
         "type": "object",
         "properties": { "app_id": id, "name": { "type": "string", "maxLength": 255, "pattern": "^[^\\x00-\\x1f\\x7f-\\x9f]*$" } },
         "required": ["app_id", "name"],
+    });
+    // Lengths are counted in bytes here, and in characters there.
+    let name = json!({ "type": "string", "minLength": 1, "maxLength": 500, "pattern": "^[^\\x00]*$" });
+    let password = json!({ "type": "string", "minLength": 1, "maxLength": 4096 });
+    for (schema, key) in [("NewUsername", "username"), ("NewClientId", "clientid")] {
+        all[schema] = json!({
+            "type": "object",
+            "properties": { key: name, "password": password },
+            "required": [key, "password"],
+        });
+    }
+    all["NewPassword"] = json!({ "type": "object", "properties": { "password": password }, "required": ["password"] });
+    let short = json!({ "type": ["string", "null"], "maxLength": 256 });
+    all["NewBan"] = json!({
+        "type": "object",
+        "properties": {
+            "who": { "type": "string", "minLength": 1, "maxLength": 490, "pattern": "^[^\\x00]*$" },
+            "as": { "enum": newtmq_access::BanKind::ALL.map(newtmq_access::BanKind::name) },
+            "reason": short, "by": short, "until": { "type": ["integer", "null"], "minimum": 0 },
+        },
+        "required": ["who", "as"],
     });
     all["AppStatus"] =
         json!({ "type": "object", "properties": { "status": { "type": "boolean" } }, "required": ["status"] });

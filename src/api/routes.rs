@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use newtmq_access::AccountKind::{self, ClientId, Username};
 use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicFilter, TopicName};
 use newtmq_node::{Traced, Which};
 use serde_json::{Value, json};
 
-use crate::admin::{Answer, Fault, Part, Publication, Question};
+use crate::admin::{Answer, Fault, Part, Publication, Question, ban_who, check_ban_text, check_password};
+use crate::config::Secret;
 
 /// A path with its method.
 pub struct Route {
@@ -28,6 +30,8 @@ pub struct Route {
     pub data: &'static str,
     /// It is paged.
     pub paged: bool,
+    /// Parameters of its query, all needed.
+    pub query: &'static [&'static str],
     pub(super) ask: fn(&Asked) -> Result<Question, Fault>,
     pub(super) show: fn(&Asked, Value) -> Value,
 }
@@ -70,6 +74,40 @@ impl Asked {
             None => Err(Fault::new(Fault::MISSING, format!("{name} is missing"))),
             Some(_) => Err(Fault::new(Fault::TYPE, format!("{name} must be a string"))),
         }
+    }
+
+    fn account(&self, kind: AccountKind) -> String {
+        self.parameter(kind.name()).to_owned()
+    }
+
+    fn password(&self) -> Result<Secret, Fault> {
+        let password = self.text("password")?;
+        check_password(password)?;
+        Ok(Secret::new(password))
+    }
+
+    fn new_account(&self, kind: AccountKind) -> Result<Question, Fault> {
+        Ok(Question::AddAccount(kind, self.text(kind.name())?.to_owned(), self.password()?))
+    }
+
+    fn changed_account(&self, kind: AccountKind) -> Result<Question, Fault> {
+        Ok(Question::UpdateAccount(kind, self.account(kind), self.password()?))
+    }
+
+    fn ban(&self) -> Result<Question, Fault> {
+        let who = ban_who(self.text("as")?, self.text("who")?)?;
+        let said = |name: &str| match self.body.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => self.text(name).and_then(|text| check_ban_text(text).map(|()| Some(text.to_owned()))),
+        };
+        let until = match self.body.get("until") {
+            None | Some(Value::Null) => None,
+            Some(until) => {
+                let wrong = || Fault::new(Fault::TYPE, "until must be a time in seconds since 1970, or null");
+                Some(until.as_u64().ok_or_else(wrong)?)
+            }
+        };
+        Ok(Question::Ban { who, reason: said("reason")?.unwrap_or_default(), by: said("by")?, until })
     }
 
     fn qos(&self) -> Result<QoS, Fault> {
@@ -167,7 +205,7 @@ const fn get(
     ask: fn(&Asked) -> Result<Question, Fault>,
     show: fn(&Asked, Value) -> Value,
 ) -> Route {
-    Route { method: "GET", path, id, about, differs: "", body: "", data, paged: false, ask, show }
+    Route { method: "GET", path, id, about, differs: "", body: "", data, paged: false, query: &[], ask, show }
 }
 
 impl Route {
@@ -182,6 +220,11 @@ impl Route {
         self
     }
 
+    const fn query(mut self, query: &'static [&'static str]) -> Route {
+        self.query = query;
+        self
+    }
+
     const fn differs(mut self, why: &'static str) -> Route {
         self.differs = why;
         self
@@ -189,14 +232,7 @@ impl Route {
 }
 
 /// Paths of EMQ X that are not in this version.
-pub const NOT_YET: &[(&str, &str)] = &[
-    ("banned", "banned clients, users and addresses"),
-    ("alarms", "alarms"),
-    ("configs", "the configuration; see `newtmq check-config`"),
-    ("rules", "rules"),
-    ("actions", "rules"),
-    ("resources", "rules"),
-];
+pub const NOT_YET: &[(&str, &str)] = &[("rules", "rules"), ("actions", "rules"), ("resources", "rules")];
 
 /// Every path below `/api/v3`, in the order of the page.
 pub const ROUTES: &[Route] = &[
@@ -445,6 +481,85 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("POST", "Unsubscribe"),
+    get(
+        "/alarms",
+        "alarms",
+        "What is wrong.",
+        "[]AlarmsOfNode",
+        |_| of_all(Question::Alarms),
+        |_, data| of_each("alarms", &data),
+    ),
+    get(
+        "/alarms/history",
+        "alarmsThatWere",
+        "What was wrong: the last 100 of each node since its start.",
+        "[]AlarmsOfNode",
+        |_| of_all(Question::PastAlarms),
+        |_, data| of_each("alarms", &data),
+    )
+    .differs("not in EMQ X 3.1"),
+    get(
+        "/nodes/{node}/alarms",
+        "nodeAlarms",
+        "What is wrong with a node.",
+        "[]Alarm",
+        |_| Ok(Question::Alarms),
+        as_it_is,
+    ),
+    get(
+        "/configs",
+        "configs",
+        "The configuration of each node, key by key, without secrets.",
+        "[]ConfigsOfNode",
+        |_| of_all(Question::Configs),
+        |_, data| of_each("configs", &data),
+    )
+    .differs("with the keys of this broker"),
+    get(
+        "/nodes/{node}/configs",
+        "nodeConfigs",
+        "The configuration of a node.",
+        "[]Setting",
+        |_| Ok(Question::Configs),
+        as_it_is,
+    )
+    .differs("with the keys of this broker"),
+    get(
+        "/nodes/{node}/access",
+        "nodeAccess",
+        "Who may connect to a node and do what, as it is configured: names of users, and rules.",
+        "Access",
+        |_| Ok(Question::Access),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster",
+        "cluster",
+        "Members, links and leader, as this node sees them.",
+        "Cluster",
+        |_| Ok(Question::Cluster),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster/views",
+        "clusterViews",
+        "The same, as each node sees it.",
+        "[]ViewOfNode",
+        |_| of_all(Question::Cluster),
+        |_, data| of_each("cluster", &data),
+    )
+    .differs(NOT_THERE),
+    get(
+        "/cluster/doctor",
+        "doctor",
+        "What is wrong with the cluster, and what to do; all members are asked.",
+        "Examination",
+        |_| Ok(Question::Doctor),
+        as_it_is,
+    )
+    .differs(NOT_THERE),
     get("/sn/clients", "snClients", "Devices of MQTT-SN.", "[]Device", |a| Ok(Question::Devices(a.part()?)), as_it_is)
         .paged()
         .differs(NOT_THERE),
@@ -517,6 +632,122 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("DELETE", ""),
+    get(
+        "/auth_username",
+        "usernames",
+        "Users that were added while it runs.",
+        "[]UsernameAccount",
+        |a| Ok(Question::Accounts(Username, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/auth_username",
+        "addUsername",
+        "Add one, with its password.",
+        "UsernameAccount",
+        |a| a.new_account(Username),
+        as_it_is,
+    )
+    .by("POST", "NewUsername"),
+    get(
+        "/auth_username/{username}",
+        "username",
+        "One of them.",
+        "UsernameAccount",
+        |a| Ok(Question::Account(Username, a.account(Username))),
+        as_it_is,
+    ),
+    get(
+        "/auth_username/{username}",
+        "changeUsername",
+        "Give it another password.",
+        "UsernameAccount",
+        |a| a.changed_account(Username),
+        as_it_is,
+    )
+    .by("PUT", "NewPassword"),
+    get(
+        "/auth_username/{username}",
+        "deleteUsername",
+        "Delete it, and end its connections.",
+        "",
+        |a| Ok(Question::DeleteAccount(Username, a.account(Username))),
+        as_it_is,
+    )
+    .by("DELETE", "")
+    .differs("its connections end"),
+    get(
+        "/auth_clientid",
+        "clientids",
+        "Client identifiers with passwords that were added while it runs.",
+        "[]ClientIdAccount",
+        |a| Ok(Question::Accounts(ClientId, a.part()?)),
+        as_it_is,
+    )
+    .paged(),
+    get(
+        "/auth_clientid",
+        "addClientId",
+        "Add one, with its password.",
+        "ClientIdAccount",
+        |a| a.new_account(ClientId),
+        as_it_is,
+    )
+    .by("POST", "NewClientId"),
+    get(
+        "/auth_clientid/{clientid}",
+        "clientid",
+        "One of them.",
+        "ClientIdAccount",
+        |a| Ok(Question::Account(ClientId, a.account(ClientId))),
+        as_it_is,
+    ),
+    get(
+        "/auth_clientid/{clientid}",
+        "changeClientId",
+        "Give it another password.",
+        "ClientIdAccount",
+        |a| a.changed_account(ClientId),
+        as_it_is,
+    )
+    .by("PUT", "NewPassword"),
+    get(
+        "/auth_clientid/{clientid}",
+        "deleteClientId",
+        "Delete it, and end its connections.",
+        "",
+        |a| Ok(Question::DeleteAccount(ClientId, a.account(ClientId))),
+        as_it_is,
+    )
+    .by("DELETE", "")
+    .differs("its connections end"),
+    get("/banned", "banned", "Who is banned.", "[]Ban", |a| Ok(Question::Bans(a.part()?)), as_it_is)
+        .paged()
+        .differs("without `desc`; with `at`, when it began"),
+    get("/banned", "ban", "Ban a client, a user, an address or a network.", "Ban", |a| a.ban(), as_it_is)
+        .by("POST", "NewBan")
+        .differs("without `desc`; who is connected is sent away"),
+    get(
+        "/banned/{who}",
+        "unban",
+        "Ban somebody no more; `as` says what `who` is, and `/` in it is written `%2F`.",
+        "",
+        |a| Ok(Question::Unban(ban_who(a.parameter("as"), a.parameter("who"))?)),
+        as_it_is,
+    )
+    .by("DELETE", "")
+    .query(&["as"]),
+    get(
+        "/audit",
+        "audit",
+        "What operators have changed, the latest first.",
+        "[]Audit",
+        |a| Ok(Question::Audit(a.part()?)),
+        as_it_is,
+    )
+    .paged()
+    .differs("not in EMQ X; of this node"),
 ];
 
 const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";

@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory as _, Error, FromArgMatches,
 use super::{Arguments, Failed, print, top};
 use crate::admin::{Does, ROWS, Row, find};
 use crate::exit::Exit;
-use crate::{cluster, ctl};
+use crate::{access, cluster, ctl};
 
 /// A command of the table with its arguments.
 pub(super) struct CtlCommand {
@@ -116,6 +116,9 @@ fn about_group(name: &str) -> &'static str {
         "plugins" => "What are plugins in EMQ X.",
         "acl" => "The rules of who may do what.",
         "mgmt" => "Who may use the HTTP API.",
+        "users" => "Users that are added while it runs.",
+        "clientid" => "Client identifiers with passwords that are added while it runs.",
+        "banned" => "Who is refused.",
         "log" => "The log.",
         _ => "Not in this version.",
     }
@@ -132,7 +135,7 @@ pub(super) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> 
 }
 
 pub(super) fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: CtlCommand) -> Result<(), Failed> {
-    let CtlCommand { row, arguments, lines } = command;
+    let CtlCommand { row, mut arguments, lines } = command;
     if matches!(row.does, Does::NotYet) {
         let error = anyhow::anyhow!("{}: not in this version", row.path);
         return Err(Failed { exit: Exit::NotYet, error: Some(error) });
@@ -140,6 +143,16 @@ pub(super) fn ctl(data: &Path, socket: Option<PathBuf>, json: bool, command: Ctl
     let socket = socket.unwrap_or_else(|| data.join(cluster::SOCKET_FILE));
     if matches!(row.does, Does::Watches) {
         return top::top(&socket, lines, json);
+    }
+    if arguments.get("password").is_some_and(|password| password == "-") {
+        let name = arguments.get("name").cloned().unwrap_or_default();
+        let password =
+            access::ask_password(&name).map_err(|error| Failed { exit: Exit::Usage, error: Some(error.into()) })?;
+        let text = String::from_utf8(password).map_err(|_| Failed {
+            exit: Exit::Usage,
+            error: Some(anyhow::anyhow!("a password of a user that is added while it runs is UTF-8")),
+        })?;
+        arguments.insert("password", text);
     }
     let command = ctl::Command { path: row.path, arguments };
     let ok = ctl::ask(&socket, &command, json, print)

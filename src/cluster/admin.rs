@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::CTL_VERSION as VERSION;
 use super::discovery::{Shown, State};
 use super::driver::Event;
-use crate::admin::{self, Admin, Does, Given, Row};
+use crate::admin::{self, Admin, By, Does, Given, Row};
 use crate::config::Seed;
 use crate::reload::Asked;
 use crate::rt;
@@ -104,6 +104,9 @@ async fn converse(
     reloads: mpsc::Sender<Asked>,
     admin: Admin,
 ) -> io::Result<()> {
+    // Only the user of the broker can open the socket, and root.
+    let who = stream.peer_cred().map_or("somebody".to_owned(), |peer| format!("uid:{}", peer.uid()));
+    let by = By { who, from: "ctl".to_owned() };
     let (reading, mut writing) = stream.into_split();
     let mut reading = BufReader::new(reading);
     loop {
@@ -112,17 +115,39 @@ async fn converse(
             return Ok(());
         }
         let answer = match question(&line) {
-            Ok(Question::Reload) => reload(&reloads).await,
+            Ok(Question::Reload) => {
+                let answer = reload(&reloads).await;
+                wrote(&admin, &by, "reload", "", &answer);
+                answer
+            }
             Ok(Question::Doctor) => doctor(&events).await,
             Ok(Question::Row(row, arguments)) => {
-                let done = admin.aside(ask_admin(row, arguments, admin.clone())).await;
+                let done = admin.aside(ask_admin(row, arguments, admin.clone(), by.clone())).await;
                 done.unwrap_or_else(|| failed("the broker is stopping".to_owned()))
             }
-            Ok(question) => answer(question, &events, &discovery).await,
+            Ok(question) => {
+                let change = match &question {
+                    Question::Join(node) => Some(("cluster join", node.clone())),
+                    Question::Leave => Some(("cluster leave", String::new())),
+                    Question::ForceLeave(node) => Some(("cluster force-leave", node.clone())),
+                    Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => None,
+                };
+                let answer = answer(question, &events, &discovery).await;
+                if let Some((action, what)) = change {
+                    wrote(&admin, &by, action, &what, &answer);
+                }
+                answer
+            }
             Err(why) => failed(why.to_owned()),
         };
         writing.write_all(format!("{answer}\n").as_bytes()).await?;
     }
+}
+
+/// Writes down what was done, by the answer that tells of it.
+fn wrote(admin: &Admin, by: &By, action: &str, what: &str, answer: &Value) {
+    let why = answer["lines"][0].as_str().unwrap_or("it failed");
+    admin.wrote(by, action, what, if answer["ok"] == true { Ok(()) } else { Err(why) });
 }
 
 /// What is asked.
@@ -186,10 +211,10 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
 }
 
 /// A command of the table.
-async fn ask_admin(row: &'static Row, arguments: Value, admin: Admin) -> Value {
+async fn ask_admin(row: &'static Row, arguments: Value, admin: Admin, by: By) -> Value {
     let Does::Asks(ask, lines) = &row.does else { return failed(NOT_YET.to_owned()) };
     let answered = match ask(&Given(&arguments)) {
-        Ok(question) => admin.answer(question).await,
+        Ok(question) => admin.answer_for(&by, question).await,
         Err(fault) => Err(fault),
     };
     match answered {
@@ -307,7 +332,7 @@ fn is_running(node: &NodeStatus) -> bool {
     node.is_self || node.is_up
 }
 
-pub(super) fn status_json(status: &ClusterStatus) -> Value {
+pub(crate) fn status_json(status: &ClusterStatus) -> Value {
     let id = |node: newtmq_base::NodeId| format!("{:016x}", node.0);
     let nodes: Vec<Value> = status
         .nodes

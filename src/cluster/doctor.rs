@@ -7,7 +7,7 @@ use super::CTL_VERSION as VERSION;
 use super::admin::status_json;
 
 /// As `newtmq ctl` tells it. It is not well if anything is an error or a warning.
-pub(super) fn told(said: &Examination) -> Value {
+pub(crate) fn told(said: &Examination) -> Value {
     let bad = said.findings.iter().filter(|finding| finding.severity < Severity::Notice).count();
     let mut lines = vec![head(said, bad)];
     for finding in &said.findings {

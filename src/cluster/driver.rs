@@ -11,11 +11,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use newtmq_access::Ban;
 use newtmq_base::{Instant, NodeId, RequestId};
 use newtmq_cluster::link::{self, Address, ConnectionId, DialId, Fill};
+use newtmq_cluster::meta::{Blob, BlobKind};
 use newtmq_cluster::owned;
 use newtmq_node::{
-    ClusterAnswer, ClusterCommand, ClusterInput, ClusterOutput, Control, ControlInput, ControlOutput, FromControl,
+    ClusterAnswer, ClusterCommand, ClusterEvent, ClusterInput, ClusterOutput, Control, ControlInput, ControlOutput,
+    FromControl,
 };
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
@@ -25,6 +28,7 @@ use super::log::{Store, Stores, Writing};
 use super::sockets::{self, PeerStream, Sockets};
 use super::told;
 use super::watched::Hearer;
+use crate::access::Records;
 use crate::driver::{Office, Poller as _, ReadyList, Reports};
 use crate::rt::{Alarm, Clock, Stream};
 
@@ -84,6 +88,8 @@ pub enum Event {
     },
     /// What comes from other nodes for operators goes there; what has no room is lost.
     Hear(mpsc::Sender<(NodeId, Bytes)>),
+    /// Bans that ended before this, in seconds since 1970, are to be deleted, if this node leads.
+    Purge(u64),
     /// An operator wants to know something.
     Ask {
         /// Filters of other nodes that are left out.
@@ -143,6 +149,8 @@ pub struct ControlDriver {
     repeated: told::Repeated,
     hearer: Hearer,
     operators: Option<mpsc::Sender<(NodeId, Bytes)>>,
+    /// Who is told of users and bans.
+    records: Option<Records>,
     alarm: Alarm,
     ended: bool,
     failed: Option<io::Error>,
@@ -202,10 +210,18 @@ impl ControlDriver {
             repeated: told::Repeated::default(),
             hearer,
             operators: None,
+            records: None,
             alarm: Alarm::default(),
             ended: false,
             failed: None,
         }
+    }
+
+    /// Tells of what changes in what the cluster has of users and bans.
+    #[must_use]
+    pub fn telling(mut self, records: Records) -> ControlDriver {
+        self.records = Some(records);
+        self
     }
 
     /// Runs until every shard has ended; then the others are told that this node goes.
@@ -324,6 +340,14 @@ impl ControlDriver {
             Event::Operator { to, bytes } => self.cluster(ClusterInput::Operator { to, bytes: &bytes }),
             Event::Hear(operators) => self.operators = Some(operators),
             Event::Ask { skip, limit, answer } => drop(answer.send(known(&self.control, skip, limit))),
+            Event::Command { command: ClusterCommand::PutBlob { kind, key, value, expected }, answer }
+                if self.ways.is_none() =>
+            {
+                let records = self.records.as_ref();
+                let done = records.map(|records| records.write_alone(kind, &key, value.as_deref(), expected));
+                drop(done.map(|done| answer.send(done)));
+            }
+            Event::Purge(seconds) => self.purge(seconds),
             Event::Command { answer, .. } if self.ways.is_none() => {
                 let _ = answer.send(ClusterAnswer::Refused("this node stays alone (see node.listen)".to_owned()));
             }
@@ -517,7 +541,45 @@ impl ControlDriver {
                 self.repeated.heard(&self.control, &event, from);
                 told::event(&self.control, &event);
                 self.hearer.heard(&self.control, &event);
+                match event {
+                    ClusterEvent::Blob { kind, key, value } => {
+                        if let Some(records) = &self.records {
+                            records.changed(kind, &key, value.as_deref());
+                        }
+                    }
+                    ClusterEvent::Blobs => self.tell_all_records(),
+                    _ => {}
+                }
             }
+        }
+    }
+
+    fn tell_all_records(&self) {
+        if let Some(records) = &self.records {
+            tell_records(&self.control, records);
+        }
+    }
+
+    /// Some of the bans that have ended, in the version that has: who is banned anew stays so.
+    fn purge(&mut self, seconds: u64) {
+        let Some(cluster) = self.control.cluster() else {
+            if let Some(records) = &self.records {
+                records.purge_alone(seconds);
+            }
+            return;
+        };
+        let view = cluster.meta().view();
+        if !view.is_leader {
+            return;
+        }
+        let is_over = |blob: &Blob| Ban::decode(&blob.value).is_ok_and(|ban| ban.is_over(seconds));
+        let over = view.state.blobs().iter().filter(|((kind, _), blob)| *kind == BlobKind::Banned && is_over(blob));
+        let over: Vec<_> = over.map(|((_, key), blob)| (key.clone(), blob.version)).take(PURGED_MAX).collect();
+        for (key, version) in over {
+            self.last_request += 1;
+            let (kind, expected) = (BlobKind::Banned, Some(version));
+            let command = ClusterCommand::PutBlob { kind, key, value: None, expected };
+            self.cluster(ClusterInput::Command { request: RequestId(self.last_request), command });
         }
     }
 
@@ -573,6 +635,13 @@ impl ControlDriver {
     }
 }
 
+/// Tells all that the cluster has of users and bans.
+pub fn tell_records(control: &Control, records: &Records) {
+    let Some(cluster) = control.cluster() else { return };
+    let blobs = cluster.meta().view().state.blobs().iter();
+    records.replaced(blobs.map(|((kind, key), blob)| (*kind, key.as_str(), &blob.value[..])));
+}
+
 /// Moves all that is still to be written to a connection to its output.
 fn take_rest(control: &mut Control, now: Instant, connection: &mut Connection) {
     connection.output.drain(..std::mem::take(&mut connection.written));
@@ -609,6 +678,8 @@ fn write(connection: &mut Connection) -> Poll<io::Result<()>> {
     flushed
 }
 
+/// Most bans that are deleted at a time.
+const PURGED_MAX: usize = 500;
 /// How often is looked whether the log is written at the end, and how long after another.
 const LOG_LOOKS: usize = 400;
 const LOG_PAUSE: Duration = Duration::from_millis(5);

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::backend::{Fault, Pace, Rotation, chance};
 use super::discovery::{Found, Listed, Seeker, Told};
-use super::http::{ANSWER_TIMEOUT, Ask, Connection, Lines, excerpt};
+use super::http::{ANSWER_TIMEOUT, Ask, Connection, JSON, Lines, excerpt};
 use crate::config::{Etcd, EtcdLogin, Secret, Seed, Url};
 
 /// What a node says of itself.
@@ -252,6 +252,7 @@ impl Desk<'_> {
             target: "/v3/watch",
             authorization: link.token.as_ref(),
             body: request.to_string(),
+            kind: JSON,
         };
         match connection.watch(&ask).await? {
             Ok(lines) => Ok(Some(lines)),
@@ -285,7 +286,7 @@ impl Link {
 
     async fn call_hiding(&mut self, target: &str, body: &Value, hidden: Option<&Secret>) -> Result<Value, Fault> {
         let authorization = self.token.as_ref();
-        let ask = Ask { method: Method::POST, target, authorization, body: body.to_string() };
+        let ask = Ask { method: Method::POST, target, authorization, body: body.to_string(), kind: JSON };
         let answer = self.connection.ask(&ask).await?;
         if answer.status != StatusCode::OK {
             return Err(refused(target, answer.status, &answer.body, hidden.or(authorization)));

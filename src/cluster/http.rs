@@ -26,7 +26,7 @@ use crate::net::certs::{self, CertificateError};
 
 /// Why there is no answer. The environment's or the service's fault; the connection is of no use any more.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub(crate) enum HttpError {
     #[error("cannot connect: {0}")]
     Connect(io::Error),
     #[error("TLS: {0}")]
@@ -61,14 +61,14 @@ impl From<hyper::Error> for HttpError {
 
 /// An answer, whole.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
 }
 
 /// An open connection.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
     path: String,
@@ -84,14 +84,16 @@ impl Drop for Connection {
 
 /// What is asked.
 #[derive(Debug)]
-pub(super) struct Ask<'a> {
-    pub(super) method: Method,
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
     /// Path and query.
-    pub(super) target: &'a str,
+    pub(crate) target: &'a str,
     /// The value of `Authorization`, which no log shows.
-    pub(super) authorization: Option<&'a Secret>,
-    /// JSON.
-    pub(super) body: String,
+    pub(crate) authorization: Option<&'a Secret>,
+    /// What it is made of, and what it is; an empty one is none.
+    pub(crate) body: String,
+    /// The media type of the body.
+    pub(crate) kind: &'static str,
 }
 
 impl Connection {
@@ -99,7 +101,7 @@ impl Connection {
     ///
     /// # Errors
     /// The service is not reached, or is not who it should be.
-    pub(super) async fn open(url: &Url, tls: &ClusterTls, patience: Duration) -> Result<Connection, HttpError> {
+    pub(crate) async fn open(url: &Url, tls: &ClusterTls, patience: Duration) -> Result<Connection, HttpError> {
         let late = |_| HttpError::Late(CONNECT_TIMEOUT);
         timeout(CONNECT_TIMEOUT, Connection::connect(url, tls, patience)).await.map_err(late)?
     }
@@ -132,7 +134,7 @@ impl Connection {
     ///
     /// # Errors
     /// There is none, or it is too large.
-    pub(super) async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer, HttpError> {
+    pub(crate) async fn ask(&mut self, ask: &Ask<'_>) -> Result<Answer, HttpError> {
         let patience = self.patience;
         let whole = async {
             let response = self.send(ask).await?;
@@ -155,7 +157,7 @@ impl Connection {
     ///
     /// # Errors
     /// There is none.
-    pub(super) async fn watch(mut self, ask: &Ask<'_>) -> Result<Result<Lines, Answer>, HttpError> {
+    pub(crate) async fn watch(mut self, ask: &Ask<'_>) -> Result<Result<Lines, Answer>, HttpError> {
         let patience = self.patience;
         let late = |_| HttpError::Late(patience);
         let response = timeout(patience, self.send(ask)).await.map_err(late)??;
@@ -177,7 +179,7 @@ impl Connection {
             .header(USER_AGENT, AGENT)
             .header(ACCEPT, JSON);
         if !ask.body.is_empty() {
-            request = request.header(CONTENT_TYPE, JSON);
+            request = request.header(CONTENT_TYPE, ask.kind);
         }
         if let Some(secret) = ask.authorization {
             // The error would not show it either.
@@ -193,7 +195,7 @@ impl Connection {
 
 /// Lines as they come.
 #[derive(Debug)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     incoming: Incoming,
     buffer: Vec<u8>,
     /// So much of it has no end of a line.
@@ -206,7 +208,7 @@ impl Lines {
     ///
     /// # Errors
     /// The connection fails, or a line is too long.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, HttpError> {
         loop {
             if let Some(at) = self.buffer[self.scanned..].iter().position(|byte| *byte == b'\n') {
                 let rest = self.buffer.split_off(self.scanned + at + 1);
@@ -255,7 +257,7 @@ fn client_config(tls: &ClusterTls) -> Result<Arc<ClientConfig>, CertificateError
 }
 
 /// What a service says in an answer that is no good, fit for a line of a log: short, printable, and without the secret.
-pub(super) fn excerpt(text: &str, secret: Option<&Secret>) -> String {
+pub(crate) fn excerpt(text: &str, secret: Option<&Secret>) -> String {
     let hidden = secret.map(|secret| secret.reveal().rsplit(' ').next().unwrap_or_default());
     let text = match hidden {
         Some(hidden) if !hidden.is_empty() => text.replace(hidden, "(not shown)"),
@@ -272,7 +274,7 @@ pub(super) fn excerpt(text: &str, secret: Option<&Secret>) -> String {
 /// Until a connection is open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Until an answer is there, if nothing wants it sooner.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// When a quiet connection is tried.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// Longest answer, and longest line: an object of Kubernetes is at most 1.5 MiB.
@@ -281,7 +283,8 @@ const ANSWER_MAX: usize = 4 << 20;
 const EXCERPT_MAX: usize = 300;
 const HTTP_PORT: u16 = 80;
 const HTTPS_PORT: u16 = 443;
-const JSON: &str = "application/json";
+/// Of most services.
+pub(crate) const JSON: &str = "application/json";
 const AGENT: &str = concat!("newtmq/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 use self::listing::{Event, Facts, Page};
 use super::backend::{Fault, Pace, Rotation, chance};
 use super::discovery::{Listed, Seeker, Told};
-use super::http::{ANSWER_TIMEOUT, Ask, Connection, excerpt};
+use super::http::{ANSWER_TIMEOUT, Ask, Connection, JSON, excerpt};
 use crate::config::{K8s, K8sResource, Secret, Url};
 
 impl Seeker {
@@ -124,7 +124,13 @@ impl Desk<'_> {
         for _ in 0..PAGES_MAX {
             let target = self.list_target(from.as_deref());
             let token = self.token(server).await?;
-            let ask = Ask { method: Method::GET, target: &target, authorization: token.as_ref(), body: String::new() };
+            let ask = Ask {
+                method: Method::GET,
+                target: &target,
+                authorization: token.as_ref(),
+                body: String::new(),
+                kind: JSON,
+            };
             let answer = connection.ask(&ask).await?;
             if answer.status == StatusCode::GONE && from.is_some() {
                 // The pages that follow are not kept any more: from the beginning.
@@ -151,7 +157,13 @@ impl Desk<'_> {
         let target = self.watch_target(&read.version, seconds);
         let token = self.token(server).await?;
         let connection = Connection::open(server, &self.k8s.tls, ANSWER_TIMEOUT).await?;
-        let ask = Ask { method: Method::GET, target: &target, authorization: token.as_ref(), body: String::new() };
+        let ask = Ask {
+            method: Method::GET,
+            target: &target,
+            authorization: token.as_ref(),
+            body: String::new(),
+            kind: JSON,
+        };
         let mut lines = match connection.watch(&ask).await? {
             Ok(lines) => lines,
             Err(answer) if answer.status == StatusCode::GONE => return Ok(Watched::TooOld),

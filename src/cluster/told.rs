@@ -57,6 +57,10 @@ pub fn event(control: &Control, event: &ClusterEvent) {
         ClusterEvent::Removed { node, by } => {
             tracing::warn!(node = name(*node), because = reason(*by), "a member was removed");
         }
+        ClusterEvent::Blob { kind, key, value } => {
+            tracing::debug!(?kind, key, is_deleted = value.is_none(), "a record of the cluster is another one");
+        }
+        ClusterEvent::Blobs => tracing::debug!("all records of the cluster are read anew"),
         ClusterEvent::Open { node, open: true } => {
             tracing::info!(node = name(*node), "subscriptions of a node are known");
         }

@@ -65,6 +65,8 @@ fn secret<'a>(config: &'a Config, key: &str) -> Option<&'a str> {
         super::cluster_table::COOKIE => &config.node.cookie,
         super::sn_table::SN_PASSWORD => &config.sn.password,
         super::api::API_SECRET => &config.api.app_secret,
+        super::table::JWT_SECRET => &config.access.jwt.secret,
+        super::dashboard::FIRST_PASSWORD => &config.dashboard.first_password,
         _ => &config.cluster.etcd.login.password,
     };
     secret.as_ref().map(|secret| secret.reveal())
@@ -105,7 +107,7 @@ fn leads_elsewhere<T: Clone + PartialEq>(
 #[must_use]
 pub fn is_live(key: &str) -> bool {
     match key.split('.').collect::<Vec<_>>().as_slice() {
-        ["log", "level"] | ["login_throttle", _] | ["auth", "user"] => true,
+        ["log", "level"] | ["login_throttle" | "jwt", _] | ["auth", "user"] => true,
         ["allow_anonymous" | "password_file" | "acl_file" | "acl_nomatch" | "acl_deny_action"] => true,
         ["enable_acl_cache" | "acl_cache_max_size" | "acl_cache_ttl"] => true,
         ["memory", "high_watermark"] | ["listener", _, _, "max_conn_rate"] => true,

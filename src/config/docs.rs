@@ -24,8 +24,12 @@ pub fn markdown() -> String {
     part(&mut out, "Store", STORE, "", once("store"));
     part(&mut out, "Memory", "", "", once("memory"));
     part(&mut out, "Access", ACCESS, "", once(""));
+    part(&mut out, "JSON Web Tokens", JWT, "", once("jwt"));
+    part(&mut out, "A service that decides about logins and topics", AUTH_HTTP, "", once("auth_http"));
     part(&mut out, "Throttling of logins", THROTTLE, "", once("login_throttle"));
     part(&mut out, "HTTP API", API, "", once("api"));
+    part(&mut out, "Dashboard", DASHBOARD, "", once("dashboard"));
+    part(&mut out, "Alarms", ALARMS, "", once("alarm"));
     part(&mut out, "Logging", LOGGING, "", once("log"));
     out.push_str(FOOT);
     out
@@ -86,8 +90,12 @@ pub fn sample() -> String {
         ("Store, with --data DIR", "store"),
         ("Memory", "memory"),
         ("Access", ""),
+        ("JSON Web Tokens", "jwt"),
+        ("A service that decides about logins and topics", "auth_http"),
         ("Throttling of logins", "login_throttle"),
         ("HTTP API", "api"),
+        ("Dashboard", "dashboard"),
+        ("Alarms", "alarm"),
         ("Logging", "log"),
     ] {
         lines(&mut out, title, "", once(section));
@@ -226,10 +234,20 @@ const ACCESS: &str = "\
 [Access](access.md) describes the files. They are read at the start and again at SIGHUP; their paths are relative to the
 directory that the broker was started in.";
 
+const JWT: &str = "Tokens that clients give as passwords; see [Access](access.md#json-web-tokens).";
+
+const AUTH_HTTP: &str = "See [Access](access.md#a-service-that-decides).";
+
 const THROTTLE: &str = "\
 Whoever fails to log in too often has to wait, see [Access](access.md#throttling).";
 
 const API: &str = "Who asks the broker by HTTP: see [HTTP API](http-api.md).";
+
+const DASHBOARD: &str = "For people with a browser: see [Dashboard](dashboard.md).";
+
+const ALARMS: &str = "\
+What is wrong with a node is told in the log, below `$SYS/brokers/NODE/alarms`, by `/api/v3/alarms` and in the dashboard: see
+[Alarms](alarms.md).";
 
 const LOGGING: &str = "\
 Logs go to standard error. The environment variable `RUST_LOG` takes the place of `log.level`; it can choose a level

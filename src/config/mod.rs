@@ -10,9 +10,11 @@ mod api;
 mod changes;
 mod cluster;
 mod cluster_table;
+mod dashboard;
 mod discovery;
 mod discovery_table;
 mod docs;
+mod effective;
 mod emqx;
 mod import;
 mod known;
@@ -38,8 +40,10 @@ use std::path::{Path, PathBuf};
 pub use api::Api;
 pub use changes::{Change, changes, is_live};
 pub use cluster::{Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret, Seed};
+pub use dashboard::{AlarmLimits, Dashboard};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};
 pub use docs::{markdown, migration, sample};
+pub use effective::effective;
 pub use emqx::{Difference, Effect, plugins};
 pub use import::{Import, import};
 pub use listener::{
@@ -50,9 +54,11 @@ pub use problem::{Fault, Origin, Problem, Problems};
 pub use sn::{Qos3, Sn};
 pub use source::{Given, Setting};
 pub use types::{
-    Access, AclDenyAction, AclNomatch, Bandwidth, Broker, Config, DefaultPriority, Durability, Log, LogFormat,
-    LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark, Zone,
+    Access, AclDenyAction, AclNomatch, AuthHttp, Bandwidth, Broker, Config, DefaultPriority, Durability, HttpRequest,
+    Jwt, Log, LogFormat, LogLevel, LoginThrottle, Memory, Mqtt, PerTime, Retained, SharedStrategy, Store, Watermark,
+    Zone,
 };
+pub(crate) use value::duration;
 
 use cluster_table::{
     ADVERTISE, COOKIE, DISCOVERY, DNS_NAME, LISTEN, MCAST_ADDR, NODE_NAME, SEEDS, TLS_CACERTFILE, TLS_CERTFILE,
@@ -397,6 +403,9 @@ impl Build {
         if !config.access.allow_anonymous
             && config.access.password_file.is_none()
             && config.access.users.is_empty()
+            && !config.access.user_table
+            && !config.access.jwt.is_on()
+            && config.access.http.auth.urls.is_empty()
             && !self.refused.contains(&password_file)
         {
             self.problem(self.origin(&[table::ALLOW_ANONYMOUS.to_owned()]), Fault::NoAuthenticator);

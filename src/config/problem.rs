@@ -187,7 +187,9 @@ pub enum Fault {
         inflight: u16,
     },
     /// `allow_anonymous = false` without a password file.
-    #[error("allow_anonymous: false needs a password_file; without one nobody could connect")]
+    #[error(
+        "allow_anonymous: false needs a password_file, user_table = on, a key of jwt or auth_http.auth_url; without any of them nobody could connect"
+    )]
     NoAuthenticator,
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::api::API;
 use super::cluster::{Secret, Seed};
 use super::cluster_table::CLUSTER;
+use super::dashboard::{ALARM, DASHBOARD};
 use super::discovery::Url;
 use super::discovery_table::DISCOVERY;
 use super::listener::AccessRule;
@@ -94,6 +95,8 @@ pub(super) enum Field<T: 'static> {
     Text(fn(&mut T, &str)),
     /// `none`, or printable characters.
     TextOrNone(fn(&mut T, Option<String>)),
+    /// `none`, or `NAME=TEXT,…`.
+    Claims(fn(&mut T, Vec<(String, String)>)),
     /// A Topic Name. Numbered.
     Topic(fn(&mut T, u16, &str)),
     /// `off`, or a duration; the range is in milliseconds.
@@ -123,6 +126,7 @@ impl<T> Field<T> {
             Field::NodeName(set) => set(target, value::node_name(text)?),
             Field::File(set) => set(target, value::file(text)?),
             Field::Priorities(set) => set(target, value::priorities(text)?),
+            Field::Claims(set) => set(target, value::claims(text)?),
             Field::PerTime(set) => set(target, value::or_none(text, value::per_time)?),
             Field::Bandwidth(set) => set(target, value::or_none(text, value::bandwidth)?),
             Field::Mountpoint(set) => set(target, value::or_none(text, value::mountpoint)?),
@@ -179,6 +183,7 @@ impl<T> Field<T> {
             Field::NodeName(_) => "a name and a host, such as \"newtmq@127.0.0.1\"".to_owned(),
             Field::Name(_) => "a name of at most 64 letters, digits, _ and -".to_owned(),
             Field::File(_) => "none, or the path of a file".to_owned(),
+            Field::Claims(_) => "none, or names of claims with what they must be, such as \"username=%u\"".to_owned(),
             Field::Priorities(_) => {
                 "none, or topics without wildcards and priorities from 1 to 255, such as \"t=10,u=8\"".to_owned()
             }
@@ -297,7 +302,7 @@ pub(super) const fn key<T>(name: &'static str, field: Field<T>, default: &'stati
 
 /// Keys that exist once.
 pub(super) fn once() -> impl Iterator<Item = &'static Key<Config>> {
-    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(ROOT).chain(SN)
+    CLUSTER.iter().chain(DISCOVERY).chain(API).chain(DASHBOARD).chain(ALARM).chain(ROOT).chain(SN)
 }
 
 const ROOT: &[Key<Config>] = &[
@@ -425,13 +430,112 @@ const ROOT: &[Key<Config>] = &[
         Field::Flag(|c, v| c.access.allow_anonymous = v),
         "true",
         "Clients may connect without a user name. A user name that is given needs its password, if there is a \
-         `password_file`; `false` needs one.",
+         `password_file` or a `user_table`; `false` needs one of them.",
     ),
     key(
         PASSWORD_FILE,
         Field::File(|c, v| c.access.password_file = v),
         "none",
         "Users and their passwords, written by `newtmq passwd`. Without it no password is looked at.",
+    ),
+    key(
+        "user_table",
+        Field::Flag(|c, v| c.access.user_table = v),
+        "off",
+        "Users and Client Identifiers with passwords may be added while the broker runs, by `newtmq ctl users` and `clientid` or \
+         the HTTP API; the cluster keeps them. A user name that is given then always needs its password. See \
+         [Access](access.md#users-that-are-added-while-it-runs).",
+    ),
+    key(
+        JWT_SECRET,
+        Field::Secret(|c, v| c.access.jwt.secret = v),
+        "none",
+        "Secret of JSON Web Tokens with HS256 that clients give as passwords. It should have 32 random characters or more. See \
+         [Access](access.md#json-web-tokens).",
+    ),
+    key(
+        JWT_PUBLIC_KEY,
+        Field::File(|c, v| c.access.jwt.public_key = v),
+        "none",
+        "File with the public key of tokens with RS256 or ES256, in PEM.",
+    ),
+    key(
+        JWT_JWKS_FILE,
+        Field::File(|c, v| c.access.jwt.jwks_file = v),
+        "none",
+        "File with a set of keys of tokens (JWKS), which name theirs with `kid`.",
+    ),
+    key(
+        "jwt.verify_claims",
+        Field::Claims(|c, v| c.access.jwt.verify_claims = v),
+        "username=%u",
+        "What a token must say: `%u` stands for the User Name and `%c` for the Client Identifier. With `none` whoever has a token has any name.",
+    ),
+    key(
+        AUTH_HTTP,
+        Field::Urls(|c, v| c.access.http.auth.urls = v),
+        "none",
+        "Where a service is asked whether a client may log in; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.auth_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.auth.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.auth_params",
+        Field::Claims(|c, v| c.access.http.auth.params = v),
+        "clientid=%c,username=%u,password=%P",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.super_url",
+        Field::Urls(|c, v| c.access.http.superuser.urls = v),
+        "none",
+        "Where a service is asked whether no rule counts for a client that has logged in so; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.super_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.superuser.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.super_params",
+        Field::Claims(|c, v| c.access.http.superuser.params = v),
+        "clientid=%c,username=%u",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.acl_url",
+        Field::Urls(|c, v| c.access.http.acl.urls = v),
+        "none",
+        "Where a service is asked whether a client may publish to or subscribe to a topic; the next one if one does not answer. See [Access](access.md#a-service-that-decides).",
+    ),
+    key(
+        "auth_http.acl_method",
+        Field::Word(&["post", "get"], |c, v| c.access.http.acl.is_get = v == 1),
+        "post",
+        "How. With `get` a password is in the URL, and so maybe in logs of the service.",
+    ),
+    key(
+        "auth_http.acl_params",
+        Field::Claims(|c, v| c.access.http.acl.params = v),
+        "access=%A,username=%u,clientid=%c,ipaddr=%a,topic=%t",
+        "What is said: `%u` User Name, `%c` Client Identifier, `%P` password, `%a` address, `%A` 1 to subscribe and 2 to publish, `%t` topic.",
+    ),
+    key(
+        "auth_http.timeout",
+        Field::Time(10, 60_000, |c, v| c.access.http.timeout = v),
+        "4s",
+        "An answer that takes longer is none: the client is refused. Less than `broker.hook_timeout`, or that counts.",
+    ),
+    key(
+        "auth_http.cacertfile",
+        Field::File(|c, v| c.access.http.cacertfile = v),
+        "none",
+        "The certificate authority of the service; `https` needs it. It is read with each connection.",
     ),
     key(
         "acl_file",
@@ -509,6 +613,11 @@ const ROOT: &[Key<Config>] = &[
 
 /// The key whose value `false` needs the other.
 pub(super) const ALLOW_ANONYMOUS: &str = "allow_anonymous";
+/// With it a service decides about logins.
+pub(super) const AUTH_HTTP: &str = "auth_http.auth_url";
+pub(super) const JWT_SECRET: &str = "jwt.secret";
+pub(super) const JWT_PUBLIC_KEY: &str = "jwt.public_key";
+pub(super) const JWT_JWKS_FILE: &str = "jwt.jwks_file";
 pub(super) const PASSWORD_FILE: &str = "password_file";
 /// The key of a zone that may need a data directory.
 pub(super) const DURABILITY: &str = "durability";

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::api::Api;
 use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
-use super::discovery::{Etcd, K8s};
+use super::dashboard::{AlarmLimits, Dashboard};
+use super::discovery::{Etcd, K8s, Url};
 use super::listener::Listener;
 use super::sn::Sn;
 use super::table;
@@ -42,6 +43,10 @@ pub struct Config {
     pub sn: Sn,
     /// The HTTP API.
     pub api: Api,
+    /// The dashboard.
+    pub dashboard: Dashboard,
+    /// When an operator is told that something is short.
+    pub alarm: AlarmLimits,
 }
 
 /// `store.*`
@@ -64,6 +69,12 @@ pub struct Access {
     pub password_file: Option<PathBuf>,
     /// Further users with their passwords, from a plugin's file of EMQ X.
     pub users: Vec<(String, Secret)>,
+    /// Users and Client Identifiers may be added while the broker runs.
+    pub user_table: bool,
+    /// JSON Web Tokens as passwords.
+    pub jwt: Jwt,
+    /// A service that decides.
+    pub http: AuthHttp,
     /// Rules of who may do what with a topic.
     pub acl_file: Option<PathBuf>,
     /// What holds where no rule fits.
@@ -78,6 +89,57 @@ pub struct Access {
     pub acl_cache_ttl: Duration,
     /// Failed logins.
     pub login_throttle: LoginThrottle,
+}
+
+/// `jwt.*`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Jwt {
+    /// Of HS256.
+    pub secret: Option<Secret>,
+    /// Of RS256 or ES256, in PEM.
+    pub public_key: Option<PathBuf>,
+    /// A set of keys.
+    pub jwks_file: Option<PathBuf>,
+    /// What a token must say.
+    pub verify_claims: Vec<(String, String)>,
+}
+
+impl Jwt {
+    /// Whether tokens are looked at.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.secret.is_some() || self.public_key.is_some() || self.jwks_file.is_some()
+    }
+}
+
+/// `auth_http.*`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthHttp {
+    /// At a login.
+    pub auth: HttpRequest,
+    /// After one: whether no rule counts.
+    pub superuser: HttpRequest,
+    /// About topics.
+    pub acl: HttpRequest,
+    /// How long an answer may take.
+    pub timeout: Duration,
+    /// Certificate authority of the service.
+    pub cacertfile: Option<PathBuf>,
+}
+
+/// A request of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// Where; the next one is asked if one does not answer. None is no such request.
+    pub urls: Vec<Url>,
+    /// With GET; otherwise with POST.
+    pub is_get: bool,
+    /// What it says, with placeholders.
+    pub params: Vec<(String, String)>,
+}
+
+impl HttpRequest {
+    const BLANK: HttpRequest = HttpRequest { urls: Vec::new(), is_get: false, params: Vec::new() };
 }
 
 /// `login_throttle.*`
@@ -183,6 +245,12 @@ pub struct Zone {
     pub enable_acl: bool,
     /// Clients have to say who they are, as `allow_anonymous` and `password_file` want it.
     pub enable_auth: bool,
+    /// Bans count for its clients.
+    pub enable_ban: bool,
+    /// A client that connects more often is banned; none is never.
+    pub flapping_threshold: Option<PerTime>,
+    /// For so long.
+    pub flapping_banned_expiry_interval: Duration,
     /// When somebody is told that something stays.
     pub durability: Durability,
 }
@@ -339,7 +407,13 @@ impl Zone {
     pub fn named(name: &str) -> Zone {
         let open = name == INTERNAL_NAME;
         let zone = Zone::default();
-        Zone { enable_acl: zone.enable_acl && !open, enable_auth: zone.enable_auth && !open, ..zone }
+        let on = !open;
+        Zone {
+            enable_acl: zone.enable_acl && on,
+            enable_auth: zone.enable_auth && on,
+            enable_ban: zone.enable_ban && on,
+            ..zone
+        }
     }
 }
 
@@ -378,6 +452,15 @@ impl Config {
             allow_anonymous: false,
             password_file: None,
             users: Vec::new(),
+            user_table: false,
+            http: AuthHttp {
+                auth: HttpRequest::BLANK,
+                superuser: HttpRequest::BLANK,
+                acl: HttpRequest::BLANK,
+                timeout: Duration::ZERO,
+                cacertfile: None,
+            },
+            jwt: Jwt { secret: None, public_key: None, jwks_file: None, verify_claims: Vec::new() },
             acl_file: None,
             acl_nomatch: AclNomatch::Deny,
             acl_deny_action: AclDenyAction::Disconnect,
@@ -392,6 +475,8 @@ impl Config {
             },
         },
         api: Api::BLANK,
+        dashboard: Dashboard::BLANK,
+        alarm: AlarmLimits::BLANK,
         store: Store { group_wait: Duration::ZERO, segment_size: 0, log_size_min: 0 },
         cluster: Cluster {
             name: String::new(),
@@ -442,6 +527,9 @@ impl Zone {
         max_publisher_hold: Duration::ZERO,
         enable_acl: false,
         enable_auth: false,
+        enable_ban: false,
+        flapping_threshold: None,
+        flapping_banned_expiry_interval: Duration::ZERO,
         durability: Durability::Memory,
     };
 }

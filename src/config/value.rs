@@ -57,7 +57,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 /// `300ms`, `15s`, `1m`, `2h`, `1d`, `1w`, or several with the larger unit first: `1h30m`. Zero needs no unit.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
@@ -127,6 +127,23 @@ pub(super) fn priorities(text: &str) -> Option<Vec<(String, u8)>> {
         found.push((topic.to_owned(), priority));
     }
     Some(found)
+}
+
+/// `none`, or `NAME=TEXT,…`, each name once.
+pub(super) fn claims(text: &str) -> Option<Vec<(String, String)>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let mut claims: Vec<(String, String)> = Vec::new();
+    for part in text.split(',') {
+        let (name, value) = part.trim().split_once('=')?;
+        let (name, value) = (name.trim(), value.trim());
+        if name.is_empty() || value.is_empty() || claims.iter().any(|(known, _)| known == name) {
+            return None;
+        }
+        claims.push((name.to_owned(), value.to_owned()));
+    }
+    Some(claims)
 }
 
 /// `none`, or what `read` makes of it.

@@ -162,4 +162,23 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "on",
         "Clients of this zone log in as `allow_anonymous` and `password_file` want it. Off by default in the zone `internal`.",
     ),
+    key(
+        "enable_ban",
+        Field::Flag(|z, v| z.enable_ban = v),
+        "on",
+        "Clients of this zone are refused if they are banned. Off by default in the zone `internal`.",
+    ),
+    key(
+        "flapping_threshold",
+        Field::PerTime(|z, v| z.flapping_threshold = v),
+        "none",
+        "A client that connects more often in a time, as in `10,1m`, is banned. Each node counts for itself. EMQ X: \
+         `10, 1m`, but off.",
+    ),
+    key(
+        "flapping_banned_expiry_interval",
+        Field::Time(1000, 365 * DAY, |z, v| z.flapping_banned_expiry_interval = v),
+        "1h",
+        "How long a client is banned by `flapping_threshold`.",
+    ),
 ];

@@ -140,6 +140,7 @@ impl Node {
             format!("node.advertise={advertise}"),
             "cluster.name=demo".to_owned(),
             "api.bind=none".to_owned(),
+            "dashboard.bind=none".to_owned(),
             "cluster.discovery=static".to_owned(),
             format!("cluster.static.seeds={}", seeds.join(",")),
             format!("listener.tcp.external.bind={mqtt}"),

@@ -15,7 +15,7 @@ use crate::cluster;
 
 const APP: &str = "YXBwOnNlY3JldA=="; // app:secret
 
-fn broker(sets: &[&str]) -> Broker {
+pub fn broker(sets: &[&str]) -> Broker {
     let own = ["api.app_id=app", "api.app_secret=secret", "node.name=n@h"];
     Broker::of(newtmq(), &[&own[..], sets].concat(), &["--shards", "2"])
 }
@@ -36,7 +36,7 @@ fn raw(broker: &Broker, bytes: &[u8]) -> String {
 }
 
 pub struct Answer {
-    status: u16,
+    pub status: u16,
     head: String,
     pub text: String,
 }
@@ -62,18 +62,18 @@ fn with(app: &str) -> String {
     format!("Authorization: Basic {app}\r\n")
 }
 
-fn api(broker: &Broker, method: &str, path: &str, body: &Value) -> Answer {
+pub fn api(broker: &Broker, method: &str, path: &str, body: &Value) -> Answer {
     let body = if body.is_null() { String::new() } else { body.to_string() };
     request(broker, method, &format!("/api/v3{path}"), &with(APP), &body)
 }
 
-fn get(broker: &Broker, path: &str) -> Value {
+pub fn get(broker: &Broker, path: &str) -> Value {
     let answer = api(broker, "GET", path, &Value::Null);
     assert_eq!(answer.status, 200, "{path}: {}", answer.text);
     answer.json()
 }
 
-fn post(broker: &Broker, path: &str, body: &Value) -> Value {
+pub fn post(broker: &Broker, path: &str, body: &Value) -> Value {
     api(broker, "POST", path, body).json()
 }
 

@@ -37,7 +37,10 @@ pub fn newtmq() -> Command {
 
 /// Has other nodes come in, and the HTTP API asked, on free ports.
 fn any_peer_port(command: &mut Command) {
-    command.env("NEWTMQ_NODE__LISTEN", "127.0.0.1:0").env("NEWTMQ_API__BIND", "127.0.0.1:0");
+    command
+        .env("NEWTMQ_NODE__LISTEN", "127.0.0.1:0")
+        .env("NEWTMQ_API__BIND", "127.0.0.1:0")
+        .env("NEWTMQ_DASHBOARD__BIND", "127.0.0.1:0");
 }
 
 /// Gives the listeners that exist without a configuration free ports.

@@ -9,8 +9,14 @@ use crate::client::Client;
 
 /// A node with a data directory of its own, on any port.
 pub fn node(scratch: &Scratch, number: u32) -> Broker {
+    node_with(scratch, number, &[])
+}
+
+/// The same with some keys set.
+pub fn node_with(scratch: &Scratch, number: u32, more: &[&str]) -> Broker {
     let name = format!("node.name=n{number}@test");
     let sets = ["node.cookie=s3cr3t", "node.listen=127.0.0.1:0", "api.app_id=app", "api.app_secret=secret", &name];
+    let sets = [&sets[..], more].concat();
     Broker::of(newtmq(), &sets, &["--data", &scratch.file(&number.to_string()), "--shards", "2"])
 }
 

@@ -19,7 +19,7 @@ fn installed(scratch: &Scratch) -> String {
     }
     scratch
         .write("etc/plugins/emqx_auth_username.conf", "auth.user.1.username = alice\nauth.user.1.password = pa#ss\n");
-    scratch.write("data/loaded_plugins", "emqx_retainer.\nemqx_auth_username.\nemqx_dashboard.\n");
+    scratch.write("data/loaded_plugins", "emqx_retainer.\nemqx_auth_username.\nemqx_stomp.\n");
     scratch.file("etc/emqx.conf")
 }
 
@@ -51,10 +51,10 @@ fn an_emqx_conf_runs_as_it_is() {
     let file = installed(&scratch);
     let (checked, _, code) = told(&["check-config", &file]);
     assert_eq!(code, Some(0), "{checked}");
-    assert!(checked.contains("not in this version: emqx_dashboard"), "{checked}");
+    assert!(checked.contains("not in this version: emqx_stomp"), "{checked}");
 
     let broker = start(&scratch, &file);
-    broker.process.stderr.wait_for("what is missing", |line| line.contains("not in this version: the dashboard"));
+    broker.process.stderr.wait_for("what is missing", |line| line.contains("not in this version: the STOMP gateway"));
     assert_eq!(login(&broker, Some("alice"), Some("pa#ss")), ReasonCode::Success);
     assert_eq!(login(&broker, Some("alice"), Some("other")), ReasonCode::BadUserNameOrPassword);
     let mut client = Client::connect(&broker, "a");

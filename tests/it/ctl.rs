@@ -43,6 +43,8 @@ fn the_page_is_true_of_the_program() {
                 "QOS" => "1".to_owned(),
                 "STATUS" => "true".to_owned(),
                 "LEVEL" => "info".to_owned(),
+                "AS" => "client_id".to_owned(),
+                "TIME" => "1h".to_owned(),
                 "KIND" => "client".to_owned(),
                 word if word.chars().all(|c| c.is_ascii_uppercase() || c == '_') => "nothing".to_owned(),
                 word => word.to_owned(),

@@ -115,6 +115,15 @@ impl Acl {
         parse::parse(text)
     }
 
+    /// Rules that let a client publish to and subscribe to what is listed, and nothing else. `%u`, `%c` and wildcards stand
+    /// for what they stand for in a file.
+    ///
+    /// # Errors
+    /// One of them is no topic, or there are too many. Whoever made the lists is at fault.
+    pub fn only(publish: &[&str], subscribe: &[&str]) -> Result<Acl, AclError> {
+        parse::only(publish, subscribe)
+    }
+
     /// Number of rules.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -56,20 +56,20 @@ impl Throttle {
     /// Until when this login has to wait; `None` if it may be tried.
     #[must_use]
     pub fn waits(&self, now: Instant, address: IpAddr, username: &str) -> Option<Instant> {
-        let until = self.addresses.until(&place(address)).max(self.users.until(&name(username)));
+        let until = self.addresses.until(&place(address)).max(self.users.until(&short(username)));
         (until > now).then_some(until)
     }
 
     /// A login has failed.
     pub fn failed(&mut self, now: Instant, address: IpAddr, username: &str) {
         self.addresses.failed(now, place(address), self.limits.address_failures, &self.limits);
-        self.users.failed(now, name(username), self.limits.user_failures, &self.limits);
+        self.users.failed(now, short(username), self.limits.user_failures, &self.limits);
     }
 
     /// A login has succeeded: the user's failures are forgotten. Those of the address are not, or whoever has one
     /// password could go on guessing others.
     pub fn succeeded(&mut self, username: &str) {
-        self.users.forget(&name(username));
+        self.users.forget(&short(username));
     }
 
     /// Addresses and user names that were forgotten for others.
@@ -88,8 +88,8 @@ fn place(address: IpAddr) -> u128 {
 }
 
 /// A name may have 64 KiB; its hash is as good.
-fn name(username: &str) -> [u8; 16] {
-    let hash: [u8; 32] = Sha256::digest(username.as_bytes()).into();
+pub(crate) fn short(name: &str) -> [u8; 16] {
+    let hash: [u8; 32] = Sha256::digest(name.as_bytes()).into();
     core::array::from_fn(|at| hash[at])
 }
 

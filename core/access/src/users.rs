@@ -45,8 +45,8 @@ pub struct User {
     pub scram: Option<ScramKeys>,
 }
 
-/// A password file that was read.
-#[derive(Clone)]
+/// A password file that was read; by default one without users.
+#[derive(Clone, Default)]
 pub struct Users {
     users: BTreeMap<Box<str>, User>,
     salt_key: [u8; SALT_KEY_BYTES],
@@ -84,7 +84,7 @@ impl Users {
                 }
                 Line::User(name, rest) => (name, rest),
             };
-            let user = read_user(rest).map_err(wrong)?;
+            let user = User::parse(rest).map_err(wrong)?;
             first = first.or(user.password.as_ref().map(PasswordHash::params));
             if users.users.len() == USERS_MAX {
                 return Err(wrong(format!("there are more than {USERS_MAX} users")));
@@ -110,10 +110,23 @@ impl Users {
         self.users.is_empty()
     }
 
+    /// What is kept of a user.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
     /// Whether this user has this password. A name that nobody has takes as long, with the cost of the file's first hash.
     #[must_use]
     pub fn verify(&self, verifier: &mut Verifier, name: &str, password: &[u8]) -> bool {
-        match self.users.get(name).and_then(|user| user.password.as_ref()) {
+        let hash = self.users.get(name).and_then(|user| user.password.as_ref());
+        self.verify_by(verifier, hash, password)
+    }
+
+    /// The same of a hash that was looked up before; `None`, of a name that nobody has, takes as long.
+    #[must_use]
+    pub fn verify_by(&self, verifier: &mut Verifier, hash: Option<&PasswordHash>, password: &[u8]) -> bool {
+        match hash {
             Some(hash) => verifier.verify(password, hash),
             None => {
                 verifier.pretend(password, self.dummy);
@@ -190,32 +203,43 @@ fn read_line(line: &str) -> Result<Line<'_>, String> {
     Ok(Line::User(name, rest.trim_end()))
 }
 
-fn read_user(rest: &str) -> Result<User, String> {
-    let (password, scram) = rest.split_once(':').unwrap_or((rest, ""));
-    let parse = |text| PasswordHash::parse(text).map_err(|error| format!("the password's hash: {error}"));
-    let password = if password.is_empty() { None } else { Some(parse(password)?) };
-    let scram = match scram {
-        "" => None,
-        _ => Some(
-            ScramKeys::parse(scram).ok_or("the keys for SCRAM are not SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER")?,
-        ),
-    };
-    if password.is_none() && scram.is_none() {
-        return Err("neither a hash nor keys for SCRAM: the user could not log in".to_owned());
+impl User {
+    /// Reads what its `Display` writes: `HASH`, `HASH:SCRAM` or `:SCRAM`.
+    ///
+    /// # Errors
+    /// What is wrong, without what was read.
+    pub fn parse(rest: &str) -> Result<User, String> {
+        let (password, scram) = rest.split_once(':').unwrap_or((rest, ""));
+        let parse = |text| PasswordHash::parse(text).map_err(|error| format!("the password's hash: {error}"));
+        let password = if password.is_empty() { None } else { Some(parse(password)?) };
+        let scram = match scram {
+            "" => None,
+            _ => Some(
+                ScramKeys::parse(scram)
+                    .ok_or("the keys for SCRAM are not SCRAM-SHA-256$ITERATIONS:SALT$STORED:SERVER")?,
+            ),
+        };
+        if password.is_none() && scram.is_none() {
+            return Err("neither a hash nor keys for SCRAM: the user could not log in".to_owned());
+        }
+        Ok(User { password, scram })
     }
-    Ok(User { password, scram })
+}
+
+impl core::fmt::Display for User {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        if let Some(password) = &self.password {
+            write!(f, "{password}")?;
+        }
+        if let Some(scram) = &self.scram {
+            write!(f, ":{scram}")?;
+        }
+        Ok(())
+    }
 }
 
 fn write_user(name: &str, user: &User) -> String {
-    let mut line = escaped(name);
-    line.push(':');
-    if let Some(password) = &user.password {
-        let _ = write!(line, "{password}");
-    }
-    if let Some(scram) = &user.scram {
-        let _ = write!(line, ":{scram}");
-    }
-    line
+    format!("{}:{user}", escaped(name))
 }
 
 fn escaped(name: &str) -> String {

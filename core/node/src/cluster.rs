@@ -148,6 +148,17 @@ pub enum ClusterCommand {
     Status,
     /// Ask all members how things are, and compare.
     Examine,
+    /// Write or delete an opaque value; done when it is applied here.
+    PutBlob {
+        /// Its table.
+        kind: meta::BlobKind,
+        /// Its key.
+        key: String,
+        /// The value; `None` deletes.
+        value: Option<Vec<u8>>,
+        /// Only if this is its version; 0 is one that there is not.
+        expected: Option<u64>,
+    },
 }
 
 /// What the driver is to do.
@@ -298,6 +309,17 @@ pub enum ClusterEvent {
         /// Why.
         by: meta::RemovedBy,
     },
+    /// An opaque value of the cluster was written or deleted.
+    Blob {
+        /// Its table.
+        kind: meta::BlobKind,
+        /// Its key.
+        key: String,
+        /// The value; `None` is deleted.
+        value: Option<Vec<u8>>,
+    },
+    /// All of them are other ones: they are to be read anew, of the state of the meta group.
+    Blobs,
     /// A member's routes are matched here, or are not any more.
     Open {
         /// The member.

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use newtmq_access::{Acl, AclCacheLimits, Action, Permission, Who};
+use newtmq_access::{Acl, AclCacheLimits, Action, FlappingLimits, Permission, Who};
 use newtmq_mqtt::QoS;
 use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
@@ -212,6 +212,10 @@ pub struct ZoneConfig {
     pub bypass_acl: bool,
     /// Nobody is asked whether a client of this zone may connect.
     pub bypass_authentication: bool,
+    /// Bans do not count for clients of this zone.
+    pub bypass_bans: bool,
+    /// A client that connects more often is told of by [`crate::Output::Flaps`]; none for never.
+    pub flapping: Option<FlappingLimits>,
     /// Name, by which a stored session finds its zone again.
     pub name: Box<str>,
     /// `durability`: whether sessions that outlive their connections outlive the process, too.
@@ -242,6 +246,8 @@ impl Default for ZoneConfig {
             max_publisher_hold: Duration::from_secs(10),
             bypass_acl: false,
             bypass_authentication: false,
+            bypass_bans: false,
+            flapping: None,
             name: "external".into(),
             durability: Durability::Memory,
         }

@@ -7,6 +7,7 @@ use newtmq_base::{ConnId, Instant, RequestId};
 use newtmq_mqtt::{Decoder, OwnedTopicFilter, PacketId, PacketType, ProtocolVersion, ReasonCode};
 use newtmq_topic::Memo;
 
+use crate::hooks::Grant;
 use crate::io::Peer;
 use crate::outbuf::OutBuf;
 use crate::place::Obstacle;
@@ -155,6 +156,8 @@ pub(crate) struct Rare {
     pub(crate) username: Option<Box<str>>,
     /// Mountpoint, its placeholders replaced.
     pub(crate) mount: Option<Box<str>>,
+    /// What came with the right to connect.
+    pub(crate) grant: Option<Box<Grant>>,
     /// `publish_limit` and `rate_limit`.
     pub(crate) meter: Option<Box<Meter>>,
     /// It is not read until then.

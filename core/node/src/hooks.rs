@@ -2,8 +2,10 @@
 //! only those in the [`HookSet`] cost anything.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use newtmq_base::ConnId;
+use newtmq_access::Acl;
+use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{QoS, ReasonCode};
 
 use crate::ledger::DropReason;
@@ -173,11 +175,17 @@ pub enum Question {
         method: Option<Box<str>>,
         /// Authentication Data of this step.
         data: Option<Box<[u8]>>,
+        /// Topic Name of the will of a CONNECT: who decides about topics need not be asked again for it.
+        will: Option<Box<str>>,
     },
     /// May this client do that with these topics?
     CheckAcl {
+        /// Who is at the other end.
+        peer: SocketAddr,
         /// Client Identifier.
         client: Box<str>,
+        /// User Name.
+        username: Option<Box<str>>,
         /// What it wants to do.
         action: AclAction,
         /// One Topic Name, or the Topic Filters of a SUBSCRIBE.
@@ -204,11 +212,11 @@ pub enum Question {
 impl core::fmt::Debug for Question {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Question::Authenticate { conn: _, peer, client, username, password: _, method, data: _ } => {
+            Question::Authenticate { conn: _, peer, client, username, password: _, method, data: _, will: _ } => {
                 write!(f, "Authenticate {{ peer: {peer}, client: {client:?}, ")?;
                 write!(f, "username: {username:?}, method: {method:?} }}")
             }
-            Question::CheckAcl { client, action, topics } => {
+            Question::CheckAcl { peer: _, client, username: _, action, topics } => {
                 write!(f, "CheckAcl {{ client: {client:?}, action: {action:?}, topics: {topics:?} }}")
             }
             Question::Subscribe { client, topics } => {
@@ -221,6 +229,17 @@ impl core::fmt::Debug for Question {
     }
 }
 
+/// What goes with the right to connect.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Rules of this connection alone; they are asked before those of the node.
+    pub rules: Option<Arc<Acl>>,
+    /// No rule counts for it.
+    pub superuser: bool,
+    /// The connection ends then (MQTT 5: 0xA0).
+    pub until: Option<Instant>,
+}
+
 /// The answer to a [`Question`].
 #[derive(Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -229,6 +248,8 @@ pub enum Verdict {
         /// Authentication Data for CONNACK or AUTH.
         data: Option<Box<[u8]>>,
     },
+    /// Yes, for [`Question::Authenticate`] without a method, and more.
+    Grant(Box<Grant>),
     /// No, with the reason to answer.
     Deny(ReasonCode),
     /// The authentication exchange goes on with this challenge.
@@ -241,6 +262,7 @@ impl core::fmt::Debug for Verdict {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Verdict::Allow { .. } => f.write_str("Allow"),
+            Verdict::Grant(_) => f.write_str("Grant"),
             Verdict::Deny(reason) => write!(f, "Deny({reason})"),
             Verdict::Continue(_) => f.write_str("Continue"),
             Verdict::Each(reasons) => write!(f, "Each({reasons:?})"),

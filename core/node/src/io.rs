@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use newtmq_access::Bans;
 use newtmq_base::{ConnId, Incarnation, Instant, ListenerId, NodeId, RequestId, SEED_BYTES, ShardId, WallTime};
 use newtmq_mqtt::{QoS, ReasonCode};
 
@@ -241,6 +242,8 @@ pub enum AdminCommand {
     /// Other rules of who may do what. What connections remember of the old ones is dropped; subscriptions that were made
     /// stay.
     SetAccess(Box<AccessConfig>),
+    /// These are banned, and nobody else: refused at CONNECT with 0x8A. Who is connected stays until somebody sends it away.
+    SetBans(Arc<Bans>),
     /// Other clients and topics are watched.
     SetTraces(Arc<Traces>),
     /// Something with a client or a message.
@@ -337,6 +340,13 @@ pub enum Output {
         request: RequestId,
         /// The question.
         question: Box<Question>,
+    },
+    /// A client has connected more often than its zone allows; it is let in all the same.
+    Flaps {
+        /// Client Identifier.
+        client: Box<str>,
+        /// Index of its zone.
+        zone: u16,
     },
     /// A hook is told.
     Event(Box<Event>),

@@ -36,7 +36,7 @@ pub use control::{
     Control, ControlBoot, ControlInput, ControlOutput, FromControl, PeerNews, QuotaKind, Report, RetainedCounts,
     RetainedNews, RetainedOutcome, ToControl, datetime, uptime,
 };
-pub use hooks::{AclAction, Event, Hook, HookSet, Question, Verdict};
+pub use hooks::{AclAction, Event, Grant, Hook, HookSet, Question, Verdict};
 pub use io::{
     AdminCommand, Boot, CloseCause, Fill, MemoryPressure, Moved, NewWill, Outbox, Output, Peer, ShardInput, Taken,
 };

@@ -45,7 +45,9 @@ mod timers;
 mod will;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
+use newtmq_access::{Bans, Flapping};
 use newtmq_base::{ConnId, HashSeed, Instant, LookupTable, NodeId, RequestId, Rng, Slab, TimerQueue, WallTime};
 use newtmq_session::{Session, SessionId};
 use newtmq_topic::{RetainedIndex, SubscriptionTable};
@@ -144,6 +146,12 @@ pub struct Shard {
     /// Questions below this number have a deadline.
     pub(crate) watched_requests: u64,
     pub(crate) pressure: MemoryPressure,
+    /// Who is refused.
+    pub(crate) bans: Arc<Bans>,
+    /// A connection had rules of its own.
+    pub(crate) has_own_rules: bool,
+    /// How often clients have connected of late, where a zone wants to know.
+    pub(crate) flapping: Flapping,
     /// Of the rules in `config.access`; never 0.
     pub(crate) access_generation: u32,
     /// Numbers sessions, so that a slab key used again is noticed.
@@ -258,6 +266,8 @@ pub enum TimerKind {
     Peers,
     /// A client above `publish_limit` or `rate_limit` may go on; by connection slot.
     Pace(u32),
+    /// A client may be connected no longer; by connection slot.
+    Grant(u32),
     /// A hook has not answered.
     Question,
     /// The node's time is stored.
@@ -342,6 +352,9 @@ impl Shard {
             questions: VecDeque::new(),
             watched_requests: 0,
             pressure: MemoryPressure::None,
+            bans: Arc::default(),
+            flapping: Flapping::default(),
+            has_own_rules: false,
             access_generation: 1,
             next_born: 0,
             rng,
@@ -370,6 +383,7 @@ impl Shard {
             ShardInput::Decided { request, verdict } => self.on_decided(now, request, verdict, out),
             ShardInput::Admin(AdminCommand::Shutdown) => self.on_shutdown(now, out),
             ShardInput::Admin(AdminCommand::SetAccess(access)) => self.on_set_access(*access),
+            ShardInput::Admin(AdminCommand::SetBans(bans)) => self.bans = bans,
             ShardInput::Admin(AdminCommand::SetTraces(traces)) => self.config.traces = traces,
             ShardInput::Admin(AdminCommand::OfOperator(command)) => self.on_operator(now, *command, out),
             ShardInput::Admin(AdminCommand::MemoryPressure(level)) => self.on_memory_pressure(now, level, out),

@@ -404,6 +404,8 @@ impl State {
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removing { .. }
+            | ClusterEvent::Blob { .. }
+            | ClusterEvent::Blobs
             | ClusterEvent::Stopped(_) => {}
         }
     }
@@ -423,7 +425,7 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Status | ClusterCommand::Examine => {}
+            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -11,6 +11,8 @@ function element(name, attributes = {}, ...children) {
   const out = document.createElement(name)
   for (const [key, value] of Object.entries(attributes)) {
     if (key === 'class') out.className = value
+    // As an attribute it would need a policy that lets styles be inline.
+    else if (key === 'style') out.style.cssText = value
     else if (key.startsWith('on')) out.addEventListener(key.slice(2), value)
     else if (value !== null && value !== false) out.setAttribute(key, value)
   }

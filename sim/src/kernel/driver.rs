@@ -92,7 +92,9 @@ impl World<'_, '_> {
                     let control = self.nodes[usize::from(node)].control_side();
                     self.say(node, usize::from(shard), control, Letter::ToControl(message));
                 }
-                Output::WillSet { .. } | Output::Record { .. } => unreachable!("nobody asks for it"),
+                Output::WillSet { .. } | Output::Record { .. } | Output::Flaps { .. } => {
+                    unreachable!("nobody asks for it")
+                }
                 Output::Lanes => {
                     if let Some(message) = self.part(node, shard).shard.take_lanes() {
                         let control = self.nodes[usize::from(node)].control_side();

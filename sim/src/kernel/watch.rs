@@ -54,7 +54,7 @@ impl World<'_, '_> {
                 let now = self.queue.now();
                 self.cluster_watch.joins(node, now);
             }
-            ClusterCommand::Status | ClusterCommand::Examine => {}
+            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -94,7 +94,7 @@ impl Nodes {
                 let now = self.journal.now();
                 self.watch.expect(|watch| watch.joins(ix, now));
             }
-            ClusterCommand::Status | ClusterCommand::Examine => {}
+            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

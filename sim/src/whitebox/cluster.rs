@@ -238,6 +238,8 @@ impl ClusterWatch {
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::RetainedRenewed { .. }
             | ClusterEvent::Removed { .. }
+            | ClusterEvent::Blob { .. }
+            | ClusterEvent::Blobs
             | ClusterEvent::Open { .. }
             | ClusterEvent::Gone(_)
             | ClusterEvent::Stopped(_)

@@ -42,6 +42,11 @@ impl Words<'_> {
             ClusterEvent::Leader { term, leader: None, .. } => format!("nobody leads in term {term}"),
             ClusterEvent::Removed { node, by } => format!("{} is no member any more: {}", self.node(*node), why(*by)),
             ClusterEvent::Removing { node, by } => format!("proposes to remove {}: {}", self.node(*node), why(*by)),
+            ClusterEvent::Blob { kind, key, value } => {
+                let what = if value.is_some() { "has" } else { "has no" };
+                format!("{what} {kind:?} {}", printable(key))
+            }
+            ClusterEvent::Blobs => "has other users and bans".into(),
             ClusterEvent::Open { node, open: true } => format!("the routes of {} are matched", self.node(*node)),
             ClusterEvent::Open { node, open: false } => format!("the routes of {} are masked", self.node(*node)),
             ClusterEvent::Gone(Gone::Left) => "is in no cluster: it has left".into(),
@@ -126,6 +131,7 @@ pub(crate) fn command(command: &ClusterCommand) -> String {
         ClusterCommand::ForceLeave(name) => format!("force-leave {}", printable(name)),
         ClusterCommand::Status => "say its status".into(),
         ClusterCommand::Examine => "examine the cluster".into(),
+        ClusterCommand::PutBlob { kind, key, .. } => format!("write {kind:?} {}", printable(key)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::lex::Entry;
 use super::{Difference, Effect, Flat, read_text};
 use crate::config::problem::{Fault, Origin};
 
@@ -30,14 +31,18 @@ pub(super) enum Is {
 pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_retainer", Is::BuiltIn, "retained messages"),
     plugin("emqx_auth_username", Is::BuiltIn, "users with their passwords"),
-    plugin("emqx_auth_mnesia", Is::BuiltIn, "users with their passwords; without those of Client Identifiers"),
+    plugin(
+        "emqx_auth_mnesia",
+        Is::BuiltIn,
+        "users and Client Identifiers with their passwords, with `user_table = on`",
+    ),
     plugin("emqx_sn", Is::BuiltIn, "the MQTT-SN gateway"),
     plugin("emqx_recon", Is::Needless, "it looks into the Erlang virtual machine"),
     plugin("emqx_reloader", Is::Needless, "it loads Erlang code again"),
     plugin("emqx_telemetry", Is::Needless, "nothing is sent home"),
     plugin("emqx_plugin_template", Is::Needless, "it is an example"),
     plugin("emqx_management", Is::BuiltIn, "the HTTP API; see [HTTP API](http-api.md)"),
-    plugin("emqx_dashboard", Is::Missing, "the dashboard"),
+    plugin("emqx_dashboard", Is::BuiltIn, "the dashboard; see [Dashboard](dashboard.md)"),
     plugin("emqx_rule_engine", Is::Missing, "rules"),
     plugin("emqx_bridge_mqtt", Is::Missing, "bridges to other brokers"),
     plugin("emqx_delayed_publish", Is::Missing, "`$delayed/SECONDS/TOPIC`"),
@@ -51,9 +56,9 @@ pub(super) const PLUGINS: &[Plugin] = &[
     plugin("emqx_psk_file", Is::Missing, "TLS with pre-shared keys"),
     plugin("emqx_statsd", Is::Missing, "metrics for StatsD"),
     plugin("emqx_prometheus", Is::BuiltIn, "metrics for Prometheus, at `/metrics` of the HTTP API"),
-    plugin("emqx_auth_clientid", Is::Guard, "passwords of Client Identifiers"),
-    plugin("emqx_auth_http", Is::Guard, "logins and rules by HTTP"),
-    plugin("emqx_auth_jwt", Is::Guard, "logins with JSON Web Tokens"),
+    plugin("emqx_auth_clientid", Is::BuiltIn, "passwords of Client Identifiers; the table is on (`user_table`)"),
+    plugin("emqx_auth_http", Is::BuiltIn, "logins and rules by HTTP"),
+    plugin("emqx_auth_jwt", Is::BuiltIn, "logins with JSON Web Tokens"),
     plugin("emqx_auth_ldap", Is::Guard, "logins by LDAP"),
     plugin("emqx_auth_mongo", Is::Guard, "logins and rules in MongoDB"),
     plugin("emqx_auth_mysql", Is::Guard, "logins and rules in MySQL"),
@@ -65,6 +70,9 @@ pub(super) const PLUGINS: &[Plugin] = &[
 const fn plugin(name: &'static str, is: Is, why: &'static str) -> Plugin {
     Plugin { name, is, why }
 }
+
+/// Those whose clients are in a table.
+const TABLES: [&str; 2] = ["emqx_auth_clientid", "emqx_auth_mnesia"];
 
 /// Those that EMQ X loads where nothing says which.
 pub(super) const STANDARD: &[&str] =
@@ -82,6 +90,11 @@ pub(super) fn read(flat: &mut Flat) {
     for name in names {
         let known = PLUGINS.iter().find(|plugin| plugin.name == name);
         match known.map_or(if name.contains("auth") { Is::Guard } else { Is::Missing }, |plugin| plugin.is) {
+            // Who is let in is in its table, and not in its file.
+            Is::BuiltIn if TABLES.contains(&name.as_str()) && given(flat, "user_table").is_none() => {
+                let (key, value) = ("user_table".to_owned(), "on".to_owned());
+                flat.entry(Entry { key, value, origin: origin.clone() });
+            }
             Is::BuiltIn => {}
             Is::Needless => continue,
             Is::Missing => {

@@ -273,7 +273,8 @@ const ZONE: &[Row] = &[
         .quiet(&["*"]),
     row("zone.$name.acl_nomatch", Does::NodeWide("acl_nomatch"), "the same for every zone"),
     row("zone.$name.acl_deny_action", Does::NodeWide("acl_deny_action"), "the same for every zone"),
-    not_yet("zone.$name.enable_ban", "nobody is banned").quiet(&["*"]),
+    row("zone.$name.enable_ban", Does::Same, "on if it is not set, but in the zone `internal`; in EMQ X off")
+        .quiet(&["*"]),
     none("zone.$name.enable_stats", "figures are always there").quiet(&["*"]),
     none("zone.$name.force_gc_policy|hibernate_after", ERLANG).quiet(&["*"]),
     none(
@@ -312,8 +313,9 @@ const ZONE: &[Row] = &[
     same("zone.$name.mqueue_priorities"),
     same("zone.$name.mqueue_default_priority").absent("lowest"),
     same("zone.$name.mqueue_store_qos0"),
-    not_yet("zone.$name.enable_flapping_detect", FLAPPING).quiet(&["off"]),
-    not_yet("zone.$name.flapping_threshold|flapping_banned_expiry_interval", FLAPPING).quiet(&["*"]),
+    row("zone.$name.enable_flapping_detect", Does::Together, "without it `flapping_threshold` is none").quiet(&["*"]),
+    row("zone.$name.flapping_threshold", Does::Together, "connections are counted, at each node").quiet(&["*"]),
+    same("zone.$name.flapping_banned_expiry_interval"),
     row("zone.$name.mountpoint", Does::Same, "a name with `+` or `#` is refused"),
     same("zone.$name.use_username_as_clientid"),
     same("zone.$name.publish_limit"),
@@ -446,11 +448,38 @@ const PLUGIN: &[Row] = &[
     ),
     none("auth.user.password_hash", "it is always Argon2id").quiet(&["*"]),
     none("auth.mnesia.password_hash", "it is always Argon2id").quiet(&["*"]),
+    none("auth.client.password_hash", "it is always Argon2id").quiet(&["*"]),
     row(
         "auth.client.*",
         Does::Refused,
-        "passwords of Client Identifiers are not in this version; without them everybody could connect",
+        "passwords of Client Identifiers are added while the broker runs (`user_table = on`, `newtmq ctl clientid add`), not by \
+         the configuration; without them everybody could connect",
     ),
+    row("auth.http.auth_req", Does::As("auth_http.auth_url"), ""),
+    row("auth.http.auth_req.method", Does::As("auth_http.auth_method"), ""),
+    row("auth.http.auth_req.params", Does::As("auth_http.auth_params"), "without `%C`, `%d` and `%m`"),
+    row("auth.http.super_req", Does::As("auth_http.super_url"), ""),
+    row("auth.http.super_req.method", Does::As("auth_http.super_method"), ""),
+    row("auth.http.super_req.params", Does::As("auth_http.super_params"), "without `%C`, `%d` and `%m`"),
+    row("auth.http.acl_req", Does::As("auth_http.acl_url"), "what it allows `acl_file` may still deny"),
+    row("auth.http.acl_req.method", Does::As("auth_http.acl_method"), ""),
+    row("auth.http.acl_req.params", Does::As("auth_http.acl_params"), "without `%C`, `%d` and `%m`"),
+    none("auth.http.request.retry_times|request.retry_interval|request.retry_backoff|pool_size|enable_pipelining|connect_timeout", "connections are kept, and a request that fails is refused").quiet(&["*"]),
+    row("auth.http.timeout", Does::As("auth_http.timeout"), ""),
+    row("auth.jwt.secret", Does::As("jwt.secret"), "HS256"),
+    row("auth.jwt.pubkey", Does::As("jwt.public_key"), "RS256 or ES256, as the key is"),
+    row("auth.jwt.jwks", Does::Refused, "keys are in a file (`jwt.jwks_file`), and are not fetched"),
+    row(
+        "auth.jwt.from",
+        Does::Refused,
+        "the token is the password (`password`, as in EMQ X by default); leave this key out",
+    ),
+    row(
+        "auth.jwt.verify_claims|verify_claims.$name",
+        Does::Refused,
+        "write `jwt.verify_claims = username=%u,…`, which is so by default; in EMQ X it is off",
+    ),
+    none("auth.jwt.signature_format", "signatures are those of RFC 7515").quiet(&["*"]),
     row("auth.*", Does::Refused, "this way to log in is not in this version; without it everybody could connect"),
     row("management.default_application.id", Does::As("api.app_id"), ""),
     row("management.default_application.secret", Does::As("api.app_secret"), ""),
@@ -469,7 +498,29 @@ const PLUGIN: &[Row] = &[
     not_yet("management.listener.https.*", "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the API is HTTPS")
         .quiet(&["*"]),
     not_yet("management.*", "this key of the HTTP API"),
-    not_yet("dashboard.*", "the dashboard"),
+    none("dashboard.default_user.login", "the user of the dashboard is `admin`").quiet(&["admin"]),
+    row(
+        "dashboard.default_user.password",
+        Does::Same,
+        "it has to be changed at the first login; `public` is refused from other machines",
+    ),
+    row("dashboard.listener.http", Does::As("dashboard.bind"), ""),
+    none(
+        "dashboard.listener.http.acceptors|max_clients|backlog|send_timeout|send_timeout_close",
+        "the dashboard has the limits of `api.*`",
+    )
+    .quiet(&["*"]),
+    none("dashboard.listener.http.inet6|ipv6_v6only", "`dashboard.bind` says it").quiet(&["false"]),
+    not_yet(
+        "dashboard.listener.https",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    ),
+    not_yet(
+        "dashboard.listener.https.*",
+        "HTTPS beside HTTP; with `api.certfile` and `api.keyfile` the dashboard is HTTPS",
+    )
+    .quiet(&["*"]),
+    not_yet("dashboard.*", "this key of the dashboard"),
     row("mqtt.sn.port", Does::As("listener.sn.external.bind"), ""),
     row(
         "mqtt.sn.advertise_duration",

@@ -249,7 +249,7 @@ fn files_beside_it() {
     let shown = |text: String| text.replace(&root.display().to_string(), "ROOT");
     // Without a list those are loaded that EMQ X loads.
     insta::assert_snapshot!(shown(load(&sources).unwrap_err().to_string()));
-    write("data/loaded_plugins", "emqx_retainer.\nemqx_dashboard.\nemqx_auth_username.\n");
+    write("data/loaded_plugins", "emqx_retainer.\nemqx_stomp.\nemqx_auth_username.\n");
     let loaded = load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(loaded.config.access.users.len(), 1);
     assert_eq!(loaded.config.access.acl_file.as_deref(), Some(root.join("etc/acl.conf").as_path()));

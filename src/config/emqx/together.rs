@@ -21,6 +21,7 @@ pub(super) fn judge(to: &mut Translation<'_>) {
     for zone in &zones {
         queue(to, zone);
         login(to, zone);
+        flapping(to, zone);
     }
     let ciphers: Vec<Entry> = to.given.values().filter(|entry| is_ciphers(&entry.key)).cloned().collect();
     for entry in ciphers {
@@ -110,6 +111,21 @@ fn login(to: &mut Translation<'_>, zone: &str) {
             to.flat.problem(entry.origin, fault);
         }
         (None, _) => bad_flag(to, &entry),
+    }
+}
+
+/// In EMQ X two keys say that it is on and how often is too often.
+fn flapping(to: &mut Translation<'_>, zone: &str) {
+    let [on, limit] = ["enable_flapping_detect", "flapping_threshold"].map(|leaf| format!("zone.{zone}.{leaf}"));
+    let Some(entry) = to.given.get(&on).cloned() else { return };
+    match value::flag(&entry.value) {
+        Some(true) => {
+            let text = to.given.get(&limit).map_or("10, 1m", |entry| &entry.value).to_owned();
+            let origin = to.given.get(&limit).map_or(&entry.origin, |entry| &entry.origin).clone();
+            to.set(&limit, &text, &origin);
+        }
+        Some(false) => {}
+        None => bad_flag(to, &entry),
     }
 }
 

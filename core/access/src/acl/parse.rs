@@ -283,6 +283,25 @@ fn pattern(text: &str, at: At) -> Result<Pattern, AclError> {
     Ok(Pattern::Levels { literal: literal.into(), rest: rest.into() })
 }
 
+/// Rules that let everybody do what is listed, and nothing else.
+pub(super) fn only(publish: &[&str], subscribe: &[&str]) -> Result<Acl, AclError> {
+    let at = At { line: 1, column: 1 };
+    if publish.len() + subscribe.len() > ITEMS_MAX {
+        return Err(at.error(format!("the lists have more than {ITEMS_MAX} topics")));
+    }
+    let patterns = |topics: &[&str]| topics.iter().map(|topic| pattern(topic, at)).collect::<Result<Box<[_]>, _>>();
+    let allow = |topics: Box<[Pattern]>, publish: bool| Rule {
+        permission: Permission::Allow,
+        publish,
+        subscribe: !publish,
+        who: Subject::All,
+        topics: Topics::Listed(topics),
+    };
+    let deny =
+        Rule { permission: Permission::Deny, publish: true, subscribe: true, who: Subject::All, topics: Topics::Any };
+    Ok(Acl { rules: Box::new([allow(patterns(publish)?, true), allow(patterns(subscribe)?, false), deny]) })
+}
+
 fn level(word: &str, at: At) -> Result<Level, AclError> {
     Ok(match word {
         "+" => Level::One,

@@ -364,3 +364,33 @@ proptest! {
         prop_assert_eq!(check(&text, &anybody(), Publish, &topic).is_some(), expected);
     }
 }
+
+#[test]
+fn lists_of_topics_are_rules() {
+    let acl = Acl::only(&["up/%c/#", "a"], &["down/%u", "b/+"]).unwrap();
+    let who = |client, username| Who { client, username, ip: [192, 0, 2, 1].into() };
+    for (client, username, action, topic, allowed) in [
+        ("c", Some("u"), Action::Publish, "up/c/x", true),
+        ("c", Some("u"), Action::Publish, "up/d/x", false),
+        ("c", Some("u"), Action::Publish, "a", true),
+        ("c", Some("u"), Action::Subscribe, "a", false),
+        ("c", Some("u"), Action::Subscribe, "down/u", true),
+        ("c", Some("u"), Action::Publish, "down/u", false),
+        ("c", Some("u"), Action::Subscribe, "b/x", true),
+        ("c", Some("u"), Action::Subscribe, "b/#", false),
+        ("c", Some("u"), Action::Subscribe, "#", false),
+        // Names that look like wildcards or levels are only names.
+        ("+", Some("u"), Action::Publish, "up/d/x", false),
+        ("#", Some("u"), Action::Publish, "up/d", false),
+        ("c/d", Some("u"), Action::Publish, "up/c/d/x", false),
+        ("c", Some("#"), Action::Subscribe, "down/x", false),
+        ("c", Some("+"), Action::Subscribe, "down/x", false),
+        ("c", None, Action::Subscribe, "down/x", false),
+    ] {
+        let got = acl.check(&who(client, username), action, topic) == Some(Permission::Allow);
+        assert_eq!(got, allowed, "{client} {username:?} {action:?} {topic}");
+    }
+    for bad in ["a/#/b", "", "x-%u", "a\0"] {
+        assert!(Acl::only(&[bad], &[]).is_err() && Acl::only(&[], &[bad]).is_err(), "{bad:?}");
+    }
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use newtmq_base::{NodeId, RequestId};
 
-use super::command::{Command, RemovedBy};
+use super::command::{BlobKind, Command, RemovedBy};
 use super::log::Persist;
 use super::message::{JoinRefusal, Refusal};
 use super::state::ClusterId;
@@ -128,6 +128,17 @@ pub enum Output {
         /// The index.
         index: u64,
     },
+    /// An opaque value was written or deleted.
+    Blob {
+        /// Its table.
+        kind: BlobKind,
+        /// Its key.
+        key: String,
+        /// The value; `None` is deleted.
+        value: Option<Vec<u8>>,
+    },
+    /// All opaque values are other ones: a snapshot has come, or another cluster.
+    Blobs,
     /// A leader proposes to remove a member.
     Removing {
         /// The member.

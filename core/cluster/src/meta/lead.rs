@@ -285,6 +285,9 @@ impl Meta {
                 }
                 self.removed(*node);
             }
+            if let (Command::PutBlob { kind, key, value, .. }, Ok(())) = (&command, result) {
+                out.push(Output::Blob { kind: *kind, key: key.clone(), value: value.clone() });
+            }
             if origin.node == self.me.node && origin.request != RequestId(0) {
                 self.answer(origin.request, result.map(|()| index).map_err(Refusal::Rejected), out);
             }
@@ -309,6 +312,7 @@ impl Meta {
             out.push(Output::Removed { node, by });
             self.removed(node);
         }
+        out.push(Output::Blobs);
         out.push(Output::Changed { index });
     }
 

@@ -24,6 +24,7 @@ pub(super) enum Purpose {
     Join(RequestId),
     Leave(RequestId),
     ForceLeave(RequestId),
+    PutBlob(RequestId),
 }
 
 #[derive(Debug)]
@@ -86,6 +87,12 @@ impl Cluster {
             ClusterCommand::ForceLeave(text) => self.force_leave(cx, request, &text),
             ClusterCommand::Examine => self.examine(cx, request),
             ClusterCommand::Status => Some(ClusterAnswer::Status(Box::new(self.status(cx)))),
+            ClusterCommand::PutBlob { kind, key, value, expected } => {
+                let request = self.desk.request(Purpose::PutBlob(request));
+                let command = meta::Command::PutBlob { kind, key, value, expected };
+                self.meta.handle(cx.now, meta::Input::Write { request, command }, &mut self.meta_out);
+                None
+            }
         };
         if let Some(answer) = answer {
             self.answer(cx, request, answer);
@@ -226,7 +233,7 @@ impl Cluster {
         };
         match purpose {
             Purpose::Init | Purpose::Renew => {}
-            Purpose::ForceLeave(request) => self.answer(cx, request, answer),
+            Purpose::ForceLeave(request) | Purpose::PutBlob(request) => self.answer(cx, request, answer),
             Purpose::Join(request) | Purpose::Leave(request) => self.done(cx, request, answer),
         }
     }

@@ -465,10 +465,13 @@ impl Cluster {
             meta::Output::Joined { cluster } => {
                 self.gone = false;
                 cx.event(ClusterEvent::Joined(cluster));
+                cx.event(ClusterEvent::Blobs);
                 self.follow_members(cx);
             }
             meta::Output::Abandoned { lost } => cx.event(ClusterEvent::Abandoned(lost)),
             meta::Output::Changed { .. } => self.follow_members(cx),
+            meta::Output::Blob { kind, key, value } => cx.event(ClusterEvent::Blob { kind, key, value }),
+            meta::Output::Blobs => cx.event(ClusterEvent::Blobs),
             meta::Output::Removing { node, by } => cx.event(ClusterEvent::Removing { node, by }),
             meta::Output::Removed { node, by } => cx.event(ClusterEvent::Removed { node, by }),
             meta::Output::Leader { cluster, term, leader } => cx.event(ClusterEvent::Leader { cluster, term, leader }),

@@ -9,11 +9,11 @@ use newtmq_access::{AclCacheLimits, Action, Permission, Who};
 use newtmq_base::{ConnId, Instant};
 use newtmq_mqtt::{Connect, RawPublish, ReasonCode, Subscribe, TopicName};
 
-use super::{Next, Shard};
+use super::{Next, Shard, TimerKind};
 use crate::config::{AccessConfig, DenyAction};
-use crate::conn::Stage;
-use crate::hooks::Hook;
-use crate::io::Outbox;
+use crate::conn::{Phase, Stage};
+use crate::hooks::{AclAction, Grant, Hook, Question};
+use crate::io::{Outbox, Output};
 
 impl Shard {
     /// Other rules hold from here on; what connections remember of the old ones is worth nothing any more.
@@ -23,11 +23,94 @@ impl Shard {
         self.access_generation = self.access_generation.wrapping_add(1).max(1);
     }
 
+    /// A client may connect, with rules of its own maybe, and for some time.
+    pub(super) fn granted(&mut self, conn: ConnId, grant: Box<Grant>) {
+        self.has_own_rules |= grant.rules.is_some();
+        let until = grant.until;
+        self.live(conn).rare().grant = Some(grant);
+        if let Some(until) = until {
+            self.timers.arm(until, TimerKind::Grant(conn.slot));
+        }
+    }
+
+    /// The time of a connection is over, whatever it does at that moment.
+    pub(super) fn on_grant_timer(&mut self, now: Instant, slot: u32, out: &mut Outbox) {
+        let Some(Some(c)) = self.conns.get(slot as usize) else { return };
+        let conn = ConnId { slot, generation: c.generation };
+        let grant = c.rare.as_deref().and_then(|rare| rare.grant.as_deref());
+        let is_over = grant.and_then(|grant| grant.until).is_some_and(|until| until <= now);
+        if !is_over || c.phase == Phase::Closing {
+            return;
+        }
+        if c.phase == Phase::Open {
+            self.reject(now, conn, ReasonCode::MaximumConnectTime, out);
+        } else {
+            self.reject_connect(now, conn, ReasonCode::NotAuthorized, out);
+        }
+    }
+
+    fn grant(&self, conn: ConnId) -> Option<&Grant> {
+        self.conn(conn)?.rare.as_deref()?.grant.as_deref()
+    }
+
+    /// Whether a hook wants to say what this client may do: not of one for whom no rule counts.
+    pub(super) fn asks_acl(&self, conn: ConnId) -> bool {
+        let counts = |zone: u16| !self.config.zones[usize::from(zone)].bypass_acl;
+        self.config.hooks.has(Hook::ClientCheckAcl)
+            && self.conn(conn).is_some_and(|c| counts(c.zone))
+            && !self.grant(conn).is_some_and(|grant| grant.superuser || grant.rules.is_some())
+    }
+
+    pub(super) fn acl_question(
+        &mut self,
+        conn: ConnId,
+        client: Box<str>,
+        action: AclAction,
+        topics: Vec<Box<str>>,
+    ) -> Question {
+        let c = self.live(conn);
+        let username = c.rare.as_ref().and_then(|rare| rare.username.clone());
+        Question::CheckAcl { peer: c.peer.address(), client, username, action, topics }
+    }
+
+    /// Whether anything could be denied to anybody.
+    #[inline]
+    pub(super) fn has_rules(&self) -> bool {
+        self.config.access.is_on() || self.has_own_rules
+    }
+
+    /// What the rules of a connection say, or else those of all.
+    pub(super) fn check_rules(&self, conn: ConnId, who: &Who<'_>, action: Action, topic: &str) -> Permission {
+        let grant = self.grant(conn);
+        if grant.is_some_and(|grant| grant.superuser) {
+            return Permission::Allow;
+        }
+        let own = grant.and_then(|grant| grant.rules.as_deref()).and_then(|rules| rules.check(who, action, topic));
+        own.unwrap_or_else(|| self.config.access.check(who, action, topic))
+    }
+
+    /// Whether a client that wants to connect is banned.
+    pub(super) fn is_banned(&mut self, now: Instant, conn: ConnId, client: &str, username: Option<&str>) -> bool {
+        let c = self.live(conn);
+        let (zone, ip) = (usize::from(c.zone), c.peer.address().ip());
+        !self.config.zones[zone].bypass_bans && self.bans.has(now, client, username, ip)
+    }
+
+    /// A client has connected, maybe once too often.
+    pub(super) fn count_connections(&mut self, now: Instant, key: u32, zone: u16, out: &mut Outbox) {
+        let Some(limits) = &self.config.zones[usize::from(zone)].flapping else { return };
+        let Some(slot) = self.sessions.get(key) else { return };
+        let client = slot.session.client().as_str();
+        if self.flapping.connected(now, client, limits) {
+            out.push(Output::Flaps { client: client.into(), zone });
+        }
+    }
+
     /// Whether a publish to this topic may go on without another look: there are no rules, or the connection's last
     /// publish was to this very topic and the rules are the same.
     #[inline]
     pub(crate) fn is_permitted(&self, conn: ConnId, topic: &[u8]) -> bool {
-        if !self.config.access.is_on() {
+        if !self.has_rules() {
             return true;
         }
         let Some(c) = self.conn(conn) else { return false };
@@ -46,7 +129,7 @@ impl Shard {
         topic: TopicName<'_>,
         asked: Option<Stage>,
     ) -> Option<Stage> {
-        let asks = asked.is_none() && self.config.hooks.has(Hook::ClientCheckAcl);
+        let asks = asked.is_none() && self.asks_acl(conn);
         if asks
             && self.config.access.cache.is_some()
             && self.recall(now, conn, Action::Publish, topic.as_str()).is_some()
@@ -67,7 +150,7 @@ impl Shard {
         asked: Option<Stage>,
         out: &mut Outbox,
     ) -> Option<Next> {
-        let hook_first = asked.is_none() && self.config.hooks.has(Hook::ClientCheckAcl);
+        let hook_first = asked.is_none() && self.asks_acl(conn);
         if hook_first || asked == Some(Stage::Publish) || !self.remembers(asked) {
             return None;
         }
@@ -88,8 +171,7 @@ impl Shard {
 
     /// Whether an answer is to be had or kept at all: from rules, or from a hook with a cache behind it.
     fn remembers(&self, asked: Option<Stage>) -> bool {
-        let access = &self.config.access;
-        access.is_on() || (asked == Some(Stage::CheckAcl) && access.cache.is_some())
+        self.has_rules() || (asked == Some(Stage::CheckAcl) && self.config.access.cache.is_some())
     }
 
     /// What a client gets that may not publish: `acl_deny_action`.
@@ -118,7 +200,7 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         by_hooks: &'a [ReasonCode],
     ) -> Option<Cow<'a, [ReasonCode]>> {
-        if !self.config.access.is_on() {
+        if !self.has_rules() {
             return Some(by_hooks.into());
         }
         let mut refused: Vec<ReasonCode> = Vec::new();
@@ -148,12 +230,11 @@ impl Shard {
         let Some(will) = connect.will.as_ref() else { return true };
         let c = self.live(conn);
         let (zone, ip) = (usize::from(c.zone), c.peer.address().ip());
-        let access = &self.config.access;
-        if !access.is_on() || self.config.zones[zone].bypass_acl {
+        if !self.has_rules() || self.config.zones[zone].bypass_acl {
             return true;
         }
         let who = Who { client, username: connect.username, ip };
-        let permitted = access.check(&who, Action::Publish, will.topic.as_str()) == Permission::Allow;
+        let permitted = self.check_rules(conn, &who, Action::Publish, will.topic.as_str()) == Permission::Allow;
         self.ledger.denied += u64::from(!permitted);
         permitted
     }
@@ -172,7 +253,7 @@ impl Shard {
             username: c.rare.as_deref().and_then(|rare| rare.username.as_deref()),
             ip: c.peer.address().ip(),
         };
-        let permission = self.config.access.check(&who, action, topic);
+        let permission = self.check_rules(conn, &who, action, topic);
         if let Some(limits) = self.config.access.cache {
             self.remember(now, conn, &limits, (action, topic, permission));
         }

@@ -58,7 +58,7 @@ impl Shard {
                 Verdict::Each(reasons) if reasons.first().is_some_and(|reason| reason.is_error()) => {
                     self.refuse_publish(now, conn, &publish, reasons[0], out)
                 }
-                Verdict::Allow { .. } | Verdict::Continue(_) | Verdict::Each(_) => {
+                Verdict::Allow { .. } | Verdict::Grant(_) | Verdict::Continue(_) | Verdict::Each(_) => {
                     self.on_other_publish(now, conn, frame, &publish, Some(stage), out)
                 }
             };
@@ -81,6 +81,13 @@ impl Shard {
     ) -> Next {
         match verdict {
             Verdict::Deny(reason) => self.reject_connect(now, conn, reason, out),
+            Verdict::Grant(grant) if grant.until.is_some_and(|until| until <= now) => {
+                self.reject_connect(now, conn, ReasonCode::NotAuthorized, out)
+            }
+            Verdict::Grant(grant) => {
+                self.granted(conn, grant);
+                self.permitted(now, conn, frame, None, out)
+            }
             // A client without a method cannot take another step [MQTT-4.12.0-6].
             Verdict::Continue(_) if self.live(conn).rare().method.is_none() => {
                 self.reject_connect(now, conn, ReasonCode::NotAuthorized, out)
@@ -90,20 +97,30 @@ impl Shard {
                 self.send_auth(now, conn, ReasonCode::ContinueAuthentication, Some(&challenge), out);
                 Next::Go
             }
-            Verdict::Allow { data } => match frame.decode(ProtocolVersion::V5, Sender::Client) {
-                Ok(Packet::Connect(connect)) => {
-                    let certified = self.certified(conn);
-                    let connect = with_name(connect, certified.as_deref());
-                    let next = self.open(now, conn, &connect, frame, data.as_deref(), out);
-                    if let Some(c) = self.conn_mut(conn) {
-                        c.rare().connect = None;
-                    }
-                    next
-                }
-                Ok(_) | Err(_) => unreachable!("the CONNECT was decoded before it was put aside"),
-            },
+            Verdict::Allow { data } => self.permitted(now, conn, frame, data.as_deref(), out),
             Verdict::Each(_) => self.reject_connect(now, conn, ReasonCode::NotAuthorized, out),
         }
+    }
+
+    /// The client may connect, as it has asked for.
+    fn permitted(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        frame: Frame<'_>,
+        data: Option<&[u8]>,
+        out: &mut Outbox,
+    ) -> Next {
+        let Ok(Packet::Connect(connect)) = frame.decode(ProtocolVersion::V5, Sender::Client) else {
+            unreachable!("the CONNECT was decoded before it was put aside")
+        };
+        let certified = self.certified(conn);
+        let connect = with_name(connect, certified.as_deref());
+        let next = self.open(now, conn, &connect, frame, data, out);
+        if let Some(c) = self.conn_mut(conn) {
+            c.rare().connect = None;
+        }
+        next
     }
 
     /// AUTH: the next step of a CONNECT's exchange, or a re-authentication [MQTT-4.12.1-1].
@@ -127,7 +144,8 @@ impl Shard {
         let (client, username) = self.identity(conn, connect.as_deref());
         let data = auth.properties.authentication_data.map(Into::into);
         let peer = self.live(conn).peer.address();
-        let question = Question::Authenticate { conn, peer, client, username, password: None, method, data };
+        let question =
+            Question::Authenticate { conn, peer, client, username, password: None, method, data, will: None };
         let request = self.ask(conn, question, out);
         let (stage, packet) = match connect {
             Some(connect) => (Stage::Authenticate, connect),
@@ -168,7 +186,8 @@ impl Shard {
             }
             // A failed re-authentication ends the connection (section 4.12.1).
             Verdict::Deny(reason) => return self.reject(now, conn, reason, out),
-            Verdict::Each(_) => return self.reject(now, conn, ReasonCode::NotAuthorized, out),
+            // What a connection may do is not changed by proving again who it is.
+            Verdict::Grant(_) | Verdict::Each(_) => return self.reject(now, conn, ReasonCode::NotAuthorized, out),
         }
         Next::Go
     }

@@ -41,6 +41,9 @@ impl Shard {
         if home != self.own && !client_id.is_empty() && !planted!(SessionWhereItCame) {
             return self.move_to(conn, home, frame.bytes, out);
         }
+        if self.is_banned(now, conn, client_id, connect.username) {
+            return self.reject_connect(now, conn, ReasonCode::Banned, out);
+        }
         let zone = usize::from(self.live(conn).zone);
         if self.config.hooks.has(Hook::ClientAuthenticate) && !self.config.zones[zone].bypass_authentication {
             return self.ask_about_connect(conn, &connect, frame, out);
@@ -108,6 +111,7 @@ impl Shard {
             password: connect.password.map(Into::into),
             method: connect.properties.authentication_method.map(Into::into),
             data: connect.properties.authentication_data.map(Into::into),
+            will: connect.will.as_ref().map(|will| will.topic.as_str().into()),
         };
         let request = self.ask(conn, question, out);
         let c = self.live(conn);
@@ -132,6 +136,10 @@ impl Shard {
             return self.reject_connect(now, conn, ReasonCode::UseAnotherServer, out);
         }
         let client_id = self.client_id_of(conn, connect);
+        // Once more: whoever had to prove its name may have been banned meanwhile.
+        if self.is_banned(now, conn, client_id, connect.username) {
+            return self.reject_connect(now, conn, ReasonCode::Banned, out);
+        }
         let assigned = match client_id {
             "" => Some(self.assign_client_id()),
             // Whatever it is, a client that brought none is told [MQTT-3.2.2-16].
@@ -203,6 +211,7 @@ impl Shard {
         let hook = if present { Hook::SessionResumed } else { Hook::SessionCreated };
         self.tell(hook, key, None, ReasonCode::Success, out);
         self.tell(Hook::ClientConnected, key, None, ReasonCode::Success, out);
+        self.count_connections(now, key, zone, out);
         self.tell_connected(now, key, connect.clean_start, out);
         if self.slot(key).session.awaiting_rel_len() > 0 {
             self.watch_rels(now, conn);

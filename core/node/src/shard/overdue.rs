@@ -129,6 +129,7 @@ impl Shard {
             (rare.retry_at.take(), TimerKind::Retry(conn.slot)),
             (rare.rel_at.take(), TimerKind::AwaitRel(conn.slot)),
             (rare.paced_until.take(), TimerKind::Pace(conn.slot)),
+            (rare.grant.take().and_then(|grant| grant.until), TimerKind::Grant(conn.slot)),
         ];
         for (deadline, kind) in deadlines {
             if let Some(deadline) = deadline {

@@ -470,16 +470,17 @@ impl Shard {
     ) -> Option<Next> {
         let hooks = self.config.hooks;
         let key = self.live(conn).session;
-        let client: Box<str> = if hooks.has(Hook::ClientCheckAcl) || hooks.has(Hook::MessagePublish) {
+        let asks_acl = self.asks_acl(conn);
+        let client: Box<str> = if asks_acl || hooks.has(Hook::MessagePublish) {
             self.slot(key).session.client().as_str().into()
         } else {
             return None;
         };
         let (stage, question) = match asked {
-            None if hooks.has(Hook::ClientCheckAcl) => (
-                Stage::CheckAcl,
-                Question::CheckAcl { client, action: AclAction::Publish, topics: vec![topic.as_str().into()] },
-            ),
+            None if asks_acl => {
+                let topics = vec![topic.as_str().into()];
+                (Stage::CheckAcl, self.acl_question(conn, client, AclAction::Publish, topics))
+            }
             None | Some(Stage::CheckAcl) if hooks.has(Hook::MessagePublish) => {
                 let topic = self.mounted_name(conn, topic);
                 (Stage::Publish, Question::Publish { client, topic, payload: payload.into() })

@@ -39,7 +39,7 @@ impl Shard {
     ) -> Option<Next> {
         let hooks = self.config.hooks;
         let stage = match asked {
-            None if hooks.has(Hook::ClientCheckAcl) => Stage::CheckAcl,
+            None if self.asks_acl(conn) => Stage::CheckAcl,
             None | Some(Stage::CheckAcl) if hooks.has(Hook::ClientSubscribe) => Stage::Subscribe,
             _ => return None,
         };
@@ -48,7 +48,7 @@ impl Shard {
         let text = |filter: Result<TopicFilter<'_>, InvalidTopic>| filter.map_or("", |filter| filter.filter()).into();
         let topics = subscribe.filters().map(|(filter, _)| text(filter)).collect();
         let question = if stage == Stage::CheckAcl {
-            Question::CheckAcl { client, action: AclAction::Subscribe, topics }
+            self.acl_question(conn, client, AclAction::Subscribe, topics)
         } else {
             Question::Subscribe { client, topics }
         };
@@ -282,7 +282,7 @@ impl Shard {
 /// What two hooks say of the filters of a SUBSCRIBE: the first refusal counts. Empty if nothing is refused.
 fn refused_by_both(earlier: Vec<ReasonCode>, verdict: Verdict, count: usize) -> Vec<ReasonCode> {
     let mut refused = match verdict {
-        Verdict::Allow { .. } | Verdict::Continue(_) => return earlier,
+        Verdict::Allow { .. } | Verdict::Grant(_) | Verdict::Continue(_) => return earlier,
         Verdict::Deny(reason) => vec![reason; count],
         Verdict::Each(reasons) => reasons,
     };

@@ -28,6 +28,7 @@ impl Shard {
                 TimerKind::Retry(slot) => self.on_retry_timer(now, slot, out),
                 TimerKind::AwaitRel(slot) => self.on_await_rel_timer(now, slot),
                 TimerKind::Gate(slot) => self.on_gate_timer(now, slot, out),
+                TimerKind::Grant(slot) => self.on_grant_timer(now, slot, out),
                 TimerKind::Pace(slot) => self.on_pace_timer(now, slot, out),
                 TimerKind::Session(key) => self.on_session_timer(now, key, out),
             }

@@ -43,8 +43,7 @@ impl Shard {
 
     fn permits_new_will(&mut self, conn: ConnId, topic: TopicName<'_>) -> bool {
         let Some(c) = self.conn(conn) else { return false };
-        let access = &self.config.access;
-        if !access.is_on() || self.config.zones[usize::from(c.zone)].bypass_acl {
+        if !self.has_rules() || self.config.zones[usize::from(c.zone)].bypass_acl {
             return true;
         }
         let who = newtmq_access::Who {
@@ -52,7 +51,7 @@ impl Shard {
             username: c.rare.as_deref().and_then(|rare| rare.username.as_deref()),
             ip: c.peer.address().ip(),
         };
-        let permitted = access.check(&who, Action::Publish, topic.as_str()) == Permission::Allow;
+        let permitted = self.check_rules(conn, &who, Action::Publish, topic.as_str()) == Permission::Allow;
         self.ledger.denied += u64::from(!permitted);
         permitted
     }

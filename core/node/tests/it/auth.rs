@@ -1,12 +1,14 @@
 //! Enhanced authentication (section 4.12), with a method that sends a challenge and expects it back reversed.
 
 use core::time::Duration;
+use std::sync::Arc;
 
+use newtmq_access::Acl;
 use newtmq_mqtt::QoS::AtMostOnce;
 use newtmq_mqtt::ReasonCode;
-use newtmq_node::{Hook, Question, ShardConfig, Verdict};
+use newtmq_node::{Grant, Hook, Question, ShardConfig, Verdict};
 
-use crate::harness::{Client, Connect, Got, Net, Publish, Will, check_with};
+use crate::harness::{Client, Connect, Got, Net, Publish, Subscribe, Will, check_with};
 
 const METHOD: &str = "CHALLENGE";
 
@@ -212,6 +214,71 @@ fn a_wrong_password_on_an_open_connection() {
         net.send_auth(a, ReasonCode::ReAuthenticate, METHOD, b"x");
         assert_eq!(net.kicked(a), ReasonCode::NotAuthorized);
         assert_eq!(net.refused(Connect::v5("b").method(METHOD, b"x")), ReasonCode::BadUserNameOrPassword);
+    });
+}
+
+fn plain(config: &mut ShardConfig) {
+    config.hooks = config.hooks.with(Hook::ClientAuthenticate);
+}
+
+/// What was granted holds for the connection, and for no other.
+#[test]
+fn a_connection_may_have_rules_of_its_own() {
+    check_with(plain, |net| {
+        let rules = Arc::new(Acl::only(&["up/%c"], &["down/#"]).unwrap());
+        net.decide(move |question| match question {
+            Question::Authenticate { client, .. } if &**client == "own" => {
+                Verdict::Grant(Box::new(Grant { rules: Some(rules.clone()), ..Grant::default() }))
+            }
+            Question::Authenticate { .. } => Verdict::Allow { data: None },
+            other => panic!("{other:?}"),
+        });
+        let reader = net.connect(Connect::v5("reader"));
+        net.subscribe(reader, "#", AtMostOnce);
+        let own = net.connect(Connect::v5("own"));
+        net.publish(own, Publish::new("up/own", "yes"));
+        net.publish(own, Publish::new("up/reader", "no"));
+        net.publish(own, Publish::new("up/own", "again"));
+        assert_eq!(net.received(reader), ["up/own yes", "up/own again"]);
+        assert_eq!(net.subscribe_with(own, &Subscribe::new("#", AtMostOnce)), [ReasonCode::NotAuthorized]);
+        net.subscribe(own, "down/x", AtMostOnce);
+        net.publish(reader, Publish::new("up/reader", "everybody else may"));
+        assert_eq!(net.received(reader), ["up/reader everybody else may"]);
+        assert_eq!(net.refused(Connect::v5("own").will(Will::new(Publish::new("x", "w")))), ReasonCode::NotAuthorized);
+    });
+}
+
+#[test]
+fn no_rule_counts_for_a_superuser() {
+    let configure = |config: &mut ShardConfig| {
+        plain(config);
+        config.access.nomatch = newtmq_access::Permission::Deny;
+    };
+    check_with(configure, |net| {
+        net.decide(|_| Verdict::Grant(Box::new(Grant { superuser: true, ..Grant::default() })));
+        let client = net.connect(Connect::v5("c"));
+        net.subscribe(client, "#", AtMostOnce);
+        net.publish(client, Publish::new("t", "m"));
+        assert_eq!(net.received(client), ["t m"]);
+    });
+}
+
+#[test]
+fn a_connection_ends_when_its_time_is_over() {
+    check_with(plain, |net| {
+        let until = net.now() + Duration::from_secs(30);
+        net.decide(move |_| Verdict::Grant(Box::new(Grant { until: Some(until), ..Grant::default() })));
+        let new = net.connect(Connect::v5("new"));
+        let old = net.connect(Connect::v311("old"));
+        let short = net.connect(Connect::v5("short"));
+        net.disconnect(short);
+        net.advance_secs(29);
+        assert!(net.take(new).is_empty());
+        net.advance_secs(1);
+        assert_eq!(net.kicked(new), ReasonCode::MaximumConnectTime);
+        assert!(net.closed(old));
+        // What is over is no reason to let anybody in.
+        assert_eq!(net.refused(Connect::v5("late")), ReasonCode::NotAuthorized);
     });
 }
 

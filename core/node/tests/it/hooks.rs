@@ -9,7 +9,7 @@ use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::{OwnedTopicFilter, ReasonCode, TopicFilter};
 use newtmq_node::{AclAction, Hook, HookSet, Question, ShardConfig, Traced, Verdict};
 
-use crate::harness::{Connect, Got, Net, Publish, Subscribe, check, check_with};
+use crate::harness::{Connect, Got, Net, Publish, Subscribe, Will, check, check_with};
 
 /// Listens to all hooks.
 fn all(config: &mut ShardConfig) {
@@ -79,12 +79,19 @@ fn nobody_is_asked_who_does_not_listen() {
 fn each_hook_is_asked_once_with_what_it_is_about() {
     check_with(all, |net| {
         net.decide(|_| Verdict::Allow { data: None });
-        let a = net.connect(Connect::v5("a").user("u", "p"));
+        let a = net.connect(Connect::v5("a").user("u", "p").will(Will::new(Publish::new("w", ""))));
         net.subscribe_with(a, &Subscribe::new("t", AtMostOnce).and("$share/g/u", AtMostOnce));
         net.publish(a, Publish::new("t", "x"));
         assert_eq!(net.received(a), ["t x"]);
         let client: Box<str> = "a".into();
         let filters: Vec<Box<str>> = vec!["t".into(), "u".into()];
+        let acl = |action, topics| Question::CheckAcl {
+            peer: ([192, 0, 2, 1], 50_000).into(),
+            client: client.clone(),
+            username: Some("u".into()),
+            action,
+            topics,
+        };
         let Question::Authenticate { conn, .. } = net.questions[0] else { panic!("{:?}", net.questions) };
         assert_eq!(
             net.questions,
@@ -97,11 +104,12 @@ fn each_hook_is_asked_once_with_what_it_is_about() {
                     password: Some(b"p".to_vec().into()),
                     method: None,
                     data: None,
+                    will: Some("w".into()),
                 },
-                Question::CheckAcl { client: client.clone(), action: AclAction::Subscribe, topics: filters.clone() },
+                acl(AclAction::Subscribe, filters.clone()),
                 Question::Subscribe { client: client.clone(), topics: filters },
-                Question::CheckAcl { client: client.clone(), action: AclAction::Publish, topics: vec!["t".into()] },
-                Question::Publish { client, topic: "t".into(), payload: b"x".to_vec().into() },
+                acl(AclAction::Publish, vec!["t".into()]),
+                Question::Publish { client: client.clone(), topic: "t".into(), payload: b"x".to_vec().into() },
             ]
         );
         let shown = format!("{:?}", net.questions);

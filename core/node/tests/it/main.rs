@@ -11,6 +11,7 @@ mod acl;
 mod admin;
 mod alias;
 mod auth;
+mod banned;
 mod chaos;
 mod cluster;
 mod connect;

@@ -7,7 +7,8 @@ use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng};
 
 use super::super::message::Message;
 use super::super::{
-    ClusterId, Command, Config, Gone, Input, Lost, Member, Meta, Output, Persist, Refusal, RemovedBy, Stopped, Stored,
+    BlobKind, ClusterId, Command, Config, Gone, Input, Lost, Member, Meta, Output, Persist, Refusal, RemovedBy,
+    Stopped, Stored,
 };
 
 pub(super) struct Node {
@@ -16,11 +17,15 @@ pub(super) struct Node {
     pub(super) disk: Stored,
     unsynced: VecDeque<(Instant, Persist)>,
     pub(super) events: Vec<Event>,
+    /// What the node has heard of users, rules and bans, change by change.
+    heard: Heard,
     // Who was said to be up, and since when who is not is out of reach.
     up: BTreeSet<usize>,
     lost: BTreeMap<usize, Instant>,
     down: BTreeMap<usize, Instant>,
 }
+
+type Heard = BTreeMap<(BlobKind, String), Vec<u8>>;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Event {
@@ -96,6 +101,7 @@ impl Net {
                 disk: Stored::default(),
                 unsynced: VecDeque::new(),
                 events: Vec::new(),
+                heard: Heard::new(),
                 up: BTreeSet::new(),
                 lost: BTreeMap::new(),
                 down: BTreeMap::new(),
@@ -147,6 +153,7 @@ impl Net {
         node.down = others.map(|other| (other, now)).collect();
         let meta = Meta::new(self.config.clone(), node.me.clone(), &node.disk, Rng::from_seed(seed), self.now);
         self.nodes[index].meta = Some(meta.expect("what was synced can be started with"));
+        self.nodes[index].heard = self.blobs(index);
         self.input(index, Input::Tick);
     }
 
@@ -203,15 +210,34 @@ impl Net {
                 Output::Removing { node, by } => self.check_removal(index, node, by),
                 Output::Joined { cluster } => {
                     self.founded.insert(cluster);
+                    self.nodes[index].heard = self.blobs(index);
                     self.nodes[index].events.push(Event::Joined(cluster));
                 }
                 Output::Abandoned { lost } => self.nodes[index].events.push(Event::Abandoned(lost)),
                 Output::Removed { node, by } => self.nodes[index].events.push(Event::Removed(node, by)),
                 Output::Gone(gone) => self.nodes[index].events.push(Event::Gone(gone)),
                 Output::Stopped(stopped) => self.nodes[index].events.push(Event::Stopped(stopped)),
+                Output::Blob { kind, key, value } => {
+                    let heard = &mut self.nodes[index].heard;
+                    match value {
+                        Some(value) => drop(heard.insert((kind, key), value)),
+                        None => drop(heard.remove(&(kind, key))),
+                    }
+                }
+                Output::Blobs => self.nodes[index].heard = self.blobs(index),
                 Output::Changed { .. } | Output::Leader { .. } => {}
             }
         }
+        let is_there = self.nodes[index].meta.as_ref().is_some_and(Meta::is_member);
+        if is_there {
+            assert_eq!(self.nodes[index].heard, self.blobs(index), "who follows the changes has what the state has");
+        }
+    }
+
+    fn blobs(&self, index: usize) -> Heard {
+        let meta = self.nodes[index].meta.as_ref();
+        let all = meta.into_iter().flat_map(|meta| meta.view().state.blobs().clone());
+        all.map(|(place, blob)| (place, blob.value)).collect()
     }
 
     // W12: who removes a member leads, sees a quorum of the voters, and for autoclean more than half of the members, and has

@@ -137,6 +137,7 @@ impl Net {
                     self.say(shard, CONTROL, Happening::ToControl(from, message));
                 }
                 Output::Lanes => panic!("there are no other nodes"),
+                Output::Flaps { client, .. } => self.flaps.push(client),
                 Output::WillSet { .. } | Output::Record { .. } => unreachable!("nobody asks for it"),
                 Output::Ready(conn) => {
                     let link = self.link_of(shard, conn);

@@ -94,6 +94,8 @@ pub(crate) struct Net {
     pub(crate) certified: Option<Box<str>>,
     /// Questions asked, in order.
     pub(crate) questions: Vec<Question>,
+    /// Who has connected too often.
+    pub(crate) flaps: Vec<Box<str>>,
     /// Events told, in order.
     pub(crate) events: Vec<Event>,
     /// Where the next connection comes in.
@@ -164,6 +166,7 @@ impl Net {
             decider: None,
             certified: None,
             questions: Vec::new(),
+            flaps: Vec::new(),
             events: Vec::new(),
             unanswered: BTreeSet::new(),
             hooks_hang: false,

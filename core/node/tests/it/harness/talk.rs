@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use newtmq_access::{BanKind, BanWho, Bans};
 use newtmq_mqtt::{
     Auth, AuthProperties, Disconnect, DisconnectProperties, Packet, PacketId, PacketType, QoS, ReasonCode, TopicFilter,
     Unsubscribe, UnsubscribeFilters, UserProperties,
@@ -333,6 +334,17 @@ impl Net {
     pub(crate) fn set_access(&mut self, access: AccessConfig) {
         for shard in 0..self.shards.len() {
             self.input(shard, ShardInput::Admin(AdminCommand::SetAccess(Box::new(access.clone()))));
+        }
+    }
+
+    pub(crate) fn set_bans(&mut self, bans: &[(BanKind, &str, newtmq_base::Instant)]) {
+        let mut all = Bans::default();
+        for (kind, text, until) in bans {
+            all.add(&BanWho::new(*kind, text).unwrap(), *until);
+        }
+        let all = std::sync::Arc::new(all);
+        for shard in 0..self.shards.len() {
+            self.input(shard, ShardInput::Admin(AdminCommand::SetBans(all.clone())));
         }
     }
 

@@ -1,0 +1,428 @@
+#!/usr/bin/env node
+// What people do with the dashboard, in Chromium: dashboard.mjs NEWTMQ RUN.html [IMAGES]
+//
+// Starts three nodes of a cluster with the program NEWTMQ, logs in, chooses a password, looks at every page in both themes and on
+// a phone, publishes with the test client, kicks a client, kills a node and starts it again, and opens the run of the simulator
+// in RUN.html. Screenshots go to the folder IMAGES. Exit status 0 and a last line 'N passed' if all is well. mqtt and
+// playwright-core are found by NODE_PATH.
+import assert from 'node:assert/strict'
+import { spawn, spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import { createRequire } from 'node:module'
+import os from 'node:os'
+import path from 'node:path'
+import readline from 'node:readline'
+
+const require = createRequire(import.meta.url)
+const { chromium } = require('playwright-core')
+const mqtt = require('mqtt')
+
+const [newtmq, run, images] = process.argv.slice(2)
+if (!newtmq || !run) {
+  console.error('dashboard.mjs NEWTMQ RUN.html [IMAGES]')
+  process.exit(2)
+}
+const PASSWORD = 'correct horse battery'
+const PATIENCE = 60_000
+const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'newtmq-dashboard-'))
+const nodes = []
+const troubles = []
+let passed = 0
+// What the browser says of an answer that is not 200, where one is wanted.
+let expected = 0
+
+async function check(name, test) {
+  await test()
+  passed += 1
+  console.log(`ok ${name}`)
+}
+
+async function until(what, test) {
+  const end = Date.now() + PATIENCE
+  for (;;) {
+    const value = await test()
+    if (value) return value
+    if (Date.now() > end) throw new Error(`still waiting for ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+}
+
+// ---- nodes ----
+
+function files() {
+  fs.writeFileSync(path.join(folder, 'acl.conf'), '%% Who may do what.\n{allow, {user, "dashboard"}, subscribe, ["$SYS/#"]}.\n{deny, all, subscribe, ["$SYS/#", {eq, "#"}]}.\n{allow, all}.\n')
+  for (const user of ['sensor', 'meter']) spawnSync(newtmq, ['passwd', path.join(folder, 'users'), user], { input: 'a password\n' })
+}
+
+async function start(number) {
+  const sets = [
+    `node.name=n${number}@plant`, 'node.cookie=s3cr3t', 'node.listen=127.0.0.1:0', 'listener.tcp.external.bind=127.0.0.1:0', 'listener.ws.external.bind=127.0.0.1:0',
+    'api.bind=none', 'dashboard.bind=127.0.0.1:0', `acl_file=${path.join(folder, 'acl.conf')}`, `password_file=${path.join(folder, 'users')}`, 'allow_anonymous=true', 'mqtt.max_packet_size=4MB',
+  ]
+  const child = spawn(newtmq, ['run', '--json', '--shards', '2', '--data', path.join(folder, String(number)), ...sets.flatMap((set) => ['--set', set])], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH } })
+  const log = []
+  child.stderr.on('data', (data) => log.push(String(data)))
+  const line = await new Promise((resolve, reject) => {
+    readline.createInterface(child.stdout).once('line', resolve)
+    child.once('exit', () => reject(new Error(`node ${number} has ended: ${log.join('')}`)))
+  })
+  child.removeAllListeners('exit')
+  const started = JSON.parse(line)
+  nodes[number] = { child, log, dashboard: started.dashboard, tcp: started.listeners.find(({ protocol }) => protocol === 'mqtt').address }
+}
+
+function ctl(number, ...command) {
+  return spawnSync(newtmq, ['ctl', '--data', path.join(folder, String(number)), ...command], { encoding: 'utf8', env: { PATH: process.env.PATH } }).stdout
+}
+
+const running = (number) => ctl(number, 'cluster', 'status').match(/running_nodes,\[([^\]]*)\]/)?.[1].split(',').length ?? 0
+
+async function form() {
+  files()
+  for (const number of [1, 2, 3]) await start(number)
+  const address = await until('an address', () => JSON.parse(ctl(1, 'cluster', 'status', '--json') || '{}').data?.nodes?.find((node) => node.self)?.address)
+  for (const number of [2, 3]) {
+    const told = ctl(number, 'cluster', 'join', address)
+    assert.match(told, /successfully/)
+  }
+  for (const number of [1, 2, 3]) await until('three nodes', () => running(number) === 3)
+}
+
+async function client(number, clientId, options = {}) {
+  const [host, port] = nodes[number].tcp.split(':')
+  return mqtt.connectAsync({ host, port: Number(port), protocolVersion: 5, clientId, reconnectPeriod: 0, ...options })
+}
+
+// ---- the browser ----
+
+function program(name) {
+  const found = process.env.PATH.split(':').map((folder) => path.join(folder, name)).find((file) => fs.existsSync(file))
+  if (!found) throw new Error(`${name} is not on the PATH`)
+  return found
+}
+
+async function tab(browser, options = {}) {
+  const context = await browser.newContext({ viewport: { width: 1180, height: 760 }, reducedMotion: 'reduce', ...options })
+  const page = await context.newPage()
+  page.setDefaultTimeout(PATIENCE)
+  page.on('pageerror', (error) => troubles.push(String(error)))
+  page.on('console', (message) => {
+    if (!['error', 'warning'].includes(message.type())) return
+    if (expected > 0 && /status of 4/.test(message.text())) expected -= 1
+    else troubles.push(message.text())
+  })
+  page.on('request', (request) => {
+    const url = request.url()
+    if (!/^(data|blob):/.test(url) && new URL(url).origin !== new URL(nodes[1].dashboard).origin) troubles.push(`asks for ${url}`)
+  })
+  return page
+}
+
+const title = (page, text) => page.waitForFunction((text) => document.querySelector('h1')?.textContent === text, text)
+
+async function go(page, id, name) {
+  await page.evaluate((id) => { location.hash = `#/${id}` }, id)
+  await title(page, name)
+}
+
+async function logIn(page, user, password) {
+  await page.fill('[name=username]', user)
+  await page.fill('[name=password]', password)
+  await page.click('button[type=submit]')
+}
+
+async function image(page, name) {
+  if (!images) return
+  await page.evaluate(() => window.scrollTo(0, 0))
+  fs.mkdirSync(images, { recursive: true })
+  await page.screenshot({ path: path.join(images, `${name}.png`) })
+}
+
+const PAGES = {
+  overview: 'Overview', cluster: 'Cluster', alarms: 'Alarms', listeners: 'Listeners', connections: 'Connections', sessions: 'Sessions', subscriptions: 'Subscriptions',
+  routes: 'Topics', retained: 'Retained', 'client/press-1': 'Client', access: 'Users and rules', apps: 'Applications', websocket: 'Test client', replay: 'Replay of a run', settings: 'Settings',
+}
+
+async function firstLogin(page) {
+  await check('whoever has not logged in sees nothing', async () => {
+    expected += 1
+    await page.goto(nodes[1].dashboard)
+    await title(page, 'Log in')
+    await image(page, 'login-light')
+    for (const path of ['/api/v3/brokers', '/api/v3/connections', '/api/v3/apps', '/session']) {
+      assert.equal((await page.request.get(nodes[1].dashboard + path)).status(), 401, path)
+    }
+  })
+  await check('a wrong password is refused', async () => {
+    expected += 1
+    await logIn(page, 'admin', 'private')
+    await page.getByText('wrong user name or password').waitFor()
+  })
+  await check('the first password has to be changed, and nothing works before', async () => {
+    await logIn(page, 'admin', 'public')
+    await title(page, 'Choose a password')
+    assert.equal((await page.request.get(`${nodes[1].dashboard}/api/v3/brokers`)).status(), 403)
+    await page.fill('[name=new]', PASSWORD)
+    await page.fill('[name=again]', 'another one')
+    await page.click('button[type=submit]')
+    await page.getByText('not the same').waitFor()
+    await page.fill('[name=again]', PASSWORD)
+    await page.click('button[type=submit]')
+    await title(page, 'Overview')
+    assert.equal((await page.request.get(`${nodes[1].dashboard}/api/v3/brokers`)).status(), 200)
+  })
+  await check('scripts do not see the cookie, and a reload keeps the login', async () => {
+    assert.equal(await page.evaluate(() => document.cookie), '')
+    await page.reload()
+    await title(page, 'Overview')
+  })
+}
+
+async function useTestClient(page, watcher) {
+  await check('the test client publishes, and what it publishes arrives', async () => {
+    await go(page, 'websocket', 'Test client')
+    await page.getByRole('button', { name: 'Connect' }).click()
+    await page.locator('#client-state').getByText('connected', { exact: true }).waitFor()
+    const got = []
+    watcher.on('message', (topic, payload, packet) => got.push([topic, String(payload), packet.qos]))
+    await watcher.subscribeAsync('test/#', { qos: 2 })
+    await page.getByRole('button', { name: 'Subscribe', exact: true }).click()
+    await page.locator('.chips li').waitFor()
+    for (const qos of ['0', '1', '2']) {
+      await page.fill('textarea', `grüße ${qos}`)
+      await page.locator('form').filter({ has: page.locator('textarea') }).locator('select').selectOption(qos)
+      await page.getByRole('button', { name: 'Publish', exact: true }).click()
+      await page.locator('.messages li.in').getByText(`grüße ${qos}`, { exact: true }).waitFor()
+    }
+    await until('the messages at another node', () => got.length === 3)
+    assert.deepEqual(got, [0, 1, 2].map((qos) => ['test/hello', `grüße ${qos}`, qos]))
+  })
+  await check('bytes that are no text and a filter that is none are shown as what they are', async () => {
+    await watcher.publishAsync('test/bytes', Buffer.from([0, 255, 16]), { qos: 2 })
+    await page.locator('.messages').getByText('00 ff 10').waitFor()
+    await page.fill('[name=filter]', 'a/#/b')
+    await page.getByRole('button', { name: 'Subscribe', exact: true }).click()
+    await page.locator('main .error').filter({ hasText: /./ }).waitFor()
+    await page.getByRole('button', { name: 'Disconnect' }).waitFor()
+  })
+}
+
+async function kick(page) {
+  await check('a client is found, shown and kicked', async () => {
+    const victim = await client(2, 'weaving loom/7')
+    const closed = new Promise((resolve) => victim.once('close', resolve))
+    await go(page, 'connections', 'Connections')
+    await page.fill('main [type=search]', 'loom')
+    await page.getByRole('button', { name: 'Search' }).click()
+    await page.getByRole('link', { name: 'weaving loom/7' }).click()
+    await title(page, 'Client')
+    await page.getByText('n2@plant').first().waitFor()
+    await page.getByRole('button', { name: 'Kick' }).first().click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Kick' }).click()
+    await closed
+    await page.getByText('away').first().waitFor()
+  })
+}
+
+async function killNode(page) {
+  await check('a node goes, which is an alarm, and comes back', async () => {
+    await go(page, 'cluster', 'Cluster')
+    const whole = () => page.waitForFunction(() => document.querySelectorAll('.cluster .link.up').length === 3)
+    await whole()
+    nodes[3].child.kill('SIGKILL')
+    await page.locator('.cluster .node.down').waitFor()
+    await page.locator('.findings li').first().waitFor()
+    await image(page, 'cluster-down-light')
+    await go(page, 'alarms', 'Alarms')
+    await page.getByText('node n3@plant is not reached').first().waitFor()
+    await start(3)
+    await go(page, 'cluster', 'Cluster')
+    await whole()
+    await page.getByText(/n3@plant was back at/).waitFor()
+    await page.getByText('all is well', { exact: true }).waitFor()
+  })
+}
+
+async function openRun(page) {
+  await check('a run of the simulator is drawn, and no script of its file runs', async () => {
+    await go(page, 'replay', 'Replay of a run')
+    const evil = path.join(folder, 'evil.html')
+    fs.writeFileSync(evil, fs.readFileSync(run, 'utf8').replace('<body>', '<body><script>parent.evil = 1</script><img src=x onerror="parent.evil = 1">'))
+    for (const file of [run, evil]) {
+      await page.setInputFiles('main [type=file]', file)
+      const frame = page.frameLocator('iframe')
+      await frame.locator('#verdict').filter({ hasText: /./ }).waitFor()
+      assert.ok(await frame.locator('#facts div').count() > 2)
+    }
+    assert.equal(await page.evaluate(() => window.evil), undefined)
+    const not = path.join(folder, 'not.json')
+    fs.writeFileSync(not, '{"format":99}')
+    await page.setInputFiles('main [type=file]', not)
+    await page.getByText('this broker knows format 1').waitFor()
+    await page.setInputFiles('main [type=file]', run)
+    await page.frameLocator('iframe').locator('#verdict').filter({ hasText: /./ }).waitFor()
+  })
+}
+
+async function lookAtAll(page, theme, size) {
+  await page.emulateMedia({ colorScheme: theme })
+  for (const [id, name] of Object.entries(PAGES)) {
+    await go(page, id, name)
+    await settled(page, id)
+    assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${id} is wider than the ${size} window`)
+    const errors = await page.locator('main .error').allTextContents()
+    assert.deepEqual(errors.filter(Boolean), [], `${id}`)
+    const short = id.split('/')[0]
+    if (size !== 'phone') await image(page, `${short}-${theme}`)
+    else if (theme === 'light' && ['overview', 'connections'].includes(id)) await image(page, `${short}-phone`)
+  }
+}
+
+// What a page asks for has come.
+async function settled(page, id) {
+  if (id === 'overview' || id === 'cluster') {
+    await page.locator('.cluster .node').first().waitFor()
+    await page.getByText('all is well').first().waitFor()
+  } else if (id === 'replay') {
+    await page.setInputFiles('main [type=file]', run)
+    await page.frameLocator('iframe').locator('#verdict').filter({ hasText: /./ }).waitFor()
+  } else if (id === 'websocket') {
+    await page.getByRole('button', { name: 'Connect' }).click()
+    await page.locator('#client-state').getByText('connected', { exact: true }).waitFor()
+    await page.getByRole('button', { name: 'Subscribe', exact: true }).click()
+    await page.locator('.chips li').waitFor()
+    await page.getByRole('button', { name: 'Publish', exact: true }).click()
+    await page.locator('.messages li.in').first().waitFor()
+  } else {
+    await page.locator('main td, main dl, main pre').first().waitFor()
+  }
+}
+
+async function keyboard(page) {
+  await check('the keyboard is enough', async () => {
+    await go(page, 'overview', 'Overview')
+    await page.reload()
+    await title(page, 'Overview')
+    await page.keyboard.press('Tab')
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to the page')
+    await page.keyboard.press('Enter')
+    assert.equal(await page.evaluate(() => document.activeElement.id), 'main')
+    const link = page.getByRole('link', { name: 'Sessions' }).first()
+    await link.focus()
+    await page.keyboard.press('Enter')
+    await title(page, 'Sessions')
+  })
+  await check('everything that can be used has a name', async () => {
+    for (const [id, name] of Object.entries(PAGES)) {
+      await go(page, id, name)
+      await settled(page, id)
+      const nameless = await page.evaluate(() => [...document.querySelectorAll('button, a, input, select, textarea, [role=img], iframe')]
+        .filter((of) => of.checkVisibility() && !(of.ariaLabel || of.title || of.textContent.trim() || of.labels?.length || of.querySelector('img[alt]')))
+        .map((of) => of.outerHTML.slice(0, 80)))
+      assert.deepEqual(nameless, [], id)
+    }
+  })
+  await check('the theme is a choice that stays', async () => {
+    await page.emulateMedia({ colorScheme: 'light' })
+    const colour = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor)
+    const light = await colour()
+    await page.getByRole('combobox', { name: 'Theme' }).selectOption('dark')
+    assert.notEqual(await colour(), light)
+    await page.reload()
+    await title(page, 'Settings')
+    assert.notEqual(await colour(), light)
+    await page.getByRole('combobox', { name: 'Theme' }).selectOption('auto')
+    assert.equal(await colour(), light)
+  })
+}
+
+async function logOut(page) {
+  await check('who logs out is out', async () => {
+    expected += 1
+    await page.getByRole('button', { name: 'Log out' }).click()
+    await page.getByText('You have logged out.').waitFor()
+    assert.equal((await page.request.get(`${nodes[1].dashboard}/api/v3/brokers`)).status(), 401)
+    expected += 1
+    await logIn(page, 'admin', 'public')
+    await page.getByText('wrong user name or password').waitFor()
+    await logIn(page, 'admin', PASSWORD)
+    await title(page, 'Settings')
+  })
+}
+
+// Something to see: presses that publish, a hall that listens, a meter that is away.
+async function traffic() {
+  const hall = await client(1, 'hall-display')
+  await hall.subscribeAsync(['plant/+/temperature', 'plant/+/pressure'], { qos: 1 })
+  const log = await client(2, 'archive', { clean: false, properties: { sessionExpiryInterval: 86400 } })
+  await log.subscribeAsync('plant/#', { qos: 1 })
+  const away = await client(2, 'meter-12', { clean: false, username: 'meter', password: 'a password', properties: { sessionExpiryInterval: 3600 } })
+  await away.subscribeAsync('plant/+/pressure', { qos: 1 })
+  await away.endAsync()
+  const presses = await Promise.all([1, 2, 3, 4, 5].map((n) => client(1 + n % 2, `press-${n}`, { username: 'sensor', password: 'a password' })))
+  let round = 0
+  const timer = setInterval(() => {
+    round += 1
+    const busy = 4 + Math.round(3 * Math.sin(round / 40))
+    presses.forEach((press, n) => {
+      for (let i = 0; i < busy; i++) press.publish(`plant/press-${n + 1}/temperature`, JSON.stringify({ celsius: 180 + (round + n) % 40 }), { qos: i % 2, retain: i === 0 }, () => {})
+      if (round % 5 === 0) press.publish(`plant/press-${n + 1}/pressure`, JSON.stringify({ bar: 92 }), { qos: 1, retain: true }, () => {})
+    })
+  }, 200)
+  await presses[0].subscribeAsync(['plant/press-1/set', 'plant/all/stop'], { qos: 1 })
+  return () => clearInterval(timer)
+}
+
+async function main() {
+  await form()
+  const quiet = await traffic()
+  const browser = await chromium.launch({
+    executablePath: program('chromium'),
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+  })
+  try {
+    const page = await tab(browser)
+    await firstLogin(page)
+    await useTestClient(page, await client(2, 'watcher'))
+    await kick(page)
+    await killNode(page)
+    await openRun(page)
+    // So that charts have something to show.
+    if (images) await new Promise((resolve) => setTimeout(resolve, 45_000))
+    await check('every page in both themes', async () => {
+      for (const theme of ['light', 'dark']) await lookAtAll(page, theme, 'desktop')
+    })
+    await check('every page on a phone', async () => {
+      await page.setViewportSize({ width: 360, height: 740 })
+      for (const theme of ['light', 'dark']) await lookAtAll(page, theme, 'phone')
+      await page.getByRole('button', { name: 'Menu' }).click()
+      await page.getByRole('link', { name: 'Topics' }).click()
+      await title(page, 'Topics')
+      await page.setViewportSize({ width: 1180, height: 760 })
+    })
+    await keyboard(page)
+    await logOut(page)
+    quiet()
+  } catch (error) {
+    await browser.contexts()[0]?.pages()[0]?.screenshot({ path: path.join(os.tmpdir(), 'dashboard-failure.png') })
+    console.error(nodes.map((node) => node?.log.slice(-12).join('')).join('\n---\n'))
+    throw error
+  } finally {
+    await browser.close()
+  }
+  assert.deepEqual(troubles, [], 'no error, no warning and no request to anybody else')
+  for (const { log } of nodes.filter(Boolean)) assert.doesNotMatch(log.join(''), /ERROR|panicked|correct horse|a password/)
+  console.log(`${passed} passed`)
+}
+
+const end = (code) => {
+  for (const node of nodes.filter(Boolean)) node.child.kill('SIGKILL')
+  fs.rmSync(folder, { recursive: true, force: true })
+  process.exit(code)
+}
+
+main().then(() => end(0), (error) => {
+  troubles.forEach((trouble) => console.error(trouble))
+  console.error(error)
+  end(1)
+})
