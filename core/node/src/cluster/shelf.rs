@@ -303,7 +303,7 @@ impl Cluster {
 
     /// What founded the group was not on the disk when the node lost its power: nobody has heard of it.
     fn found_again(&mut self, now: Instant) {
-        let founds = self.meta.view().state.founds_retained(self.node) && !planted!(FoundingForgotten);
+        let founds = self.meta.view().state.founds_retained(self.node);
         let shelf = &mut self.shelf;
         let Some(seat) = shelf.seat.filter(|_| founds && shelf.part.applied() == 0) else { return };
         let input = Input::Found { index: seat.base(), estate: Estate::default() };
