@@ -229,6 +229,8 @@ fn without_tls_no_token_is_sent() {
     let k8s = k8s(&format!("http://{}/", api.address), &scratch.0, &[]);
     let run = Run::of(k8s, api, scratch);
     run.wait_for("10.0.0.2:4370");
+    // A watch that is asked for after the connections are cut would go on without being asked who it is.
+    run.wait("the watch", |_| run.api.count("watch=true") > 0);
     run.api.set_token(TOKEN);
     run.api.hang_up();
     run.wait_for_failure("403: endpoints is forbidden: User \"system:anonymous\"");
