@@ -440,8 +440,17 @@ impl ClusterWatch {
         obligations.count(Check::Members, core.nodes.len() as u64);
         let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
         let sessions = sessions_differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
-        let retained = retained::differs(&core, obligations);
+        let retained = retained::differs(&core, self.is_settled(now, scenario), scenario, obligations);
         members.into_iter().chain(sessions).chain(retained).collect()
+    }
+
+    /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has
+    /// to elect a leader then, and gets what it had from who has it.
+    fn is_settled(&self, now: Instant, scenario: &Scenario) -> bool {
+        let Some(calm) = self.calm else { return false };
+        let held = self.held.0.max(self.held.1);
+        let from = calm.max(self.joined()).max(self.founded()).max(held);
+        now >= from + scenario.cluster.bound(ELECTED, HEALED) + ELECTED * 2
     }
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.
