@@ -630,23 +630,23 @@ mutants! {
     RetainedVotesUnready, "retained-votes-unready", None, ["part", "L1"],
         "A node votes in the retained group before it has what is retained.";
     // Retained messages that nodes agree on.
-    MatchedBeforeRetained, "matched-before-retained", None, ["S9b", "S9"],
+    MatchedBeforeRetained, "matched-before-retained", None, ["part", "S9b", "S9"],
         "A publish with RETAIN goes to subscribers before the cluster has retained it.";
     AgreedReadTooEarly, "agreed-read-too-early", None, ["part", "S9b", "S9"],
         "Retained messages of other nodes are read before they are here.";
     AgreedBarrierIgnored, "agreed-barrier-ignored", None, ["part", "S9b", "S9"],
         "A reader of retained messages does not wait for what other nodes have acknowledged.";
-    AgreedDeleteKept, "agreed-delete-kept", None, ["S9"],
+    AgreedDeleteKept, "agreed-delete-kept", None, ["part", "S9"],
         "An empty payload is retained in a cluster instead of deleting.";
     UnretainedAcknowledged, "unretained-acknowledged", None, ["part", "S9", "S9b", "Q4"],
         "A publish is acknowledged although the cluster could not agree to retain it.";
-    LearnerFollowsNobody, "learner-follows-nobody", None, ["Q4", "S9"],
+    LearnerFollowsNobody, "learner-follows-nobody", None, ["part", "Q4", "S9"],
         "Who does not decide about retained messages follows a leader that is gone.";
-    AsideOvertakesPending, "aside-overtakes-pending", None, ["S14", "S5"],
+    AsideOvertakesPending, "aside-overtakes-pending", None, ["part", "S14", "S5"],
         "A publish that was put aside goes on before one that waits until it is retained.";
     EstateLost, "estate-lost", None, ["part", "S9", "S9b"],
         "What was retained is lost when the group of retained messages begins anew.";
-    NeverRenewed, "never-renewed", None, ["Q4"],
+    NeverRenewed, "never-renewed", None, ["part", "Q4"],
         "The group of retained messages does not begin anew when it has lost its quorum for good.";
     RenewedWithLeast, "renewed-with-least", None, ["part", "S9", "S9b"],
         "The group of retained messages begins anew with who has least of it.";
