@@ -82,6 +82,8 @@ fn operation(route: &Route) -> Value {
         "responses": { "200": { "description": "Done, or what was asked for.", "content": { "application/json": { "schema": answer(route) } } } },
     });
     refused(&mut operation["responses"], &["400", "401", "403", "404", "408", "409", "413", "429", "503"]);
+    // It has no body: nothing was read that could be answered.
+    operation["responses"]["431"] = json!({ "description": "The path, the query or the fields are too long." });
     if !route.body.is_empty() {
         let schema = json!({ "$ref": format!("#/components/schemas/{}", route.body) });
         operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
