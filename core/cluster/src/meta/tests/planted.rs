@@ -68,7 +68,6 @@ fn planted_bugs_are_found() {
         Mutant::JoinedWhileJoining,
         Mutant::LeavesAgain,
         Mutant::LeavesTooEarly,
-        Mutant::LeavesUnheard,
         Mutant::LeavesWhileComing,
         Mutant::AnybodyIsJoined,
         Mutant::ComesBackAsItWas,
