@@ -238,13 +238,10 @@ async fn who(State(dashboard): State<Dashboard>, request: Request) -> Response {
 async fn log_in(State(dashboard): State<Dashboard>, request: Request) -> Response {
     let Some(Peer(peer)) = request.extensions().get().copied() else { return not_logged_in() };
     let is_near = is_near(peer, request.headers());
-    let (name, password) = match two(&dashboard, request.into_body(), "username", "password").await {
-        Ok(two) => two,
+    let (name, password) = match guess(&dashboard, peer, request.into_body(), "username", "password").await {
+        Ok(guess) => guess,
         Err(response) => return *response,
     };
-    if let Some(response) = waits(&dashboard, peer) {
-        return response;
-    }
     let Ok(_turn) = GUESSES.try_acquire() else { return busy() };
     let of = dashboard.clone();
     let looked = tokio::task::spawn_blocking(move || of.0.logins.look(&name, &password)).await;
@@ -290,13 +287,10 @@ async fn log_out(State(dashboard): State<Dashboard>, request: Request) -> Respon
 /// The old password has to be told again: a browser may have been left alone.
 async fn change_password(State(dashboard): State<Dashboard>, request: Request) -> Response {
     let Some(Peer(peer)) = request.extensions().get().copied() else { return not_logged_in() };
-    let (old, new) = match two(&dashboard, request.into_body(), "old", "new").await {
-        Ok(two) => two,
+    let (old, new) = match guess(&dashboard, peer, request.into_body(), "old", "new").await {
+        Ok(guess) => guess,
         Err(response) => return *response,
     };
-    if let Some(response) = waits(&dashboard, peer) {
-        return response;
-    }
     let Ok(_turn) = GUESSES.try_acquire() else { return busy() };
     let of = dashboard.clone();
     let changed = tokio::task::spawn_blocking(move || of.0.logins.change(&old, &new)).await;
@@ -323,16 +317,23 @@ async fn change_password(State(dashboard): State<Dashboard>, request: Request) -
     }
 }
 
-/// Two texts of a body.
-async fn two(dashboard: &Dashboard, body: Body, one: &str, other: &str) -> Result<(String, String), Box<Response>> {
+/// Two texts of a body, one of which may be a guess; not of who has failed too often.
+async fn guess(
+    dashboard: &Dashboard,
+    peer: SocketAddr,
+    body: Body,
+    one: &str,
+    other: &str,
+) -> Result<(String, String), Box<Response>> {
     let body = api::body(&dashboard.0.admin, body).await?;
     let text = |name: &str| body[name].as_str().filter(|text| text.len() <= TEXT_MAX).map(str::to_owned);
-    match (text(one), text(other)) {
-        (Some(one), Some(other)) => Ok((one, other)),
-        _ => {
-            let message = format!("it needs {one} and {other}, of at most {TEXT_MAX} bytes");
-            Err(Box::new(refused(StatusCode::BAD_REQUEST, Fault::MISSING, &message)))
-        }
+    let (Some(first), Some(second)) = (text(one), text(other)) else {
+        let message = format!("it needs {one} and {other}, of at most {TEXT_MAX} bytes");
+        return Err(Box::new(refused(StatusCode::BAD_REQUEST, Fault::MISSING, &message)));
+    };
+    match waits(dashboard, peer) {
+        Some(response) => Err(Box::new(response)),
+        None => Ok((first, second)),
     }
 }
 

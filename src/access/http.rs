@@ -2,7 +2,6 @@
 //! What has no answer is refused. It runs beside the threads that serve clients, and no more of it at a time than a limit says.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::service::{Decision, Said};
 use crate::cluster::http::{Ask, Connection, HttpError};
 use crate::config::{AuthHttp as Config, ClusterTls, HttpRequest};
 
@@ -30,29 +30,6 @@ pub(super) struct Http {
 }
 
 type Place = (&'static str, usize);
-
-/// What a request says, by placeholder.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Said<'a> {
-    pub(super) client: &'a str,
-    pub(super) username: &'a str,
-    pub(super) password: &'a [u8],
-    pub(super) ip: IpAddr,
-    /// `1` is to subscribe, `2` to publish, as in EMQ X.
-    pub(super) access: &'a str,
-    pub(super) topic: &'a str,
-}
-
-/// What the service says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
-    Yes,
-    No,
-    /// It does not know.
-    Ignore,
-    /// It has not said anything.
-    Nothing,
-}
 
 impl Http {
     /// None if nothing is configured. Inside the runtime where requests are to be made.

@@ -1,14 +1,40 @@
 //! What a service that is asked by HTTP decides: who may log in, and what clients may do with topics. The answer is given when
 //! there is one; no thread waits for it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use newtmq_mqtt::ReasonCode;
 use newtmq_node::{AclAction, Grant, Question, Verdict};
 
 use super::Shared;
-use super::http::{Decision, Http, Said};
+use super::http::Http;
 use crate::driver::Asked;
+
+/// What a request says, by placeholder.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(madsim, expect(dead_code, reason = "simulated nodes ask no service"))]
+pub(super) struct Said<'a> {
+    pub(super) client: &'a str,
+    pub(super) username: &'a str,
+    pub(super) password: &'a [u8],
+    pub(super) ip: IpAddr,
+    /// `1` is to subscribe, `2` to publish, as in EMQ X.
+    pub(super) access: &'a str,
+    pub(super) topic: &'a str,
+}
+
+/// What the service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(madsim, expect(dead_code, reason = "simulated nodes ask no service"))]
+pub(super) enum Decision {
+    Yes,
+    No,
+    /// It does not know.
+    Ignore,
+    /// It has not said anything.
+    Nothing,
+}
 
 impl Shared {
     /// Answers, unless a service has a say about the will of who is let in.

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, InvalidField, Put, RequestId, Take, planted};
-use newtmq_mqtt::{Decoder, Frame, PacketId, PacketType, ProtocolVersion, QoS, ReasonCode};
+use newtmq_mqtt::{Decoder, Frame, PacketId, QoS};
 use newtmq_session::{Message, MessageId, MessageParts};
 use newtmq_topic::Memo;
 
@@ -227,7 +227,9 @@ impl Shard {
         let Ok(publish) = frame.publish(version) else { unreachable!("only a PUBLISH waits for this") };
         let is_refused = outcome == RetainedOutcome::Refused && publish.qos > QoS::AtMostOnce;
         let next = if is_refused && !planted!(UnretainedAcknowledged) {
-            self.refuse_unretained(now, conn, publish.qos, publish.packet_id, out)
+            // It is not known whether it is retained.
+            self.ledger.unretained += 1;
+            self.refuse_unkept(now, conn, publish.qos, publish.packet_id, out)
         } else {
             self.agreed.stamp = stamp;
             let next = self.on_other_publish(now, conn, frame, &publish, Some(Stage::Retain), out);
@@ -237,26 +239,6 @@ impl Shard {
         if next == Next::Go {
             self.resume(now, conn, out);
         }
-    }
-
-    /// It is not known whether it is retained: MQTT 5 is told so. Before that the client finds out by a new connection.
-    fn refuse_unretained(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        qos: QoS,
-        packet_id: Option<PacketId>,
-        out: &mut Outbox,
-    ) -> Next {
-        self.ledger.unretained += 1;
-        if self.live(conn).version != ProtocolVersion::V5 {
-            return self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
-        }
-        if let Some(packet_id) = packet_id {
-            let kind = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
-            self.send_ack(now, conn, kind, packet_id, ReasonCode::QuotaExceeded, out);
-        }
-        Next::Go
     }
 
     /// What this shard had stored by itself before it was in a cluster goes to the log.

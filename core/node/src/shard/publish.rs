@@ -266,7 +266,8 @@ impl Shard {
         }
         if self.journal.state() != StoreState::Open && self.needs_store(conn, &publishing, &mut memo) {
             if self.journal.state() == StoreState::Failed || self.live(conn).version == ProtocolVersion::V5 {
-                return self.refuse_unstored(now, conn, publishing.qos, packet_id, out);
+                self.ledger.unstored += 1;
+                return self.refuse_unkept(now, conn, publishing.qos, packet_id, out);
             }
             if planted!(UnstoredDropped) {
                 return Next::Go;
@@ -366,8 +367,9 @@ impl Shard {
             || matched.subscriptions.iter().any(|subscription| stored(subscription.subscriber.0))
     }
 
-    /// The store takes nothing: MQTT 5 is told so. Before that there is no way to say it but to end the connection.
-    fn refuse_unstored(
+    /// It cannot be kept as it has to be, and who has sent it may send it again: MQTT 5 is told so. Before that there is no
+    /// way to say it but to end the connection.
+    pub(super) fn refuse_unkept(
         &mut self,
         now: Instant,
         conn: ConnId,
@@ -375,7 +377,6 @@ impl Shard {
         packet_id: Option<PacketId>,
         out: &mut Outbox,
     ) -> Next {
-        self.ledger.unstored += 1;
         if self.live(conn).version != ProtocolVersion::V5 {
             return self.reject(now, conn, ReasonCode::ImplementationSpecificError, out);
         }
