@@ -159,6 +159,9 @@ struct MutantsArguments {
     /// See which of them each scenario file finds, instead of cases that nobody wrote
     #[arg(long, conflicts_with_all = ["shrink", "save"])]
     scenarios: bool,
+    /// Only those that a file says it finds, for each file
+    #[arg(long, requires = "scenarios")]
+    named: bool,
     /// So many threads; one for each processor without it
     #[arg(long, value_name = "J")]
     jobs: Option<usize>,

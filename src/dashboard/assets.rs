@@ -11,9 +11,12 @@ pub(super) fn find(name: &str) -> Option<(&'static str, Cow<'static, str>)> {
     if name == "replay/frame.css" {
         return Some(("text/css; charset=utf-8", include_str!("../../sim/src/html/page.css").into()));
     }
+    if name == "replay/frame.html" {
+        return Some((HTML, frame().into()));
+    }
     let (name, text) = FILES.iter().find(|(of, _)| *of == name)?;
     let kind = match name.rsplit('.').next() {
-        Some("html") => "text/html; charset=utf-8",
+        Some("html") => HTML,
         Some("css") => "text/css; charset=utf-8",
         Some("svg") => "image/svg+xml",
         _ => JS,
@@ -21,6 +24,20 @@ pub(super) fn find(name: &str) -> Option<(&'static str, Cow<'static, str>)> {
     Some((kind, Cow::Borrowed(text)))
 }
 
+/// What the page of a run is made of, with its style in a file of its own; its data and scripts are for the page around it.
+fn frame() -> String {
+    let body =
+        PAGE.split_once("<body>").and_then(|(_, rest)| rest.split_once("<noscript>")).expect("the page has both").0;
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>A run</title>\n\
+         <link rel=\"stylesheet\" href=\"/replay/frame.css\">\n</head>\n<body>{body}\
+         <script type=\"application/json\" id=\"run\"></script>\n</body>\n</html>\n"
+    )
+}
+
+const HTML: &str = "text/html; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 macro_rules! files {
@@ -33,10 +50,11 @@ const FILES: &[(&str, &str)] = files![
     "index.html" "style.css" "icon.svg" "app.js" "api.js" "dom.js" "chart.js" "rates.js" "table.js" "login.js" "mqtt.js"
     "pages.js" "pages/overview.js" "pages/cluster.js" "pages/lists.js" "pages/client.js" "pages/listeners.js"
     "pages/access.js" "pages/alarms.js" "pages/settings.js" "pages/websocket.js" "pages/replay.js" "pages/apps.js"
-    "replay/frame.html"
 ];
 
 /// The page of a run, which the simulator writes as one file.
+const PAGE: &str = include_str!("../../sim/src/html/page.html");
+/// Its scripts.
 const REPLAY: [&str; 5] = [
     include_str!("../../sim/src/html/model.js"),
     include_str!("../../sim/src/html/draw.js"),
@@ -51,7 +69,8 @@ mod tests {
 
     #[test]
     fn nothing_is_loaded_from_elsewhere_and_nothing_is_inline() {
-        for (name, text) in FILES {
+        let frame = frame();
+        for (name, text) in FILES.iter().copied().chain([("replay/frame.html", &*frame)]) {
             // Names of XML are no addresses of anything.
             let text = text.replace("http://www.w3.org/", "");
             for foreign in ["http://", "https://", "//cdn", "eval(", "new Function", "innerHTML", "style=\""] {
@@ -87,11 +106,10 @@ mod tests {
 
     #[test]
     fn the_frame_of_a_run_has_all_that_its_scripts_look_for() {
-        let page = include_str!("../../sim/src/html/page.html");
         let (_, frame) = find("replay/frame.html").unwrap();
         let ids = |text: &str| -> std::collections::BTreeSet<String> {
             text.split(" id=\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
         };
-        assert_eq!(ids(&frame), ids(page));
+        assert_eq!(ids(&frame), ids(PAGE));
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn table(arguments: &MutantsArguments) -> Result<u8, String> {
         for _ in 0..jobs_or_all(arguments.jobs) {
             scope.spawn(|| {
                 while let Some((path, scenario)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let row = try_all(files::shown(path), scenario, &mutants);
+                    let row = try_all(files::shown(path), scenario, &mutants, arguments.named);
                     rows.lock().expect("nobody panics with it").push(row);
                 }
             });
@@ -65,10 +65,11 @@ fn cases() -> Result<Vec<(PathBuf, Scenario)>, String> {
     Ok(cases)
 }
 
-fn try_all(file: String, scenario: &Scenario, mutants: &[Mutant]) -> Row {
+fn try_all(file: String, scenario: &Scenario, mutants: &[Mutant], only_named: bool) -> Row {
     let worst = |mutant| checks(scenario, mutant).into_iter().find(|check| check.name() != scenario.expect.verdict);
     let named = |mutant: Mutant| scenario.expect.kills.iter().any(|kill| kill == mutant.name());
-    let tried = mutants.iter().filter(|mutant| mutant.is_of_cluster() == scenario.is_cluster() || named(**mutant));
+    let fits = |mutant: Mutant| !only_named && mutant.is_of_cluster() == scenario.is_cluster();
+    let tried = mutants.iter().filter(|mutant| fits(**mutant) || named(**mutant));
     let found = tried.filter_map(|mutant| Some((*mutant, worst(Some(*mutant))?))).collect();
     let clean = worst(None);
     Row { file, is_cluster: scenario.is_cluster(), kills: scenario.expect.kills.clone(), found, clean }
@@ -121,7 +122,7 @@ fn tell(rows: &[Row], mutants: &[Mutant], arguments: &MutantsArguments) -> u8 {
         failures.len(),
         mutants.len()
     );
-    if !missed.is_empty() {
+    if !missed.is_empty() && !arguments.named {
         println!("in no file: {}", missed.join(", "));
     }
     code
