@@ -9,6 +9,10 @@
 
 mod cli;
 
+/// A fifth of a case's time goes into memory with the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

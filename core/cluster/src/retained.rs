@@ -357,6 +357,18 @@ impl Retained {
         }
     }
 
+    /// Index up to which what is applied here is what the group had agreed on by then; 0 while topics come piece by piece.
+    #[must_use]
+    pub fn known(&self) -> u64 {
+        if self.group.state.is_exact() { self.group.state.index } else { 0 }
+    }
+
+    /// Who leads, if it was heard lately.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.group.engine.present_leader()
+    }
+
     /// What clients of this node are to read: what is kept here for a topic, or else what is applied.
     #[must_use]
     pub fn message(&self, topic: &str) -> Option<&Bytes> {

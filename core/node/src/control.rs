@@ -533,8 +533,9 @@ impl Control {
                 break;
             }
         }
-        self.tell_committed(now, out);
-        self.with_cluster(now, out, Cluster::work);
+        if self.tell_committed(now, out) {
+            self.with_cluster(now, out, Cluster::work);
+        }
     }
 
     fn take_owned(&mut self, now: Instant, output: owned::Output, out: &mut Vec<ControlOutput>) {
@@ -561,10 +562,11 @@ impl Control {
         }
     }
 
-    /// Tells shards whose changes everybody has installed who has to.
-    fn tell_committed(&mut self, now: Instant, out: &mut Vec<ControlOutput>) {
+    /// Tells shards whose changes everybody has installed who has to; whether there was one.
+    fn tell_committed(&mut self, now: Instant, out: &mut Vec<ControlOutput>) -> bool {
         let everywhere = self.installed.iter().copied().min().unwrap_or(self.batch);
         let is_over = |pending: &mut Pending| pending.batch <= everywhere && pending.complete.is_some();
+        let before = out.len();
         while let Some(Pending { shard, seq, complete, .. }) = self.pending.pop_front_if(is_over) {
             let retained = Arc::clone(&self.retained);
             let index = self.cluster.as_mut().map_or(0, |cluster| cluster.require_retained(now));
@@ -572,6 +574,7 @@ impl Control {
             out.push(ControlOutput::Shard { to: shard, message });
         }
         self.tell_recovered(out);
+        out.len() > before
     }
 
     /// Once, when all shards have what was stored and have installed the routes of all.

@@ -17,7 +17,8 @@ use crate::shard::shard_of;
 /// What the directory of a node was told.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    members: BTreeSet<NodeId>,
+    /// The others; `None` before it was told.
+    members: Option<BTreeSet<NodeId>>,
     leader: Option<(u64, Option<NodeId>)>,
     /// What is stored here was told; until then it takes no part.
     pub(super) open: bool,
@@ -76,8 +77,7 @@ impl Cluster {
             return;
         }
         let is_member = self.meta.is_member() && !self.gone;
-        let mut members: BTreeSet<NodeId> = self.members.keys().copied().filter(|_| is_member).collect();
-        members.insert(self.node);
+        let others = self.members.keys().copied().filter(|_| is_member);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
         // One that is not reached is none, whatever the group says.
@@ -85,9 +85,9 @@ impl Cluster {
         let leader = if is_member { view.leader.filter(reached) } else { Some(self.node) };
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
         let mut news = Vec::new();
-        if self.told.members != members {
-            self.told.members.clone_from(&members);
-            news.push(Input::Members(members));
+        if self.told.members.as_ref().is_none_or(|told| !told.iter().copied().eq(others.clone())) {
+            self.told.members = Some(others.clone().collect());
+            news.push(Input::Members(others.chain([self.node]).collect()));
         }
         if self.told.leader != Some((term, leader)) {
             self.told.leader = Some((term, leader));

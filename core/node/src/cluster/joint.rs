@@ -75,6 +75,8 @@ pub struct Cluster {
     pub(super) found: Option<Found>,
     /// What the meta group was told of the seeds.
     pub(super) seeds: Option<(usize, bool, BTreeSet<NodeId>)>,
+    /// Something has happened since that may change it.
+    pub(super) seeds_stale: bool,
     pub(super) dialed: BTreeSet<Address>,
     pub(super) called: BTreeSet<core::net::SocketAddr>,
     /// It has left, and there is nobody that it looks for.
@@ -181,6 +183,7 @@ impl Cluster {
             gone: false,
             found: None,
             seeds: None,
+            seeds_stale: true,
             dialed: BTreeSet::new(),
             called: BTreeSet::new(),
             swim_left: false,
@@ -316,6 +319,7 @@ impl Cluster {
             ClusterInput::Packet { from, data } => self.swim.packet(cx.now, from, data, &mut self.swim_out),
             ClusterInput::Discovered { addresses, here } => {
                 self.found = Some(Found { addresses, here });
+                self.seeds_stale = true;
                 self.follow_addresses(cx.now);
             }
             ClusterInput::Stored { upto } => {
@@ -384,6 +388,7 @@ impl Cluster {
     }
 
     fn on_link(&mut self, cx: &mut Cx<'_>, output: link::Output) {
+        self.seeds_stale |= !matches!(output, link::Output::Frame { .. });
         match output {
             link::Output::Dial { .. } if self.stopped => {}
             link::Output::Dial { dial, address } => cx.ask(ClusterOutput::Dial { dial, address }),
@@ -438,6 +443,7 @@ impl Cluster {
     }
 
     fn on_swim(&mut self, cx: &mut Cx<'_>, output: swim::Output) {
+        self.seeds_stale |= !matches!(output, swim::Output::Send { .. });
         match output {
             swim::Output::Send { to, bytes } => cx.ask(ClusterOutput::Packet { to, bytes }),
             swim::Output::Up { node, inc, .. } => {
@@ -454,6 +460,7 @@ impl Cluster {
     }
 
     fn on_meta(&mut self, cx: &mut Cx<'_>, output: meta::Output) {
+        self.seeds_stale |= !matches!(output, meta::Output::Send { .. } | meta::Output::Persist(_));
         match output {
             meta::Output::Send { to, bytes, bulk } => self.say(cx.now, to, streams::tagged_meta(&bytes), bulk),
             meta::Output::Persist(persist) => {

@@ -182,9 +182,8 @@ impl Cluster {
 
     /// Tells the meta group which of the seeds are reached, as long as the node is in no cluster.
     pub(super) fn tell_seeds(&mut self, now: Instant) {
-        let Some(found) = self.found.as_ref().filter(|_| self.config.discovers && self.meta.cluster().is_none()) else {
-            return;
-        };
+        let is_asked = core::mem::take(&mut self.seeds_stale) && self.config.discovers && self.meta.cluster().is_none();
+        let Some(found) = self.found.as_ref().filter(|_| is_asked) else { return };
         let dialed: BTreeMap<&str, NodeId> =
             self.links.reached().map(|(address, node)| (address.0.as_str(), node)).collect();
         let answering: BTreeMap<SocketAddr, NodeId> =

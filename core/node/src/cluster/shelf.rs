@@ -487,10 +487,10 @@ impl Cluster {
     pub(super) fn look_at_retained(&mut self, cx: &mut Cx<'_>) {
         self.compare_estate();
         self.carry(cx.now);
-        let view = self.shelf.part.view();
-        let upto = if view.is_exact { view.applied } else { 0 };
-        let alone =
-            view.leader.is_none() && cx.now.saturating_since(self.shelf.led_at) >= self.shelf.config.request_timeout;
+        let shelf = &self.shelf;
+        let upto = shelf.part.known();
+        let is_late = cx.now.saturating_since(shelf.led_at) >= shelf.config.request_timeout;
+        let alone = is_late && shelf.part.leader().is_none();
         if upto > self.shelf.told.0 || alone != self.shelf.told.1 {
             self.shelf.told = (upto.max(self.shelf.told.0), alone);
             tell_all(cx, self.shards, RetainedNews::Known { need: 0, upto, alone });
@@ -500,9 +500,8 @@ impl Cluster {
     /// What the group does not have that the one before had.
     fn compare_estate(&mut self) {
         let shelf = &mut self.shelf;
-        let Some(seat) = shelf.seat else { return };
-        let view = shelf.part.view();
-        if view.leader.is_none() || !view.is_exact || view.applied < seat.base() {
+        let Some(seat) = shelf.seat.filter(|_| shelf.compared.is_some()) else { return };
+        if shelf.part.leader().is_none() || shelf.part.known() < seat.base().max(1) {
             return;
         }
         if let Some(estate) = shelf.compared.take() {
@@ -514,7 +513,7 @@ impl Cluster {
 
     fn carry(&mut self, now: Instant) {
         let shelf = &mut self.shelf;
-        if shelf.part.view().leader.is_none() || shelf.compared.is_some() {
+        if shelf.carried.is_empty() || shelf.compared.is_some() || shelf.part.leader().is_none() {
             return;
         }
         while shelf.carrying < shelf.config.play_at_once
@@ -533,11 +532,11 @@ impl Cluster {
         if shelf.part.next_deadline().is_some_and(|due| due <= cx.now) {
             shelf.part.handle(cx.now, Input::Tick, &mut shelf.out);
         }
-        let view = shelf.part.view();
-        if view.leader.is_some() {
+        let leader = shelf.part.leader();
+        if leader.is_some() {
             shelf.led_at = cx.now;
         }
-        if view.is_leader {
+        if leader == Some(self.node) {
             self.expire(cx.now);
         }
         if self.shelf.next_look <= cx.now {
@@ -568,7 +567,7 @@ impl Cluster {
         let Some(seat) = self.shelf.seat else { return };
         let election = self.shelf.config.tick * u32::try_from(self.shelf.config.election_ticks).unwrap_or(u32::MAX);
         let without = cx.now.saturating_since(self.shelf.led_at);
-        if self.shelf.part.view().leader.is_some() || without < election * 3 {
+        if self.shelf.part.leader().is_some() || without < election * 3 {
             self.shelf.standings.clear();
             return;
         }
