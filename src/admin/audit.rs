@@ -165,7 +165,7 @@ pub(super) fn of(question: &Question) -> Option<(&'static str, String)> {
         Question::DeleteAccount(kind, name) => (account(kind, ["users del", "clientid del"]), name.clone()),
         Question::Ban { who, .. } => ("banned add", who.key()),
         Question::Unban(who) => ("banned del", who.key()),
-        Question::Each(inner) => return of(inner),
+        Question::Each(_, inner) => return of(inner),
         Question::Broker
         | Question::Node
         | Question::Nodes

@@ -332,6 +332,16 @@ pub const ROWS: &[Row] = &[
         lines::ledger,
     )
     .differs("not in EMQ X; of this node"),
+    row("alarms", &[], "Tell what is wrong.", |_| Ok(of_all(Question::Alarms)), lines::alarms)
+        .differs("not in EMQ X"),
+    row(
+        "alarms history",
+        &[],
+        "Tell what was wrong: the last 100 of each node since its start.",
+        |_| Ok(of_all(Question::PastAlarms)),
+        lines::alarms,
+    )
+    .differs("not in EMQ X"),
     Row {
         path: "top",
         arguments: &[],
@@ -515,6 +525,11 @@ pub const ROWS: &[Row] = &[
     not_yet("vm", "The Erlang virtual machine: there is none."),
     not_yet("mnesia", "The database of EMQ X: there is none."),
 ];
+
+/// The alarms of every node.
+fn of_all(alarms: Question) -> Question {
+    Question::Each("alarms", Box::new(alarms))
+}
 
 const NOT_COUNTED: &str = "without mqueue_dropped, deliver_msg and enqueue_msg, which are counted for the node";
 

@@ -164,6 +164,23 @@ pub(super) fn audit(values: &Value) -> Vec<String> {
     })
 }
 
+/// Of each node, with its name in front.
+pub(super) fn alarms(values: &Value) -> Vec<String> {
+    let of = |node: &Value, v: &Value| {
+        let [severity, summary, raised] = ["severity", "summary", "raised_at"].map(|name| plain(&v[name]));
+        let over = v["lasted_ms"].as_u64().map_or(String::new(), |ms| format!(", lasted_s={}", ms / 1000));
+        format!(
+            "Alarm({}, node={}, severity={severity}, summary={summary}, raised_at={raised}{over})",
+            plain(&v["id"]),
+            plain(node)
+        )
+    };
+    let each = values.as_array().into_iter().flatten();
+    let all = each.flat_map(|v| v["alarms"].as_array().into_iter().flatten().map(move |alarm| of(&v["node"], alarm)));
+    let all: Vec<String> = all.collect();
+    if all.is_empty() { vec!["No alarms.".to_owned()] } else { all }
+}
+
 pub(super) fn secret(value: &Value) -> Vec<String> {
     vec![format!("AppSecret: {}", plain(&value["secret"]))]
 }
@@ -257,6 +274,14 @@ mod tests {
                 "Connection(a?[2Jb?, clean_start=true, username=undefined, peername=1.2.3.4:64896, connected_at=1700000000)"
             ]
         );
+        let alarm = |lasted: Option<u64>| {
+            json!([{ "node": "n2@h", "alarms": [{ "id": "node_down/n3@h", "severity": "critical",
+            "summary": "node n3@h is not reached", "raised_at": "2026-11-26 22:00:00", "lasted_ms": lasted }] }, { "node": "n1@h", "alarms": [] }])
+        };
+        let shown = "Alarm(node_down/n3@h, node=n2@h, severity=critical, summary=node n3@h is not reached, raised_at=2026-11-26 22:00:00";
+        assert_eq!(alarms(&json!([{ "node": "n1@h", "alarms": [] }])), ["No alarms."]);
+        assert_eq!(alarms(&alarm(None)), [format!("{shown})")]);
+        assert_eq!(alarms(&alarm(Some(6_500))), [format!("{shown}, lasted_s=6)")]);
         assert_eq!(routes(&json!([{ "topic": "t/+/x", "node": "emqx@127.0.0.1" }])), ["t/+/x -> emqx@127.0.0.1"]);
         assert_eq!(broker(&json!({ "sysdescr": "x", "version": "1" }))[..2], ["sysdescr  : x", "version   : 1"]);
         let nothing = json!({ "client": { "subscriptions": [] }, "topic": { "subscribers": [], "routes": [], "retained": [] }, "traced": [] });

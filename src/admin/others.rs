@@ -27,7 +27,7 @@ impl Admin {
             Question::Clients(..) | Question::Sessions(..) | Question::Subscriptions(..) | Question::Devices(_) => {
                 self.list(question).await
             }
-            Question::Each(inner) => self.each(inner).await,
+            Question::Each(name, inner) => self.each(name, inner).await,
             Question::Nodes => self.nodes().await,
             Question::TraceStart(_) | Question::TraceStop(_) | Question::TraceShow(_) => {
                 self.everywhere(question).await
@@ -120,13 +120,13 @@ impl Admin {
         Ok(whole)
     }
 
-    async fn each(&self, question: &Question) -> Result<Answer, Fault> {
+    async fn each(&self, name: &str, question: &Question) -> Result<Answer, Fault> {
         let own = self.answer_here(question.clone()).await?.data;
-        let mut all = vec![json!([self.0.facts.node, own])];
+        let mut all = vec![json!({ "node": self.0.facts.node, name: own })];
         let mut missing = Vec::new();
         for node in self.others().await {
             match self.ask_node(&node, question).await {
-                Ok(answer) => all.push(json!([node.name, answer.data])),
+                Ok(answer) => all.push(json!({ "node": node.name, name: answer.data })),
                 Err(_) => missing.push(node.name),
             }
         }

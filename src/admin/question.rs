@@ -17,8 +17,8 @@ pub enum Question {
     Node,
     /// The nodes of the cluster.
     Nodes,
-    /// What each node answers to this question, with its name.
-    Each(Box<Question>),
+    /// What each node answers to this question: an object with its `node`, and the answer by this name.
+    Each(&'static str, Box<Question>),
     /// Connected clients.
     Clients(Which, Part),
     /// Sessions.

@@ -28,7 +28,7 @@ impl Admin {
             Question::Broker => Ok(Answer::of(self.broker())),
             // Who asks for the whole cluster asks `answer`.
             Question::Node | Question::Nodes => self.node().await,
-            Question::Each(question) => Box::pin(self.answer_here(*question)).await,
+            Question::Each(_, question) => Box::pin(self.answer_here(*question)).await,
             Question::Clients(which, part) => {
                 let found = self.clients(&which, &part).await?;
                 let values: Vec<Value> = found.values.iter().map(|info| self.client(info)).collect();

@@ -183,21 +183,13 @@ fn as_it_is(_: &Asked, data: Value) -> Value {
     data
 }
 
-/// What each node has told, without its name, which is in it.
+/// What each node has told of itself, without its name, which is in it.
 fn told_by_each(_: &Asked, data: Value) -> Value {
-    each(&data).map(|(_, told)| told.clone()).collect()
+    data.as_array().into_iter().flatten().map(|of| of["broker"].clone()).collect()
 }
 
-fn each(data: &Value) -> impl Iterator<Item = (&Value, &Value)> {
-    data.as_array().into_iter().flatten().map(|pair| (&pair[0], &pair[1]))
-}
-
-fn of_each(name: &str, data: &Value) -> Value {
-    each(data).map(|(node, told)| json!({ "node": node, name: told })).collect()
-}
-
-fn of_all(question: Question) -> Result<Question, Fault> {
-    Ok(Question::Each(Box::new(question)))
+fn of_all(name: &'static str, question: Question) -> Result<Question, Fault> {
+    Ok(Question::Each(name, Box::new(question)))
 }
 
 const fn get(

@@ -120,9 +120,13 @@ fn about_group(name: &str) -> &'static str {
         "clientid" => "Client identifiers with passwords that are added while it runs.",
         "banned" => "Who is refused.",
         "log" => "The log.",
-        _ => "Not in this version.",
+        "sn" => "Devices of MQTT-SN.",
+        "trace" => "What happens to a client, or to messages of topics.",
+        _ => NOT_YET,
     }
 }
+
+const NOT_YET: &str = "Not in this version.";
 
 /// The words of the command line: `emqx_ctl status` is `newtmq ctl status`.
 pub(super) fn words(words: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
@@ -198,6 +202,15 @@ mod tests {
         assert_eq!(parsed(&["rules", "create", "-x", "y"]).unwrap().0, "rules create");
         for words in [&["clients", "show"][..], &["clients", "list", "x"], &["reboot"], &["cluster"]] {
             assert!(parsed(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn help_says_what_a_group_of_commands_is_about() {
+        let groups: BTreeMap<_, _> = ROWS.iter().map(|row| (group(row), row)).collect();
+        for (name, _) in groups.into_iter().filter(|(name, _)| find(name).is_none()) {
+            let is_there = ROWS.iter().any(|row| group(row) == name && !matches!(row.does, Does::NotYet));
+            assert_eq!(about_group(name) != NOT_YET, is_there, "{name}");
         }
     }
 

@@ -47,9 +47,10 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &str)] = files![
-    "index.html" "style.css" "icon.svg" "app.js" "api.js" "dom.js" "chart.js" "rates.js" "table.js" "login.js" "mqtt.js"
+    "index.html" "style.css" "icon.svg" "app.js" "api.js" "dom.js" "chart.js" "rates.js" "table.js" "login.js" "mqtt.js" "forms.js"
     "pages.js" "pages/overview.js" "pages/cluster.js" "pages/lists.js" "pages/client.js" "pages/listeners.js"
     "pages/access.js" "pages/alarms.js" "pages/settings.js" "pages/websocket.js" "pages/replay.js" "pages/apps.js"
+    "pages/accounts.js" "pages/banned.js" "pages/traces.js"
 ];
 
 /// The page of a run, which the simulator writes as one file.

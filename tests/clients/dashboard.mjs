@@ -2,11 +2,12 @@
 // What people do with the dashboard, in Chromium: dashboard.mjs NEWTMQ RUN.html [IMAGES]
 //
 // Starts three nodes of a cluster with the program NEWTMQ, logs in, chooses a password, looks at every page in both themes and on
-// a phone, publishes with the test client, kicks a client, kills a node and starts it again, and opens the run of the simulator
-// in RUN.html. Screenshots go to the folder IMAGES. Exit status 0 and a last line 'N passed' if all is well. mqtt and
+// a phone, publishes with the test client, kicks a client, adds a user, bans a client, traces a topic, kills a node and starts it
+// again, and opens the run of the simulator in RUN.html. Screenshots go to the folder IMAGES. Exit status 0 and a last line 'N passed' if all is well. mqtt and
 // playwright-core are found by NODE_PATH.
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
+import dgram from 'node:dgram'
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import os from 'node:os'
@@ -56,8 +57,8 @@ function files() {
 
 async function start(number) {
   const sets = [
-    `node.name=n${number}@plant`, 'node.cookie=s3cr3t', 'node.listen=127.0.0.1:0', 'listener.tcp.external.bind=127.0.0.1:0', 'listener.ws.external.bind=127.0.0.1:0',
-    'api.bind=none', 'dashboard.bind=127.0.0.1:0', `acl_file=${path.join(folder, 'acl.conf')}`, `password_file=${path.join(folder, 'users')}`, 'allow_anonymous=true', 'mqtt.max_packet_size=4MB',
+    `node.name=n${number}@plant`, 'node.cookie=s3cr3t', 'node.listen=127.0.0.1:0', 'listener.tcp.external.bind=127.0.0.1:0', 'listener.ws.external.bind=127.0.0.1:0', 'listener.sn.external.bind=127.0.0.1:0',
+    'api.bind=none', 'dashboard.bind=127.0.0.1:0', `acl_file=${path.join(folder, 'acl.conf')}`, `password_file=${path.join(folder, 'users')}`, 'user_table=true', 'allow_anonymous=true', 'mqtt.max_packet_size=4MB',
   ]
   const child = spawn(newtmq, ['run', '--json', '--shards', '2', '--data', path.join(folder, String(number)), ...sets.flatMap((set) => ['--set', set])], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH } })
   const log = []
@@ -68,7 +69,7 @@ async function start(number) {
   })
   child.removeAllListeners('exit')
   const started = JSON.parse(line)
-  nodes[number] = { child, log, dashboard: started.dashboard, tcp: started.listeners.find(({ protocol }) => protocol === 'mqtt').address }
+  nodes[number] = { child, log, dashboard: started.dashboard, tcp: started.listeners.find(({ protocol }) => protocol === 'mqtt').address, sn: started.listeners.find(({ protocol }) => protocol === 'mqtt-sn').address }
 }
 
 function ctl(number, ...command) {
@@ -140,7 +141,8 @@ async function image(page, name) {
 
 const PAGES = {
   overview: 'Overview', cluster: 'Cluster', alarms: 'Alarms', listeners: 'Listeners', connections: 'Connections', sessions: 'Sessions', subscriptions: 'Subscriptions',
-  routes: 'Topics', retained: 'Retained', 'client/press-1': 'Client', access: 'Users and rules', apps: 'Applications', websocket: 'Test client', replay: 'Replay of a run', settings: 'Settings',
+  routes: 'Topics', retained: 'Retained', devices: 'MQTT-SN', 'client/press-1': 'Client', access: 'Users and rules', accounts: 'Accounts', banned: 'Banned', apps: 'Applications', audit: 'Audit log',
+  websocket: 'Test client', traces: 'Traces', 'traces/topic%2Fplant%2F%2B%2Fpressure': 'Traces', replay: 'Replay of a run', settings: 'Settings',
 }
 
 async function firstLogin(page) {
@@ -224,6 +226,144 @@ async function kick(page) {
   })
 }
 
+const button = (page, name) => page.getByRole('button', { name, exact: true })
+const confirm = (page, name) => page.getByRole('dialog').getByRole('button', { name }).click()
+
+async function accounts(page) {
+  const may = (options) => client(2, 'lathe', { ...options }).then((mqtt) => mqtt, () => null)
+  await check('a user that a page adds logs in at another node, with another password then, and no more when it is removed', async () => {
+    await go(page, 'accounts', 'Accounts')
+    await page.fill('[name=name]', 'turner & co')
+    await page.fill('[name=password]', 'a password of a turner')
+    await button(page, 'Add').click()
+    await page.getByText('turner & co may log in.').waitFor()
+    const user = await until('the user at another node', () => may({ username: 'turner & co', password: 'a password of a turner' }))
+    const gone = new Promise((resolve) => user.once('close', resolve))
+    expected += 1
+    await page.fill('[name=name]', 'turner & co')
+    await page.fill('[name=password]', 'once more')
+    await button(page, 'Add').click()
+    await page.getByText('there is such a username already').waitFor()
+    await button(page, 'Change the password of turner & co').click()
+    await page.getByRole('dialog').locator('[name=password]').fill('a password, another')
+    await confirm(page, 'Change')
+    await page.getByRole('dialog').waitFor({ state: 'detached' })
+    await until('the other password at another node', () => may({ username: 'turner & co', password: 'a password, another', clientId: 'lathe-2' }))
+    assert.equal(await may({ username: 'turner & co', password: 'a password of a turner', clientId: 'lathe-3' }), null)
+    await button(page, 'Remove turner & co').click()
+    await confirm(page, 'Remove')
+    await gone
+    await page.getByText('There is none.').waitFor()
+  })
+  await check('a client id has a password, too', async () => {
+    await page.getByRole('link', { name: 'Client ids' }).click()
+    await page.getByText('Client identifiers that need a password').waitFor()
+    await page.fill('[name=name]', 'meter-17')
+    await page.fill('[name=password]', 'a password of a meter')
+    await button(page, 'Add').click()
+    await page.getByRole('cell', { name: 'meter-17', exact: true }).waitFor()
+    await until('that it is asked for at another node', async () => await may({ clientId: 'meter-17' }) === null)
+    assert.ok(await may({ clientId: 'meter-17', username: 'meter-17', password: 'a password of a meter' }))
+    await go(page, 'accounts', 'Accounts')
+    await page.fill('[name=name]', 'operator')
+    await page.fill('[name=password]', 'a password of an operator')
+    await button(page, 'Add').click()
+    await page.getByRole('cell', { name: 'operator', exact: true }).waitFor()
+  })
+}
+
+async function bans(page) {
+  await check('a client that a page bans goes, and comes back when the ban is ended', async () => {
+    const loud = await client(3, 'loud/1 é')
+    const gone = new Promise((resolve) => loud.once('close', resolve))
+    await go(page, `client/${encodeURIComponent('loud/1 é')}`, 'Client')
+    await page.getByRole('main').getByRole('link', { name: 'Ban' }).click()
+    await title(page, 'Banned')
+    assert.equal(await page.inputValue('[name=who]'), 'loud/1 é')
+    await page.fill('[name=reason]', 'sends nonsense')
+    await button(page, 'Ban').click()
+    await gone
+    await page.getByRole('cell', { name: 'sends nonsense' }).waitFor()
+    await assert.rejects(client(3, 'loud/1 é'))
+    await button(page, 'End the ban of loud/1 é').click()
+    await confirm(page, 'End it')
+    await page.getByText('Nobody is banned.').waitFor()
+    await until('that it may connect', () => client(3, 'loud/1 é').then(() => true, () => false))
+  })
+  await check('a user, an address and a network are banned; what is none is refused', async () => {
+    const ban = async (kind, who, lasts) => {
+      await page.locator('[name=as]').selectOption(kind)
+      await page.locator('[name=time]').selectOption(lasts)
+      if (lasts === 'until') await page.fill('[name=until]', '2039-12-31T12:00')
+      await page.fill('[name=who]', who)
+      await button(page, 'Ban').click()
+    }
+    for (const [kind, who, lasts] of [['username', 'eve', ''], ['ip_address', '192.0.2.7', 'until'], ['ip_address', '2001:db8::/32', '604800']]) {
+      await ban(kind, who, lasts)
+      await page.getByRole('cell', { name: who, exact: true }).waitFor()
+    }
+    await page.getByRole('cell', { name: /31 Dec 2039/ }).waitFor()
+    expected += 1
+    await ban('ip_address', 'the press', '600')
+    await page.locator('main .error').filter({ hasText: /./ }).waitFor()
+  })
+}
+
+async function traces(page) {
+  await check('a trace that a page begins shows what happens at every node, and is downloaded', async () => {
+    await go(page, 'traces', 'Traces')
+    await page.locator('[name=kind]').selectOption('topic')
+    await page.fill('[name=what]', 'milling/+')
+    await button(page, 'Start').click()
+    await button(page, 'Pause').waitFor()
+    const mill = await until('a record', async () => {
+      const mill = await client(2, 'mill-1')
+      await mill.publishAsync('milling/1', 'x', { qos: 1 })
+      return await page.getByRole('cell', { name: 'message.received' }).count() ? mill : mill.endAsync()
+    })
+    await page.getByRole('row').filter({ hasText: 'milling/1' }).filter({ hasText: 'mill-1' }).filter({ hasText: 'n2@plant' }).first().waitFor()
+    const coming = page.waitForEvent('download')
+    await button(page, 'Download').click()
+    const lines = fs.readFileSync(await (await coming).path(), 'utf8').trim().split('\n').map((line) => JSON.parse(line))
+    assert.ok(lines.some(({ event, client_id, topic }) => event === 'message.received' && client_id === 'mill-1' && topic === 'milling/1'))
+    await page.fill('main [type=search]', 'no such words')
+    await page.getByText('Nothing has happened yet.').waitFor()
+    await page.fill('main [type=search]', '')
+    await button(page, 'Pause').click()
+    const tally = await page.locator('.foot .told').textContent()
+    await mill.publishAsync('milling/2', 'x', { qos: 1 })
+    await button(page, 'Go on').click()
+    await page.getByRole('row').filter({ hasText: 'milling/2' }).first().waitFor()
+    assert.notEqual(await page.locator('.foot .told').textContent(), tally)
+    await button(page, 'Stop').click()
+    await page.getByText('The trace has ended').waitFor()
+    await go(page, 'traces', 'Traces')
+    await page.getByText('Nothing is traced.').waitFor()
+  })
+  await check('what is not a filter is not traced', async () => {
+    expected += 1
+    await page.locator('[name=kind]').selectOption('topic')
+    await page.fill('[name=what]', 'a/#/b')
+    await button(page, 'Start').click()
+    await page.locator('main .error').filter({ hasText: /./ }).waitFor()
+    await page.fill('[name=what]', 'plant/+/pressure')
+    await button(page, 'Start').click()
+    await button(page, 'Pause').waitFor()
+  })
+}
+
+async function audit(page) {
+  await check('the audit log says who has done what, and no password', async () => {
+    await go(page, 'audit', 'Audit log')
+    for (const action of ['banned add', 'users update', 'clientid add', 'trace stop']) await page.getByRole('cell', { name: action, exact: true }).first().waitFor()
+    assert.doesNotMatch(await page.locator('main').textContent(), /a password/)
+    await page.fill('main [type=search]', 'clients kick')
+    await button(page, 'Search').click()
+    await page.getByText('1 found').waitFor()
+    await page.getByRole('cell', { name: 'weaving loom/7' }).waitFor()
+  })
+}
+
 async function killNode(page) {
   await check('a node goes, which is an alarm, and comes back', async () => {
     await go(page, 'cluster', 'Cluster')
@@ -272,9 +412,9 @@ async function lookAtAll(page, theme, size) {
     assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${id} is wider than the ${size} window`)
     const errors = await page.locator('main .error').allTextContents()
     assert.deepEqual(errors.filter(Boolean), [], `${id}`)
-    const short = id.split('/')[0]
+    const short = id.startsWith('traces/') ? 'trace' : id.split('/')[0]
     if (size !== 'phone') await image(page, `${short}-${theme}`)
-    else if (theme === 'light' && ['overview', 'connections'].includes(id)) await image(page, `${short}-phone`)
+    else if (theme === 'light' && ['overview', 'connections', 'banned', 'trace'].includes(short)) await image(page, `${short}-phone`)
   }
 }
 
@@ -286,6 +426,10 @@ async function settled(page, id) {
   } else if (id === 'replay') {
     await page.setInputFiles('main [type=file]', run)
     await page.frameLocator('iframe').locator('#verdict').filter({ hasText: /./ }).waitFor()
+  } else if (id.startsWith('traces/')) {
+    await page.getByRole('cell', { name: 'message.received' }).first().waitFor()
+  } else if (id === 'devices') {
+    await page.getByText('asleep').first().waitFor()
   } else if (id === 'websocket') {
     await page.getByRole('button', { name: 'Connect' }).click()
     await page.locator('#client-state').getByText('connected', { exact: true }).waitFor()
@@ -350,7 +494,27 @@ async function logOut(page) {
   })
 }
 
-// Something to see: presses that publish, a hall that listens, a meter that is away.
+// A device of MQTT-SN connects; if a time is said it subscribes and falls asleep.
+async function device(number, id, sleeps) {
+  const [host, port] = nodes[number].sn.split(':')
+  const socket = dgram.createSocket('udp4')
+  await new Promise((resolve) => socket.connect(Number(port), host, resolve))
+  const told = (type) => new Promise((resolve) => socket.on('message', (message) => message[1] === type && resolve()))
+  const number16 = (n) => [n >> 8, n & 255]
+  const send = (...bytes) => socket.send(Buffer.from([bytes.length + 1, ...bytes]))
+  const connack = told(0x05)
+  send(0x04, 0x04, 0x01, ...number16(600), ...Buffer.from(id))
+  await connack
+  if (!sleeps) return
+  const suback = told(0x13)
+  send(0x12, 0x20, ...number16(1), ...Buffer.from('plant/+/pressure'))
+  await suback
+  const disconnect = told(0x18)
+  send(0x18, ...number16(sleeps))
+  await disconnect
+}
+
+// Something to see: presses that publish, a hall that listens, a meter that is away, devices of MQTT-SN.
 async function traffic() {
   const hall = await client(1, 'hall-display')
   await hall.subscribeAsync(['plant/+/temperature', 'plant/+/pressure'], { qos: 1 })
@@ -370,6 +534,7 @@ async function traffic() {
     })
   }, 200)
   await presses[0].subscribeAsync(['plant/press-1/set', 'plant/all/stop'], { qos: 1 })
+  for (const [id, sleeps] of [['valve-3', 0], ['thermometer-8', 900], ['thermometer-9', 3600]]) await device(1, id, sleeps)
   return () => clearInterval(timer)
 }
 
@@ -385,6 +550,10 @@ async function main() {
     await firstLogin(page)
     await useTestClient(page, await client(2, 'watcher'))
     await kick(page)
+    await accounts(page)
+    await bans(page)
+    await traces(page)
+    await audit(page)
     await killNode(page)
     await openRun(page)
     // So that charts have something to show.

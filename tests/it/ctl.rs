@@ -69,6 +69,20 @@ fn the_page_is_true_of_the_program() {
 }
 
 #[test]
+fn alarms_are_told_of_every_node() {
+    let scratch = Scratch::new("ctl-alarms");
+    let broker = broker(&scratch, &["node.name=n@h", "alarm.memory=1MB"]);
+    wait_until("an alarm", || {
+        told(&ctl(&scratch, &["alarms"])).starts_with("Alarm(memory, node=n@h, severity=warning, ").then_some(())
+    });
+    let json: serde_json::Value = serde_json::from_slice(&ctl(&scratch, &["alarms", "--json"]).stdout).unwrap();
+    let of = &json["data"][0];
+    assert_eq!((of["node"].as_str(), of["alarms"][0]["id"].as_str()), (Some("n@h"), Some("memory")));
+    assert_eq!(told(&ctl(&scratch, &["alarms", "history"])), "No alarms.\n");
+    broker.stays_well();
+}
+
+#[test]
 fn a_client_is_listed_shown_and_sent_away() {
     let scratch = Scratch::new("ctl-clients");
     let broker = broker(&scratch, &[]);

@@ -8,7 +8,7 @@ pub const NOT_YET: &[(&str, &str)] = &[("rules", "rules"), ("actions", "rules"),
 
 /// Every path below `/api/v3`, in the order of the page.
 pub const ROUTES: &[Route] = &[
-    get("/brokers", "brokers", "Who the nodes are.", "[]Broker", |_| of_all(Question::Broker), told_by_each)
+    get("/brokers", "brokers", "Who the nodes are.", "[]Broker", |_| of_all("broker", Question::Broker), told_by_each)
         .differs("`otp_release` is null"),
     get("/brokers/{node}", "broker", "Who a node is.", "Broker", |_| Ok(Question::Broker), as_it_is),
     get("/nodes", "nodes", "The nodes of the cluster.", "[]Node", |_| Ok(Question::Nodes), as_it_is)
@@ -163,8 +163,8 @@ pub const ROUTES: &[Route] = &[
         "plugins",
         "What are plugins in EMQ X, and whether they are a part of this broker.",
         "[]PluginsOfNode",
-        |_| of_all(Question::Plugins),
-        |_, data| of_each("plugins", &data),
+        |_| of_all("plugins", Question::Plugins),
+        as_it_is,
     ),
     get(
         "/nodes/{node}/plugins",
@@ -179,8 +179,8 @@ pub const ROUTES: &[Route] = &[
         "listeners",
         "Listeners.",
         "[]ListenersOfNode",
-        |_| of_all(Question::Listeners),
-        |_, data| of_each("listeners", &data),
+        |_| of_all("listeners", Question::Listeners),
+        as_it_is,
     ),
     get(
         "/nodes/{node}/listeners",
@@ -190,22 +190,15 @@ pub const ROUTES: &[Route] = &[
         |_| Ok(Question::Listeners),
         as_it_is,
     ),
-    get(
-        "/metrics",
-        "metrics",
-        "Counters.",
-        "[]MetricsOfNode",
-        |_| of_all(Question::Metrics),
-        |_, data| of_each("metrics", &data),
-    ),
+    get("/metrics", "metrics", "Counters.", "[]MetricsOfNode", |_| of_all("metrics", Question::Metrics), as_it_is),
     get("/nodes/{node}/metrics", "nodeMetrics", "Counters of a node.", "Counts", |_| Ok(Question::Metrics), as_it_is),
     get(
         "/stats",
         "stats",
         "How many there are of what.",
         "[]StatsOfNode",
-        |_| of_all(Question::Stats),
-        |_, data| of_each("stats", &data),
+        |_| of_all("stats", Question::Stats),
+        as_it_is,
     ),
     get(
         "/nodes/{node}/stats",
@@ -253,21 +246,14 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .by("POST", "Unsubscribe"),
-    get(
-        "/alarms",
-        "alarms",
-        "What is wrong.",
-        "[]AlarmsOfNode",
-        |_| of_all(Question::Alarms),
-        |_, data| of_each("alarms", &data),
-    ),
+    get("/alarms", "alarms", "What is wrong.", "[]AlarmsOfNode", |_| of_all("alarms", Question::Alarms), as_it_is),
     get(
         "/alarms/history",
         "alarmsThatWere",
         "What was wrong: the last 100 of each node since its start.",
         "[]AlarmsOfNode",
-        |_| of_all(Question::PastAlarms),
-        |_, data| of_each("alarms", &data),
+        |_| of_all("alarms", Question::PastAlarms),
+        as_it_is,
     )
     .differs("not in EMQ X 3.1"),
     get(
@@ -283,8 +269,8 @@ pub const ROUTES: &[Route] = &[
         "configs",
         "The configuration of each node, key by key, without secrets.",
         "[]ConfigsOfNode",
-        |_| of_all(Question::Configs),
-        |_, data| of_each("configs", &data),
+        |_| of_all("configs", Question::Configs),
+        as_it_is,
     )
     .differs("with the keys of this broker"),
     get(
@@ -319,8 +305,8 @@ pub const ROUTES: &[Route] = &[
         "clusterViews",
         "The same, as each node sees it.",
         "[]ViewOfNode",
-        |_| of_all(Question::Cluster),
-        |_, data| of_each("cluster", &data),
+        |_| of_all("cluster", Question::Cluster),
+        as_it_is,
     )
     .differs(NOT_THERE),
     get(

@@ -2,6 +2,7 @@
 
 import { get, post, put, remove } from '../api.js'
 import { badge, clean, h, show } from '../dom.js'
+import * as forms from '../forms.js'
 import { plain } from '../table.js'
 
 export const title = 'Applications'
@@ -10,18 +11,9 @@ export function render(place) {
   const content = h('div')
   const told = h('p', { class: 'error', role: 'alert' })
   const secret = h('p', { role: 'status' })
-  const id = h('input', { required: true, pattern: '[A-Za-z0-9_.\\-]{1,64}', title: 'Letters, digits, -, _ and .', spellcheck: 'false', autocomplete: 'off', autocapitalize: 'none' })
-  const name = h('input', { maxlength: '255', autocomplete: 'off' })
-  const attempt = (work) => async (event) => {
-    event?.preventDefault()
-    told.textContent = ''
-    try {
-      await work()
-      await look()
-    } catch (error) {
-      told.textContent = error.message
-    }
-  }
+  const id = forms.input({ required: true, pattern: '[A-Za-z0-9_.\\-]{1,64}', title: 'Letters, digits, -, _ and .' })
+  const name = forms.input({ maxlength: '255' })
+  const attempt = (work) => forms.attempt(told, async () => { await work(); await look() })
   const add = attempt(async () => {
     const { data } = await post('/apps', { app_id: id.value, name: name.value })
     show(secret, 'The secret of ', h('b', {}, data.app_id), ' is ', h('code', {}, data.secret), '. It is told this once.')
@@ -40,7 +32,7 @@ export function render(place) {
   place.append(h('p', { class: 'soft' }, 'Programs that may use the HTTP API of this node, with an id and a secret.'), told,
     h('section', { class: 'card list' }, content),
     h('form', { class: 'card', onsubmit: add }, h('h2', {}, 'Another one'),
-      h('div', { class: 'grid' }, h('label', { class: 'field' }, h('span', {}, 'Id'), id), h('label', { class: 'field' }, h('span', {}, 'Name'), name)),
+      h('div', { class: 'grid' }, forms.field('Id', id), forms.field('Name', name)),
       h('div', { class: 'toolbar' }, h('button', { type: 'submit' }, 'Add'))), secret)
-  look().catch((error) => { told.textContent = error.message })
+  forms.attempt(told, look)()
 }

@@ -2,37 +2,22 @@
 
 import { get, remove } from '../api.js'
 import { badge, bytes, clean, count, h, show, since, span, yes } from '../dom.js'
+import { ask } from '../forms.js'
 import { plain } from '../table.js'
 
 export const title = 'Client'
 
-// Asks first: a click may have been a mistake.
-export function kick(id, done) {
-  const told = h('p', { class: 'error', role: 'alert' })
-  const dialog = h('dialog', { 'aria-label': 'End the connection', onclose: () => dialog.remove() },
-    h('h2', {}, 'End the connection?'),
-    h('p', {}, 'The client ', h('b', {}, clean(id)), ' is disconnected. Its session stays, and it may come back at once.'), told,
-    h('div', { class: 'toolbar' }, h('span', { class: 'grow' }), h('button', { type: 'button', class: 'quiet', onclick: () => dialog.close() }, 'Cancel'),
-      h('button', {
-        type: 'button', class: 'main bad', onclick: async () => {
-          try {
-            await remove(`/connections/${encodeURIComponent(id)}`)
-            dialog.close()
-            setTimeout(done, 150)
-          } catch (error) {
-            told.textContent = error.message
-          }
-        },
-      }, 'Kick')))
-  document.body.append(dialog)
-  dialog.showModal()
-}
+export const kick = (id, done) => ask({
+  title: 'End the connection?', text: ['The client ', h('b', {}, clean(id)), ' is disconnected. Its session stays, and it may come back at once.'],
+  button: 'Kick', work: async () => { await remove(`/connections/${encodeURIComponent(id)}`); setTimeout(done, 150) },
+})
 
 const facts = (pairs) => h('dl', { class: 'facts wide' }, pairs.map(([name, value]) => h('div', {}, h('dt', {}, name), h('dd', {}, value))))
 
 export function render(place, id) {
   const content = h('div', { class: 'stack' }, h('p', { class: 'soft' }, 'Looking…'))
-  place.append(h('p', {}, h('a', { href: '#/connections' }, '← Connections'), '  ', h('b', { class: 'name' }, clean(id))), content)
+  place.append(h('p', {}, h('a', { href: '#/connections' }, '← Connections'), '  ', h('b', { class: 'name' }, clean(id)), ' · ',
+    h('a', { href: `#/traces/${encodeURIComponent(`client/${id}`)}` }, 'Trace'), ' · ', h('a', { href: `#/banned/${encodeURIComponent(`client_id/${id}`)}` }, 'Ban')), content)
   const path = encodeURIComponent(id)
 
   async function look() {

@@ -1,4 +1,5 @@
-// The lists: connections, sessions, subscriptions, routes and retained messages, of the whole cluster.
+// The lists: connections, sessions, subscriptions, routes, retained messages and devices, of the whole cluster; and what operators
+// have done.
 
 import { clean, count, badge, h, since, span } from '../dom.js'
 import { list } from '../table.js'
@@ -60,4 +61,26 @@ export const retained = page('Retained', 'Messages that whoever subscribes gets 
   path: '/retained', empty: 'No message is retained.',
   search: { label: 'Topic', text: (row) => row.topic },
   columns: [['Topic', (row) => topic(row.topic)], ['QoS', (row) => row.qos, 'number'], ['Payload', (row) => `${count(row.payload_bytes)} bytes`, 'number']],
+})
+
+const STATES = { active: 'good', awake: 'good', asleep: 'warn', connecting: '' }
+
+export const devices = page('MQTT-SN', 'Devices of MQTT-SN, at every node, and how many messages the gateway has for them. What waits in a session is on the page of the client.', {
+  path: '/sn/clients', empty: 'There is no device.',
+  search: { label: 'Client id or address', text: (row) => `${row.client_id} ${row.address ?? ''} ${row.state}` },
+  columns: [
+    ['Client id', (row) => client(row.client_id)], ['State', (row) => badge(STATES[row.state] ?? '', row.state)], ['Address', (row) => row.address ?? '–'], ['Node', (row) => row.node],
+    ['Keep alive', (row) => row.keepalive ? span(row.keepalive) : 'none'], ['Sleeps for', (row) => row.sleep ? span(row.sleep) : '–'], ['Heard', (row) => `${span(row.heard_seconds_ago)} ago`],
+    ['At the gateway', (row) => count(row.mqueue_len), 'number'], ['Topic ids', (row) => count(row.topic_ids), 'number'],
+  ],
+})
+
+export const audit = page('Audit log', 'What operators have changed through this node, the latest first. Each node has its own.', {
+  path: '/audit', empty: 'Nothing was changed.',
+  search: { label: 'Words of a line', text: (row) => `${row.at} ${row.by} ${row.from} ${row.action} ${row.what} ${row.why ?? ''}` },
+  columns: [
+    ['At', (row) => row.at, 'tight'], ['By', (row) => clean(row.by)], ['From', (row) => clean(row.from)], ['Action', (row) => h('code', {}, row.action), 'tight'],
+    ['What', (row) => h('div', {}, h('span', { class: 'name' }, clean(row.what) || '–'), row.why && h('div', { class: 'soft' }, clean(row.why))), 'wide'],
+    ['Done', (row) => row.done ? badge('good', 'yes') : badge('bad', 'no')],
+  ],
 })

@@ -2,6 +2,8 @@
 
 import { session } from '../api.js'
 import { badge, clean, h, show } from '../dom.js'
+import * as forms from '../forms.js'
+import { field, input } from '../forms.js'
 import { Client } from '../mqtt.js'
 
 export const title = 'Test client'
@@ -18,17 +20,15 @@ function shown(payload) {
   }
 }
 
-const field = (label, input) => h('label', { class: 'field' }, h('span', {}, label), input)
 const qosPicker = (chosen) => h('select', { 'aria-label': 'QoS' }, [0, 1, 2].map((qos) => h('option', { value: qos, selected: qos === chosen }, `QoS ${qos}`)))
 
 export function render(place) {
   const host = location.hostname
   const urls = session.current.websockets.map(({ scheme, port, path }) => `${scheme}://${host}:${port}${path}`)
   const wanted = location.protocol === 'https:' ? urls.find((url) => url.startsWith('wss')) ?? urls[0] : urls[0]
-  const input = (attributes) => h('input', { spellcheck: 'false', autocomplete: 'off', autocapitalize: 'none', ...attributes })
   const url = h('select', { name: 'url' }, urls.map((one) => h('option', { value: one, selected: one === wanted }, one)))
   const id = input({ name: 'client', value: `dashboard-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`, maxlength: '256' })
-  const [user, password] = [input({ name: 'user' }), input({ name: 'password', type: 'password', autocomplete: 'off' })]
+  const [user, password] = [input({ name: 'user' }), input({ name: 'password', type: 'password' })]
   const clean_ = h('input', { type: 'checkbox', checked: true })
   const state = h('span', { role: 'status', id: 'client-state' }, badge('', 'not connected'))
   const told = h('p', { class: 'error', role: 'alert' })
@@ -45,15 +45,7 @@ export function render(place) {
   const seen = { in: 0, out: 0 }
   const needing = []
 
-  const attempt = (work) => async (event) => {
-    event?.preventDefault()
-    told.textContent = ''
-    try {
-      await work()
-    } catch (error) {
-      told.textContent = error.message
-    }
-  }
+  const attempt = (work) => forms.attempt(told, work)
 
   function draw(up) {
     show(state, up ? badge('good', 'connected') : badge('', 'not connected'))
