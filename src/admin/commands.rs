@@ -415,6 +415,12 @@ pub const ROWS: &[Row] = &[
     not_yet("bridges list", "Bridges."),
     not_yet("bridges start", "Bridges."),
     not_yet("bridges stop", "Bridges."),
+    not_yet("bridges forwards", "Bridges."),
+    not_yet("bridges add-forward", "Bridges."),
+    not_yet("bridges del-forward", "Bridges."),
+    not_yet("bridges subscriptions", "Bridges."),
+    not_yet("bridges add-subscription", "Bridges."),
+    not_yet("bridges del-subscription", "Bridges."),
     row("trace list", &[], "List what is traced.", |_| Ok(Question::Traces), lines::traces),
     row(
         "trace start",

@@ -66,6 +66,17 @@ fn status(differs: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::Fault;
+
+    #[test]
+    fn every_code_is_told() {
+        let text = include_str!("../../docs/http-api.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| 1")?.split_once(" | "));
+        let used: Vec<String> =
+            rows.filter(|(_, rest)| !rest.starts_with('|')).map(|(code, _)| format!("1{code}")).collect();
+        let codes = [Fault::RPC, Fault::OTHER, Fault::MISSING, Fault::TYPE, Fault::JSON, Fault::OFFLINE, Fault::TOPIC];
+        assert_eq!(used, codes.map(|code| code.to_string()));
+    }
 
     #[test]
     fn the_pages_are_what_the_tables_say() {

@@ -6,6 +6,7 @@ mod convert;
 pub(super) mod docs;
 mod lex;
 mod plugins;
+mod surface;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -106,6 +106,23 @@ fn every_path_of_the_document_is_there_and_none_without_an_application() {
 }
 
 #[test]
+fn what_the_page_says_is_not_there_says_so_itself() {
+    let broker = broker(&[]);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/http-api.md")).unwrap();
+    let paths: Vec<&str> =
+        page.lines().filter(|line| line.contains(" | not yet | ")).filter_map(|line| line.split('`').nth(1)).collect();
+    assert!(paths.len() >= 4, "{paths:?}");
+    for path in paths {
+        let path = path.replace("{node}", "n@h").replace(['{', '}'], "");
+        for (method, path) in [("GET", path.clone()), ("PUT", format!("{path}/load")), ("POST", path)] {
+            assert_eq!(request(&broker, method, &path, &with(APP), "{}").status, 501, "{method} {path}");
+            assert_eq!(request(&broker, method, &path, "", "{}").status, 401, "{method} {path}");
+        }
+    }
+    broker.stays_well();
+}
+
+#[test]
 fn an_application_sees_clients_and_sends_them_messages() {
     let broker = broker(&[]);
     let mut a = Client::connect(&broker, "a/b c");

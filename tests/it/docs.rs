@@ -13,10 +13,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
+use newtmq_mqtt::{QoS, TopicFilter, TopicName};
 use rustix::process::Signal;
 
-use crate::broker::{Broker, NEWTMQ, Process, Scratch, any_port, clean, wait_until};
+use crate::broker::{Broker, DEADLINE, NEWTMQ, Process, Scratch, any_port, clean, newtmq, wait_until};
+use crate::client::Client;
 
 /// A block with its comment.
 #[derive(Debug)]
@@ -135,6 +138,36 @@ fn what_the_documentation_shows_works() {
         }
     }
     assert!(tested >= 6, "only {tested} examples are marked");
+}
+
+/// Each topic of the table is published by a broker.
+#[test]
+fn topics_of_the_broker_are_those_of_the_page() {
+    let sets =
+        ["node.name=n@h", "broker.sys_interval=1s", "zone.external.max_inflight=1", "zone.external.max_mqueue_len=1"];
+    let broker = Broker::of(newtmq(), &sets, &["--shards", "2"]);
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/migration.md")).unwrap();
+    let topics = page.lines().filter_map(|line| line.strip_prefix("| `$SYS/")?.split('`').next());
+    let filter =
+        |topic: &str| format!("$SYS/{}", topic.replace("NODE", "n@h").replace("NAME", "+").replace("ID", "loom"));
+    let mut wanted: Vec<String> = topics.map(filter).collect();
+    assert!(wanted.len() > 9, "{wanted:?}");
+    let mut watcher = Client::connect(&broker, "watcher");
+    watcher.subscribe("$SYS/#", QoS::AtMostOnce);
+    // Who comes, goes, and does not take messages, which is an alarm.
+    drop(Client::connect(&broker, "loom"));
+    let mut slow = Client::connect(&broker, "slow");
+    slow.subscribe("t", QoS::AtLeastOnce);
+    let mut publisher = Client::connect(&broker, "publisher");
+    (0..10).for_each(|_| publisher.publish("t", b"x", QoS::AtLeastOnce));
+    let until = Instant::now() + DEADLINE;
+    while !wanted.is_empty() {
+        assert!(Instant::now() < until, "not published: {wanted:?}");
+        let message = watcher.message();
+        let topic = TopicName::new(&message.topic).unwrap();
+        wanted.retain(|filter| !TopicFilter::new(filter).unwrap().matches(topic));
+    }
+    broker.stays_well();
 }
 
 #[test]

@@ -4,7 +4,12 @@
 use super::*;
 
 /// Paths of EMQ X that are not in this version.
-pub const NOT_YET: &[(&str, &str)] = &[("rules", "rules"), ("actions", "rules"), ("resources", "rules")];
+pub const NOT_YET: &[(&str, &str)] = &[
+    ("nodes/{node}/plugins/{plugin}", "load, unload and reload plugins: what is there is built in"),
+    ("rules", "rules"),
+    ("actions", "rules"),
+    ("resources", "rules"),
+];
 
 /// Every path below `/api/v3`, in the order of the page.
 pub const ROUTES: &[Route] = &[
@@ -256,6 +261,7 @@ pub const ROUTES: &[Route] = &[
         as_it_is,
     )
     .differs("not in EMQ X 3.1"),
+    get("/alarms/{node}", "alarmsOf", "What is wrong with a node.", "[]Alarm", |_| Ok(Question::Alarms), as_it_is),
     get(
         "/nodes/{node}/alarms",
         "nodeAlarms",

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
+use newtmq_node::Hook;
+
 use super::plugins::{Is, PLUGINS, STANDARD};
+use super::surface::{self, SURFACES};
 use super::table::{Does, Row, SECTIONS};
 use crate::config::mosquitto;
 
@@ -26,6 +29,19 @@ pub(in crate::config) fn markdown() -> String {
         let standard = if STANDARD.contains(&plugin.name) { ", loaded by default" } else { "" };
         let _ = writeln!(out, "| `{}` | {status} | {}{standard} |", plugin.name, plugin.why);
     }
+    for surface in SURFACES {
+        let _ = write!(out, "\n### {}\n\n| {} | here | |\n|---|---|---|\n", surface.title, surface.what);
+        for fact in surface.facts {
+            let quote = if fact.what.starts_with(['{', '%', '$']) { "`" } else { "" };
+            let _ = writeln!(out, "| {quote}{}{quote} | {} | {} |", fact.what, fact.here, fact.why);
+        }
+    }
+    let _ = write!(out, "{HOOKS_HEAD}\n| hook | here | what is there |\n|---|---|---|\n");
+    for hook in Hook::ALL {
+        let (here, what) = surface::hook(hook);
+        let _ = writeln!(out, "| `{}` | {here} | {what} |", hook.name());
+    }
+    out.push_str(SERVED);
     let _ = write!(out, "{MOSQUITTO}\n| mosquitto.conf | here | |\n|---|---|---|\n");
     for row in mosquitto::ROWS {
         let here = if row.here.is_empty() { "none" } else { row.here };
@@ -131,6 +147,19 @@ In the tables *works* means: the same key with the same values. *No effect* mean
 
 const PLUGIN_HEAD: &str = "
 ### Plugins
+";
+
+const HOOKS_HEAD: &str = "
+### Hooks
+
+They are points where parts of the broker are asked or told, and what a trace tells of (`newtmq ctl trace`). Programs of others cannot be
+hooked in yet.
+";
+
+const SERVED: &str = "
+### Commands and paths
+
+`emqx_ctl` is in [newtmq ctl](ctl.md#commands), and the HTTP API in [HTTP API](http-api.md#paths), row by row.
 ";
 
 const MOSQUITTO: &str = "

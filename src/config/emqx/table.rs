@@ -123,8 +123,9 @@ const fn not_yet(key: &'static str, why: &'static str) -> Row {
 const ERLANG: &str = "a setting of the Erlang virtual machine";
 const LINKS: &str = "nodes have one link to each other, at `node.listen`";
 const LOGS: &str = "logs go to standard error; systemd or the container keeps them";
-const FLAPPING: &str = "clients that come and go too often are not banned";
-const ALARMS: &str = "there are no alarms";
+const FLAPPING: &str = "`zone.NAME.flapping_threshold` is what bans clients that come and go too often";
+const CONGESTION: &str = "output that waits is no alarm; it is shown with the client";
+const ALARMS: &str = "[alarms](alarms.md) have keys of their own, `alarm.*` of this broker";
 const ONE_TASK: &str = "connections are accepted by one task, and spread over the shards";
 const DEFLATE: &str = "WebSocket messages are not compressed";
 const ORIGIN: &str = "a listener takes connections from pages of any origin";
@@ -322,7 +323,7 @@ const ZONE: &[Row] = &[
     row("zone.$name.rate_limit.conn_messages_in", Does::As("zone.$name.publish_limit"), ""),
     not_yet("zone.$name.rate_limit.conn_bytes_in", "a listener has a `rate_limit`, a zone has none"),
     not_yet("zone.$name.quota.*", "what is routed is not limited"),
-    not_yet("zone.$name.conn_congestion.*", ALARMS).quiet(&["*"]),
+    not_yet("zone.$name.conn_congestion.*", CONGESTION).quiet(&["*"]),
     none("zone.$name.strict_mode", "packets are always checked").quiet(&["*"]),
     not_yet("zone.$name.response_information", "clients are told no response topic"),
 ];
