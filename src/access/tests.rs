@@ -55,9 +55,13 @@ fn question(username: Option<&str>, password: Option<&str>, method: Option<&str>
 
 /// The verdict, wherever it is made.
 fn decide(shared: &Shared, question: Question) -> Verdict {
+    decide_with(&mut Verifier::default(), shared, question)
+}
+
+fn decide_with(verifier: &mut Verifier, shared: &Shared, question: Question) -> Verdict {
     shared.decide_at_once(&question).unwrap_or_else(|| {
         let (asked, _driver) = Asked::alone(question);
-        match shared.decide(&mut Verifier::default(), &asked) {
+        match shared.decide(verifier, &asked) {
             Decided::Here(verdict) => verdict,
             Decided::Elsewhere => panic!("there is no service"),
         }
@@ -135,6 +139,30 @@ fn who_may_connect_with_a_table() {
 }
 
 /// Counted and not timed: each password that is looked at costs one hash, and no other question a hash at all.
+/// The time of a login tells nobody which names there are.
+#[test]
+fn every_password_that_is_looked_at_is_the_same_work() {
+    use newtmq_cluster::meta::BlobKind;
+    let records = records();
+    for (key, password) in [("username:bob", "BOB"), ("clientid:c", "CLIENT")] {
+        records.changed(BlobKind::User, key, Some(cheap(password).as_bytes()));
+    }
+    let with_table = Shared { records: Some(records), ..shared(false) };
+    // Whoever waits is not looked at, known or not.
+    let patient = || {
+        Mutex::new(Throttle::new(ThrottleLimits { user_failures: 0, address_failures: 0, ..ThrottleLimits::default() }))
+    };
+    for shared in [Shared { throttle: patient(), ..shared(false) }, Shared { throttle: patient(), ..with_table }] {
+        for name in ["alice", "bob", "c", "eve", "", "x".repeat(1000).as_str()] {
+            for password in [Some("secret"), Some("BOB"), Some("CLIENT"), Some("wrong"), Some(""), None] {
+                let mut verifier = Verifier::default();
+                let _ = decide_with(&mut verifier, &shared, question(Some(name), password, None, b""));
+                assert_eq!(verifier.work(), 64, "{name} {password:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn failures_with_a_client_identifier_are_counted() {
     use newtmq_cluster::meta::BlobKind;

@@ -278,6 +278,21 @@ mod tests {
     }
 
     #[test]
+    fn every_guess_is_the_same_work() {
+        let apps = Apps::open(&Config::default().api, None).unwrap();
+        let (on, off) = (apps.add("on", "").unwrap(), apps.add("off", "").unwrap());
+        apps.enable("off", false).unwrap();
+        let params = HashParams::default();
+        for (id, secret) in [("on", "wrong"), ("on", ""), ("off", off.as_str()), ("nobody", &on), ("", ""), ("on", &on)]
+        {
+            let before = apps.verifier.lock().unwrap().work();
+            let _ = apps.permits(id, secret.as_bytes());
+            let work = apps.verifier.lock().unwrap().work() - before;
+            assert_eq!(work, u64::from(params.memory_kib) * u64::from(params.passes), "{id}");
+        }
+    }
+
+    #[test]
     fn a_configured_one_stays() {
         let config = Api {
             app_id: Some("admin".into()),

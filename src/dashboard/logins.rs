@@ -195,6 +195,31 @@ mod tests {
     }
 
     #[test]
+    fn every_guess_is_the_same_work() {
+        let chosen = config::load_text("a", "dashboard.default_user.password = \"mine\"", &Default::default()).unwrap();
+        let work = |logins: &Logins, name: &str, password: &str| {
+            let before = logins.state().verifier.work();
+            let _ = logins.look(name, password);
+            logins.state().verifier.work() - before
+        };
+        let params = HashParams::default();
+        let one = u64::from(params.memory_kib) * u64::from(params.passes);
+        for config in [Config::default().dashboard, chosen.config.dashboard] {
+            let logins = Logins::open(&config, None).unwrap();
+            for (name, password) in
+                [("admin", "public"), ("admin", "mine"), ("admin", "x"), ("root", "public"), ("", "")]
+            {
+                assert_eq!(work(&logins, name, password), one, "{name} {password}");
+            }
+            let first = if logins.is_first() { "public" } else { "mine" };
+            logins.change(first, "a good password").unwrap();
+            for (name, password) in [("admin", "a good password"), ("admin", "public"), ("root", "a good password")] {
+                assert_eq!(work(&logins, name, password), one, "{name} {password}");
+            }
+        }
+    }
+
+    #[test]
     fn a_first_password_that_is_chosen_is_the_only_one() {
         let loaded = config::load_text("a", "dashboard.default_user.password = \"mine\"", &Default::default()).unwrap();
         let logins = Logins::open(&loaded.config.dashboard, None).unwrap();

@@ -127,6 +127,7 @@ fn read_params(text: &str) -> Option<HashParams> {
 #[derive(Default)]
 pub struct Verifier {
     memory: Vec<Block>,
+    work: u64,
 }
 
 impl core::fmt::Debug for Verifier {
@@ -159,6 +160,13 @@ impl Verifier {
         self.compute(password, &hash.salt, hash.params, computed).is_ok() && bool::from(computed.ct_eq(&hash.hash))
     }
 
+    /// What it has computed so far, in KiB times passes. Whoever asks about a name gets the same done, whatever comes of it:
+    /// or the time would tell which names there are.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.work
+    }
+
     /// Takes the time of a [`Verifier::verify`], for a name that nobody has.
     pub fn pretend(&mut self, password: &[u8], params: HashParams) {
         let mut hash = [0; HASH_BYTES];
@@ -173,6 +181,7 @@ impl Verifier {
         params: HashParams,
         hash: &mut [u8],
     ) -> Result<(), InvalidHash> {
+        self.work += u64::from(params.memory_kib) * u64::from(params.passes);
         let params = params.checked(hash.len())?;
         let blocks = params.block_count();
         if self.memory.len() < blocks {
@@ -255,6 +264,20 @@ mod tests {
         let small = verifier.hash(b"b", [2; SALT_BYTES], CHEAP).unwrap();
         assert!(verifier.verify(b"a", &large) && verifier.verify(b"b", &small));
         assert_eq!(format!("{verifier:?}"), "Verifier(256 KiB)");
-        verifier.pretend(b"x", CHEAP);
+    }
+
+    #[test]
+    fn to_pretend_is_as_much_work_as_to_look() {
+        let dear = HashParams { passes: 3, ..CHEAP };
+        let mut verifier = Verifier::default();
+        let hash = verifier.hash(b"a", [1; SALT_BYTES], dear).unwrap();
+        let mut work = |look: &dyn Fn(&mut Verifier)| {
+            let before = verifier.work();
+            look(&mut verifier);
+            verifier.work() - before
+        };
+        assert_eq!(work(&|verifier| assert!(verifier.verify(b"a", &hash))), 64 * 3);
+        assert_eq!(work(&|verifier| assert!(!verifier.verify(b"", &hash))), 64 * 3);
+        assert_eq!(work(&|verifier| verifier.pretend(b"a", dear)), 64 * 3);
     }
 }

@@ -328,6 +328,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_as_much_work_as_somebody() {
+        let scram = write_user("s", &User { password: None, scram: user("a").scram });
+        let users = Users::parse(&format!("{}\n{scram}", write_user("alice", &user("a"))), KEY).unwrap();
+        for (name, password) in [("alice", "a"), ("alice", "b"), ("alice", ""), ("eve", "a"), ("s", "a"), ("", "")] {
+            let mut verifier = Verifier::default();
+            let _ = users.verify(&mut verifier, name, password.as_bytes());
+            assert_eq!(verifier.work(), u64::from(CHEAP.memory_kib * CHEAP.passes), "{name} {password}");
+        }
+    }
+
+    #[test]
     fn the_salt_key_of_the_file_counts() {
         let text = format!("!salt-key:{}\n", STANDARD.encode([9; 32]));
         assert_eq!(Users::parse(&text, KEY).unwrap().scram_keys("x"), ScramKeys::of_nobody("x", &[9; 32]));
