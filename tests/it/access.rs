@@ -15,7 +15,7 @@ use crate::broker::{Broker, Scratch, newtmq};
 use crate::client::{Client, publish};
 
 /// `newtmq passwd` with this on its standard input.
-fn passwd(arguments: &[&str], input: &str) -> Output {
+pub fn passwd(arguments: &[&str], input: &str) -> Output {
     let mut command = newtmq();
     command.arg("passwd").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -25,7 +25,7 @@ fn passwd(arguments: &[&str], input: &str) -> Output {
 }
 
 /// A password file with `alice` and `bob`, whose passwords are their names in capitals.
-fn users(scratch: &Scratch) -> String {
+pub fn users(scratch: &Scratch) -> String {
     let file = scratch.path().join("users").to_str().unwrap().to_owned();
     for (user, password) in [("alice", "ALICE\n"), ("bob", "BOB")] {
         let output = passwd(&["--scram", &file, user], password);
@@ -34,7 +34,7 @@ fn users(scratch: &Scratch) -> String {
     file
 }
 
-fn connect<'a>(username: Option<&'a str>, password: Option<&'a [u8]>) -> Connect<'a> {
+pub fn connect<'a>(username: Option<&'a str>, password: Option<&'a [u8]>) -> Connect<'a> {
     Connect {
         version: ProtocolVersion::V5,
         clean_start: true,
@@ -130,7 +130,7 @@ pub fn subscribe(client: &mut Client, filter: &str) -> ReasonCode {
 }
 
 /// Publishes with QoS 1; the answer.
-fn published(client: &mut Client, topic: &str) -> ReasonCode {
+pub fn published(client: &mut Client, topic: &str) -> ReasonCode {
     client.send(&publish(topic, b"x", QoS::AtLeastOnce));
     client.receive(|packet| match packet {
         Packet::Puback(ack) => ack.reason_code,

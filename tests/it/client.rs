@@ -48,7 +48,8 @@ impl Client {
         Client::on(socket.into())
     }
 
-    fn on(stream: TcpStream) -> Client {
+    /// On a connection to any listener with TCP.
+    pub fn on(stream: TcpStream) -> Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();

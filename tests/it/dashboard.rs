@@ -10,7 +10,7 @@ use newtmq_mqtt::QoS;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::broker::{Broker, DEADLINE, NEWTMQ, Process, Scratch, clean, newtmq};
+use crate::broker::{Broker, DEADLINE, NEWTMQ, Process, Scratch, clean, newtmq, wait_until};
 use crate::client::Client;
 
 const MARK: &str = "X-NewtMQ-Dashboard: 1\r\n";
@@ -185,6 +185,43 @@ fn who_guesses_has_to_wait_and_others_do_not() {
     assert_eq!(request(&broker, "POST /session", MARK, &long).status, 400);
     let huge = json!({ "username": "admin", "password": "x".repeat(3 << 20) }).to_string();
     assert_eq!(request(&broker, "POST /session", MARK, &huge).status, 413);
+    broker.stays_well();
+}
+
+#[test]
+fn what_is_too_large_or_too_slow_is_let_go() {
+    let sets = ["api.max_body_size=2KB", "api.request_timeout=300ms", "api.max_connections=3"];
+    let (broker, cookie) = logged_in(&sets);
+    let raw = |bytes: &str| {
+        let mut stream = TcpStream::connect(address(&broker)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // It may be closed before all is sent.
+        let _ = stream.write_all(bytes.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let large = json!({ "topic": "t", "payload": "x".repeat(4096) }).to_string();
+    assert_eq!(request(&broker, "POST /api/v3/mqtt/publish", &[MARK, &cookie].concat(), &large).status, 413);
+    let late = raw(&format!("POST /session HTTP/1.1\r\nHost: h\r\n{MARK}Content-Length: 100\r\n\r\n{{"));
+    assert!(late.contains(" 408 "), "{late}");
+    for head in [
+        "GET / HTTP/1.1\r\nHost: h\r\n".to_owned(),
+        format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(100_000)),
+        format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "x".repeat(100_000)),
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(1000)),
+        format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "Cookie: a=b\r\n".repeat(1000)),
+    ] {
+        let answer = raw(&head);
+        assert!(!answer.contains(" 200 "), "{}", &answer[..200.min(answer.len())]);
+    }
+    // Whoever holds all places has them for a while.
+    let idle: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address(&broker)).unwrap()).collect();
+    wait_until("a place", || {
+        raw("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").contains(" 200 ").then_some(())
+    });
+    drop(idle);
+    assert_eq!(status(&broker, "GET /session", &cookie), 200);
     broker.stays_well();
 }
 

@@ -140,6 +140,29 @@ fn what_the_documentation_shows_works() {
     assert!(tested >= 6, "only {tested} examples are marked");
 }
 
+/// Tests that the security guide names are there.
+#[test]
+fn tests_that_the_security_guide_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let (_, table) = guide.split_once("## What is tried against it").unwrap();
+    let rows = table.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`"));
+    let mut seen = 0;
+    for row in rows {
+        let mut file = String::new();
+        let (_, tests) = row.trim_start_matches("| ").split_once(" | ").unwrap();
+        for word in tests.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                file = std::fs::read_to_string(root.join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
+            } else {
+                assert!(file.contains(&format!("fn {word}(")), "no test {word} in its file: {row}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
 /// Each topic of the table is published by a broker.
 #[test]
 fn topics_of_the_broker_are_those_of_the_page() {

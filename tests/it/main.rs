@@ -27,6 +27,7 @@ mod limits;
 mod packaging;
 mod programs;
 mod records;
+mod security;
 mod slow;
 mod sn;
 mod start;

@@ -17,7 +17,7 @@ use tungstenite::{Message, WebSocket};
 use crate::broker::{Broker, DEADLINE, Process, Scratch, newtmq, wait_until};
 use crate::client::{connect, encoded, publish};
 
-fn tcp(address: SocketAddr) -> TcpStream {
+pub fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -32,7 +32,7 @@ fn mqtt<S: Read + Write>(mut stream: S, client: &str) -> S {
 }
 
 /// The next packet, if its length is one byte.
-fn packet<S: Read>(stream: &mut S) -> Vec<u8> {
+pub fn packet<S: Read>(stream: &mut S) -> Vec<u8> {
     let mut bytes = vec![0; 2];
     stream.read_exact(&mut bytes).unwrap();
     assert!(bytes[1] < 128);
@@ -47,7 +47,7 @@ fn ping<S: Read + Write>(stream: &mut S) {
 }
 
 /// Whether the broker closes the connection without a word.
-fn is_closed(mut stream: impl Read) -> bool {
+pub fn is_closed(mut stream: impl Read) -> bool {
     match stream.read(&mut [0; 64]) {
         Ok(count) => count == 0,
         Err(error) => {
