@@ -3,20 +3,17 @@
 //
 // Starts three nodes of a cluster with the program NEWTMQ, logs in, chooses a password, looks at every page in both themes and on
 // a phone, publishes with the test client, kicks a client, adds a user, bans a client, traces a topic, kills a node and starts it
-// again, and opens the run of the simulator in RUN.html. Screenshots go to the folder IMAGES. Exit status 0 and a last line 'N passed' if all is well. mqtt and
-// playwright-core are found by NODE_PATH.
+// again, and opens the run of the simulator in RUN.html. Screenshots go to the folder IMAGES. Exit status 0 and a last line
+// 'N passed' if all is well. mqtt and playwright-core are found by NODE_PATH.
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
-import dgram from 'node:dgram'
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
 import os from 'node:os'
 import path from 'node:path'
-import readline from 'node:readline'
+import { PATIENCE, client, device, folder, form, nodes, start, until } from './dashboard_nodes.mjs'
 
 const require = createRequire(import.meta.url)
 const { chromium } = require('playwright-core')
-const mqtt = require('mqtt')
 
 const [newtmq, run, images] = process.argv.slice(2)
 if (!newtmq || !run) {
@@ -24,9 +21,6 @@ if (!newtmq || !run) {
   process.exit(2)
 }
 const PASSWORD = 'correct horse battery'
-const PATIENCE = 60_000
-const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'newtmq-dashboard-'))
-const nodes = []
 const troubles = []
 let passed = 0
 // What the browser says of an answer that is not 200, where one is wanted.
@@ -36,62 +30,6 @@ async function check(name, test) {
   await test()
   passed += 1
   console.log(`ok ${name}`)
-}
-
-async function until(what, test) {
-  const end = Date.now() + PATIENCE
-  for (;;) {
-    const value = await test()
-    if (value) return value
-    if (Date.now() > end) throw new Error(`still waiting for ${what}`)
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-}
-
-// ---- nodes ----
-
-function files() {
-  fs.writeFileSync(path.join(folder, 'acl.conf'), '%% Who may do what.\n{allow, {user, "dashboard"}, subscribe, ["$SYS/#"]}.\n{deny, all, subscribe, ["$SYS/#", {eq, "#"}]}.\n{allow, all}.\n')
-  for (const user of ['sensor', 'meter']) spawnSync(newtmq, ['passwd', path.join(folder, 'users'), user], { input: 'a password\n' })
-}
-
-async function start(number) {
-  const sets = [
-    `node.name=n${number}@plant`, 'node.cookie=s3cr3t', 'node.listen=127.0.0.1:0', 'listener.tcp.external.bind=127.0.0.1:0', 'listener.ws.external.bind=127.0.0.1:0', 'listener.sn.external.bind=127.0.0.1:0',
-    'api.bind=none', 'dashboard.bind=127.0.0.1:0', `acl_file=${path.join(folder, 'acl.conf')}`, `password_file=${path.join(folder, 'users')}`, 'user_table=true', 'allow_anonymous=true', 'mqtt.max_packet_size=4MB',
-  ]
-  const child = spawn(newtmq, ['run', '--json', '--shards', '2', '--data', path.join(folder, String(number)), ...sets.flatMap((set) => ['--set', set])], { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH } })
-  const log = []
-  child.stderr.on('data', (data) => log.push(String(data)))
-  const line = await new Promise((resolve, reject) => {
-    readline.createInterface(child.stdout).once('line', resolve)
-    child.once('exit', () => reject(new Error(`node ${number} has ended: ${log.join('')}`)))
-  })
-  child.removeAllListeners('exit')
-  const started = JSON.parse(line)
-  nodes[number] = { child, log, dashboard: started.dashboard, tcp: started.listeners.find(({ protocol }) => protocol === 'mqtt').address, sn: started.listeners.find(({ protocol }) => protocol === 'mqtt-sn').address }
-}
-
-function ctl(number, ...command) {
-  return spawnSync(newtmq, ['ctl', '--data', path.join(folder, String(number)), ...command], { encoding: 'utf8', env: { PATH: process.env.PATH } }).stdout
-}
-
-const running = (number) => ctl(number, 'cluster', 'status').match(/running_nodes,\[([^\]]*)\]/)?.[1].split(',').length ?? 0
-
-async function form() {
-  files()
-  for (const number of [1, 2, 3]) await start(number)
-  const address = await until('an address', () => JSON.parse(ctl(1, 'cluster', 'status', '--json') || '{}').data?.nodes?.find((node) => node.self)?.address)
-  for (const number of [2, 3]) {
-    const told = ctl(number, 'cluster', 'join', address)
-    assert.match(told, /successfully/)
-  }
-  for (const number of [1, 2, 3]) await until('three nodes', () => running(number) === 3)
-}
-
-async function client(number, clientId, options = {}) {
-  const [host, port] = nodes[number].tcp.split(':')
-  return mqtt.connectAsync({ host, port: Number(port), protocolVersion: 5, clientId, reconnectPeriod: 0, ...options })
 }
 
 // ---- the browser ----
@@ -340,6 +278,16 @@ async function traces(page) {
     await go(page, 'traces', 'Traces')
     await page.getByText('Nothing is traced.').waitFor()
   })
+  await check('a client is traced from its page', async () => {
+    await go(page, 'client/press-1', 'Client')
+    await page.getByRole('main').getByRole('link', { name: 'Trace' }).click()
+    await page.getByText('It is not traced.').waitFor()
+    await button(page, 'Start').click()
+    await page.getByRole('row').filter({ hasText: 'press-1' }).filter({ hasText: 'message.received' }).first().waitFor()
+    await button(page, 'Stop').click()
+    await page.getByText('The trace has ended').waitFor()
+    await go(page, 'traces', 'Traces')
+  })
   await check('what is not a filter is not traced', async () => {
     expected += 1
     await page.locator('[name=kind]').selectOption('topic')
@@ -455,6 +403,16 @@ async function keyboard(page) {
     await link.focus()
     await page.keyboard.press('Enter')
     await title(page, 'Sessions')
+    await go(page, 'banned', 'Banned')
+    await page.locator('[name=who]').focus()
+    await page.keyboard.type('by keyboard')
+    await page.keyboard.press('Enter')
+    await button(page, 'End the ban of by keyboard').focus()
+    await page.keyboard.press('Enter')
+    assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Cancel')
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await button(page, 'End the ban of by keyboard').waitFor({ state: 'detached' })
   })
   await check('everything that can be used has a name', async () => {
     for (const [id, name] of Object.entries(PAGES)) {
@@ -492,26 +450,6 @@ async function logOut(page) {
     await logIn(page, 'admin', PASSWORD)
     await title(page, 'Settings')
   })
-}
-
-// A device of MQTT-SN connects; if a time is said it subscribes and falls asleep.
-async function device(number, id, sleeps) {
-  const [host, port] = nodes[number].sn.split(':')
-  const socket = dgram.createSocket('udp4')
-  await new Promise((resolve) => socket.connect(Number(port), host, resolve))
-  const told = (type) => new Promise((resolve) => socket.on('message', (message) => message[1] === type && resolve()))
-  const number16 = (n) => [n >> 8, n & 255]
-  const send = (...bytes) => socket.send(Buffer.from([bytes.length + 1, ...bytes]))
-  const connack = told(0x05)
-  send(0x04, 0x04, 0x01, ...number16(600), ...Buffer.from(id))
-  await connack
-  if (!sleeps) return
-  const suback = told(0x13)
-  send(0x12, 0x20, ...number16(1), ...Buffer.from('plant/+/pressure'))
-  await suback
-  const disconnect = told(0x18)
-  send(0x18, ...number16(sleeps))
-  await disconnect
 }
 
 // Something to see: presses that publish, a hall that listens, a meter that is away, devices of MQTT-SN.
