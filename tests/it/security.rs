@@ -37,8 +37,7 @@ fn what_comes_with_a_login_that_is_refused_is_not_done() {
     for (at, username) in names.into_iter().enumerate() {
         // Also with the identifier of somebody who has logged in.
         for client_id in [format!("evil-{at}"), "c".to_owned()] {
-            let hello =
-                Connect { client_id: &client_id, will: will.clone(), ..access::connect(username, Some(b"BOB")) };
+            let hello = Connect { client_id: &client_id, will, ..access::connect(username, Some(b"BOB")) };
             let mut evil = Client::open(&broker);
             evil.send_bytes(&[vec![encoded(&Packet::Connect(hello))], behind.to_vec()].concat().concat());
             let refused = evil.receive(|packet| match packet {
