@@ -40,6 +40,8 @@ pub struct ShardConfig {
     pub access: AccessConfig,
     /// Lanes to and from other nodes.
     pub lanes: newtmq_cluster::lane::Config,
+    /// Bytes of messages that this shard keeps for the stored sessions of a node that is away, for each node.
+    pub hints_bytes: u64,
 }
 
 impl Default for ShardConfig {
@@ -57,6 +59,7 @@ impl Default for ShardConfig {
             hook_timeout: Duration::from_secs(5),
             access: AccessConfig::default(),
             lanes: newtmq_cluster::lane::Config::default(),
+            hints_bytes: 64 << 20,
         }
     }
 }

@@ -96,7 +96,13 @@ pub struct Ledger {
     pub lost_down: u64,
     /// What was not sent because only such sessions would have got it.
     pub missed_down: u64,
-    /// What would have to be kept for a node that is away, and was not.
+    /// Messages that are kept for stored sessions of nodes that are away.
+    pub hinted: u64,
+    /// Those that have gone there since.
+    pub hints_sent: u64,
+    /// Those that nobody was there for any more: the session has ended, the message has expired, or the node is no member.
+    pub hints_ended: u64,
+    /// What would have to be kept and was not: too much is, or it cannot be stored. Its publishers were told so.
     pub not_hinted: u64,
     /// Sessions that went to another node although not everybody had said that nothing more comes for them here.
     pub left_unflushed: u64,
@@ -139,6 +145,9 @@ impl Ledger {
         self.refused_for_credit += other.refused_for_credit;
         self.lost_down += other.lost_down;
         self.missed_down += other.missed_down;
+        self.hinted += other.hinted;
+        self.hints_sent += other.hints_sent;
+        self.hints_ended += other.hints_ended;
         self.not_hinted += other.not_hinted;
         self.left_unflushed += other.left_unflushed;
         self.matched += other.matched;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use newtmq_base::{HashSeed, Incarnation, Instant, LookupMap, NodeId, ShardId, planted};
 use newtmq_cluster::lane::Mark;
-use newtmq_session::{Message, MessageId, Missing, Receivers, Record, Restoring, SessionId, SessionLimits};
+use newtmq_session::{HintRecord, Message, MessageId, Missing, Receivers, Record, Restoring, SessionId, SessionLimits};
 
+use crate::shard::numbered_by;
 use crate::store::{RecoveredChunk, RecoveredRetained};
 
 /// Everything that a log holds, as far as it was read.
@@ -20,6 +21,8 @@ pub struct Replay {
     retained: BTreeMap<String, RecoveredRetained>,
     /// By shard: what had come from other nodes.
     arrived: BTreeMap<u16, Arrived>,
+    /// By number: messages that wait for other nodes, and the segments that have them.
+    hints: BTreeMap<u64, (HintRecord, u64)>,
     /// Blocks of the segment that is being read.
     messages: BTreeMap<MessageId, Message>,
     now: Instant,
@@ -96,7 +99,7 @@ impl Replay {
     }
 
     fn apply(&mut self, record: Record, segment: u64) {
-        let Replay { sessions, zones, retained, arrived, messages, now, lost, starts } = self;
+        let Replay { sessions, zones, retained, arrived, hints, messages, now, lost, starts } = self;
         let find = |id: MessageId| messages.get(&id).cloned();
         match record {
             Record::Time { now: stored } => *now = stored.max(*now),
@@ -124,6 +127,11 @@ impl Replay {
                 arrived.entry(own).or_default().mark(NodeId(node), ShardId(shard), mark);
             }
             Record::Guid { own, guid, receivers } => arrived.entry(own).or_default().guid(guid, receivers),
+            Record::Hint(hint) => {
+                starts.insert((hint.number >> 48) as u16);
+                hints.insert(hint.number, (*hint, segment));
+            }
+            Record::HintDone { number } => _ = hints.remove(&number),
             Record::Retain { topic, message: None } => drop(retained.remove(&topic)),
             Record::Retain { topic, message: Some((id, expires)) } => match find(id) {
                 Some(message) => {
@@ -195,20 +203,21 @@ impl Replay {
     #[must_use]
     pub fn divide(self, shards: u16) -> Dividing {
         let mut arrived = self.arrived;
+        // What came to shards that the node does not have any more is forgotten.
+        let mut ready: Vec<_> =
+            (0..shards).map(|shard| arrived.remove(&shard).unwrap_or_default().into_chunk()).collect();
+        for (number, hint) in self.hints {
+            // The shard that gave the number, if there is one: what is of one publisher stays in order.
+            let shard = numbered_by(number) % shards;
+            ready[usize::from(shard)].hints.push(hint);
+        }
         let mut sessions = self.sessions.list;
         let mut clients: Vec<(&str, SessionId)> = sessions.iter().map(|of| (of.client(), of.id())).collect();
         clients.sort_unstable();
         let earlier = clients.windows(2).filter(|pair| pair[0].0 == pair[1].0).map(|pair| pair[0].1).collect();
         // They are taken from the end, the oldest first.
         sessions.sort_unstable_by_key(|of| Reverse(of.id()));
-        Dividing {
-            earlier,
-            sessions,
-            retained: self.retained.into_iter(),
-            // What came to shards that the node does not have any more is forgotten.
-            ready: (0..shards).map(|shard| arrived.remove(&shard).unwrap_or_default().into_chunk()).collect(),
-            ended: 0,
-        }
+        Dividing { earlier, sessions, retained: self.retained.into_iter(), ready, ended: 0 }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use newtmq_base::{NodeId, ShardId};
 use newtmq_cluster::lane::Mark;
-use newtmq_session::{Message, Receivers, Record, Restored};
+use newtmq_session::{HintRecord, Message, Receivers, Record, Restored};
 
 /// `zone.NAME.durability`: when somebody is told that a message, a session or a retained message survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -121,6 +121,8 @@ pub struct RecoveredChunk {
     pub marks: Vec<(NodeId, ShardId, Mark)>,
     /// QoS 2 messages of other nodes that had come and were not released, in the order in which they came.
     pub guids: Vec<([u8; 16], Receivers)>,
+    /// Messages that wait for other nodes, in order, each with the first segment of the log that it needs.
+    pub hints: Vec<(HintRecord, u64)>,
     /// Nothing comes after this.
     pub last: bool,
 }

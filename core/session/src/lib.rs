@@ -17,7 +17,7 @@ pub use flow::{OVERDUE_TICKS, Outgoing, OutgoingKind};
 pub use message::{Message, MessageId, MessageParts, remaining_expiry, unstretched};
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};
-pub use record::{DeliveryRecord, InvalidRecord, Receivers, Record, SessionId, SnapshotRecord, WillRecord};
+pub use record::{DeliveryRecord, HintRecord, InvalidRecord, Receivers, Record, SessionId, SnapshotRecord, WillRecord};
 pub use restore::{Missing, Restored, RestoredForward, Restoring};
 pub use session::{Session, SessionLimits, Will};
 pub use subscriptions::{SubscriptionEntry, Subscriptions};

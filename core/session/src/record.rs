@@ -14,7 +14,7 @@ use newtmq_mqtt::{OwnedTopicFilter, PacketId, QoS, RetainHandling, SubscribeOpti
 use crate::message::MessageId;
 use crate::op::AckKind;
 use crate::queue::Identifiers;
-pub use parts::{DeliveryRecord, Receivers, SnapshotRecord, WillRecord};
+pub use parts::{DeliveryRecord, HintRecord, Receivers, SnapshotRecord, WillRecord};
 
 /// Names a session in the log of its node; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -211,6 +211,13 @@ pub enum Record {
         /// Of the letter.
         number: u64,
     },
+    /// A message for stored sessions of another node waits for that node.
+    Hint(Box<HintRecord>),
+    /// It waits no longer.
+    HintDone {
+        /// Number of the hint.
+        number: u64,
+    },
     /// The node's time has come to this.
     Time {
         /// Since the node's first start, counting only while it ran.
@@ -258,6 +265,8 @@ const SNAPSHOT_KEPT: u8 = 26;
 const EPOCH: u8 = 22;
 const GIVEN: u8 = 23;
 const LETTER: u8 = 24;
+const HINT: u8 = 27;
+const HINT_DONE: u8 = 28;
 
 const PLAIN: u8 = 0;
 const GROUP: u8 = 1;
@@ -330,6 +339,15 @@ impl Record {
                 epoch.iter().for_each(|part| _ = put.number(*part));
                 put.number(*number)
             }
+            Record::Hint(hint) => {
+                put.byte(HINT).number(hint.number).number(hint.node).number(u64::from(hint.shard));
+                match &hint.group {
+                    None => put.byte(PLAIN),
+                    Some(name) => put.byte(GROUP).text(name),
+                };
+                put.byte(hint.qos as u8 | u8::from(hint.retain) << 2).number(hint.expires.as_nanos()).bytes(&hint.body)
+            }
+            Record::HintDone { number } => put.byte(HINT_DONE).number(*number),
             Record::Time { now } => put.byte(TIME).number(now.as_nanos()),
             Record::Snapshot(snapshot) => match &snapshot.kept {
                 None => put.tag(SNAPSHOT, snapshot.session).snapshot(snapshot),
@@ -435,6 +453,7 @@ impl PutRecord for Put<'_> {
 trait TakeRecord {
     fn record(&mut self) -> Result<Record, InvalidRecord>;
     fn of_lanes(&mut self, tag: u8) -> Result<Record, InvalidRecord>;
+    fn hint(&mut self) -> Result<HintRecord, InvalidRecord>;
     fn guid(&mut self) -> Result<[u8; 16], InvalidRecord>;
     fn filter(&mut self) -> Result<OwnedTopicFilter, InvalidRecord>;
     fn packet_id(&mut self) -> Result<PacketId, InvalidRecord>;
@@ -458,6 +477,12 @@ impl TakeRecord for Take<'_> {
         }
         if tag == TIME {
             return Ok(Record::Time { now: Instant::from_nanos(self.number()?) });
+        }
+        if tag == HINT_DONE {
+            return Ok(Record::HintDone { number: self.number()? });
+        }
+        if tag == HINT {
+            return Ok(Record::Hint(Box::new(self.hint()?)));
         }
         if tag == MARK || tag == GUID {
             return self.of_lanes(tag);
@@ -524,6 +549,20 @@ impl TakeRecord for Take<'_> {
             _ => return Err(InvalidRecord("receivers of no known kind")),
         };
         Ok(Record::Guid { own, guid, receivers })
+    }
+
+    fn hint(&mut self) -> Result<HintRecord, InvalidRecord> {
+        let (number, node, shard) = (self.number()?, self.number()?, self.number16()?);
+        let group = match self.byte()? {
+            PLAIN => None,
+            GROUP => Some(self.text()?.into()),
+            _ => return Err(InvalidRecord("receivers of no known kind")),
+        };
+        let flags = self.byte()?;
+        let qos = QoS::from_bits(flags & 3).ok_or(InvalidRecord("QoS 3"))?;
+        let expires = Instant::from_nanos(self.number()?);
+        let body = self.bytes()?.to_vec();
+        Ok(HintRecord { number, node, shard, group, qos, retain: flags & 4 != 0, expires, body })
     }
 
     fn guid(&mut self) -> Result<[u8; 16], InvalidRecord> {

@@ -249,6 +249,8 @@ impl Restoring {
             | Record::Time { .. }
             | Record::Mark { .. }
             | Record::Guid { .. }
+            | Record::Hint(_)
+            | Record::HintDone { .. }
             | Record::Snapshot(_) => unreachable!("these are not changes of a session that is there"),
         }
         Ok(())

@@ -424,6 +424,14 @@ mutants! {
         "A publisher's message is matched while an earlier one still goes to its subscribers.";
     HintForgotten, "hint-forgotten", None, ["part", "S1", "S13"],
         "A publish for a stored session of a node that is down is acknowledged, though nobody keeps it for that node.";
+    HintsNotRestored, "hints-not-restored", None, ["part", "S1", "S13"],
+        "What waits for a node that is away does not outlive a restart of the node that keeps it.";
+    HintsReversed, "hints-reversed", None, ["part", "S5"],
+        "What has waited for a node goes there with the newest first.";
+    HintDoneWhenSent, "hint-done-when-sent", None, ["part", "S1", "S13"],
+        "What has waited for a node counts as come when it has been sent.";
+    HintReleasedEarly, "hint-released-early", None, ["part", "S3"],
+        "A node is told to forget the name of a QoS 2 message that has waited for it before it is stored that it has come.";
     FarGroupNotRedispatched, "far-group-not-redispatched", None, ["part", "S11", "S1", "S13"],
         "A shared message that comes back from another node goes to no other place.";
     AckOvertakesGate, "ack-overtakes-gate", None, ["cluster", "R", "S14"],

@@ -190,20 +190,16 @@ impl LaneOut {
             What::Plain { transient, durable } => [transient, durable],
             What::Group { .. } | What::Release(_) => [false; 2],
         };
-        let hint = durable && item.ticket.is_some() && !item.from_log && (self.hinting || self.phase == Phase::Closed);
-        if !hint {
+        let closed = self.phase == Phase::Closed;
+        // A node that is there gets what waits first: what went there now would overtake it.
+        let behind = self.hinting && !closed && (transient || durable);
+        if item.ticket.is_none() || item.from_log || !(behind || durable && closed) {
             return self.post_live(item, sent, cx);
         }
-        self.hinting = true;
         sent.answers += 1;
-        if transient {
-            let rest = What::Plain { transient, durable: false };
-            let rest = Item::new(rest, item.publication.clone(), item.expires, item.ticket, false);
-            cx.out.push(self.hint(item, None));
-            self.post_live(rest, sent, cx);
-        } else {
-            cx.out.push(self.hint(item, None));
-        }
+        let missed = transient && closed;
+        sent.closed += u32::from(missed);
+        cx.out.push(self.hint(item, None, [transient && !missed, durable]));
     }
 
     fn post_live(&mut self, mut item: Item, sent: &mut Sent, cx: &mut Context<'_>) {
@@ -287,8 +283,8 @@ impl LaneOut {
                     self.hinting = true;
                     Output::Kept { ticket, seq }
                 }
-                What::Plain { durable: true, .. } => self.hint(item, seq),
-                What::Group { durable: true, .. } if bound => self.hint(item, seq),
+                What::Plain { durable: true, .. } => self.hint(item, seq, [false, true]),
+                What::Group { durable: true, .. } if bound => self.hint(item, seq, [false, true]),
                 What::Group { .. } if !bound => redispatch(item, ticket, Gone::Down),
                 What::Plain { .. } | What::Group { .. } | What::Release(_) => Output::Lost { ticket },
             };
@@ -512,11 +508,11 @@ impl LaneOut {
         }
     }
 
-    /// For the log of hints. What is stored only: sessions in memory have missed it.
-    fn hint(&mut self, item: Item, seq: Option<u64>) -> Output {
+    /// For the log of hints: for sessions in memory, and those that are stored.
+    fn hint(&mut self, item: Item, seq: Option<u64>, [transient, durable]: [bool; 2]) -> Output {
         self.hinting = true;
         let what = match item.what {
-            What::Plain { .. } => What::Plain { transient: false, durable: true },
+            What::Plain { .. } => What::Plain { transient, durable },
             other @ (What::Group { .. } | What::Release(_)) => other,
         };
         Output::Hint {

@@ -93,7 +93,7 @@ impl Publication {
     ///
     /// # Errors
     /// The bytes are none.
-    pub(super) fn of_body(body: Bytes, qos: QoS, retain: bool) -> Result<Publication, InvalidField> {
+    pub fn of_body(body: Bytes, qos: QoS, retain: bool) -> Result<Publication, InvalidField> {
         if u32::try_from(body.len()).is_err() {
             return Err(InvalidField("a message of 4 GiB or more"));
         }
@@ -109,9 +109,10 @@ impl Publication {
         Ok(message)
     }
 
-    /// All of it but QoS and RETAIN.
+    /// All of it but QoS and RETAIN, in the form in which it goes over links.
     #[inline]
-    pub(super) fn body(&self) -> &[u8] {
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
         &self.body
     }
 

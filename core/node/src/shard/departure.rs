@@ -156,7 +156,7 @@ impl Shard {
         while let Some(peers) = &mut self.peers
             && let Some((_, slot, shard, marker)) = peers.markers.pop_front_if(|(batch, ..)| *batch <= upto)
         {
-            peers.call(slot, |peer, outputs| peer.release(now, marker, &[shard], outputs));
+            peers.mark(now, slot, shard, marker);
         }
     }
 
@@ -177,7 +177,7 @@ impl Shard {
         match held {
             // What waits for the store goes before it.
             Some(batch) => peers.markers.push_back((batch, slot, shard, marker)),
-            None => peers.call(slot, |peer, outputs| peer.release(now, marker, &[shard], outputs)),
+            None => peers.mark(now, slot, shard, marker),
         }
     }
 
@@ -276,7 +276,18 @@ impl Shard {
             let mut shards: Vec<ShardId> = at_node.iter().map(|(_, target)| target.shard).collect();
             shards.sort_unstable();
             shards.dedup();
-            peers.call(at_node[0].0, |peer, outputs| peer.release(now, guid, &shards, outputs));
+            let slot = at_node[0].0;
+            // Where it is not known to be, that is said later.
+            shards.retain(|shard| match peers.hints.release((slot, *shard), guid) {
+                None => true,
+                Some(None) => false,
+                Some(Some(_)) if planted!(HintReleasedEarly) => true,
+                Some(Some(batch)) => {
+                    peers.markers.push_back((batch, slot, *shard, guid));
+                    false
+                }
+            });
+            peers.call(slot, |peer, outputs| peer.release(now, guid, &shards, outputs));
         }
     }
 

@@ -15,7 +15,7 @@ use super::{Shard, ready};
 use crate::config::ShardConfig;
 use crate::conn::{Conn, Phase};
 use crate::io::{Boot, Outbox, Output};
-use crate::place::PlaceMessage;
+use crate::place::{PlaceMessage, SHARDS_MAX};
 use crate::store::{Batch, Durability, Joint, StoreState};
 
 /// The node's time is stored when it has gone on by this much since the last time.
@@ -91,6 +91,11 @@ struct Confirmations {
     more: bool,
 }
 
+/// The shard that has given a number to something of the log.
+pub(crate) fn numbered_by(number: u64) -> u16 {
+    (number >> 41) as u16 & (SHARDS_MAX - 1)
+}
+
 impl Journal {
     pub(crate) fn new(config: &ShardConfig, boot: &Boot) -> Journal {
         let on = config.zones.iter().any(|zone| zone.durability != Durability::Memory);
@@ -132,7 +137,7 @@ impl Journal {
         self.state
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         self.next += 1;
         self.prefix | self.next
     }
@@ -407,6 +412,7 @@ impl Shard {
         self.tell_untold(out);
         if let Some(peers) = &mut self.peers {
             peers.inward.stored(upto);
+            peers.hints.stored(upto);
             self.send_held(now, upto, out);
         }
         self.confirm(out);

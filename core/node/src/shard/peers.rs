@@ -3,17 +3,18 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId, planted};
+use newtmq_base::{ConnId, Incarnation, Instant, NodeId, ShardId};
 use newtmq_cluster::lane::{
     self, Guid, PeerOut, Post, Press, Publication, Refusal, Settled, Target as LaneTarget, Ticket, What,
 };
 use newtmq_cluster::owned::Class;
 use newtmq_topic::PlaceId;
 
-use super::Shard;
 use super::departure::Held;
+use super::hints::{Hint, Hints};
 use super::inward::Inward;
 use super::tickets::Tickets;
+use super::{Shard, hints};
 use crate::conn::Target;
 use crate::control::PeerNews;
 use crate::io::{Boot, Outbox, Output};
@@ -50,6 +51,7 @@ pub(crate) struct Peers {
     /// The driver was told that something is to be taken.
     pub(super) is_told: bool,
     pub(super) inward: Inward,
+    pub(super) hints: Hints,
     /// Number of the last guid.
     guid: u64,
 }
@@ -85,6 +87,7 @@ impl Peers {
             has_frames: false,
             is_told: false,
             inward: Inward::new(config, boot.shard, boot.incarnation),
+            hints: Hints::default(),
             guid: 0,
         }
     }
@@ -109,6 +112,13 @@ impl Peers {
         let slot = u8::try_from(slot).expect("slots are few");
         self.by_node.insert(node, slot);
         Some(slot)
+    }
+
+    /// Puts a marker behind all that goes to a place.
+    pub(super) fn mark(&mut self, now: Instant, slot: u8, shard: ShardId, marker: Guid) {
+        if !self.hints.mark((slot, shard), marker) {
+            self.call(slot, |peer, outputs| peer.release(now, marker, &[shard], outputs));
+        }
     }
 
     pub(super) fn peer(&mut self, slot: u8) -> &mut Peer {
@@ -150,7 +160,8 @@ impl Peers {
 
     /// When a sending end wants a Tick.
     pub(crate) fn next_deadline(&self) -> Instant {
-        self.slots.iter().map(|peer| peer.out.next_deadline()).min().unwrap_or(Instant::NEVER)
+        let due = self.slots.iter().map(|peer| peer.out.next_deadline());
+        due.chain([self.hints.retry_at()]).min().unwrap_or(Instant::NEVER)
     }
 
     /// For checks: each node's sending end.
@@ -159,7 +170,7 @@ impl Peers {
     }
 
     /// What is under way between this shard and other nodes, with names: nothing at rest.
-    pub(crate) fn under_way(&self) -> [(&'static str, usize); 6] {
+    pub(crate) fn under_way(&self) -> [(&'static str, usize); 7] {
         let (waiting, unstored) = self.inward.waiting();
         let lanes = || self.slots.iter().flat_map(|peer| peer.out.view());
         [
@@ -167,6 +178,7 @@ impl Peers {
             ("messages for other nodes that wait for the store", self.held.len()),
             ("messages for other nodes that are not stored there", lanes().map(|lane| lane.unstored).sum()),
             ("messages for other nodes that wait", lanes().map(|lane| lane.waiting).sum()),
+            ("messages that were kept for nodes that are back", self.kept_for_present()),
             ("messages of other nodes that wait", waiting),
             ("messages of other nodes that are not stored", unstored),
         ]
@@ -174,6 +186,12 @@ impl Peers {
 
     pub(crate) fn inward(&self) -> &Inward {
         &self.inward
+    }
+
+    /// Messages that wait although their nodes are there.
+    fn kept_for_present(&self) -> usize {
+        let slots = (1..).zip(&self.slots);
+        slots.filter(|(_, peer)| peer.out.is_up()).map(|(slot, _)| self.hints.len_of(slot)).sum()
     }
 
     /// Nodes from which something may be under way.
@@ -217,6 +235,7 @@ impl Shard {
                 peers.call(slot, |peer, outputs| peer.down(now, outputs));
                 peers.peer(slot).forgotten = true;
                 peers.inward.forget(node);
+                self.forget_hints(slot);
             }
         }
     }
@@ -230,6 +249,7 @@ impl Shard {
                 peers.call(slot, |peer, outputs| peer.tick(now, outputs));
             }
         }
+        self.retry_hints(now);
     }
 
     /// The end of a call: what the sending ends have asked for is done, and the driver is told if frames are to leave.
@@ -255,6 +275,10 @@ impl Shard {
     fn on_lane_output(&mut self, now: Instant, slot: u8, output: lane::Output, out: &mut Outbox) {
         let peers = self.peers.as_mut().expect("it has just said something");
         match output {
+            lane::Output::Acked { ticket } if hints::is_hint(ticket) => self.hint_came(ticket),
+            lane::Output::Refused { ticket, refusal } if hints::is_hint(ticket) => {
+                self.hint_refused(now, ticket, refusal);
+            }
             lane::Output::Acked { ticket } => self.settle(now, ticket, Settled::Stored, out),
             lane::Output::Refused { ticket, refusal } => self.settle(now, ticket, Settled::Refused(refusal), out),
             lane::Output::Overdue { ticket } => self.settle(now, ticket, Settled::Overdue, out),
@@ -262,24 +286,29 @@ impl Shard {
                 self.ledger.lost_down += 1;
                 self.settle(now, ticket, Settled::Lost, out);
             }
-            // There is no log of hints: it cannot be kept for a node that is away, and its publisher is told so.
-            lane::Output::Hint { ticket, .. } => {
-                self.ledger.not_hinted += 1;
-                let settled = if planted!(HintForgotten) { Settled::Stored } else { Settled::Refused(Refusal::Full) };
+            lane::Output::Hint { ticket, shard, seq, what, publication, expires } => {
+                let hint = Hint::new(what, publication, expires, seq);
+                let is_kept = self.keep_hint(now, (slot, shard), hint);
+                let settled = if is_kept { Settled::Stored } else { Settled::Refused(Refusal::Full) };
                 self.settle(now, ticket, settled, out);
             }
-            lane::Output::Kept { .. } => unreachable!("nothing comes from a log of hints"),
+            lane::Output::Kept { ticket, seq } => peers.hints.kept(ticket, seq),
+            lane::Output::Redispatch { ticket, what, why, publication, expires, from_log: true } => {
+                let ticket = self.hint_comes_back(slot, ticket, &what);
+                self.redispatch(now, ticket, &what, why, publication, expires, out);
+            }
             lane::Output::Redispatch { ticket, what, why, publication, expires, .. } => {
                 self.redispatch(now, ticket, &what, why, publication, expires, out);
             }
-            // Nothing was hinted, so there is nothing to hand over first.
-            lane::Output::Opened { shard, .. } => {
-                peers.call(slot, |peer, outputs| peer.drained(now, shard, outputs));
+            lane::Output::Opened { shard, stored, refused } => {
+                self.settle_hints((slot, shard), stored, &refused);
+                self.hand_over(now, (slot, shard));
             }
-            lane::Output::Room { .. } => {
+            lane::Output::Room { shard } => {
                 for publisher in core::mem::take(&mut peers.peer(slot).waiters) {
                     self.stop_waiting_for(now, publisher, Target::Peer(slot), out);
                 }
+                self.hand_over(now, (slot, shard));
             }
         }
     }

@@ -38,6 +38,8 @@ pub(crate) struct Renewal {
     before: u64,
     /// Sessions below this key are done.
     session: u32,
+    /// Messages that wait for other nodes, up to this one, are done.
+    hint: u64,
     /// Retained messages up to this topic are done.
     topic: String,
 }
@@ -60,6 +62,7 @@ impl Shard {
         if let Some(peers) = &mut self.peers {
             peers.inward.restore(chunk.marks, chunk.guids);
         }
+        self.restore_hints(now, chunk.hints);
         if chunk.last {
             let alone = self.shards() == 1 && !self.clustered;
             if alone || planted!(RecoveredTooEarly) {
@@ -198,7 +201,7 @@ impl Shard {
 
     /// Segments before this one are to be freed.
     pub(crate) fn on_renew(&mut self, before: u64) {
-        self.renewal = Some(Renewal { before, session: 0, topic: String::new() });
+        self.renewal = Some(Renewal { before, session: 0, hint: 0, topic: String::new() });
         if let Some(peers) = &mut self.peers {
             peers.inward.record(ShardId(self.own), &mut self.journal);
         }
@@ -207,7 +210,7 @@ impl Shard {
     /// Stores some of it again. The batch of the last step says that the old segments are not needed any more.
     pub(crate) fn renew_step(&mut self, _: &mut Outbox) {
         let Some(mut renewal) = self.renewal.take() else { return };
-        let Shard { sessions, journal, config, retained, .. } = self;
+        let Shard { sessions, journal, config, retained, peers, .. } = self;
         let mut left = RENEW_STEP;
         let end = sessions.key_end();
         while renewal.session < end && left > 0 {
@@ -221,7 +224,10 @@ impl Shard {
             journal.record_whole(slot, session, zone, detached);
             slot.segment = journal.segment;
         }
-        if renewal.session < end {
+        if let Some(peers) = peers {
+            peers.hints.renew(&mut renewal.hint, renewal.before, &mut left, journal);
+        }
+        if renewal.session < end || left == 0 {
             self.renewal = Some(renewal);
             return;
         }

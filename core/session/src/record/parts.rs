@@ -20,6 +20,27 @@ pub enum Receivers {
     Released,
 }
 
+/// A message for stored sessions of another node, of [`super::Record::Hint`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HintRecord {
+    /// Its number, never given twice. The order of numbers is that of the messages of a shard.
+    pub number: u64,
+    /// The other node.
+    pub node: u64,
+    /// Its shard.
+    pub shard: u16,
+    /// The text of the shared subscription; none for plain subscriptions.
+    pub group: Option<String>,
+    /// QoS of the publish.
+    pub qos: QoS,
+    /// RETAIN flag of the publish.
+    pub retain: bool,
+    /// When it expires; [`Instant::NEVER`] without an interval.
+    pub expires: Instant,
+    /// The rest of the message, as it goes over links.
+    pub body: Vec<u8>,
+}
+
 /// A delivery of [`super::Record::Enqueue`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryRecord {

@@ -347,6 +347,11 @@ fn what_the_server_says_of_itself_is_in_no_snapshot() {
 fn records_about_other_nodes_come_back() {
     let packet_id = PacketId::new(7).unwrap();
     let of = |receivers| Record::Guid { own: 3, guid: [9; 16], receivers };
+    let hint = |group, retain| {
+        let (number, node, shard, expires) = (u64::MAX, 1 << 50, 127, Instant::NEVER);
+        let (qos, body) = (QoS::ExactlyOnce, b"body".to_vec());
+        Record::Hint(Box::new(newtmq_session::HintRecord { number, node, shard, group, qos, retain, expires, body }))
+    };
     let records = [
         Record::Forwarding { session: ID, packet_id, guid: [1; 16] },
         Record::Forwarded { session: ID, packet_id },
@@ -354,6 +359,9 @@ fn records_about_other_nodes_come_back() {
         of(newtmq_session::Receivers::Plain),
         of(newtmq_session::Receivers::Group("$share/g/t".into())),
         of(newtmq_session::Receivers::Released),
+        hint(None, false),
+        hint(Some("$share/g/t".into()), true),
+        Record::HintDone { number: u64::MAX },
     ];
     for record in records {
         let mut bytes = Vec::new();
