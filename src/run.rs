@@ -201,6 +201,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     let mut config = ShardConfig { access: access.rules(), ..settings::shard_config(&options.config, hooks) };
     if let Some(prepared) = &prepared {
         config.node_name = prepared.boot.name.as_str().into();
+        config.hints_bytes /= u64::from(options.shards);
     }
     let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
     let mut shards = Vec::new();

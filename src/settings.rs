@@ -59,6 +59,7 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
             SharedStrategy::Hash => PickStrategy::Hash,
         },
         lanes: newtmq_cluster::lane::Config::default(),
+        hints_bytes: config.cluster.hints_bytes,
         hooks,
         traces: Arc::default(),
         hook_timeout: config.broker.hook_timeout,

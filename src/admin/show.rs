@@ -311,6 +311,10 @@ impl Admin {
             "retained_sent": ledger.retained_sent,
             "sent_to_nodes": ledger.sent_to_nodes,
             "received_from_nodes": ledger.received_from_nodes,
+            "hinted": ledger.hinted,
+            "hints_sent": ledger.hints_sent,
+            "hints_ended": ledger.hints_ended,
+            "not_hinted": ledger.not_hinted,
         })))
     }
 

@@ -109,6 +109,20 @@ fn families(figures: &Figures) -> Vec<Family> {
         ("messages_total", "counter", "PUBLISH packets by QoS.", messages(&figures.metrics)),
         ("messages_dropped_total", "counter", "Deliveries given up.", dropped(&figures.metrics)),
         ("messages_forwarded_total", "counter", "Messages sent to other shards.", metric("messages/forward")),
+        (
+            "messages_hinted_total",
+            "counter",
+            "Messages kept for stored sessions of nodes that are away.",
+            metric("messages/hinted"),
+        ),
+        ("hints_sent_total", "counter", "Those that have gone there since.", metric("messages/hinted/sent")),
+        ("hints_ended_total", "counter", "Those that nobody was there for any more.", metric("messages/hinted/ended")),
+        (
+            "hints_refused_total",
+            "counter",
+            "Messages that would have to be kept and were not.",
+            metric("messages/hinted/refused"),
+        ),
         ("cluster_members", "gauge", "Members of the cluster.", cluster(|of| of.members)),
         (
             "cluster_members_reached",

@@ -59,6 +59,8 @@ pub struct Cluster {
     pub autoclean: Option<Duration>,
     /// What a SUBACK waits for.
     pub barrier: Barrier,
+    /// Bytes of messages that are kept for the stored sessions of a node that is away, for each node.
+    pub hints_bytes: u64,
     /// The node votes, and has no clients.
     pub witness: bool,
     /// `cluster.tls.*`

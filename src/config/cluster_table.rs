@@ -120,6 +120,13 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
          `strict`: that no node can acknowledge a publish that misses it, a few seconds when a node is out of reach.",
     ),
     key(
+        "cluster.hints_bytes",
+        Field::Size(0, 1 << 40, |c, v| c.cluster.hints_bytes = v),
+        "256MB",
+        "What this node keeps, on its disk and in memory, for the stored sessions of another node that is away, for each such node. \
+         Above it publishes with QoS 1 and 2 for them are refused.",
+    ),
+    key(
         "cluster.witness",
         Field::Flag(|c, v| c.cluster.witness = v),
         "off",

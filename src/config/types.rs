@@ -495,6 +495,7 @@ impl Config {
             k8s: K8s::empty(),
             autoclean: None,
             barrier: Barrier::Fast,
+            hints_bytes: 0,
             witness: false,
             tls: ClusterTls { certfile: None, keyfile: None, cacertfile: None },
         },

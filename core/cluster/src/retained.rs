@@ -509,6 +509,7 @@ impl Retained {
             let led = (engine.term(), engine.present_leader());
             if led.1.is_some() {
                 self.leader_heard = now;
+                self.is_led();
             }
             if led != self.told_leader {
                 self.told_leader = led;

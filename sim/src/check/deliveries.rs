@@ -392,7 +392,11 @@ impl State {
         let [(_, sub)] = self.subs_of(message.topic, id) else { return false };
         let [grant] = &self.subs[*sub as usize].grants[..] else { return false };
         let topic = &self.topics[message.topic as usize];
+        let node = self.ids[id as usize].node;
+        // What came live from the node alone is another entry for the cluster that it comes into.
+        let is_alone = self.ways.exist() && self.ways.joined_at(node) >= grant.from;
         message.logical == 1
+            && !is_alone
             && self.nodes[usize::from(self.ids[id as usize].node)].lives.stops_since(grant.from) == 0
             && topic.register.as_deref().is_some_and(|register| register.is_of(message.conn))
     }

@@ -76,6 +76,11 @@ pub(super) struct Limits {
 }
 
 impl Limits {
+    /// Whether what was acknowledged for a stored session outlives every crash.
+    pub(super) fn keeps_hints(&self) -> bool {
+        matches!(self.durability, Some(DurabilitySpec::Group | DurabilitySpec::Always))
+    }
+
     pub(super) fn new(scenario: &Scenario) -> Limits {
         let broker = &scenario.broker;
         let net = &scenario.net;

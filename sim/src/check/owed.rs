@@ -39,7 +39,14 @@ impl State {
             let certain = if known.node == topic.node {
                 sub.counts_for(conn, first, sent)
             } else {
-                let of_sub = |at| ways.is_certain((known.node, at), topic.node, (sent, accepted));
+                let is_stored = limits.keeps_hints()
+                    && known.from.is_none()
+                    && !known.unclear
+                    && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.expiry_min > 0);
+                let of_sub = |at| {
+                    ways.is_certain((known.node, at), topic.node, (sent, accepted))
+                        || is_stored && ways.is_known((known.node, at), topic.node, sent)
+                };
                 sub.certain.is_some_and(of_sub)
             };
             if !certain {
@@ -159,6 +166,15 @@ impl State {
         }
         let mut unsubscribed = known.unsubscribed.iter();
         if arrived > accepted && unsubscribed.any(|at| *at >= message.sent && *at <= arrived) {
+            return;
+        }
+        let (from, to) = (topics[message.topic as usize].node, known.node);
+        let forgotten = |node| self.ways.was_forgotten(node, message.sent);
+        if self.ways.exist()
+            && self.ways.were_apart(from, to, message.sent, accepted)
+            && (forgotten(from) || forgotten(to))
+        {
+            // What was kept for it went with it.
             return;
         }
         let overtaken = target.behind.is_some();

@@ -55,6 +55,10 @@ struct End {
     leaving: bool,
     /// The last time that this was over: it is a member again.
     left_until: Instant,
+    /// When it came into the cluster that it is in.
+    joined_at: Instant,
+    /// The last time that somebody said that it is no member, or that it began with an empty disk.
+    forgotten_at: Instant,
     /// Who leads, as it says; since when nobody does.
     leaderless: Option<Instant>,
     /// When SUBACKs of it did not wait for everybody.
@@ -77,6 +81,11 @@ struct Way {
 }
 
 impl Ways {
+    /// When a node came into the cluster that it is in. What it had retained by itself is everybody's from then on.
+    pub(super) fn joined_at(&self, node: u16) -> Instant {
+        self.ends.get(usize::from(node)).map_or(Instant::START, |end| end.joined_at)
+    }
+
     pub(super) fn new(nodes: u16, slack: Duration, strict: bool) -> Ways {
         let lanes_open = LANES_OPEN + if strict { STRICT_BARRIER } else { Duration::ZERO };
         let mut ways = Ways { slack, lanes_open, ..Ways::default() };
@@ -182,6 +191,23 @@ impl Ways {
         known < sent
     }
 
+    /// Whether a node had the time to learn of a stored subscription that was acknowledged at `node` at `acked`, before it got
+    /// something at `sent`: then it keeps what is for it while `node` is out of reach.
+    pub(super) fn is_known(&self, (node, acked): (u16, Instant), publisher: u16, sent: Instant) -> bool {
+        let spans = &self.apart[self.pair(node, publisher)];
+        let takes = CONVERGENCE + self.slack;
+        let mut from = spans.iter().map(|(_, end)| *end).filter(|end| *end > acked && *end < sent).chain([acked]);
+        from.any(|from| {
+            let is_between = |(begin, end): &(Instant, Instant)| *begin <= from + takes && *end > from;
+            from + takes < sent && !spans.iter().any(is_between)
+        })
+    }
+
+    /// Whether somebody said since then that a node is no member, or it has lost its disk, or is to leave.
+    pub(super) fn was_forgotten(&self, node: u16, since: Instant) -> bool {
+        self.was_leaving(node, since) || self.ends.get(usize::from(node)).is_some_and(|end| end.forgotten_at >= since)
+    }
+
     /// Whether any other node may have been out of reach of this one in that time.
     pub(super) fn was_alone(&self, node: u16, from: Instant, to: Instant) -> bool {
         (0..self.ends.len() as u16).any(|other| self.were_apart(node, other, from, to))
@@ -276,6 +302,7 @@ impl State {
         ways.had.retain(|(of, _)| *of != node.0);
         let end = &mut ways.ends[usize::from(node.0)];
         if let Some(before) = end.id.filter(|before| *before != id) {
+            end.forgotten_at = cx.now;
             ways.lost.entry(before).or_insert((end.touched.min(cx.now), Instant::NEVER));
         }
         *end = End { id: Some(id), up: true, leaderless: Some(cx.now), touched: cx.now, ..core::mem::take(end) };
@@ -380,6 +407,9 @@ impl State {
             }
             ClusterEvent::BarrierIncomplete => ways.ends[usize::from(node.0)].incomplete.push(cx.now),
             ClusterEvent::Removed { node: peer, .. } => {
+                if let Some(other) = ways.node_of(*peer) {
+                    ways.ends[usize::from(other)].forgotten_at = cx.now;
+                }
                 if let Some((_, until)) = ways.lost.get_mut(peer) {
                     *until = (*until).min(cx.now + CONVERGENCE + ways.slack);
                 }
@@ -395,6 +425,7 @@ impl State {
             ClusterEvent::Gone(_) => ways.ends[usize::from(node.0)].leaving = true,
             ClusterEvent::Joined(_) => {
                 let end = &mut ways.ends[usize::from(node.0)];
+                end.joined_at = cx.now;
                 if core::mem::take(&mut end.leaving) {
                     end.left_until = cx.now;
                 }

@@ -104,6 +104,8 @@ pub(crate) struct ClusterWatch {
     held: (Instant, Instant),
     /// When the last of them has answered.
     answered: Instant,
+    /// When somebody was last removed: what is retained may need a new group.
+    removed: Instant,
     /// Since when what the nodes know of each other, and their routes, have been wrong at each look.
     wrong_members: Option<Instant>,
     wrong_routes: Option<Instant>,
@@ -228,6 +230,7 @@ impl ClusterWatch {
                 // Nothing of an election gets through.
                 self.linked = None;
             }
+            ClusterEvent::Removed { .. } => self.removed = now,
             ClusterEvent::Joined(cluster) => {
                 if self.away.contains(&member.ix) && member.knows() == BTreeSet::from([member.id]) {
                     self.apart.insert(*cluster);
@@ -237,7 +240,6 @@ impl ClusterWatch {
             | ClusterEvent::Alive { .. }
             | ClusterEvent::Abandoned(_)
             | ClusterEvent::RetainedRenewed { .. }
-            | ClusterEvent::Removed { .. }
             | ClusterEvent::Blob { .. }
             | ClusterEvent::Blobs
             | ClusterEvent::Open { .. }
@@ -449,7 +451,7 @@ impl ClusterWatch {
     fn is_settled(&self, now: Instant, scenario: &Scenario) -> bool {
         let Some(calm) = self.calm else { return false };
         let held = self.held.0.max(self.held.1);
-        let from = calm.max(self.joined()).max(self.founded()).max(held);
+        let from = calm.max(self.joined()).max(self.founded()).max(held).max(self.removed);
         now >= from + scenario.cluster.bound(ELECTED, HEALED) + ELECTED * 2
     }
 

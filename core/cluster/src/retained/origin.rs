@@ -52,6 +52,8 @@ pub(super) struct Asking {
     kept_bytes: usize,
     // From this number on they are to be looked at, whether they are to be sent.
     look_from: Option<u64>,
+    /// One has waited in vain since there was a leader.
+    in_vain: bool,
 }
 
 impl Asking {
@@ -147,17 +149,19 @@ impl Retained {
         self.asking.look_from = self.asking.look_from.or(Some(number));
     }
 
-    /// Whether there is no leader, and has been none for long.
+    /// Whether there is no leader, and has been none for long. What has waited in vain once is not waited for again.
     fn is_without_leader(&self, now: Instant) -> bool {
-        self.group.engine.present_leader().is_none()
-            && now.saturating_since(self.leader_heard) >= self.config.lost_after
+        let is_long = self.asking.in_vain || now.saturating_since(self.leader_heard) >= self.config.lost_after;
+        self.group.engine.present_leader().is_none() && is_long
     }
 
     // The time of a write is over, or there is nobody to ask.
     fn give_up(&mut self, number: u64, out: &mut Vec<Output>) {
         let Some(asked) = self.asking.take_asked(number) else { return };
         let request = asked.request;
-        let outcome = if self.group.engine.present_leader().is_some() {
+        let is_led = self.group.engine.present_leader().is_some();
+        self.asking.in_vain |= !is_led;
+        let outcome = if is_led {
             self.counters.timeouts += 1;
             Err(Refusal::Timeout)
         } else if !asked.keep {
@@ -199,6 +203,11 @@ impl Retained {
             self.give_up(number, out);
         }
         self.look_again();
+    }
+
+    /// There is a leader.
+    pub(super) fn is_led(&mut self) {
+        self.asking.in_vain = false;
     }
 
     /// Everything may have to be sent again.

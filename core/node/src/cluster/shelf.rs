@@ -195,8 +195,13 @@ impl Cluster {
     /// Whether those can decide about retained messages, as far as this node knows.
     #[must_use]
     pub fn retained_has_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
-        let seats = self.seats(has);
-        is_quorum(&self.shelf.part.quorums(), &seats)
+        let quorums = self.shelf.part.quorums();
+        if quorums[0].is_empty() {
+            // It has heard nothing of the group. Who founded it may be all that there is of it.
+            let state = self.meta.view().state;
+            return state.members().keys().any(|node| has(*node) && state.founds_retained(*node));
+        }
+        is_quorum(&quorums, &self.seats(has))
     }
 
     /// Whether all members together could decide, if they were there.

@@ -93,6 +93,10 @@ impl Report {
         all.push(("messages/expired".to_owned(), self.ledger.dropped(DropReason::Expired)));
         all.push(("acl/denied".to_owned(), self.ledger.denied));
         all.push(("messages/forward".to_owned(), self.ledger.forwarded));
+        all.push(("messages/hinted".to_owned(), self.ledger.hinted));
+        all.push(("messages/hinted/sent".to_owned(), self.ledger.hints_sent));
+        all.push(("messages/hinted/ended".to_owned(), self.ledger.hints_ended));
+        all.push(("messages/hinted/refused".to_owned(), self.ledger.not_hinted));
         for reason in DropReason::ALL {
             all.push((format!("messages/dropped/{}", reason.name()), self.ledger.dropped(reason)));
         }

@@ -13,7 +13,7 @@ use newtmq_topic::Memo;
 use super::deliver::Origin;
 use super::fan::Publishing;
 use super::retain::{Retained, is_own};
-use super::{Next, Shard};
+use super::{Next, Shard, is_open};
 use crate::conn::{Pending, Stage};
 use crate::control::{RetainedNews, RetainedOutcome, ToControl};
 use crate::io::{Outbox, Output};
@@ -215,7 +215,8 @@ impl Shard {
                 return;
             }
         };
-        let Some(c) = self.conn_mut(conn) else { return };
+        // Whose connection ends is not acknowledged.
+        let Some(c) = self.conn_mut(conn).filter(|c| is_open(c)) else { return };
         let version = c.version;
         let is_it = |pending: &mut Pending| pending.stage == Stage::Retain;
         let Some(pending) = c.rare().pending.take_if(is_it) else { return };

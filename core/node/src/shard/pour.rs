@@ -122,6 +122,10 @@ impl Pouring {
         if planted!(RetainedIgnoresLive) {
             return true;
         }
+        if last.index().is_some() {
+            // What the cluster has agreed on is later than what a shard had by itself.
+            return false;
+        }
         // A live one that the owner did not know of is later; the same one is not sent twice.
         *last != stamp && last.number() <= seen[usize::from(last.source())]
     }
