@@ -8,10 +8,11 @@ use std::process;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use newtmq_base::{Instant, ListenerId, SEED_BYTES, ShardId};
+use newtmq_base::{Instant, ListenerId, NodeId, SEED_BYTES, ShardId};
 use newtmq_node::{
     AdminCommand, Boot, Control, ControlBoot, Durability, Hook, HookSet, Keeper, Replay, Shard, ShardConfig,
 };
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Access, Records};
@@ -203,7 +204,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
         config.node_name = prepared.boot.name.as_str().into();
         config.hints_bytes /= u64::from(options.shards);
     }
-    let node_seed = u64::from_le_bytes(*seed()?.first_chunk().expect("a seed is longer"));
+    let node_seed = shards_seed(node.node_id);
     let mut shards = Vec::new();
     for shard in (0..options.shards).map(ShardId) {
         let boot = Boot {
@@ -499,6 +500,13 @@ fn contexts(config: &Config) -> anyhow::Result<Vec<Option<Arc<TlsContext>>>> {
         facts.transport.has_tls().then(context).transpose()
     };
     config.listeners.iter().map(context).collect()
+}
+
+/// Divides clients among the shards, after a restart as before: what comes from other nodes, and what they keep for this one, is
+/// for a shard.
+fn shards_seed(node: NodeId) -> u64 {
+    let hash = Sha256::new().chain_update(b"newtmq shards").chain_update(node.0.to_le_bytes()).finalize();
+    u64::from_le_bytes(*hash.first_chunk().expect("8 of 32 bytes"))
 }
 
 fn seed() -> anyhow::Result<[u8; SEED_BYTES]> {

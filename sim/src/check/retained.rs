@@ -262,6 +262,11 @@ impl State {
         if written || self.may_be_split(since, certain + SENT) || self.ways.was_incomplete(node) {
             return;
         }
+        // Nodes that reach each other agree on nothing before they are members.
+        let is_outside = |node: u16| self.ways.exist() && self.ways.joined_at(node) == Instant::START;
+        if is_outside(node) || is_outside(self.topics[topic as usize].node) {
+            return;
+        }
         let filter = entry.filter;
         // Those that may have decided about the copy.
         let mut open = entry.grants.iter().filter(|grant| grant.to >= last.sent.min(since));

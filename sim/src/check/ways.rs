@@ -194,6 +194,9 @@ impl Ways {
     /// Whether a node had the time to learn of a stored subscription that was acknowledged at `node` at `acked`, before it got
     /// something at `sent`: then it keeps what is for it while `node` is out of reach.
     pub(super) fn is_known(&self, (node, acked): (u16, Instant), publisher: u16, sent: Instant) -> bool {
+        if self.was_forgotten(node, acked) || self.was_forgotten(publisher, acked) {
+            return false;
+        }
         let spans = &self.apart[self.pair(node, publisher)];
         let takes = CONVERGENCE + self.slack;
         let mut from = spans.iter().map(|(_, end)| *end).filter(|end| *end > acked && *end < sent).chain([acked]);

@@ -173,7 +173,8 @@ impl Node {
         let shown = replay.as_ref().map_or(Instant::START, Replay::now);
         self.clock.start(now, shown);
         let wall = self.clock.wall(now);
-        let node_seed = Stream::new(seed, purpose::NODE_SEED, name(0)).next_u64();
+        // As that of a data directory: a client's shard is the same one after a restart.
+        let node_seed = Stream::new(seed, purpose::NODE_SEED, u64::from(self.ix) << 48).next_u64();
         let part = |shard: u16| {
             let mut chance = Stream::new(seed, purpose::SHARD_SEED, name(shard));
             let mut bytes = [0; SEED_BYTES];

@@ -106,9 +106,9 @@ pub(super) fn is_hint(ticket: Ticket) -> bool {
 }
 
 impl Hints {
-    /// How many wait for a node.
-    pub(super) fn len_of(&self, slot: u8) -> usize {
-        self.of(slot).map(|queue| queue.hints.len()).sum()
+    /// How many wait for a node, and are not on their way.
+    pub(super) fn waiting_for(&self, slot: u8) -> usize {
+        self.of(slot).flat_map(|queue| queue.hints.values()).filter(|hint| !hint.posted).count()
     }
 
     pub(super) fn retry_at(&self) -> Instant {

@@ -191,7 +191,7 @@ impl Peers {
     /// Messages that wait although their nodes are there.
     fn kept_for_present(&self) -> usize {
         let slots = (1..).zip(&self.slots);
-        slots.filter(|(_, peer)| peer.out.is_up()).map(|(slot, _)| self.hints.len_of(slot)).sum()
+        slots.filter(|(_, peer)| peer.out.is_up()).map(|(slot, _)| self.hints.waiting_for(slot)).sum()
     }
 
     /// Nodes from which something may be under way.
