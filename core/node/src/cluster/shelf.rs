@@ -37,6 +37,11 @@ impl Seat {
         ClusterId(self.cluster.0 ^ self.generation.wrapping_mul(MIX))
     }
 
+    /// Whether the node was that in the same cluster at an earlier time.
+    fn is_before(self, other: Seat) -> bool {
+        self.cluster == other.cluster && (self.generation < other.generation || self.joined < other.joined)
+    }
+
     /// Index with which the group begins: above all of the groups before.
     fn base(self) -> u64 {
         if self.generation == 0 { 1 } else { self.generation << GENERATION_BITS }
@@ -288,7 +293,11 @@ impl Cluster {
         let own = state.members().get(&self.node).filter(|_| !self.gone);
         let (cluster, generation) = (state.cluster(), state.retained().generation);
         let wanted = own.map(|own| Seat { cluster, generation, joined: own.joined });
-        if wanted.is_some() && wanted != self.shelf.seat || self.gone && self.shelf.seat.is_some() {
+        // After a start the state of the meta group may be behind what this node was in.
+        let is_behind = |wanted: Seat| self.shelf.seat.is_some_and(|seat| wanted.is_before(seat));
+        let is_new =
+            wanted != self.shelf.seat && wanted.is_some_and(|wanted| !is_behind(wanted) || planted!(RetainedGoesBack));
+        if is_new || self.gone && self.shelf.seat.is_some() {
             self.change_group(cx, wanted);
         }
         self.found_again(cx.now);
