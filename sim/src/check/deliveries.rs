@@ -447,7 +447,11 @@ impl State {
         match self.order.get(&key).copied() {
             Some(known) if known.epoch == epoch => {
                 // A first copy that was lost when a node counted as down comes at the end of its exchange.
-                let late = || message.qos == QoS::ExactlyOnce && self.were_parted(message, id, cx.now);
+                let node = usize::from(self.ids[id as usize].node);
+                // What waited for a node and found no space there comes again behind what found some.
+                let refused = || self.nodes[node].lives.was_troubled(message.sent);
+                let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
+                let late = || is_late && self.were_parted(message, id, cx.now);
                 if message.last < known.first && !late() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {

@@ -232,6 +232,9 @@ impl Shard {
         let node = peers.peer(at.0).out.node();
         (hint.number, hint.segment) = (journal.number(), journal.segment);
         journal.record(&hint.record(node, at.1), journal.durability());
+        if hint.expires != Instant::NEVER {
+            journal.expires();
+        }
         peers.hints.add(at, node, hint);
         true
     }

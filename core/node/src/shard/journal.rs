@@ -213,6 +213,11 @@ impl Journal {
         self.record(record, durability);
     }
 
+    /// A record of this call expires: the time is stored with it.
+    pub(super) fn expires(&mut self) {
+        self.expiring = true;
+    }
+
     /// Has the batch hold a message that a record of it names.
     pub(super) fn name(&mut self, message: &Message) {
         assert!(message.id() != MessageId::NONE, "what is stored has a name");
