@@ -1,5 +1,6 @@
 //! Sessions and retained messages as lines of JSON, and back. Payloads are in base64, times in milliseconds of the node's
-//! own time; a message that waits in several sessions is written once for each, with the same `id`.
+//! own time; a message that waits in several sessions is written once for each, with the same `id`. What waits for another node is
+//! written as the record that the log has of it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,6 +29,8 @@ pub(super) struct Counts {
     pub(super) sessions: u64,
     pub(super) messages: u64,
     pub(super) retained: u64,
+    /// Messages that wait for other nodes.
+    pub(super) hints: u64,
 }
 
 /// The format of the lines.
@@ -68,6 +71,13 @@ fn write_lines(replay: Replay, out: &mut impl io::Write) -> io::Result<Counts> {
         for retained in chunk.retained {
             counts.retained += 1;
             writeln!(out, "{}", json!({ "type": "retained", "message": message(&retained.message) }))?;
+        }
+        for (hint, _) in chunk.hints {
+            counts.hints += 1;
+            let node = format!("{:x}", hint.node);
+            let mut record = Vec::new();
+            Record::Hint(Box::new(hint)).encode(&mut record);
+            writeln!(out, "{}", json!({ "type": "hint", "node": node, "record": STANDARD.encode(record) }))?;
         }
     }
     out.flush()?;
@@ -207,6 +217,14 @@ impl Import {
                 let topic = message.topic_str().to_owned();
                 self.record(&Record::Retain { topic, message: Some((id, message.expires())) });
                 self.counts.retained += 1;
+            }
+            "hint" if !first => {
+                let record = Record::decode(&STANDARD.decode(line["record"].as_str()?).ok()?).ok()?;
+                if !matches!(record, Record::Hint(_)) {
+                    return None;
+                }
+                self.record(&record);
+                self.counts.hints += 1;
             }
             _ => return None,
         }

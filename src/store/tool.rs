@@ -64,6 +64,8 @@ pub struct Summary {
     pub waiting: usize,
     /// Retained messages.
     pub retained: usize,
+    /// Messages that wait for other nodes.
+    pub hints: usize,
     /// How long the node has run, in milliseconds.
     pub time_ms: u64,
     /// Damaged segments that an earlier start has put aside.
@@ -100,6 +102,7 @@ impl Summary {
             "sessions": self.sessions,
             "messages_waiting": self.waiting,
             "retained": self.retained,
+            "waiting_for_nodes": self.hints,
             "node_time_ms": self.time_ms,
             "torn": torn.map(|torn| json!({ "file": torn.file, "offset": torn.offset, "bytes": torn.bytes })),
             "damaged": damaged,
@@ -124,6 +127,7 @@ impl Summary {
         line("sessions", self.sessions.to_string());
         line("messages waiting", self.waiting.to_string());
         line("retained messages", self.retained.to_string());
+        line("for other nodes", self.hints.to_string());
         line("node has run", format!("{} s", self.time_ms / 1000));
         if let Some(torn) = &self.report.torn {
             line(
@@ -161,12 +165,19 @@ pub fn carry_out(task: &Task, data: &Path, json: bool) -> Result<Done, StoreErro
         whole: summary.whole(),
     };
     let counted = |event: &str, counts: export::Counts, whole: bool| {
-        let export::Counts { sessions, messages, retained } = counts;
+        let export::Counts { sessions, messages, retained, hints } = counts;
         let told = if json {
-            let line = json!({ "event": event, "sessions": sessions, "messages": messages, "retained": retained });
+            let line = json!({
+                "event": event,
+                "sessions": sessions,
+                "messages": messages,
+                "retained": retained,
+                "waiting_for_nodes": hints,
+            });
             format!("{line}\n")
         } else {
-            format!("{event}: {sessions} sessions, {messages} messages, {retained} retained messages\n")
+            let rest = if hints > 0 { format!(", {hints} messages for other nodes") } else { String::new() };
+            format!("{event}: {sessions} sessions, {messages} messages, {retained} retained messages{rest}\n")
         };
         Done { told, whole }
     };
@@ -259,6 +270,7 @@ fn read_log<D: Disk>(mut opening: Opening<D>, folder: &Path) -> Result<(Replay, 
     summary.put_aside.sort_unstable();
     summary.report = opening.report().clone();
     (summary.sessions, summary.retained) = replay.counts();
+    summary.hints = replay.hints();
     summary.lost = replay.lost();
     summary.time_ms = replay.now().as_nanos() / 1_000_000;
     Ok((replay, summary))

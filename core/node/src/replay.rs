@@ -198,6 +198,12 @@ impl Replay {
         (self.sessions.list.len(), self.retained.len())
     }
 
+    /// Messages that wait for other nodes.
+    #[must_use]
+    pub fn hints(&self) -> usize {
+        self.hints.len()
+    }
+
     /// Begins to divide it among shards. Of two sessions of one client the later one is the client's: the earlier one's end
     /// was lost.
     #[must_use]
