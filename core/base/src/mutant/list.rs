@@ -422,7 +422,7 @@ mutants! {
         "A QoS 2 message that comes a second time after a restart of its node is delivered a second time.";
     FanOutOvertaken, "fan-out-overtaken", None, ["part", "S5", "W"],
         "A publisher's message is matched while an earlier one still goes to its subscribers.";
-    RetainedGoesBack, "retained-goes-back", None, ["cluster", "Q4"],
+    RetainedGoesBack, "retained-goes-back", None, ["part", "Q4"],
         "A node that starts forgets the group of retained messages that it was in, for what it knows of the members is older.";
     HintForgotten, "hint-forgotten", None, ["part", "S1", "S13"],
         "A publish for a stored session of a node that is down is acknowledged, though nobody keeps it for that node.";
