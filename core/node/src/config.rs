@@ -59,7 +59,7 @@ impl Default for ShardConfig {
             hook_timeout: Duration::from_secs(5),
             access: AccessConfig::default(),
             lanes: newtmq_cluster::lane::Config::default(),
-            hints_bytes: 64 << 20,
+            hints_bytes: 256 << 20,
         }
     }
 }
