@@ -502,8 +502,7 @@ fn contexts(config: &Config) -> anyhow::Result<Vec<Option<Arc<TlsContext>>>> {
     config.listeners.iter().map(context).collect()
 }
 
-/// Divides clients among the shards, after a restart as before: what comes from other nodes, and what they keep for this one, is
-/// for a shard.
+/// [`Boot::node_seed`], of what a node keeps over restarts.
 fn shards_seed(node: NodeId) -> u64 {
     let hash = Sha256::new().chain_update(b"newtmq shards").chain_update(node.0.to_le_bytes()).finalize();
     u64::from_le_bytes(*hash.first_chunk().expect("8 of 32 bytes"))

@@ -32,7 +32,8 @@ pub struct Boot {
     pub shard: ShardId,
     /// How many shards the node has.
     pub shards: u16,
-    /// Divides clients and topics among the shards; the same for all of them.
+    /// Divides clients and topics among the shards; the same for all of them, and at each start of the node: marks of lanes,
+    /// names of QoS 2 messages and what other nodes keep for its sessions are for a shard.
     pub node_seed: u64,
     /// Other nodes may have to know of subscriptions.
     pub clustered: bool,

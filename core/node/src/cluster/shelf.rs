@@ -515,7 +515,7 @@ impl Cluster {
     fn compare_estate(&mut self) {
         let shelf = &mut self.shelf;
         let Some(seat) = shelf.seat.filter(|_| shelf.compared.is_some()) else { return };
-        if shelf.part.leader().is_none() || shelf.part.known() < seat.base().max(1) {
+        if shelf.part.leader().is_none() || shelf.part.known() < seat.base() {
             return;
         }
         if let Some(estate) = shelf.compared.take() {

@@ -14,6 +14,7 @@ use newtmq_topic::PlaceId;
 use super::Shard;
 use super::deliver::Acknowledgement;
 use super::fan::Publishing;
+use super::hints::Release;
 use super::late::NO_GUID;
 use super::tickets::Tickets;
 use crate::conn::Target;
@@ -279,10 +280,10 @@ impl Shard {
             let slot = at_node[0].0;
             // Where it is not known to be, that is said later.
             shards.retain(|shard| match peers.hints.release((slot, *shard), guid) {
-                None => true,
-                Some(None) => false,
-                Some(Some(_)) if planted!(HintReleasedEarly) => true,
-                Some(Some(batch)) => {
+                Release::AtOnce => true,
+                Release::BehindIt => false,
+                Release::WhenStored(_) if planted!(HintReleasedEarly) => true,
+                Release::WhenStored(batch) => {
                     peers.markers.push_back((batch, slot, *shard, guid));
                     false
                 }

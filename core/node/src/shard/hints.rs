@@ -12,6 +12,7 @@ use newtmq_session::{HintRecord, Record};
 
 use super::Shard;
 use super::journal::Journal;
+use super::tickets::Tickets;
 use crate::place::place_id;
 use crate::store::{Durability, StoreState};
 
@@ -101,8 +102,20 @@ impl Hint {
     }
 }
 
+/// When a receiver may forget the name of a QoS 2 message that its publisher has released.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Nothing of it waits here.
+    AtOnce,
+    /// It has still to come there.
+    BehindIt,
+    /// It has come, which is stored with this batch.
+    WhenStored(u64),
+}
+
+/// Whether an answer is of something that has waited here.
 pub(super) fn is_hint(ticket: Ticket) -> bool {
-    ticket.0 & HINT != 0 && ticket != super::tickets::Tickets::NONE
+    ticket.0 & HINT != 0 && ticket != Tickets::NONE
 }
 
 impl Hints {
@@ -171,16 +184,17 @@ impl Hints {
         while self.done.pop_front_if(|(batch, ..)| *batch <= upto).is_some() {}
     }
 
-    /// A QoS 2 message is not repeated. Whether that is to be said there later: behind the message, or when this batch is
-    /// stored.
-    pub(super) fn release(&mut self, at: At, guid: Guid) -> Option<Option<u64>> {
-        if let Some(key) = self.guids.get(&(at, guid)).copied() {
-            let hint = self.queues.get_mut(&at).and_then(|queue| queue.hints.get_mut(&key))?;
+    /// A QoS 2 message is not repeated. When its receiver may be told so.
+    pub(super) fn release(&mut self, at: At, guid: Guid) -> Release {
+        let waiting = self.guids.get(&(at, guid)).copied();
+        if let Some((queue, _)) = waiting.and_then(|key| self.get(key))
+            && let Some(hint) = waiting.and_then(|key| queue.hints.get_mut(&key))
+        {
             hint.released = true;
-            return Some(None);
+            return Release::BehindIt;
         }
         let done = self.done.iter().find(|(_, of, name)| (*of, *name) == (at, guid));
-        done.map(|(batch, ..)| Some(*batch))
+        done.map_or(Release::AtOnce, |(batch, ..)| Release::WhenStored(*batch))
     }
 
     /// A marker goes behind what waits for that shard; false if nothing does.
@@ -297,6 +311,7 @@ impl Shard {
                 continue;
             }
             let (publication, expires, what) = (hint.publication.clone(), hint.expires, hint.what.clone());
+            let seq = hint.seq;
             hint.posted = true;
             if !planted!(HintsReversed) {
                 queue.next = key + 1;
@@ -305,8 +320,8 @@ impl Shard {
             let target = [LaneTarget { shard, what }];
             let sent = peers.call(slot, |peer, outputs| peer.send(now, &post, &target, outputs));
             if sent.answers == 0 {
-                // There is no room, or nobody. Either is said when that is over.
-                peers.hints.kept(post.ticket, None);
+                // There is no room, or nobody. Either is said when that is over; if it has come before, the lane says so then.
+                peers.hints.kept(post.ticket, seq);
                 return;
             }
             if planted!(HintDoneWhenSent) {

@@ -76,6 +76,17 @@ pub(super) fn what_was_acknowledged_is_there_after_a_restart() {
     }
 }
 
+/// The second node dies, and the first one has noticed it.
+fn dies(world: &mut World) {
+    world.kill(1);
+    world.settle();
+    world.down(0, 1);
+}
+
+fn texts(numbers: core::ops::Range<usize>) -> Vec<String> {
+    numbers.map(|number| format!("t/1 {number}")).collect()
+}
+
 /// Publishes so many with QoS 1 and 2 in turns; their Packet Identifiers.
 fn publishes(world: &mut World, w: usize, numbers: core::ops::Range<usize>) -> Vec<u16> {
     let of = |number: usize| Publish::new("t/1", number.to_string());
@@ -92,9 +103,7 @@ pub(super) fn what_is_for_a_stored_session_waits_for_its_node() {
         world.disconnect(r);
         let w = world.join(0, Connect::v5("w"));
         let mut ids = publishes(&mut world, w, 0..2);
-        world.kill(1);
-        world.settle();
-        world.down(0, 1);
+        dies(&mut world);
         world.nodes[0].stuck = true;
         ids.extend(publishes(&mut world, w, 2..8));
         world.settle();
@@ -111,11 +120,10 @@ pub(super) fn what_is_for_a_stored_session_waits_for_its_node() {
         publishes(&mut world, w, 8..10);
         world.settle();
         let r = world.join(1, Connect::v5("r").resume());
-        let expected: Vec<String> = (0..10).map(|number| format!("t/1 {number}")).collect();
         let mut got = world.received(r);
         // What was under way came before the end, perhaps, and comes with QoS 1 once more.
         got.dedup();
-        assert_eq!(got, expected, "seed {seed}");
+        assert_eq!(got, texts(0..10), "seed {seed}");
         world.settle();
         assert_eq!(world.ledger(0).hints_sent, world.ledger(0).hinted);
         world.assert_idle();
@@ -130,9 +138,7 @@ pub(super) fn what_waits_for_a_node_outlives_a_restart() {
         let r = durable(&mut world, 1, "r");
         world.disconnect(r);
         let w = world.join(0, Connect::v5("w").resume());
-        world.kill(1);
-        world.settle();
-        world.down(0, 1);
+        dies(&mut world);
         let ids = publishes(&mut world, w, 0..6);
         world.settle();
         assert_eq!(world.acked(w).len(), ids.len());
@@ -158,9 +164,7 @@ pub(super) fn what_waits_for_a_node_stays_until_it_is_stored_there() {
         let r = durable(&mut world, 1, "r");
         world.disconnect(r);
         let w = world.join(0, Connect::v5("w"));
-        world.kill(1);
-        world.settle();
-        world.down(0, 1);
+        dies(&mut world);
         publishes(&mut world, w, 0..6);
         world.settle();
         world.restart(1);
@@ -173,7 +177,7 @@ pub(super) fn what_waits_for_a_node_stays_until_it_is_stored_there() {
         world.restart(1);
         world.advance(Duration::from_secs(2));
         let r = world.join(1, Connect::v5("r").resume());
-        assert_eq!(world.received(r), (0..6).map(|number| format!("t/1 {number}")).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(world.received(r), texts(0..6), "seed {seed}");
         world.assert_idle();
     }
 }
@@ -186,9 +190,7 @@ pub(super) fn what_has_come_does_not_come_again() {
         let r = durable(&mut world, 1, "r");
         world.disconnect(r);
         let w = world.join(0, Connect { auto_ack: false, ..Connect::v5("w") });
-        world.kill(1);
-        world.settle();
-        world.down(0, 1);
+        dies(&mut world);
         let ids: Vec<u16> =
             (0..6).map(|number| world.publish(w, Publish::new("t/1", number.to_string()).qos2())).collect();
         world.settle();
@@ -208,7 +210,7 @@ pub(super) fn what_has_come_does_not_come_again() {
         world.restart(1);
         world.advance(Duration::from_secs(2));
         let r = world.join(1, Connect::v5("r").resume());
-        assert_eq!(world.received(r), (0..6).map(|number| format!("t/1 {number}")).collect::<Vec<_>>(), "seed {seed}");
+        assert_eq!(world.received(r), texts(0..6), "seed {seed}");
         world.settle();
         world.assert_idle();
     }
@@ -236,7 +238,7 @@ fn too_much_for_a_node_that_is_down_is_refused() {
     assert_eq!((world.ledger(0).hinted, world.ledger(0).not_hinted), (kept as u64, 6 - kept as u64));
     world.connect(0, 1);
     world.advance(Duration::from_secs(2));
-    assert_eq!(world.received(r), (0..kept).map(|number| format!("t/1 {number}")).collect::<Vec<_>>());
+    assert_eq!(world.received(r), texts(0..kept));
     world.assert_idle();
 }
 
