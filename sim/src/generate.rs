@@ -3,6 +3,7 @@
 
 mod clients;
 mod cluster;
+mod sn;
 mod source;
 mod steps;
 mod strategy;
@@ -61,13 +62,28 @@ families! {
     ClusterCrash "cluster_crash" "Several nodes that crash, pause, start again, or lose their disk.",
     ClusterMember "cluster_member" "Nodes that join, leave, are removed and come back, with other addresses.",
     ClusterLoad "cluster_load" "Several nodes with busy publishers, narrow lanes and slow links.",
+    Sn "sn" "Clients of MQTT-SN that sleep and move, on a network that loses, doubles and delays datagrams, beside clients of MQTT.",
+    SnCluster "sn_cluster" "The same at several nodes, between which they move.",
 }
 
 impl Family {
     /// Whether its scenarios have several nodes.
     #[must_use]
     pub const fn is_cluster(self) -> bool {
-        matches!(self, Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad)
+        matches!(
+            self,
+            Family::ClusterPartition
+                | Family::ClusterCrash
+                | Family::ClusterMember
+                | Family::ClusterLoad
+                | Family::SnCluster
+        )
+    }
+
+    /// Whether its scenarios have clients of MQTT-SN.
+    #[must_use]
+    pub const fn is_sn(self) -> bool {
+        matches!(self, Family::Sn | Family::SnCluster)
     }
 
     /// The family with this name.
@@ -117,6 +133,7 @@ pub fn scenario_from(profile: Profile, source: &mut Source) -> Scenario {
     let features = world::draw(profile, source, &mut scenario);
     let topics = topics::Topics::draw(profile, source);
     clients::draw(profile, &features, &topics, source, &mut scenario);
+    sn::draw(profile, &features, &topics, source, &mut scenario);
     steps::draw(profile, &features, &topics, source, &mut scenario);
     scenario
 }

@@ -356,7 +356,11 @@ impl State {
         }
         if let Some(of) = message.will {
             self.will_received(of, message.uid, conn, facts.sent_at, cx);
-        } else if copies == 1 && explained.shared == 0 && !(facts.dup && before.earlier) {
+        } else if copies == 1
+            && explained.shared == 0
+            && !(facts.dup && before.earlier)
+            && !self.may_overtake(conn, facts.qos)
+        {
             self.judge_order(conn, facts, message, epoch, cx);
             if facts.qos > QoS::AtMostOnce && !facts.dup {
                 self.overtaken(id, message.sent);
@@ -404,7 +408,7 @@ impl State {
     /// A copy with DUP of what had come before.
     fn judge_again(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, before: Before, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        let retries = self.limits.retries && !c.v5;
+        let retries = c.may_resend(self.limits.retries);
         if facts.qos != QoS::AtLeastOnce || retries || before.conn == u32::MAX {
             return;
         }
@@ -430,13 +434,18 @@ impl State {
 
     fn judge_first_dup(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        if !c.first || (self.limits.retries && !c.v5) || c.rival.is_some() {
+        if !c.first || c.may_resend(self.limits.retries) || c.rival.is_some() {
             return;
         }
         if facts.qos == QoS::AtMostOnce {
             return self.wrong(conn, facts, message, "DUP is set with QoS 0", cx);
         }
         self.wrong(conn, facts, message, "DUP is set in the first delivery of a new session", cx);
+    }
+
+    /// Whether messages to this client keep no order: a datagram overtakes another one, and with QoS 0 nothing waits for an answer.
+    fn may_overtake(&self, conn: u32, qos: QoS) -> bool {
+        self.conn(conn).sn.is_some() && qos == QoS::AtMostOnce
     }
 
     fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {

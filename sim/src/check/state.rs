@@ -16,7 +16,7 @@ use super::subscriptions::{Group, Request, Sub};
 use super::ways::Ways;
 use super::will::WillState;
 use super::witness::Cx;
-use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
+use crate::history::{Closer, ConnIx, Fault, NameIx, SnConnect, Uid};
 use crate::scenario::Scenario;
 
 /// A publish that the broker may not have worked off.
@@ -146,6 +146,8 @@ pub(super) struct Conn {
     pub(super) v5: bool,
     /// MQTT 3.1, which has no Session Present.
     pub(super) v31: bool,
+    /// MQTT-SN.
+    pub(super) sn: Option<SnConnect>,
     pub(super) clean: bool,
     pub(super) connect_at: Instant,
     pub(super) connack: Option<Connack>,
@@ -198,6 +200,8 @@ pub(super) struct Conn {
     /// What the interval may be if that DISCONNECT is never read: a take-over may come before it.
     pub(super) unread_expiry: Option<(u32, u32)>,
     pub(super) will: Option<Box<WillState>>,
+    /// Wills that it had before, and when the broker had said that they are not any more.
+    pub(super) old_wills: Vec<(Uid, Option<Instant>)>,
 }
 
 /// A CONNACK without error.
@@ -211,6 +215,12 @@ impl Conn {
     /// Whether it was accepted and is not over for the client.
     pub(super) fn is_up(&self) -> bool {
         self.connack.is_some() && self.closed.is_none() && self.client_disconnect.is_none()
+    }
+
+    /// Whether a message may come again in the same connection, because its acknowledgement has not: `retries` if the broker does
+    /// so before MQTT 5.0.
+    pub(super) fn may_resend(&self, retries: bool) -> bool {
+        self.sn.is_some() || retries && !self.v5
     }
 
     /// Whether nothing excuses odd behaviour toward it.

@@ -73,7 +73,9 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
         | Family::ClusterPartition
         | Family::ClusterCrash
         | Family::ClusterMember
-        | Family::ClusterLoad => 2,
+        | Family::ClusterLoad
+        | Family::Sn
+        | Family::SnCluster => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
     };
     match profile.size {
@@ -108,7 +110,9 @@ fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
         | Family::ClusterPartition
         | Family::ClusterCrash
         | Family::ClusterMember
-        | Family::ClusterLoad => count,
+        | Family::ClusterLoad
+        | Family::Sn
+        | Family::SnCluster => count,
     }
 }
 

@@ -4,6 +4,7 @@
 mod cluster;
 mod kind;
 mod plots;
+mod sn;
 mod trials;
 mod world;
 
@@ -15,7 +16,7 @@ use super::topics::Topics;
 use super::world::Features;
 use super::{Family, Profile, STEPS_MAX_MICRO, Size, Source, wire};
 use crate::history::{AckKind, ClientIx};
-use crate::scenario::{Acks, Act, Action, FilterSpec, PublishSpec, Scenario, Step};
+use crate::scenario::{Acks, Act, Action, ClientSpec, FilterSpec, PublishSpec, Scenario, Step};
 
 pub(super) fn draw(
     profile: Profile,
@@ -29,7 +30,7 @@ pub(super) fn draw(
         features,
         topics,
         source,
-        clients: scenario.clients.iter().map(|spec| Tracked::new(&spec.id, spec.version)).collect(),
+        clients: scenario.clients.iter().map(Tracked::new).collect(),
         nodes: vec![Node::default(); usize::from(scenario.nodes)],
         scenario,
         at_node: 0,
@@ -39,7 +40,9 @@ pub(super) fn draw(
         faults_end_ms: 0,
     };
     steps.weights = kind::weights(profile.family, steps.source);
-    if profile.family.is_cluster() {
+    if profile.family.is_sn() {
+        steps.sn();
+    } else if profile.family.is_cluster() {
         steps.cluster();
     } else if profile.family == Family::Corners {
         steps.plot();
@@ -75,10 +78,11 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(id: &str, version: ProtocolVersion) -> Tracked {
+    fn new(spec: &ClientSpec) -> Tracked {
         Tracked {
-            id: id.into(),
-            version,
+            id: spec.id.clone(),
+            // MQTT-SN has none of what is new in MQTT 5.0.
+            version: if spec.sn { ProtocolVersion::V31 } else { spec.version },
             up: false,
             asleep: false,
             reading: true,
@@ -174,7 +178,9 @@ impl Steps<'_> {
                 | Family::ClusterPartition
                 | Family::ClusterCrash
                 | Family::ClusterMember
-                | Family::ClusterLoad => self.source.percent(70),
+                | Family::ClusterLoad
+                | Family::Sn
+                | Family::SnCluster => self.source.percent(70),
             };
             if receives {
                 self.carry_out(Kind::Subscribe, client);
@@ -348,6 +354,12 @@ impl Steps<'_> {
             | Act::Publish(_)
             | Act::PublishAgain
             | Act::Ping
+            | Act::Sleep { .. }
+            | Act::Wake { .. }
+            | Act::Rebind { .. }
+            | Act::SetWill(_)
+            | Act::PublishUnconnected(_)
+            | Act::Search
             | Act::StrayAck { .. } => {}
         }
     }

@@ -5,10 +5,16 @@ use super::{Action, ClusterSpec, Discovery, Driver, DurabilitySpec, Scenario, St
 impl Scenario {
     /// What the scenario wants of its tier that it cannot do, in words.
     pub(super) fn beyond_its_tier(&self) -> Vec<String> {
-        if self.driver != Driver::Madsim || !self.is_cluster() {
+        if self.driver != Driver::Madsim {
             return Vec::new();
         }
         let mut beyond = Vec::new();
+        if self.has_sn() {
+            beyond.push("client.sn: there are no gateways for MQTT-SN".to_owned());
+        }
+        if !self.is_cluster() {
+            return beyond;
+        }
         if self.broker.durability.is_some_and(|durability| durability != DurabilitySpec::Memory) {
             beyond.push("broker.durability: nodes have no store".to_owned());
         }
