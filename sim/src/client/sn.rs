@@ -31,6 +31,8 @@ use crate::scenario::{ClientSpec, FilterSpec, Scenario, WillSpec};
 const RETRY: Duration = Duration::from_secs(2);
 /// N_retry.
 const RETRIES_MAX: u32 = 3;
+/// A gateway takes the same CONNECT for a copy for so long.
+const SAME_CONNECT: Duration = Duration::from_millis(2_100);
 /// T_wait: after a gateway was busy.
 const BUSY: Duration = Duration::from_secs(5);
 /// A QoS 2 exchange that is over is remembered for so long, should a copy of its PUBLISH come.
@@ -102,6 +104,8 @@ pub struct SnClient {
     conn: Option<ConnIx>,
     /// CONNACK, or what stands for it, is in the history.
     accepted: bool,
+    /// CONNECT or PINGREQ of this connection was sent then. What was sent before concerns another one.
+    begun: Instant,
     /// The gateway said then that it is connected, asleep or not connected. What was sent before says nothing.
     since: Instant,
     /// The gateway knows that it hears nothing: it sleeps, or has disconnected.
@@ -126,6 +130,8 @@ pub struct SnClient {
     sleep: Option<(u16, bool)>,
     search_at: Instant,
     last_sent: Instant,
+    /// When CONNECT was sent last.
+    last_connect: Option<Instant>,
     retry: Retry,
     rows: Vec<Row>,
     /// Names that it publishes to, with their ids.
@@ -230,6 +236,7 @@ impl SnClient {
             state: State::Off,
             conn: None,
             accepted: false,
+            begun: Instant::START,
             since: Instant::START,
             away: false,
             last_conn: None,
@@ -246,6 +253,7 @@ impl SnClient {
             sleep: None,
             search_at: Instant::NEVER,
             last_sent: Instant::START,
+            last_connect: None,
             retry: Retry::new(),
             rows: Vec::new(),
             ids: BTreeMap::new(),

@@ -9,7 +9,7 @@ use super::queue::Happening;
 use crate::client::sn::SnClient;
 use crate::client::{Client, ClientOutput, Context};
 use crate::draw::{mix, of_name};
-use crate::history::{ClientIx, Closer};
+use crate::history::{ClientIx, Closer, ConnIx};
 use crate::scenario::{Acks, Act, ClientSpec, Scenario};
 
 /// A client and its network.
@@ -32,6 +32,8 @@ pub(super) struct End {
     pub(super) acks: Acks,
     pub(super) stopped_reading: bool,
     pub(super) frozen: bool,
+    /// A connection of a client of MQTT-SN of which its gateway has not heard.
+    pub(super) unheard: Option<ConnIx>,
 }
 
 /// What a client speaks.
@@ -92,6 +94,7 @@ impl End {
             acks: spec.acks,
             stopped_reading: false,
             frozen: false,
+            unheard: None,
         }
     }
 }
@@ -138,9 +141,12 @@ impl World<'_, '_> {
     /// After each call of a client.
     fn after_client(&mut self, ix: u32) {
         let now = self.queue.now();
-        for event in &self.events {
+        let events = core::mem::take(&mut self.events);
+        for event in &events {
+            self.note_unheard(event);
             self.observer.event(now, event);
         }
+        self.events = events;
         self.events.clear();
         if !self.client_outputs.is_empty() {
             let mut outputs = core::mem::take(&mut self.client_outputs);

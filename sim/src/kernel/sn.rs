@@ -20,7 +20,7 @@ use super::queue::Happening;
 use super::settings;
 use crate::client::sn::{Meaning, SnArrival, SnDatagram};
 use crate::draw::{Stream, mix};
-use crate::history::{Closer, ConnIx, Event};
+use crate::history::{Closer, ConnIx, Event, SnConnect};
 use crate::report::Check;
 use crate::scenario::{NetSpec, Scenario};
 
@@ -292,6 +292,18 @@ impl World<'_, '_> {
         }
     }
 
+    /// A client comes anew: of its connection before, of which no gateway has heard, none will hear any more.
+    #[inline]
+    pub(super) fn note_unheard(&mut self, event: &Event) {
+        let Event::Connect { conn, client, facts } = event else { return };
+        if matches!(facts.sn, Some(SnConnect::Connect | SnConnect::Wake)) {
+            let now = self.queue.now();
+            if let Some(conn) = self.clients[client.0 as usize].unheard.replace(*conn) {
+                self.observer.event(now, &Event::Gone { conn });
+            }
+        }
+    }
+
     /// A client that connects, or wakes, may go on with the link that it has: that belongs to its new connection then.
     fn note_link(&mut self, node: u16, from: SocketAddr, about: About) {
         let now = self.queue.now();
@@ -306,6 +318,7 @@ impl World<'_, '_> {
         if let Some(old) = link.ix.filter(|old| *old < conn) {
             link.ix = Some(conn);
             link.client = about.client;
+            self.clients[about.client as usize].unheard = None;
             self.observer.event(now, &Event::Gone { conn: old });
         }
     }
@@ -351,6 +364,9 @@ impl World<'_, '_> {
         let mut link = Link::new(NewLink { client, node, seed, name: key, cut: (false, false), bandwidth: 0 });
         link.sn = Some(name);
         link.ix = conn.filter(|_| is_own);
+        if link.ix.is_some() {
+            self.clients[client as usize].unheard = None;
+        }
         link.client_end = ClientEnd::Open;
         link.to_server.send(now, What::Syn, &self.sn.inside);
         let at = u32::try_from(self.links.len()).expect("a run has fewer than 2^32 connections");

@@ -7,7 +7,7 @@ use newtmq_mqtt_sn::{Message, Publish, SnQoS, TopicRef};
 use super::super::payload::{self, PAYLOAD_LEN_MIN};
 use super::super::session::Outgoing;
 use super::super::{Context, Row};
-use super::{Ask, Job, Meaning, SnClient, State};
+use super::{Ask, Job, Meaning, SAME_CONNECT, SnClient, State};
 use crate::draw::of_name;
 use crate::history::{Closer, ConnIx, ConnectFacts, Event, Fault, NodeIx, PublishFacts, SnConnect, Uid};
 use crate::scenario::{Act, ClientSpec, PublishSpec, WillSpec};
@@ -122,7 +122,8 @@ impl SnClient {
         self.sleep = None;
         self.retry.at = Instant::NEVER;
         self.wake_at = Instant::NEVER;
-        self.connect_at = cx.now.max(self.last_sent + self.around.lifetime);
+        let again = self.last_connect.filter(|_| self.spec.clean).map(|at| at + self.around.lifetime + SAME_CONNECT);
+        self.connect_at = cx.now.max(self.last_sent + self.around.lifetime).max(again.unwrap_or(cx.now));
     }
 
     fn wake_at_node(&mut self, node: Option<u16>, cx: &mut Context<'_>) {

@@ -58,8 +58,7 @@ impl SnClient {
                 }
             }
             (State::Off | State::Asleep, _) => {}
-            // It was sent before this PINGREQ.
-            (State::Awake, _) if !self.is_answer(sent_at) => {}
+            (State::Connecting | State::Active | State::Awake, _) if sent_at < self.begun => {}
             (State::Connecting, message) => self.on_connecting(message, sent_at, cx),
             (State::Awake, Message::Disconnect(_)) => self.not_asleep(sent_at, cx),
             (State::Awake, Message::Pingresp) => self.sleep_on(sent_at, cx),
@@ -88,9 +87,6 @@ impl SnClient {
     }
 
     fn on_connecting(&mut self, message: Message<'_>, sent_at: Instant, cx: &mut Context<'_>) {
-        if !self.is_answer(sent_at) {
-            return;
-        }
         let Some(asked) = &mut self.asked else { return };
         let Ask::Connect { will } = &asked.ask else { return };
         match message {

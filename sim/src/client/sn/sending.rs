@@ -121,6 +121,7 @@ impl SnClient {
         let id = self.spec.id.clone();
         match &asked.ask {
             Ask::Connect { will } => {
+                self.last_connect = Some(cx.now);
                 let (clean_session, duration) = (self.spec.clean, self.spec.keep_alive_s);
                 let will = will.is_some() || self.deletes_will();
                 self.say(Message::Connect { will, clean_session, duration, client_id: &id }, cx);
@@ -305,6 +306,7 @@ impl SnClient {
         cx.events.push(Event::Connect { conn, client: self.ix, facts: Box::new(facts) });
         self.conn = Some(conn);
         self.last_conn = Some(conn);
+        self.begun = cx.now;
     }
 
     pub(super) fn search(&mut self, cx: &mut Context<'_>) {
