@@ -12,6 +12,8 @@ use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx, SnConnect, Uid};
 use crate::report::Check;
 
+/// A gateway answers sooner; its client gives up after it has asked four times.
+const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// An operator has an answer by then. What a command waits for follows no pace.
 const COMMAND: Duration = Duration::from_secs(15);
 
@@ -102,11 +104,17 @@ impl State {
             {
                 self.unanswered_connect(conn, "was closed by the broker", cx);
             }
-            (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) => {
+            (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) || self.gave_up(c, by) => {
                 self.unanswered_connect(conn, "ended", cx);
             }
             (true | false, Closer::Client | Closer::Network | Closer::Server) => {}
         }
+    }
+
+    /// Whether a client of MQTT-SN has asked again and again, where nothing is lost.
+    fn gave_up(&self, c: &Conn, by: Closer) -> bool {
+        let lost = self.limits.sn_unreliable || self.ways.exist() || by != Closer::Client;
+        c.sn.is_some() && !lost && c.connect_at + SN_PATIENCE + self.limits.late < self.now
     }
 
     /// Reasons that have to do with limits and time.
@@ -357,7 +365,9 @@ impl State {
             return;
         }
         let last = self.ids[c.id as usize].current;
-        let steady = last.is_some_and(|last| self.conn(last).is_plain() && self.conn(last).gone.is_none());
+        // Its session is taken over before the answer comes.
+        let goes = |of: &Conn| of.gone.is_none_or(|gone| gone >= c.connect_at);
+        let steady = last.is_some_and(|last| self.conn(last).is_plain() && goes(self.conn(last)));
         if !steady
             || !self.surely_exists(c.id, conn, sent_at)
             || self.ways.exist() && self.ways.was_split(c.connect_at, sent_at)

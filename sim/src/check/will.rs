@@ -62,6 +62,7 @@ impl State {
     /// It was told that it is so.
     pub(super) fn will_set(&mut self, conn: ConnIx, cx: &Cx<'_>) {
         let c = self.conn_mut(conn);
+        c.heard = cx.now;
         for (_, until) in &mut c.old_wills {
             until.get_or_insert(cx.now);
         }
@@ -75,7 +76,7 @@ impl State {
         let c = self.conn(of);
         let until = c.old_wills.iter().find(|(old, _)| *old == uid).and_then(|(_, until)| *until);
         let ended = c.earliest_end().unwrap_or(sent_at);
-        if until.is_some_and(|until| until < ended) && c.is_plain() && !c.wild {
+        if until.is_some_and(|until| until <= ended) && c.is_plain() && !c.wild {
             self.will_wrong(of, uid, conn, sent_at, "although its client had replaced or deleted it", cx);
         }
     }

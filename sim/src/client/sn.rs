@@ -24,7 +24,7 @@ use super::topics::Topics;
 use super::{ClientOutput, Context, Retry, Row};
 use crate::draw::of_name;
 use crate::history::{ClientIx, Closer, ConnIx, Event, PublishFacts, Uid};
-use crate::scenario::{ClientSpec, FilterSpec, Scenario, WillSpec};
+use crate::scenario::{Action, ClientSpec, FilterSpec, Scenario, Step, WillSpec, WorldAction};
 
 /// T_retry: less than what the specification says, so that all copies of a message come within the time for which a gateway
 /// remembers what it has answered.
@@ -89,6 +89,8 @@ struct Around {
     lifetime: Duration,
     /// Gateways tell topic ids again after CONNECT.
     told_again: bool,
+    /// Sessions are not lost with nodes. Otherwise nobody tells a client whether its ids are those of this session.
+    steady: bool,
 }
 
 /// One client.
@@ -232,6 +234,7 @@ impl SnClient {
                 reliable: sn.is_reliable(),
                 lifetime: Duration::from_micros(sn.lifetime_us()),
                 told_again: sn.subs_resume.unwrap_or(true),
+                steady: !scenario.steps.iter().any(may_lose_sessions),
             },
             state: State::Off,
             conn: None,
@@ -423,6 +426,24 @@ impl SnClient {
         let (node, from, conn) = (self.spec.node, self.address(), self.conn);
         cx.out.push(ClientOutput::Datagram(Box::new(SnDatagram { node, from, conn, meaning, bytes })));
     }
+}
+
+/// Whether a node goes, or is cut off from others.
+fn may_lose_sessions(step: &Step) -> bool {
+    matches!(
+        step.action,
+        Action::World(
+            WorldAction::Crash { .. }
+                | WorldAction::Shutdown { .. }
+                | WorldAction::Wipe { .. }
+                | WorldAction::CutLink { .. }
+                | WorldAction::Partition { .. }
+                | WorldAction::Isolate { .. }
+                | WorldAction::Flap { .. }
+                | WorldAction::Leave { .. }
+                | WorldAction::ForceLeave { .. }
+        )
+    )
 }
 
 /// QoS 0 needs no answer.

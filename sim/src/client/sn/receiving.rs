@@ -76,6 +76,10 @@ impl SnClient {
                 self.accept_wake(sent_at, cx);
                 self.on_release(msg_id, copy, cx);
             }
+            (State::Active, Message::Puback(ack)) if ack.msg_id == 0 => {
+                // Of a message with QoS 0, which is lost.
+                self.ids.retain(|_, id| *id != ack.topic_id);
+            }
             (State::Active, message) => self.on_answer(message, sent_at, cx),
             (State::Awake, _) => {}
         }
@@ -127,6 +131,9 @@ impl SnClient {
         self.asked = None;
         self.retry.failures = 0;
         self.will_known = self.spec.will.is_some();
+        if !self.around.steady {
+            self.ids.clear();
+        }
         if self.spec.clean || self.around.told_again {
             self.forgetful = false;
         }
@@ -195,8 +202,6 @@ impl SnClient {
                 (self.since, self.away) = (sent_at, true);
                 self.jobs.clear();
                 self.rows.clear();
-                // It goes with the connection.
-                self.will_known = false;
             }
             _ => self.lost(Closer::Server, cx),
         }

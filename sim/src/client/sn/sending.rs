@@ -278,6 +278,7 @@ impl SnClient {
         self.over.retain(|_, (_, at)| *at + super::OVER > cx.now);
         let will = self.spec.will.clone().filter(|will| TopicName::new(&will.topic).is_ok());
         let facts = will.as_ref().map(|will| self.new_will(will, cx));
+        self.will_known |= will.is_some();
         self.new_conn(SnConnect::Connect, facts, cx);
         self.state = State::Connecting;
         let will = will.zip(facts).map(|(will, facts)| (will, facts.uid));
