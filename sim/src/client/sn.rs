@@ -11,6 +11,8 @@
 mod acts;
 mod receiving;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use core::net::SocketAddr;
 use core::time::Duration;

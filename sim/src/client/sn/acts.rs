@@ -21,6 +21,8 @@ impl SnClient {
         }
         match act {
             Act::Connect { clean, node, .. } => {
+                // Whoever connects is not to sleep.
+                self.jobs.retain(|job| !matches!(job, Job::Sleep(..) | Job::Disconnect));
                 if self.state != State::Connecting {
                     self.spec.clean = clean.unwrap_or(self.spec.clean);
                     self.spec.node = node.unwrap_or(self.spec.node);

@@ -123,6 +123,8 @@ impl Steps<'_> {
             Deed::Connect | Deed::Unconnected | Deed::Search => deed.weight(),
             Deed::Unsubscribe if self.clients[client].filters.is_empty() => 0,
             Deed::Cut if self.clients[client].cut => 0,
+            // What it does then is its own affair, which takes the sharpness from much else.
+            Deed::Raw if self.weights[Kind::Raw as usize] == 0 => 0,
             _ if !up => 0,
             _ => deed.weight(),
         };
