@@ -93,6 +93,7 @@ impl SnClient {
     fn on_connecting(&mut self, message: Message<'_>, sent_at: Instant, cx: &mut Context<'_>) {
         let Some(asked) = &mut self.asked else { return };
         let Ask::Connect { will } = &asked.ask else { return };
+        #[allow(clippy::wildcard_enum_match_arm)] // only these answer a CONNECT
         match message {
             Message::WillTopicReq => {
                 let will = will.clone();
@@ -191,6 +192,7 @@ impl SnClient {
             return;
         }
         let Some(asked) = &self.asked else { return self.lost(Closer::Server, cx) };
+        #[allow(clippy::wildcard_enum_match_arm)] // what else was asked is not answered so
         match asked.ask {
             Ask::Disconnect(Some(sleep)) if asked.first_at <= sent_at => {
                 self.sleep = Some(sleep);

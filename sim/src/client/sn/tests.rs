@@ -1,5 +1,7 @@
 //! The model against messages that a test sends as a gateway would.
 
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use core::time::Duration;
 
 use newtmq_base::Instant;

@@ -118,6 +118,7 @@ impl Steps<'_> {
             return self.carry_out(Kind::Heal, client);
         }
         let up = of.up;
+        #[allow(clippy::wildcard_enum_match_arm)] // most deeds are possible while it is connected
         let weight = |deed: &Deed| match deed {
             Deed::Connect if !up => 60,
             Deed::Connect | Deed::Unconnected | Deed::Search => deed.weight(),
