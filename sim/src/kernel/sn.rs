@@ -52,6 +52,8 @@ pub(super) struct NodeGateway {
     gateway: Gateway,
     links: BTreeMap<LinkId, u32>,
     armed: Instant,
+    /// Most messages that wait in it for one client.
+    waiting_max: usize,
 }
 
 /// A datagram.
@@ -138,8 +140,11 @@ impl World<'_, '_> {
         let now = self.queue.now();
         let of = &mut self.nodes[usize::from(node)];
         let (shown, config) = (of.clock.at(now), settings::gateway_config(self.scenario, of.id()));
+        // Those of QoS 0, one with QoS 1 or 2, and one under way.
+        let waiting_max = config.max_buffer_len + 2;
         let gateway = Gateway::new(config, u64::from(of.start), shown);
-        of.gateway = Some(Box::new(NodeGateway { gateway, links: BTreeMap::new(), armed: Instant::NEVER }));
+        let links = BTreeMap::new();
+        of.gateway = Some(Box::new(NodeGateway { gateway, links, armed: Instant::NEVER, waiting_max }));
         self.arm_gateway(node);
     }
 
@@ -491,11 +496,10 @@ impl World<'_, '_> {
         self.arm_to_client(at);
     }
 
-    /// No more waits at a gateway for a client than its limit says, and what is under way.
+    /// No more waits at a gateway for a client than its limit says.
     fn look_at_buffers(&mut self, node: u16) {
-        let limit = settings::gateway_config(self.scenario, self.nodes[usize::from(node)].id()).max_buffer_len + 2;
         let known = self.nodes[usize::from(node)].gateway.as_deref();
-        let full = known.and_then(|known| known.gateway.clients().find(|client| client.waiting > limit));
+        let full = known.and_then(|known| known.gateway.clients().find(|client| client.waiting > known.waiting_max));
         let what = full.map(|client| format!("{} messages wait at the gateway for {}", client.waiting, client.id));
         if let Some(what) = what.filter(|_| self.options.white_box) {
             self.found(Check::Queues, node, 0, what);

@@ -42,6 +42,9 @@ deeds! {
     Cut 2,
 }
 
+/// Choices of a small scenario.
+const TURNS_MAX: u32 = 200;
+
 /// What clients of MQTT do meanwhile.
 const OF_MQTT: &[Kind] = &[
     Kind::Connect,
@@ -79,10 +82,12 @@ impl Steps<'_> {
             duration_ms / self.source.log(50, 400)
         };
         let node_percent = if several { 12 } else { 4 };
-        loop {
+        // Now and then nothing is possible.
+        for turn in 0.. {
             self.at_ms += if self.source.percent(15) { 0 } else { self.source.log(1, 3 * mean_ms) };
             let full = self.is_micro() && self.scenario.steps.len() + 4 + self.cost_of_making_well() > most;
-            if full || !self.is_micro() && self.at_ms >= self.faults_end_ms {
+            let enough = self.is_micro() && (turn >= TURNS_MAX || self.source.percent(3));
+            if full || enough || !self.is_micro() && self.at_ms >= self.faults_end_ms {
                 break;
             }
             if self.source.percent(node_percent) {
