@@ -28,10 +28,15 @@ fn pair(seed: u64, sn: SnSpec) -> Scenario {
     }
 }
 
+#[track_caller]
+fn assert_ok(report: &Report) {
+    assert!(report.violations.is_empty(), "{:#?}", report.violations);
+}
+
 #[test]
 fn a_device_is_one_more_client() {
     let report = run(&pair(1, SnSpec::default()));
-    assert_fine(&report);
+    assert_ok(&report);
     assert_eq!(received(&report), 2 * 2 * 10);
     let of_sn = |event: &Event| matches!(event, Event::Connect { facts, .. } if facts.sn == Some(SnConnect::Connect));
     assert_eq!(count(&report, of_sn), 1);
@@ -49,7 +54,7 @@ fn a_bad_network_loses_nothing_that_was_acknowledged() {
             ..SnSpec::default()
         };
         let report = run(&pair(seed, sn.clone()));
-        assert_fine(&report);
+        assert_ok(&report);
         assert!(report.obligations.of(Check::Lost) > 0);
         assert_eq!(report.trace_hash, run(&pair(seed, sn)).trace_hash, "the same scenario gives the same run");
     }
@@ -62,7 +67,7 @@ fn a_sleeper_has_a_connection_while_it_is_awake() {
     scenario.steps.push(act(15_000, 0, Act::Sleep { duration_s: 10, wakes: true }));
     scenario.steps.sort_by_key(|step| step.at_ms);
     let report = run(&scenario);
-    assert_fine(&report);
+    assert_ok(&report);
     assert_eq!(received(&report), 2 * 10);
     let woken = |event: &Event| matches!(event, Event::Connect { facts, .. } if facts.sn == Some(SnConnect::Wake));
     assert_eq!(count(&report, woken), 1);
