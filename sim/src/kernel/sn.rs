@@ -433,8 +433,11 @@ impl World<'_, '_> {
         self.input(node, shard, input);
     }
 
-    /// A shard says something beside its bytes.
+    /// A shard says something beside its bytes. A client of MQTT that has taken a device's session has no use for it.
     pub(super) fn tell_gateway(&mut self, at: u32, told: Told) {
+        if self.link(at).sn.is_none() {
+            return;
+        }
         self.link(at).told.push_back(told);
         self.send_to_client(at, What::Note);
     }
