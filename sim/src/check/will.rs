@@ -210,7 +210,9 @@ impl State {
         }
         let latest = self.latest(c.node, gone, delay);
         let resumed = |other: &u32| *other > conn && self.conn(*other).connect_at <= latest;
-        if delay > 0 && (c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(resumed)) {
+        // With CleanSession a gateway ends what a device had as if it had disconnected.
+        let may_resume = delay > 0 || c.sn.is_some();
+        if may_resume && (c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(resumed)) {
             return None;
         }
         Some((end, latest))

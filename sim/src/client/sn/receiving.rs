@@ -50,7 +50,8 @@ impl SnClient {
             return;
         }
         match (self.state, message) {
-            (State::Off | State::Asleep, Message::Publish(_) | Message::Register { .. } | Message::Pubrel(_)) => {
+            // PUBREL answers what was said before.
+            (State::Off | State::Asleep, Message::Publish(_) | Message::Register { .. }) => {
                 // On a network that doubles, a copy of a PINGREQ may have woken it.
                 if self.away && sent_at > self.since && self.around.reliable {
                     let what = if self.state == State::Asleep { "asleep" } else { "not connected" };
