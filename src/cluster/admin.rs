@@ -360,6 +360,7 @@ pub(crate) fn status_json(status: &ClusterStatus) -> Value {
         "leader": status.leader.map(id),
         "term": status.term,
         "applied": status.applied,
+        "unready": status.unready.map(|why| why.to_string()),
         "nodes": nodes,
     })
 }
@@ -421,6 +422,7 @@ mod tests {
             leader: Some(NodeId(1)),
             term: 2,
             applied: 9,
+            unready: None,
             nodes: vec![node(1, false), node(2, true)],
         };
         assert_eq!(status_line(&status), "Cluster status: [{running_nodes,['n1@h','n2@h']}]");

@@ -7,6 +7,7 @@ mod disk;
 mod doctor;
 mod joint;
 mod peers;
+mod readiness;
 mod shelf;
 mod speech;
 mod streams;
@@ -24,6 +25,7 @@ use newtmq_cluster::{directory, meta, owned, swim};
 pub use doctor::{Chart, Examination, Finding, RetainedChart, Severity, Sight};
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
+pub use readiness::Unready;
 
 /// What is configured of a cluster. What all nodes should have alike is said at the parts.
 #[derive(Debug, Clone)]
@@ -237,6 +239,8 @@ pub struct ClusterStatus {
     pub term: u64,
     /// Index of the last entry of the meta group that is applied.
     pub applied: u64,
+    /// Why clients should not be sent to this node.
+    pub unready: Option<Unready>,
     /// The members, by id; this node is one of them.
     pub nodes: Vec<NodeStatus>,
 }

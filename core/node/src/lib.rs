@@ -30,6 +30,7 @@ pub use batch::WriteBatch;
 pub use cluster::{
     Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
     ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, RetainedChart, Severity, Sight,
+    Unready,
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{

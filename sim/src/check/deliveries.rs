@@ -394,7 +394,7 @@ impl State {
         let topic = &self.topics[message.topic as usize];
         let node = self.ids[id as usize].node;
         // What came live from the node alone is another entry for the cluster that it comes into.
-        let is_alone = self.ways.exist() && self.ways.joined_at(node) >= grant.from;
+        let is_alone = self.ways.exist() && self.ways.shares_since(node).is_none_or(|since| since >= grant.from);
         message.logical == 1
             && !is_alone
             && self.nodes[usize::from(self.ids[id as usize].node)].lives.stops_since(grant.from) == 0

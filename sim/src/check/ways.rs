@@ -81,9 +81,16 @@ struct Way {
 }
 
 impl Ways {
-    /// When a node came into the cluster that it is in. What it had retained by itself is everybody's from then on.
+    /// When a node came into the cluster that it is in.
     pub(super) fn joined_at(&self, node: u16) -> Instant {
         self.ends.get(usize::from(node)).map_or(Instant::START, |end| end.joined_at)
+    }
+
+    /// From when on what a node had retained by itself is everybody's; none while it may be alone in its cluster.
+    pub(super) fn shares_since(&self, node: u16) -> Option<Instant> {
+        let own = Some(self.joined_at(node)).filter(|at| *at > Instant::START)?;
+        let others = (0u16..).zip(&self.ends).filter(|(other, end)| *other != node && end.joined_at > Instant::START);
+        Some(others.map(|(_, end)| end.joined_at).min()?.max(own))
     }
 
     pub(super) fn new(nodes: u16, slack: Duration, strict: bool) -> Ways {
@@ -425,7 +432,11 @@ impl State {
                     ways.ends[usize::from(node.0)].leaving = true;
                 }
             }
-            ClusterEvent::Gone(_) => ways.ends[usize::from(node.0)].leaving = true,
+            ClusterEvent::Gone(_) => {
+                ways.ends[usize::from(node.0)].leaving = true;
+                // It closes its links, maybe long after it was told to leave.
+                ways.touch(node.0, cx.now);
+            }
             ClusterEvent::Joined(_) => {
                 let end = &mut ways.ends[usize::from(node.0)];
                 end.joined_at = cx.now;

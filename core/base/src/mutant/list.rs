@@ -646,6 +646,8 @@ mutants! {
         "Retained messages of other nodes are read before they are here.";
     AgreedBarrierIgnored, "agreed-barrier-ignored", None, ["part", "S9b", "S9"],
         "A reader of retained messages does not wait for what other nodes have acknowledged.";
+    AgreedUnnamed, "agreed-unnamed", None, ["cluster", "S8", "S1", "S9b"],
+        "What a session gets of the retained messages that all nodes agree on is not stored with it.";
     AgreedDeleteKept, "agreed-delete-kept", None, ["part", "S9"],
         "An empty payload is retained in a cluster instead of deleting.";
     UnretainedAcknowledged, "unretained-acknowledged", None, ["part", "S9", "S9b", "Q4"],

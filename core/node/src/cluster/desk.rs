@@ -155,6 +155,11 @@ impl Cluster {
         None
     }
 
+    /// Whether an operator has this node leave.
+    pub(super) fn leaves(&self) -> bool {
+        matches!(self.desk.work, Some(Work { task: Task::Leave { .. }, .. }))
+    }
+
     /// Whether the node that is to be joined is reached.
     pub(super) fn desk_look(&mut self, cx: &mut Cx<'_>) {
         let Some(Work { request, task: Task::Join { address, asked: false }, last, .. }) = self.desk.work else {
@@ -297,6 +302,7 @@ impl Cluster {
             leader: view.leader,
             term: view.term,
             applied: view.state.index(),
+            unready: self.unready(),
             nodes: nodes.collect(),
         }
     }

@@ -290,7 +290,7 @@ mod tests {
         });
         let leader = Some(ids[0]);
         let status =
-            ClusterStatus { name: "c".into(), is_member: true, leader, term: 2, applied: 9, nodes: nodes.into() };
+            ClusterStatus { name: "c".into(), is_member: true, leader, term: 2, applied: 9, unready: None, nodes: nodes.into() };
         let charts = ids.map(|node| {
             let sees = ids.iter().filter(|other| **other != node).map(|other| Sight {
                 node: *other,
