@@ -352,6 +352,7 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Write { .. }
             | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
         ) => None,
@@ -365,7 +366,8 @@ fn is_fault(action: &Action) -> bool {
             WorldAction::Join { .. }
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
-            | WorldAction::Status { .. },
+            | WorldAction::Status { .. }
+            | WorldAction::Write { .. },
         ) => false,
         Action::World(_) => true,
         Action::Client { act, .. } => match act {

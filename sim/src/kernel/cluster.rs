@@ -262,7 +262,7 @@ impl World<'_, '_> {
         let number = self.commands.len() as u32 + 1;
         let start = of.start;
         self.commands.push(command.clone());
-        self.watch_command(node, &command);
+        self.watch_command(node, RequestId(number.into()), &command);
         self.tell(&Event::Command { node: NodeIx(node), request: RequestId(number.into()), command });
         self.queue.push(now, Happening::Command { node, start, number });
     }

@@ -40,6 +40,7 @@ impl Nodes {
                 (node, ClusterCommand::ForceLeave(format!("{:x}", id.0)))
             }
             WorldAction::Status { node } => (node, ClusterCommand::Status),
+            WorldAction::Write { node, key } => (node, crate::whitebox::cluster::write(key, number)),
             _ => return false,
         };
         self.command(node, command, RequestId(number));

@@ -171,7 +171,8 @@ impl World {
             | WorldAction::Join { .. }
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
-            | WorldAction::Status { .. } => {
+            | WorldAction::Status { .. }
+            | WorldAction::Write { .. } => {
                 if self.scenario.is_cluster() && !self.mesh.carry_out(action) {
                     self.commands += 1;
                     self.nodes.carry_out(action, self.commands);

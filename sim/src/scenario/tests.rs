@@ -434,7 +434,7 @@ fn action() -> impl Strategy<Value = Action> {
             10 => WorldAction::DiskRot { node, at_ppm: number },
             _ => WorldAction::MemoryPressure { node, level: 2 },
         })),
-        1 => (0..13, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
+        1 => (0..14, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
             0 => WorldAction::Wipe { node: from },
             1 => WorldAction::NewAddress { node: from },
             2 => WorldAction::CutLink { from, to },
@@ -447,6 +447,7 @@ fn action() -> impl Strategy<Value = Action> {
             9 => WorldAction::Join { node: from, to },
             10 => WorldAction::Leave { node: from },
             11 => WorldAction::ForceLeave { node: from, target: to },
+            12 => WorldAction::Write { node: from, key: to as u8 },
             _ => WorldAction::Status { node: from },
         })),
     ]

@@ -193,6 +193,13 @@ pub enum WorldAction {
         /// The node.
         node: u16,
     },
+    /// An operator has a node write something that all nodes are to have, as a user or a ban: each step something else.
+    Write {
+        /// The node.
+        node: u16,
+        /// What is written replaces what was written with the same key.
+        key: u8,
+    },
 }
 
 impl WorldAction {
@@ -276,6 +283,10 @@ impl WorldAction {
             WorldAction::ForceLeave { node, target } => {
                 v.required("node", "Who is told.", Node, node);
                 v.required("target", "Who is removed: the node that it was before its disk was lost, if it runs again since then.", Node, target);
+            }
+            WorldAction::Write { node, key } => {
+                node_key(node, v);
+                v.optional("key", "What is written replaces what was written with the same key.", Int(0..=255), key, &0);
             }
             WorldAction::HealLinks => {}
             WorldAction::DiskFails { node }

@@ -289,8 +289,15 @@ mod tests {
             entries: 0,
         });
         let leader = Some(ids[0]);
-        let status =
-            ClusterStatus { name: "c".into(), is_member: true, leader, term: 2, applied: 9, unready: None, nodes: nodes.into() };
+        let status = ClusterStatus {
+            name: "c".into(),
+            is_member: true,
+            leader,
+            term: 2,
+            applied: 9,
+            unready: None,
+            nodes: nodes.into(),
+        };
         let charts = ids.map(|node| {
             let sees = ids.iter().filter(|other| **other != node).map(|other| Sight {
                 node: *other,
