@@ -352,6 +352,8 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
             | WorldAction::Write { .. }
             | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
@@ -367,6 +369,8 @@ fn is_fault(action: &Action) -> bool {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
             | WorldAction::Write { .. },
         ) => false,
         Action::World(_) => true,

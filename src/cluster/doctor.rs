@@ -55,6 +55,7 @@ mod tests {
             leader: None,
             term: 1,
             applied: 1,
+            features: (1, 1),
             unready: None,
             nodes: Vec::new(),
         };

@@ -7,6 +7,7 @@ use newtmq_mqtt::{QoS, RetainHandling};
 
 use super::publishes::Message;
 use super::state::{Position, State};
+use super::subscriptions::Grant;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, ReceiveFacts, Uid};
 use crate::report::Check;
@@ -373,7 +374,13 @@ impl State {
         let mut groups: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         for (other, sub) in self.topics[message.topic as usize].subs.iter().filter(|(other, _)| *other != id) {
             let sub = &self.subs[*sub as usize];
-            let ended = sub.grants.iter().any(|grant| grant.to < Instant::NEVER && grant.to >= message.sent);
+            // A client that is frozen, say, does not see the end of its connection, and so of its session.
+            let may_be_over = || {
+                let mut live = self.ids[*other as usize].live.iter();
+                live.any(|conn| self.conn(*conn).earliest_end().is_some())
+            };
+            let ended = |grant: &Grant| grant.to >= message.sent && (grant.to < Instant::NEVER || may_be_over());
+            let ended = sub.grants.iter().any(ended);
             if let Some(group) = sub.group.filter(|_| ended) {
                 groups.entry(*other).or_default().insert(group);
             }

@@ -497,7 +497,10 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
+            ClusterCommand::Finalize
+            | ClusterCommand::Status
+            | ClusterCommand::Examine
+            | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -58,6 +58,12 @@ impl World<'_, '_> {
                 }
             }
             WorldAction::Status { node } => self.command(node, ClusterCommand::Status),
+            WorldAction::Upgrade { node, later } => {
+                if let Some(of) = self.nodes.get_mut(usize::from(node)) {
+                    of.later = later;
+                }
+            }
+            WorldAction::Finalize { node } => self.command(node, ClusterCommand::Finalize),
             WorldAction::Write { node, key } => self.command(node, write(key, self.commands.len() as u64)),
             _ => {}
         }

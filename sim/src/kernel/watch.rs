@@ -55,7 +55,10 @@ impl World<'_, '_> {
                 let now = self.queue.now();
                 self.cluster_watch.joins(node, now);
             }
-            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
+            ClusterCommand::Finalize
+            | ClusterCommand::Status
+            | ClusterCommand::Examine
+            | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -172,6 +172,8 @@ impl World {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
             | WorldAction::Write { .. } => {
                 if self.scenario.is_cluster() && !self.mesh.carry_out(action) {
                     self.commands += 1;

@@ -410,6 +410,8 @@ mutants! {
         "A user or a ban counts as written when the leader has it, and not when most voters have.";
     WriteNotTold, "write-not-told", None, ["cluster", "L14"],
         "Users and bans that were written at another node are not known where clients log in.";
+    OldProgramTakesPart, "old-program-takes-part", None, ["part", "W"],
+        "A node whose program is older than what its cluster uses takes part in its decisions.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],

@@ -137,8 +137,8 @@ impl Cluster {
             node,
             incarnation,
             name: name.clone(),
-            proto_min: PROTOCOL,
-            proto_max: PROTOCOL,
+            proto_min: *config.release.protocols.start(),
+            proto_max: *config.release.protocols.end(),
             features: 0,
             shards,
         };
@@ -150,7 +150,7 @@ impl Cluster {
             name: name.clone(),
             address: address.to_string(),
             witness: config.witness,
-            feature_max: FEATURE_LEVEL,
+            feature_max: config.release.features,
             joined: 0,
         };
         let meta = Meta::new(config.meta.clone(), me, disk.meta(), fork(&mut rng), now)?;
@@ -576,8 +576,3 @@ pub(super) fn fork(rng: &mut Rng) -> Rng {
     rng.fill(&mut seed);
     Rng::from_seed(seed)
 }
-
-/// The version of links that is spoken.
-const PROTOCOL: u16 = 1;
-/// What this version of the program understands of the meta group.
-const FEATURE_LEVEL: u32 = 1;

@@ -295,6 +295,7 @@ mod tests {
             leader,
             term: 2,
             applied: 9,
+            features: (1, 1),
             unready: None,
             nodes: nodes.into(),
         };

@@ -119,6 +119,7 @@ pub(super) fn config() -> ClusterConfig {
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
         max_retained: 0,
+        release: Release::default(),
     }
 }
 
