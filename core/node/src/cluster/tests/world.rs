@@ -15,7 +15,7 @@ use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, ShardConfig, ToControl,
 };
 
 use net::Pipe;
