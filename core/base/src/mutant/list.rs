@@ -418,6 +418,8 @@ mutants! {
         "A leader gives no session to a client whose session was in a cluster of later terms.";
     HandedOnTwice, "handed-on-twice", None, ["part", "S3"],
         "What came to a session beside one at a node that was down comes again when that hands it on.";
+    GrantedMeanwhile, "granted-meanwhile", None, ["part", "S7"],
+        "A node that has too much to report says anew what it has; meanwhile others begin the sessions that are there.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],

@@ -286,7 +286,11 @@ impl Seat {
         let (round, complete) = (peer.round, peer.complete);
         match message {
             Message::Again { round: heard } if heard >= round => {
-                // It has heard of this round and obeys no more.
+                // It has heard of this round and obeys no more. Nobody knows until it has said so what it has: as at the
+                // beginning, nobody gets a session that may be there.
+                if !planted!(GrantedMeanwhile) {
+                    (self.open, self.since) = (false, now);
+                }
                 self.peers.remove(&from);
                 self.forget(now, from, sink);
                 self.summon(now, from, sink);

@@ -78,6 +78,8 @@ pub(crate) struct Claims {
     pub(super) untold: VecDeque<(u64, u64, Later)>,
     /// Sessions that have gone and hand on what comes: client and key.
     pub(super) stubs: BTreeSet<(Client, u32)>,
+    /// Those of them whose markers are awaited, by which.
+    pub(super) flushing: BTreeMap<u64, u32>,
     /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
     pub(super) deferred: BTreeMap<Client, (NodeId, Epoch)>,
     /// Some node is reached again since not long ago, until then.

@@ -196,8 +196,9 @@ impl Shard {
         });
         self.clients.remove(&client, key);
         let until = now + STUB_FOR;
-        let flush = Some(self.begin_flush(now));
-        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush };
+        let flush = self.begin_flush(now);
+        self.claims_of.flushing.insert(flush.token, key);
+        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
         self.claimed(key).stub = Some(Box::new(stub));
         self.claims_of.stubs.insert((client.clone(), key));
         tell(directory_ended(&client, epoch), out);
@@ -293,11 +294,16 @@ impl Shard {
         }
     }
 
+    /// What is left of a client's sessions that have gone.
+    fn stubs_of(&self, client: &Client) -> Vec<u32> {
+        let all = (client.clone(), 0)..=(client.clone(), u32::MAX);
+        self.claims_of.stubs.range(all).map(|(_, key)| *key).collect()
+    }
+
     /// What a letter had is stored where it went.
     fn on_receipt(&mut self, now: Instant, from: NodeId, of: (&Client, Epoch, u64), out: &mut Outbox) {
         let (client, epoch, number) = of;
-        let keys = self.claims_of.stubs.iter().filter(|(name, _)| name == client).map(|(_, key)| *key);
-        for key in keys.collect::<Vec<u32>>() {
+        for key in self.stubs_of(client) {
             let Some(stub) = self.claimed(key).stub.as_mut() else { continue };
             if (stub.to, stub.epoch, stub.number) != (from, epoch, number) {
                 continue;
@@ -322,7 +328,7 @@ impl Shard {
     ) {
         let Ok(more) = take.byte() else { return };
         // One that has gone on hands it on.
-        let stub = || self.claims_of.stubs.iter().find(|(name, _)| *name == client).map(|(_, key)| *key);
+        let stub = || self.stubs_of(&client).first().copied();
         let key = self.find_session(&client).or_else(stub);
         let receipt = ToControl::Handover { to: from, message: head(&client, RECEIPT, epoch, number).into() };
         let Some(key) = key else {
