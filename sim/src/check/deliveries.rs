@@ -111,6 +111,8 @@ impl State {
         if !stale {
             self.fly(conn, facts, cx);
         }
+        // Nor does it where two sessions of one client become one.
+        let stale = stale || self.ids[id as usize].forked;
         self.served(conn, facts.sent_at, "PUBLISH", cx);
         self.judge_silence(conn, facts.sent_at, cx);
         cx.owe(Check::Phantom);
@@ -184,6 +186,7 @@ impl State {
         };
         let node = self.ids[id as usize].node;
         let lives = &self.nodes[usize::from(node)].lives;
+        let moves = |since| if self.ways.exist() { self.moves_since(id, since) } else { 0 };
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -214,7 +217,7 @@ impl State {
                 // Without a cluster what is retained stays at its publisher's node.
                 if message.retain && sub.group.is_none() && grant.may_read() && (node == from || self.ways.exist()) {
                     // A reading that a stop interrupts begins anew.
-                    explained.reads += 1 + lives.stops_since(grant.from);
+                    explained.reads += 1 + lives.stops_since(grant.from) + moves(grant.from);
                     explained.retained_qos |= mask;
                     let counts = grant.to == Instant::NEVER || goes_on;
                     let earliest = if counts { &mut explained.since } else { &mut since_old };
@@ -339,7 +342,7 @@ impl State {
         };
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
-        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.were_parted(message, id, now) {
+        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -385,6 +388,13 @@ impl State {
     pub(super) fn were_parted(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
+    }
+
+    /// Whether there is a reason for a copy more: beside that one, that its session or its publisher's was on its way, and something
+    /// was wrong.
+    fn may_repeat(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, now);
+        self.were_parted(message, id, now) || moved(id) || moved(message.id)
     }
 
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
@@ -452,7 +462,8 @@ impl State {
                 let refused = || self.nodes[node].lives.was_troubled(message.sent);
                 let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
                 let late = || is_late && self.were_parted(message, id, cx.now);
-                if message.last < known.first && !late() {
+                let moved = || self.ways.exist() && self.moved_slowly(id, message.sent, cx.now);
+                if message.last < known.first && !late() && !moved() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);
@@ -533,7 +544,7 @@ impl State {
         let c = self.conn(conn.0);
         let Some((_, retained, dup)) = c.last.filter(|(last, ..)| *last == uid) else { return };
         let id = c.id;
-        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) {
+        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) || self.ids[id as usize].forked {
             // Another client may have begun the exchange.
             return;
         }
@@ -557,6 +568,11 @@ impl State {
             return;
         }
         let (count, first) = (both, target.received_at);
+        // What a session has got while it was on its way is not stored by name.
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
+        if moved(id) || moved(message.id) {
+            return;
+        }
         let name = self.topics[message.topic as usize].name;
         let text = format!("{} handed {uid} on {} onward {count} times", self.who(conn.0), cx.text(name));
         let story = Story::default()

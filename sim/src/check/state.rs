@@ -9,6 +9,7 @@ use newtmq_mqtt::ReasonCode;
 
 use super::crashes::Lives;
 use super::flight::InFlight;
+use super::hops::Move;
 use super::limits::Limits;
 use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
@@ -241,6 +242,12 @@ pub(super) struct Id {
     pub(super) node: u16,
     /// Where its session was before, if it has been asked for from there since.
     pub(super) from: Option<u16>,
+    /// Ways of the session from node to node that may still matter.
+    pub(super) moves: Vec<Move>,
+    /// There may be several sessions, of which any may be the one that is left.
+    pub(super) forked: bool,
+    /// It began where not all nodes could be asked, and another one may be left there.
+    pub(super) hidden: bool,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,
     /// The last connection that was accepted, in the order of the broker.
