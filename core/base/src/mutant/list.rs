@@ -598,6 +598,14 @@ mutants! {
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
+    HandedOnUnmatched, "handed-on-unmatched", None, ["cluster", "S2", "S12"],
+        "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
+    HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
+        "A client with No Local gets its own message by way of the node that its session has left.";
+    MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],
+        "A client is let in with a grant of which its node knows a later one already.";
+    EndedAwaitsStart, "ended-awaits-start", None, ["part", "crash"],
+        "A stored session that has ended before its node's start is over is looked for at the end of that.";
     // Cluster: retained messages.
     RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
         "A retained message is answered before it is committed.";

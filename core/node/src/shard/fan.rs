@@ -186,7 +186,7 @@ impl Fan<'_> {
     #[inline]
     fn one(&mut self, subscription: &Subscription) {
         if self.is_own(subscription) {
-            return;
+            return self.keep_from(subscription.subscriber.0);
         }
         let identifier = subscription.identifier;
         self.deliver(&Target {
@@ -209,8 +209,8 @@ impl Fan<'_> {
                 identifiers.push(subscription.identifier);
             }
         }
-        let Some(qos) = qos else { return };
         let subscriber = subscriptions[0].subscriber.0;
+        let Some(qos) = qos else { return self.keep_from(subscriber) };
         self.deliver(&Target { subscriber, qos, retain_as_published, identifiers: &identifiers });
     }
 
@@ -220,6 +220,14 @@ impl Fan<'_> {
         subscription.subscriber.0 == self.publishing.publisher
             && !self.shared
             && ((subscription.no_local() && !planted!(NoLocalIgnored)) || self.parts.config.mqtt.ignore_loop_deliver)
+    }
+
+    /// The session does not get its client's own message, by no way.
+    fn keep_from(&mut self, subscriber: u32) {
+        let claimed = self.parts.sessions.get_mut(subscriber).and_then(|slot| slot.claimed.as_mut());
+        if let Some(claimed) = claimed {
+            claimed.keeps_from(self.now, self.publishing.guid);
+        }
     }
 
     /// One session gets the message.

@@ -13,7 +13,11 @@ use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, NodeId, Put, Take, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::{Epoch, Guid};
-use newtmq_session::{DeliveryRecord, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord};
+use newtmq_mqtt::{QoS, TopicName};
+use newtmq_session::{
+    DeliveryRecord, Identifiers, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord,
+    SubscriptionEntry,
+};
 
 use super::claims::{Claimed, Later, tell};
 use super::fan::{enqueue, pump};
@@ -148,6 +152,15 @@ impl Claimed {
         false
     }
 
+    /// A message of the session's own client is not for it: nor is it when a node that the session was at hands it on.
+    pub(super) fn keeps_from(&mut self, now: Instant, guid: Guid) {
+        if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID)
+            && !planted!(HandedOnToItself)
+        {
+            origin.seen.add(guid);
+        }
+    }
+
     fn note_late(&mut self, guid: Guid, dseq: u64) {
         if (self.given.is_some() || self.stub.is_some()) && self.late.len() < REMEMBERED_MAX {
             self.late.insert(dseq, guid);
@@ -167,6 +180,7 @@ impl Shard {
     /// The session has lost its client to one at another node: what it got since that left, or what was never sent, goes there.
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
+        self.awaits_no_start(key);
         let client: Client = self.slot(key).session.client().as_str().into();
         let claimed = self.claimed(key);
         let (epoch, given) = (claimed.epoch, claimed.given);
@@ -348,6 +362,10 @@ impl Shard {
             if self.claimed(key).is_handed(now, guid) {
                 continue;
             }
+            // Since it left, its client may have changed its subscriptions here.
+            if !self.fits(key, guid, &message, &mut delivery) && !planted!(HandedOnUnmatched) {
+                continue;
+            }
             // It may have been in flight there, which comes before all that waits.
             delivery.priority = self.priority_of(key, &message);
             late.extend(self.own_message(now, &message, left).map(|message| (guid, delivery, message)));
@@ -358,6 +376,39 @@ impl Shard {
             Some(base) if base < next && !late.is_empty() && !planted!(LateBehind) => self.insert_late(key, base, late),
             Some(_) | None => self.append_late(now, key, late, out),
         }
+    }
+
+    /// Whether a message that is handed on is for the session as it is subscribed now, and with what. With QoS 0 it came by itself, or
+    /// is lost.
+    fn fits(&mut self, key: u32, guid: Guid, message: &Message, delivery: &mut DeliveryRecord) -> bool {
+        let Shard { sessions, config, .. } = self;
+        let (Some(slot), Ok(topic)) = (sessions.get_mut(key), TopicName::new(message.topic_str())) else {
+            return false;
+        };
+        let subscriptions = slot.session.subscriptions().iter();
+        let matching = subscriptions.filter(|(filter, _)| {
+            let filter = filter.as_filter();
+            filter.share_group().is_some() == delivery.shared && filter.matches(topic)
+        });
+        let matching: Vec<&SubscriptionEntry> = matching.map(|(_, entry)| entry).collect();
+        let Some(granted) = matching.iter().map(|entry| entry.options.qos).max() else {
+            // What a member of a group has got is not given to another one any more.
+            return delivery.shared;
+        };
+        let upgrade = config.zones[usize::from(slot.zone)].upgrade_qos;
+        let qos = if upgrade { granted } else { granted.min(message.qos()) };
+        if guid == NO_GUID {
+            // It may be a copy of a retained message, for one of the subscriptions.
+            delivery.qos = delivery.qos.min(qos);
+            return delivery.qos > QoS::AtMostOnce;
+        }
+        delivery.qos = qos;
+        if !delivery.shared {
+            let identifiers: Vec<u32> = matching.iter().filter_map(|entry| Some(entry.identifier?.get())).collect();
+            delivery.identifiers = Identifiers::from_slice(&identifiers);
+            delivery.retain = message.retain() && matching.iter().any(|entry| entry.options.retain_as_published);
+        }
+        delivery.qos > QoS::AtMostOnce
     }
 
     /// Behind what there is.

@@ -128,6 +128,10 @@ impl Steps<'_> {
 
     /// Most clients connect when the cluster is there, and some before.
     fn warm_up_nodes(&mut self) {
+        // Before the cluster is there every node takes clients for itself, and nothing goes from one to another.
+        if self.profile.family == Family::ClusterHop && self.source.percent(75) {
+            self.at_ms += if self.is_quick() { 5_000 } else { 10_000 };
+        }
         let begin_ms = self.at_ms;
         let span_ms = match (self.is_quick(), self.is_micro()) {
             (true, _) => self.source.log(500, 3_000),
