@@ -72,6 +72,8 @@ pub(super) struct Facts {
     pub(super) last: u64,
     pub(super) id: u32,
     pub(super) conn: u32,
+    /// Of its publisher's session.
+    pub(super) epoch: u32,
 }
 
 impl Facts {
@@ -90,9 +92,26 @@ impl Facts {
             last,
             id,
             conn,
+            epoch,
             ..
         } = *message;
-        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, forgotten, first, last, id, conn }
+        Facts {
+            uid,
+            topic,
+            qos,
+            retain,
+            will,
+            expiry_s,
+            sent,
+            accepted,
+            logical,
+            forgotten,
+            first,
+            last,
+            id,
+            conn,
+            epoch,
+        }
     }
 }
 
@@ -452,8 +471,12 @@ impl State {
     fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {
         cx.owe(Check::Order);
         let id = self.conn(conn).id;
-        let key = (id, message.uid.publisher.0, message.topic, message.qos as u8 * 4 + facts.qos as u8);
-        let new = Position { epoch, first: message.first, uid: message.uid };
+        // A publisher that goes to another node has its order there, too, but for what nobody confirms.
+        let topic = &self.topics[message.topic as usize];
+        let place = if message.qos > QoS::AtMostOnce { (topic.name.0, u16::MAX) } else { (topic.name.0, topic.node) };
+        let key = (id, message.uid.publisher.0, place, message.qos as u8 * 4 + facts.qos as u8);
+        let by = (topic.node, message.epoch);
+        let new = Position { epoch, first: message.first, uid: message.uid, by };
         match self.order.get(&key).copied() {
             Some(known) if known.epoch == epoch => {
                 // A first copy that was lost when a node counted as down comes at the end of its exchange.
@@ -463,7 +486,12 @@ impl State {
                 let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
                 let late = || is_late && self.were_parted(message, id, cx.now);
                 let moved = || self.ways.exist() && self.moved_slowly(id, message.sent, cx.now);
-                if message.last < known.first && !late() && !moved() {
+                let of_other = || {
+                    let lost_way =
+                        || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
+                    known.by.0 != by.0 && (known.by.1 != by.1 || lost_way())
+                };
+                if message.last < known.first && !late() && !moved() && !of_other() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);

@@ -77,13 +77,19 @@ impl State {
         let (id, begun) = (c.id, c.connect_at);
         let is_split = self.ways.was_split(back(begun, CONVERGENCE + self.limits.links), sent_at);
         let was_split = self.ways.was_split(back(begun, self.limits.one_session), sent_at);
+        let node = c.node;
         let beside = is_split && !present && self.has_beside(conn);
         let known = &mut self.ids[id as usize];
         let moved = known.from.take().is_some();
         known.moves.iter_mut().for_each(|of| of.ended = of.ended.min(sent_at));
-        let before = known.forked || known.hidden;
+        // Where it was begun anew it is that one; elsewhere, as long as the others have not said so, it may be the one of before.
+        let is_old = was_split && known.hidden.is_some_and(|at| at != node);
+        let before = known.forked || is_old;
         known.forked = was_split && (before || beside);
-        known.hidden = was_split && (known.hidden || moved && is_split && !present);
+        known.hidden = known.hidden.filter(|_| was_split);
+        if moved && is_split && !present {
+            known.hidden = Some(node);
+        }
         before || beside
     }
 
@@ -138,7 +144,7 @@ impl State {
         let nodes = 0..self.nodes.len() as u16;
         self.limits.keeps_hints()
             && !known.forked
-            && !known.hidden
+            && known.hidden.is_none()
             && nodes.filter(|node| *node != from).all(|node| self.ways.is_known((from, stored), node, at))
     }
 
@@ -204,10 +210,19 @@ impl State {
             return false;
         }
         let (gone, live): (Vec<u32>, Vec<u32>) = known.live.iter().partition(|conn| self.conn(**conn).node == node);
+        let mut changes = false;
         for conn in gone {
-            if self.conn(conn).connack.is_none() {
+            let c = self.conn(conn);
+            if c.connack.is_none() {
+                changes |= c.clean || c.expiry_min == 0;
                 self.may_have_come(conn, cx.now);
             }
+        }
+        if self.limits.keeps_hints() && !changes {
+            // It is at one of them, as it was.
+            let known = &mut self.ids[id as usize];
+            (known.live, known.possible_until) = (live, Instant::NEVER);
+            return true;
         }
         self.doubt(id);
         self.reopen_subscriptions(id, Instant::START);

@@ -50,7 +50,7 @@ pub(super) struct Message {
     pub(super) conn: u32,
     /// Session of its publisher.
     pub(super) id: u32,
-    epoch: u32,
+    pub(super) epoch: u32,
     pid: u16,
     /// In the register of its topic.
     pub(super) registered: bool,

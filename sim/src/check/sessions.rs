@@ -27,7 +27,7 @@ impl State {
             from: None,
             moves: Vec::new(),
             forked: false,
-            hidden: false,
+            hidden: None,
             epoch: 0,
             current: None,
             live: Vec::new(),
@@ -150,7 +150,10 @@ impl State {
     /// Whether a session may be there for a CONNECT that was sent at `sent`.
     fn may_exist(&self, id: u32, conn: u32, sent: Instant) -> bool {
         let known = &self.ids[id as usize];
-        known.forked || known.hidden || known.possible_until >= sent || known.live.iter().any(|other| *other != conn)
+        known.forked
+            || known.hidden.is_some()
+            || known.possible_until >= sent
+            || known.live.iter().any(|other| *other != conn)
     }
 
     /// Whether a session is surely there until `until`.

@@ -54,8 +54,9 @@ pub(super) struct State {
     pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
     pub(super) groups: Vec<Group>,
     pub(super) group_numbers: LookupMap<(u16, NameIx), u32>,
-    /// Order of first Receives: by session, publisher, topic and the two QoS.
-    pub(super) order: LookupMap<(u32, u32, u32, u8), Position>,
+    /// Order of first Receives: by session, publisher, topic (with the node that it was published at, where that matters) and the
+    /// two QoS.
+    pub(super) order: LookupMap<(u32, u32, (u32, u16), u8), Position>,
     /// Messages in the order in which they may be forgotten.
     pub(super) aging: VecDeque<(Instant, Uid)>,
     /// The same of messages that cannot be forgotten before [`PATIENCE`] is over.
@@ -89,6 +90,8 @@ pub(super) struct Position {
     pub(super) epoch: u32,
     pub(super) first: u64,
     pub(super) uid: Uid,
+    /// Node and epoch of its publisher's session.
+    pub(super) by: (u16, u32),
 }
 
 /// A client of the scenario.
@@ -246,8 +249,8 @@ pub(super) struct Id {
     pub(super) moves: Vec<Move>,
     /// There may be several sessions, of which any may be the one that is left.
     pub(super) forked: bool,
-    /// It began where not all nodes could be asked, and another one may be left there.
-    pub(super) hidden: bool,
+    /// It began at this node when not all could be asked, and another one may be left at one of those.
+    pub(super) hidden: Option<u16>,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,
     /// The last connection that was accepted, in the order of the broker.
