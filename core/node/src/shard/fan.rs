@@ -222,7 +222,7 @@ impl Fan<'_> {
             && ((subscription.no_local() && !planted!(NoLocalIgnored)) || self.parts.config.mqtt.ignore_loop_deliver)
     }
 
-    /// The session does not get its client's own message, by no way.
+    /// The session gets the message by no other way: it is its client's own one, or has come with QoS 0.
     fn keep_from(&mut self, subscriber: u32) {
         let claimed = self.parts.sessions.get_mut(subscriber).and_then(|slot| slot.claimed.as_mut());
         if let Some(claimed) = claimed {
@@ -245,6 +245,10 @@ impl Fan<'_> {
         let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos
             || planted!(QosUpgraded, target.qos > self.publishing.qos);
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
+        if qos < self.publishing.qos && qos == QoS::AtMostOnce && slot.claimed.is_some() {
+            self.keep_from(target.subscriber);
+        }
+        let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
         let refused = if qos == QoS::AtMostOnce
             && slot.conn != NONE
             && (!slot.session.has_queued_qos0() || planted!(Qos0Overtakes))

@@ -152,7 +152,8 @@ impl Claimed {
         false
     }
 
-    /// A message of the session's own client is not for it: nor is it when a node that the session was at hands it on.
+    /// A message is not for the session when a node that it was at hands it on: it is its client's own one, or was given out with
+    /// QoS 0.
     pub(super) fn keeps_from(&mut self, now: Instant, guid: Guid) {
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID)
             && !planted!(HandedOnToItself)
@@ -379,12 +380,15 @@ impl Shard {
     }
 
     /// Whether a message that is handed on is for the session as it is subscribed now, and with what. With QoS 0 it came by itself, or
-    /// is lost.
+    /// is lost; one that was published so has no name.
     fn fits(&mut self, key: u32, guid: Guid, message: &Message, delivery: &mut DeliveryRecord) -> bool {
         let Shard { sessions, config, .. } = self;
         let (Some(slot), Ok(topic)) = (sessions.get_mut(key), TopicName::new(message.topic_str())) else {
             return false;
         };
+        if message.qos() == QoS::AtMostOnce {
+            return false;
+        }
         let subscriptions = slot.session.subscriptions().iter();
         let matching = subscriptions.filter(|(filter, _)| {
             let filter = filter.as_filter();
