@@ -78,7 +78,7 @@ impl State {
         let is_split = self.ways.was_split(back(begun, CONVERGENCE + self.limits.links), sent_at);
         let was_split = self.ways.was_split(back(begun, self.limits.one_session), sent_at);
         let node = c.node;
-        let beside = is_split && !present && self.has_beside(conn);
+        let beside = is_split && !present && (self.has_beside(conn) || self.has_left(conn));
         let known = &mut self.ids[id as usize];
         let moved = known.from.take().is_some();
         known.moves.iter_mut().for_each(|of| of.ended = of.ended.min(sent_at));
@@ -91,6 +91,13 @@ impl State {
             known.hidden = Some(node);
         }
         before || beside
+    }
+
+    /// Whether another session of the client may be there with a connection that nobody has ended, and that is the later one when
+    /// this one has gone.
+    fn has_left(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
+        self.ids[c.id as usize].live.iter().any(|other| self.conn(*other).node != c.node)
     }
 
     /// Whether another session of the client may be there with a connection that may count as the later one.
