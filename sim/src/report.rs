@@ -250,6 +250,9 @@ pub struct Heal {
     pub has_quorum: bool,
     /// It was not, and had no time to: another fault came before.
     pub is_cut_short: bool,
+    /// How long it took until each Client Identifier had one session and one connection at most, and who decides about them knew
+    /// where; none if that was not seen before the next fault.
+    pub one_session: Option<core::time::Duration>,
 }
 
 impl Heal {
@@ -257,6 +260,12 @@ impl Heal {
     #[must_use]
     pub fn took(&self) -> core::time::Duration {
         self.ended - self.repaired
+    }
+
+    /// When all of that was over.
+    #[must_use]
+    pub fn over(&self) -> Instant {
+        self.ended.max(self.repaired + self.one_session.unwrap_or_default())
     }
 }
 

@@ -548,6 +548,18 @@ fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
 }
 
+/// Whether each client has one session and one connection at most, and who decides knows where.
+pub(crate) fn has_one_session(members: &[Member<'_>]) -> bool {
+    let core = Core::of(members);
+    let mut directories = core.nodes.iter().filter_map(|member| member.cluster()).map(|cluster| cluster.directory());
+    let seat = core
+        .nodes
+        .iter()
+        .find(|member| member.cluster().and_then(|cluster| cluster.directory().seated()).is_some_and(|seat| seat.open));
+    let is_settled = seat.is_some_and(|seat| directories.all(|of| of.obeys() == Some(seat.id) && of.is_at_rest()));
+    is_settled && sessions_differ(&core, &mut Obligations::default()).is_none()
+}
+
 /// What stands against that each client has one session and one connection in a cluster, and that who decides knows where.
 fn sessions_differ(core: &Core<'_>, obligations: &mut Obligations) -> Option<(u16, String)> {
     let directories = core.nodes.iter().filter_map(|member| Some((member, member.cluster()?.directory())));
