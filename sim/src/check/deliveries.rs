@@ -266,6 +266,11 @@ impl State {
             if live {
                 return Some(Kind::Live);
             }
+            // A node that starts again has forgotten which of them it is not to take when they are handed on.
+            let id = self.conn(conn).id;
+            if explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now) {
+                return None;
+            }
             let text = if explained.own {
                 "but it is its own message and the subscription has No Local"
             } else if explained.reads > 0 {

@@ -79,12 +79,15 @@ impl State {
         let was_split = self.ways.was_split(back(begun, self.limits.one_session), sent_at);
         let node = c.node;
         let beside = is_split && !present && (self.has_beside(conn) || self.has_left(conn));
+        // It is not one of a node that nobody reaches, as of one that has left: then one of before was left elsewhere.
+        let from = self.ids[id as usize].from;
+        let has_left = present && from.is_some_and(|from| self.ways.is_cut_off(from, begun, sent_at));
         let known = &mut self.ids[id as usize];
         let moved = known.from.take().is_some();
         known.moves.iter_mut().for_each(|of| of.ended = of.ended.min(sent_at));
         // Where it was begun anew it is that one; elsewhere, as long as the others have not said so, it may be the one of before.
         let is_old = was_split && known.hidden.is_some_and(|at| at != node);
-        let before = known.forked || is_old;
+        let before = known.forked || is_old || has_left;
         known.forked = was_split && (before || beside);
         known.hidden = known.hidden.filter(|_| was_split);
         if moved && is_split && !present {
