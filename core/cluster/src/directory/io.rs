@@ -21,6 +21,8 @@ pub enum Input {
         /// What.
         message: Message,
     },
+    /// The node belongs to another cluster than before, of which it knows nothing: terms are counted anew there.
+    Elsewhere,
     /// A node can be reached. Again with a higher incarnation: it has started anew.
     Up {
         /// The node.
@@ -137,6 +139,12 @@ pub enum Output {
         to: NodeId,
         /// For its [`Input::Message`].
         message: Message,
+    },
+    /// This node, which leads, knows an epoch of a later term, as of a session that was in another cluster: it can give none
+    /// that counts before it leads in a later one.
+    Raise {
+        /// The later term.
+        term: u64,
     },
     /// The connection has its session. Also when its epoch rises after a partition: the later one counts.
     Granted(Grant),

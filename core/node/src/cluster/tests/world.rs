@@ -15,7 +15,7 @@ use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, ShardConfig, ToControl,
 };
 
 use net::Pipe;
@@ -119,6 +119,7 @@ pub(super) fn config() -> ClusterConfig {
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
         max_retained: 0,
+        release: Release::default(),
     }
 }
 
