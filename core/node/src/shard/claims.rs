@@ -149,7 +149,9 @@ impl Shard {
             }
             Order::Moved { client, epoch } => self.on_session_here(now, &client, epoch, out),
             Order::Lost { client, epoch, to, discard } => self.lose_session(now, &client, epoch, (to, discard), out),
-            Order::Send { .. } | Order::Raise { .. } | Order::Supersedes { .. } => unreachable!("that is for the control plane"),
+            Order::Send { .. } | Order::Raise { .. } | Order::Supersedes { .. } => {
+                unreachable!("that is for the control plane")
+            }
         }
     }
 
