@@ -617,6 +617,8 @@ mutants! {
         "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
     HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
         "A client with No Local gets its own message by way of the node that its session has left.";
+    LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
+        "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
     MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],
         "A client is let in with a grant of which its node knows a later one already.";
     EndedAwaitsStart, "ended-awaits-start", None, ["part", "crash"],

@@ -448,6 +448,12 @@ impl Shard {
     fn insert_late(&mut self, key: u32, base: u64, late: Vec<Late>) {
         self.ledger.matched += late.len() as u64;
         let (mut snapshot, mut messages) = self.whole_of(key);
+        // QoS 0 that waits is not among them.
+        let session = &self.slot(key).session;
+        let left = session.queue_len() + session.inflight_len() - snapshot.deliveries.len();
+        if !planted!(LateForgetsQos0) {
+            self.ledger.drop(DropReason::OfflineQos0, left as u64);
+        }
         let Some(origin) = &mut self.claimed(key).origin else { return };
         let places = core::mem::take(&mut origin.places);
         let (before, since): (Vec<_>, Vec<_>) = snapshot.deliveries.into_iter().partition(|of| of.dseq < base);
