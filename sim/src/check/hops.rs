@@ -153,6 +153,7 @@ impl State {
         let Some(stored) = self.conn(last).connack.map(|of| of.sent_at) else { return false };
         let nodes = 0..self.nodes.len() as u16;
         self.limits.keeps_hints()
+            && !self.limits.fresh
             && !known.forked
             && known.hidden.is_none()
             && nodes.filter(|node| *node != from).all(|node| self.ways.is_known((from, stored), node, at))

@@ -59,6 +59,8 @@ pub(super) struct Limits {
     pub(super) reason: Duration,
     /// Windows between nodes are so small that a publish may be refused for them.
     pub(super) lanes_narrow: bool,
+    /// `cluster.owner_down = fresh`
+    pub(super) fresh: bool,
     /// The strict barrier: without a lease of every member nothing is acknowledged.
     pub(super) strict: bool,
     /// How long what is written may wait for a socket that is small. The broker closes then.
@@ -129,6 +131,7 @@ impl Limits {
             one_session: scenario.cluster.bound(ONE_SESSION_FIXED, ONE_SESSION) + links,
             reason: scenario.cluster.bound(REASON_FIXED, REASON),
             lanes_narrow: lanes_narrow(scenario),
+            fresh: scenario.cluster.fresh,
             strict: scenario.cluster.barrier == Barrier::Strict,
             socket_bytes: net.socket_bytes.max(1),
             trip: Duration::from_micros(net.latency_us.end() + net.retransmit_ms * 1000 * losses.min(1) * LOSSES_WORTH),

@@ -421,6 +421,8 @@ mutants! {
         "A node that comes into a cluster obeys nobody there while the terms of the one that it was in before were later.";
     TermNeverRises, "term-never-rises", None, ["part", "L5"],
         "A leader gives no session to a client whose session was in a cluster of later terms.";
+    HandedOnTwice, "handed-on-twice", None, ["part", "S3"],
+        "What came to a session beside one at a node that was down comes again when that hands it on.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],

@@ -184,6 +184,8 @@ pub enum Output {
         clean: bool,
         /// Whether a new one is stored.
         durable: bool,
+        /// Whether a new one stands beside one at a node that is down, of which something may be handed on when that is back.
+        fork: bool,
         /// Of its [`Input::Claim`].
         limits: Box<[u8]>,
     },
