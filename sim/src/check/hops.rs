@@ -78,7 +78,7 @@ impl State {
         let is_split = self.ways.was_split(back(begun, CONVERGENCE + self.limits.links), sent_at);
         let was_split = self.ways.was_split(back(begun, self.limits.one_session), sent_at);
         let node = c.node;
-        let beside = is_split && !present && (self.has_beside(conn) || self.has_left(conn));
+        let beside = is_split && !present && (self.has_first(conn) || self.has_beside(conn) || self.has_left(conn));
         // It is not one of a node that nobody reaches, as of one that has left: then one of before was left elsewhere.
         let from = self.ids[id as usize].from;
         let has_left = present && from.is_some_and(|from| self.ways.is_cut_off(from, begun, sent_at));
@@ -94,6 +94,12 @@ impl State {
             known.hidden = Some(node);
         }
         before || beside
+    }
+
+    /// Whether a session begins beside one at another node, which hands on what it has when the nodes meet: a clean start ends it.
+    fn has_first(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
+        !c.clean && self.ids[c.id as usize].conns.iter().any(|other| self.conn(*other).node != c.node)
     }
 
     /// Whether another session of the client may be there with a connection that nobody has ended, and that is the later one when
