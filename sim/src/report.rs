@@ -81,6 +81,7 @@ checks! {
     Leaders "W1" Safety white "two leaders in one term, or what was committed has changed",
     Owners "W5" Safety white "a copy of a node's routes has what that node has not written",
     Replicas "W6" Safety white "two copies of a node's routes differ at one version, or a version went back",
+    Epochs "W3" Safety white "two connections of a client have one epoch, or its epochs went back",
     Incarnations "W11" Safety white "a start of a node has the number of an earlier one",
     Removals "W12" Safety white "a member was removed without a majority, or before its time",
     Written "W15" Safety white "what an operator had written for the whole cluster is lost, or an earlier one has replaced it",

@@ -142,7 +142,7 @@ mutants! {
         "A lease counts from when it came and not from when it was asked for.";
     OpenBeforeAnnounced, "open-before-announced", Some(36), ["part", "S6"],
         "A new directory grants claims before the nodes have said whom they have.";
-    AppliedByOwnCount, "applied-by-own-count", Some(37), ["part", "W2"],
+    AppliedByOwnCount, "applied-by-own-count", Some(37), ["cluster", "W1", "W2"],
         "What an entry of the meta group's log makes depends on what each node counts for itself (there is no clock to read).";
     WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
