@@ -72,7 +72,8 @@ impl Invariant for Watch {
             if asked >= seen.from && !code.is_error() {
                 seen.waited.push(at - asked);
                 seen.present += usize::from(*present);
-                (seen.last, seen.cpu[1]) = (at, if seen.waited.len() % 1000 == 0 { cpu() } else { seen.cpu[1] });
+                (seen.last, seen.cpu[1]) =
+                    (at, if seen.waited.len().is_multiple_of(1000) { cpu() } else { seen.cpu[1] });
             }
         }
     }

@@ -225,6 +225,7 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         Check::Replicas => {
             "all copies of a node's routes are the same at the same version, and versions never go back."
         }
+        Check::Epochs => "each connection that has a session has an epoch of its own, higher than those before.",
         Check::Incarnations => "each start of a node has a number of its own, higher than those before.",
         Check::Spread => {
             "a promise of the broker: every node that reaches the leader has such a change within 2 s (P14)."

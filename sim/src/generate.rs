@@ -61,13 +61,21 @@ families! {
     ClusterCrash "cluster_crash" "Several nodes that crash, pause, start again, or lose their disk.",
     ClusterMember "cluster_member" "Nodes that join, leave, are removed and come back, with other addresses.",
     ClusterLoad "cluster_load" "Several nodes with busy publishers, narrow lanes and slow links.",
+    ClusterHop "cluster_hop" "Clients that go from node to node, and several with one Client Identifier, while nodes and links break.",
 }
 
 impl Family {
     /// Whether its scenarios have several nodes.
     #[must_use]
     pub const fn is_cluster(self) -> bool {
-        matches!(self, Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad)
+        matches!(
+            self,
+            Family::ClusterPartition
+                | Family::ClusterCrash
+                | Family::ClusterMember
+                | Family::ClusterLoad
+                | Family::ClusterHop
+        )
     }
 
     /// The family with this name.

@@ -81,6 +81,7 @@ checks! {
     Leaders "W1" Safety white "two leaders in one term, or what was committed has changed",
     Owners "W5" Safety white "a copy of a node's routes has what that node has not written",
     Replicas "W6" Safety white "two copies of a node's routes differ at one version, or a version went back",
+    Epochs "W3" Safety white "two connections of a client have one epoch, or its epochs went back",
     Incarnations "W11" Safety white "a start of a node has the number of an earlier one",
     Removals "W12" Safety white "a member was removed without a majority, or before its time",
     Written "W15" Safety white "what an operator had written for the whole cluster is lost, or an earlier one has replaced it",
@@ -252,6 +253,9 @@ pub struct Heal {
     pub has_quorum: bool,
     /// It was not, and had no time to: another fault came before.
     pub is_cut_short: bool,
+    /// How long it took until each Client Identifier had one session and one connection at most, and who decides about them knew
+    /// where; none if that was not seen before the next fault.
+    pub one_session: Option<core::time::Duration>,
 }
 
 impl Heal {
@@ -259,6 +263,12 @@ impl Heal {
     #[must_use]
     pub fn took(&self) -> core::time::Duration {
         self.ended - self.repaired
+    }
+
+    /// When all of that was over.
+    #[must_use]
+    pub fn over(&self) -> Instant {
+        self.ended.max(self.repaired + self.one_session.unwrap_or_default())
     }
 }
 

@@ -81,7 +81,7 @@ impl State {
             (true, Closer::Server) => {
                 // A session from before a loss of its node knows nothing of what its client has done since.
                 let revived = self.ids[c.id as usize].revived > Instant::START;
-                if !c.odd && !revived && !self.is_excused(c) {
+                if !c.odd && !revived && !self.is_excused(conn) {
                     let reason = match c.server_disconnect {
                         Some((_, code)) => format!("the broker said {:#04x} ({code})", code.code()),
                         None => "the broker gave no reason".to_owned(),
@@ -111,7 +111,8 @@ impl State {
     }
 
     /// Reasons that have to do with limits and time.
-    fn is_excused(&self, c: &Conn) -> bool {
+    fn is_excused(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
         let code = c.server_disconnect.map(|(_, code)| code);
         let seconds = self.limits.server_keep_alive_s.filter(|_| c.v5).unwrap_or(c.keep_alive_s);
         let keep_alive = Duration::from_secs(u64::from(seconds));
@@ -122,7 +123,9 @@ impl State {
         // Clients that share a session do not know of each other's exchanges, which count toward its limit.
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
         let cluster = self.ways.exist() && self.is_sent_away(c);
+        let lost = || self.may_have_lost(conn);
         cluster
+            || (matches!(code, None | Some(ReasonCode::SessionTakenOver)) && lost())
             || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
@@ -278,7 +281,7 @@ impl State {
         if !c.is_plain() || c.server_disconnect.is_some() || own.sent_at >= other.sent_at {
             return;
         }
-        if !self.is_late(other.sent_at, cx.now) {
+        if !self.is_late(other.sent_at, cx.now) || self.may_be_unheard(conn, newer, cx.now) {
             return;
         }
         let message = format!(

@@ -73,6 +73,8 @@ pub(super) struct Facts {
     pub(super) last: u64,
     pub(super) id: u32,
     pub(super) conn: u32,
+    /// Of its publisher's session.
+    pub(super) epoch: u32,
 }
 
 impl Facts {
@@ -91,9 +93,26 @@ impl Facts {
             last,
             id,
             conn,
+            epoch,
             ..
         } = *message;
-        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, forgotten, first, last, id, conn }
+        Facts {
+            uid,
+            topic,
+            qos,
+            retain,
+            will,
+            expiry_s,
+            sent,
+            accepted,
+            logical,
+            forgotten,
+            first,
+            last,
+            id,
+            conn,
+            epoch,
+        }
     }
 }
 
@@ -112,6 +131,8 @@ impl State {
         if !stale {
             self.fly(conn, facts, cx);
         }
+        // Nor does it where two sessions of one client become one.
+        let stale = stale || self.ids[id as usize].forked;
         self.served(conn, facts.sent_at, "PUBLISH", cx);
         self.judge_silence(conn, facts.sent_at, cx);
         cx.owe(Check::Phantom);
@@ -185,6 +206,7 @@ impl State {
         };
         let node = self.ids[id as usize].node;
         let lives = &self.nodes[usize::from(node)].lives;
+        let moves = |since| if self.ways.exist() { self.moves_since(id, since) } else { 0 };
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -215,7 +237,7 @@ impl State {
                 // Without a cluster what is retained stays at its publisher's node.
                 if message.retain && sub.group.is_none() && grant.may_read() && (node == from || self.ways.exist()) {
                     // A reading that a stop interrupts begins anew.
-                    explained.reads += 1 + lives.stops_since(grant.from);
+                    explained.reads += 1 + lives.stops_since(grant.from) + moves(grant.from);
                     explained.retained_qos |= mask;
                     let counts = grant.to == Instant::NEVER || goes_on;
                     let earliest = if counts { &mut explained.since } else { &mut since_old };
@@ -244,6 +266,11 @@ impl State {
         if !facts.retain {
             if live {
                 return Some(Kind::Live);
+            }
+            // A node that starts again has forgotten which of them it is not to take when they are handed on.
+            let id = self.conn(conn).id;
+            if explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now) {
+                return None;
             }
             let text = if explained.own {
                 "but it is its own message and the subscription has No Local"
@@ -340,7 +367,7 @@ impl State {
         };
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
-        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.were_parted(message, id, now) {
+        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -392,6 +419,13 @@ impl State {
     pub(super) fn were_parted(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
+    }
+
+    /// Whether there is a reason for a copy more: beside that one, that its session or its publisher's was on its way, and something
+    /// was wrong.
+    fn may_repeat(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, now);
+        self.were_parted(message, id, now) || moved(id) || moved(message.id)
     }
 
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
@@ -449,8 +483,12 @@ impl State {
     fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {
         cx.owe(Check::Order);
         let id = self.conn(conn).id;
-        let key = (id, message.uid.publisher.0, message.topic, message.qos as u8 * 4 + facts.qos as u8);
-        let new = Position { epoch, first: message.first, uid: message.uid };
+        // A publisher that goes to another node has its order there, too, but for what nobody confirms.
+        let topic = &self.topics[message.topic as usize];
+        let place = if message.qos > QoS::AtMostOnce { (topic.name.0, u16::MAX) } else { (topic.name.0, topic.node) };
+        let key = (id, message.uid.publisher.0, place, message.qos as u8 * 4 + facts.qos as u8);
+        let by = (topic.node, message.epoch);
+        let new = Position { epoch, first: message.first, uid: message.uid, by };
         match self.order.get(&key).copied() {
             Some(known) if known.epoch == epoch => {
                 // A first copy that was lost when a node counted as down comes at the end of its exchange.
@@ -459,7 +497,13 @@ impl State {
                 let refused = || self.nodes[node].lives.was_troubled(message.sent);
                 let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
                 let late = || is_late && self.were_parted(message, id, cx.now);
-                if message.last < known.first && !late() {
+                let moved = || self.ways.exist() && self.moved_slowly(id, message.sent, cx.now);
+                let of_other = || {
+                    let lost_way =
+                        || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
+                    known.by.0 != by.0 && (known.by.1 != by.1 || lost_way())
+                };
+                if message.last < known.first && !late() && !moved() && !of_other() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);
@@ -540,7 +584,7 @@ impl State {
         let c = self.conn(conn.0);
         let Some((_, retained, dup)) = c.last.filter(|(last, ..)| *last == uid) else { return };
         let id = c.id;
-        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) {
+        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) || self.ids[id as usize].forked {
             // Another client may have begun the exchange.
             return;
         }
@@ -564,6 +608,11 @@ impl State {
             return;
         }
         let (count, first) = (both, target.received_at);
+        // What a session has got while it was on its way is not stored by name.
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
+        if moved(id) || moved(message.id) {
+            return;
+        }
         let name = self.topics[message.topic as usize].name;
         let text = format!("{} handed {uid} on {} onward {count} times", self.who(conn.0), cx.text(name));
         let story = Story::default()

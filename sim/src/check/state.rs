@@ -9,6 +9,7 @@ use newtmq_mqtt::ReasonCode;
 
 use super::crashes::Lives;
 use super::flight::InFlight;
+use super::hops::Move;
 use super::limits::Limits;
 use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
@@ -55,8 +56,9 @@ pub(super) struct State {
     pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
     pub(super) groups: Vec<Group>,
     pub(super) group_numbers: LookupMap<(u16, NameIx), u32>,
-    /// Order of first Receives: by session, publisher, topic and the two QoS.
-    pub(super) order: LookupMap<(u32, u32, u32, u8), Position>,
+    /// Order of first Receives: by session, publisher, topic (with the node that it was published at, where that matters) and the
+    /// two QoS.
+    pub(super) order: LookupMap<(u32, u32, (u32, u16), u8), Position>,
     /// Messages in the order in which they may be forgotten.
     pub(super) aging: VecDeque<(Instant, Uid)>,
     /// The same of messages that cannot be forgotten before [`PATIENCE`] is over.
@@ -90,6 +92,8 @@ pub(super) struct Position {
     pub(super) epoch: u32,
     pub(super) first: u64,
     pub(super) uid: Uid,
+    /// Node and epoch of its publisher's session.
+    pub(super) by: (u16, u32),
 }
 
 /// A client of the scenario.
@@ -243,6 +247,12 @@ pub(super) struct Id {
     pub(super) node: u16,
     /// Where its session was before, if it has been asked for from there since.
     pub(super) from: Option<u16>,
+    /// Ways of the session from node to node that may still matter.
+    pub(super) moves: Vec<Move>,
+    /// There may be several sessions, of which any may be the one that is left.
+    pub(super) forked: bool,
+    /// It began at this node when not all could be asked, and another one may be left at one of those.
+    pub(super) hidden: Option<u16>,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,
     /// The last connection that was accepted, in the order of the broker.

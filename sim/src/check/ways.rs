@@ -241,6 +241,13 @@ impl Ways {
         self.was_leaving(node, since) || self.ends.get(usize::from(node)).is_some_and(|end| end.forgotten_at >= since)
     }
 
+    /// Whether every other node was out of reach of this one all that time.
+    pub(super) fn is_cut_off(&self, node: u16, from: Instant, to: Instant) -> bool {
+        let apart = |(begin, end): &(Instant, Instant)| *begin <= from && *end >= to;
+        let mut others = (0..self.ends.len() as u16).filter(|other| *other != node);
+        others.all(|other| self.apart[self.pair(node, other)].iter().any(apart))
+    }
+
     /// Whether any other node may have been out of reach of this one in that time.
     pub(super) fn was_alone(&self, node: u16, from: Instant, to: Instant) -> bool {
         (0..self.ends.len() as u16).any(|other| self.were_apart(node, other, from, to))

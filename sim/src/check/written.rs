@@ -102,6 +102,10 @@ impl State {
         let since = write.asked.saturating_since(Instant::START).saturating_sub(BEFORE);
         let since = Instant::START + since;
         let Some(leader) = self.ways.follows(node, since) else { return };
+        // It was written in the cluster of the node that was told.
+        if self.ways.follows(write.node, since) != Some(leader) {
+            return;
+        }
         let is_well = |node| self.ways.is_untouched(node, since) && self.writes.had_good_disk(node, since);
         let apart = self.ways.were_apart(node, leader, since, cx.now);
         if !is_well(node) || !is_well(leader) || apart || self.limits.links_late {

@@ -15,7 +15,7 @@ pub(super) fn draw(
     scenario: &mut Scenario,
 ) {
     let count = count(profile, source);
-    let ids = ids(profile.family, count, source);
+    let ids = ids(profile.family, features, count, source);
     for number in 0..count {
         let mut client = client(features, topics, source);
         if scenario.broker.durability.is_some() {
@@ -73,7 +73,8 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
         | Family::ClusterPartition
         | Family::ClusterCrash
         | Family::ClusterMember
-        | Family::ClusterLoad => 2,
+        | Family::ClusterLoad
+        | Family::ClusterHop => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
     };
     match profile.size {
@@ -83,7 +84,7 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
 }
 
 /// How many Client Identifiers there are.
-fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
+fn ids(family: Family, features: &Features, count: u64, source: &mut Source) -> u64 {
     match family {
         Family::Collisions => source.between(1, (count / 2).max(1)),
         Family::Takeover => count.div_ceil(2),
@@ -104,11 +105,17 @@ fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
         | Family::Limits
         | Family::Durable
         | Family::Misbehaving
-        | Family::Corners
-        | Family::ClusterPartition
-        | Family::ClusterCrash
-        | Family::ClusterMember
-        | Family::ClusterLoad => count,
+        | Family::Corners => count,
+        Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad => {
+            if features.hop_percent > 0 && source.percent(15) { source.between(1, count) } else { count }
+        }
+        Family::ClusterHop => {
+            if source.coin() {
+                source.between(1, count)
+            } else {
+                count
+            }
+        }
     }
 }
 

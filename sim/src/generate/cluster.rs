@@ -31,6 +31,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     let removes = is(Family::ClusterMember) || source.coin();
     scenario.cluster = ClusterSpec {
         discovery,
+        fresh: is(Family::ClusterHop) && source.percent(10),
         barrier: if source.percent(20) { Barrier::Strict } else { Barrier::Fast },
         autoclean_s: removes.then(|| if quick { source.log(2, 6) } else { source.log(5, 60) } as u32),
         pace_percent: quick.then_some(QUICK_PACE_PERCENT),

@@ -2,6 +2,7 @@
 //! each step does to whom, so that the next one is possible.
 
 mod cluster;
+mod hops;
 mod kind;
 mod plots;
 mod trials;
@@ -29,7 +30,7 @@ pub(super) fn draw(
         features,
         topics,
         source,
-        clients: scenario.clients.iter().map(|spec| Tracked::new(&spec.id, spec.version)).collect(),
+        clients: scenario.clients.iter().map(|spec| Tracked::new(&spec.id, spec.version, spec.node)).collect(),
         nodes: vec![Node::default(); usize::from(scenario.nodes)],
         scenario,
         at_node: 0,
@@ -64,6 +65,8 @@ pub(super) fn draw(
 struct Tracked {
     id: String,
     version: ProtocolVersion,
+    /// Where it connected last, or is to at first.
+    node: u16,
     up: bool,
     asleep: bool,
     reading: bool,
@@ -75,10 +78,11 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(id: &str, version: ProtocolVersion) -> Tracked {
+    fn new(id: &str, version: ProtocolVersion, node: u16) -> Tracked {
         Tracked {
             id: id.into(),
             version,
+            node,
             up: false,
             asleep: false,
             reading: true,
@@ -174,7 +178,8 @@ impl Steps<'_> {
                 | Family::ClusterPartition
                 | Family::ClusterCrash
                 | Family::ClusterMember
-                | Family::ClusterLoad => self.source.percent(70),
+                | Family::ClusterLoad
+                | Family::ClusterHop => self.source.percent(70),
             };
             if receives {
                 self.carry_out(Kind::Subscribe, client);
@@ -227,14 +232,16 @@ impl Steps<'_> {
     /// Whether something can be done to this client, or to its node.
     fn is_possible(&self, kind: Kind, client: usize) -> bool {
         let of = &self.clients[client];
-        let node = &self.nodes[usize::from(self.scenario.clients[client].node)];
+        let node = &self.nodes[usize::from(of.node)];
         let works = of.up && !of.asleep;
         let stores = self.scenario.broker.durability.is_some();
         let fan_out = self.profile.family == Family::FanOut;
         let fan_in = self.profile.family == Family::FanIn;
         let publishes = if fan_out { client < 2 } else { client > 0 || !fan_in };
         match kind {
-            Kind::Connect => !of.up && !of.asleep && !node.down,
+            Kind::Connect => {
+                !of.up && !of.asleep && (!node.down || self.hops() && self.nodes.iter().any(|node| !node.down))
+            }
             Kind::Publish | Kind::Row | Kind::Burst => works && publishes,
             Kind::Unsubscribe => works && !of.filters.is_empty(),
             Kind::Disconnect | Kind::HangUp | Kind::Subscribe | Kind::Torn | Kind::Ping | Kind::Stray | Kind::Raw => {
@@ -272,7 +279,7 @@ impl Steps<'_> {
     }
 
     fn carry_out(&mut self, kind: Kind, client: usize) {
-        self.at_node = self.scenario.clients[client].node;
+        self.at_node = self.clients[client].node;
         self.carry_out_here(kind, client);
     }
 
@@ -354,6 +361,11 @@ impl Steps<'_> {
 
     /// Whoever had the same Client Identifier is taken over.
     fn connect(&mut self, client: usize) {
+        let node = self.hop(client);
+        self.connect_at(client, node);
+    }
+
+    fn connect_at(&mut self, client: usize, node: Option<u16>) {
         let id = self.clients[client].id.clone();
         for other in self.clients.iter_mut().filter(|other| other.id == id) {
             other.up = false;
@@ -362,7 +374,7 @@ impl Steps<'_> {
         let clean = self.source.percent(10).then(|| self.source.coin());
         let expires = self.features.expiry && self.source.percent(10);
         let session_expiry_s = expires.then(|| if self.source.coin() { self.source.log(1, 60) as u32 } else { 0 });
-        self.act(client, Act::Connect { clean, session_expiry_s, node: None });
+        self.act(client, Act::Connect { clean, session_expiry_s, node });
     }
 
     fn disconnect(&mut self, client: usize) -> Act {
@@ -513,7 +525,8 @@ impl Steps<'_> {
             let chosen = same.iter().rev().find(|other| self.clients[**other].up).or(same.last());
             let has_session = !self.scenario.clients[client].clean || self.scenario.clients[client].reconnect.is_some();
             if chosen == Some(&client) && has_session {
-                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node: None });
+                let node = self.hop(client);
+                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node });
             }
         }
     }

@@ -31,7 +31,8 @@ impl Topics {
             | Family::ClusterPartition
             | Family::ClusterCrash
             | Family::ClusterMember
-            | Family::ClusterLoad => source.between(1, 6),
+            | Family::ClusterLoad
+            | Family::ClusterHop => source.between(1, 6),
         };
         let mut names: Vec<String> = Vec::new();
         for _ in 0..count {

@@ -24,6 +24,8 @@ pub(super) struct Features {
     pub(super) options: bool,
     pub(super) shared_percent: u64,
     pub(super) large: bool,
+    /// How often who connects does so at another node, in percent.
+    pub(super) hop_percent: u64,
 }
 
 /// Chooses them, and all of the scenario that is no client and no step.
@@ -65,7 +67,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     };
     let sessions = matches!(
         profile.family,
-        Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable
+        Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable | Family::ClusterHop
     );
     Features {
         old_percent: percent(false, 100, source),
@@ -84,6 +86,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
         options: source.coin(),
         shared_percent: percent(is(Family::Shared), 50, source),
         large: source.percent(30),
+        hop_percent: if profile.family.is_cluster() { percent(is(Family::ClusterHop), 100, source) } else { 0 },
     }
 }
 

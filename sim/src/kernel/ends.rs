@@ -61,7 +61,6 @@ impl World<'_, '_> {
             Act::SetAcks(acks) => end.acks = *acks,
             Act::SetReading(on) => end.stopped_reading = !on,
             Act::Freeze(on) => end.frozen = *on,
-            Act::Connect { node: Some(node), .. } if end.link.is_none() => end.node = *node,
             _ => {}
         }
         self.with_client(client.0, |client, cx| client.act(act, cx));
@@ -125,6 +124,7 @@ impl World<'_, '_> {
         let now = self.queue.now();
         let end = &mut self.clients[ix as usize];
         if let ClientOutput::Open = output {
+            end.node = end.client.node();
             return self.open(ix);
         }
         if let ClientOutput::Read(on) = output {

@@ -1,7 +1,10 @@
 //! The planted bugs, in one table. Where each of them is, `planted!(Name)` says.
 //!
-//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. Checks
-//! have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
+//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. 42, what a
+//! merge of two sessions drops, is not among them: of two sessions of one client one is left, and nothing is promised of the
+//! other (docs/adr/0011).
+//!
+//! Checks have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
 //! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
 //! of the protocol that a client itself sees broken (a malformed packet, its window, packet size or aliases exceeded,
 //! acknowledgements out of order, an answer that is missing or that it did not ask for, the end of its connection without a
@@ -139,6 +142,8 @@ mutants! {
         "A lease counts from when it came and not from when it was asked for.";
     OpenBeforeAnnounced, "open-before-announced", Some(36), ["part", "S6"],
         "A new directory grants claims before the nodes have said whom they have.";
+    AppliedByOwnCount, "applied-by-own-count", Some(37), ["cluster", "W1", "W2"],
+        "What an entry of the meta group's log makes depends on what each node counts for itself (there is no clock to read).";
     WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
@@ -612,6 +617,16 @@ mutants! {
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
+    HandedOnUnmatched, "handed-on-unmatched", None, ["cluster", "S2", "S12"],
+        "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
+    HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
+        "A client with No Local gets its own message by way of the node that its session has left.";
+    LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
+        "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
+    MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],
+        "A client is let in with a grant of which its node knows a later one already.";
+    EndedAwaitsStart, "ended-awaits-start", None, ["part", "crash"],
+        "A stored session that has ended before its node's start is over is looked for at the end of that.";
     // Cluster: retained messages.
     RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
         "A retained message is answered before it is committed.";

@@ -193,6 +193,7 @@ impl Group {
             } else {
                 &entry.context
             };
+            let raw = if planted!(AppliedByOwnCount, *numbers % 2 == 1) { &[] } else { raw };
             let result = self.state.apply(entry.index, raw, command.as_ref().map(|(_, command)| command));
             if let Some(change) = change.filter(|_| result.is_ok()) {
                 if let Err(what) = self.engine.apply_change(entry.index, &change) {

@@ -231,9 +231,12 @@ impl Shard {
 
     /// The session of a waiting connection is here, and counts.
     fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
-        let conn = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch)).map(|(conn, _)| conn);
-        match conn {
-            Some(conn) => self.enter_soon(now, conn, client, epoch, out),
+        let waits = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch));
+        let later = |of: Option<(Epoch, bool)>| of.is_some_and(|(of, _)| of > epoch) && !planted!(MovedBeforeGrant);
+        match waits.map(|(conn, claim)| (conn, later(claim.attached))) {
+            // It has attached again, and is let in with that.
+            Some((_, true)) => {}
+            Some((conn, false)) => self.enter_soon(now, conn, client, epoch, out),
             None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
             None => {}
         }

@@ -197,6 +197,7 @@ impl Shard {
             self.note(key, |session| Record::End { session });
         }
         let class = self.class_of_session(key);
+        self.awaits_no_start(key);
         let Some(slot) = self.sessions.remove(key) else { return };
         let (session, is_stored) = (slot.session, slot.stored.is_some());
         self.clients.remove(session.client().as_str(), key);

@@ -13,7 +13,11 @@ use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, NodeId, Put, Take, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::{Epoch, Guid};
-use newtmq_session::{DeliveryRecord, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord};
+use newtmq_mqtt::{QoS, TopicName};
+use newtmq_session::{
+    DeliveryRecord, Identifiers, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord,
+    SubscriptionEntry,
+};
 
 use super::claims::{Claimed, Later, tell};
 use super::fan::{enqueue, pump};
@@ -163,6 +167,16 @@ impl Claimed {
         false
     }
 
+    /// A message is not for the session when a node that it was at hands it on: it is its client's own one, or was given out with
+    /// QoS 0.
+    pub(super) fn keeps_from(&mut self, now: Instant, guid: Guid) {
+        if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID)
+            && !planted!(HandedOnToItself)
+        {
+            origin.seen.add(guid);
+        }
+    }
+
     /// What the client has elsewhere, too, is told by its name when it is handed on. One that has another session there is not
     /// known for it at once.
     fn note_late(&mut self, guid: Guid, dseq: u64, reunited: bool) {
@@ -186,6 +200,7 @@ impl Shard {
     /// The session has lost its client to one at another node: what it got since that left, or what was never sent, goes there.
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
+        self.awaits_no_start(key);
         let client: Client = self.slot(key).session.client().as_str().into();
         let claimed = self.claimed(key);
         let (epoch, given) = (claimed.epoch, claimed.given);
@@ -349,7 +364,7 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, letters, out);
+            self.take_letter(now, key, epoch, letters, out);
         } else if number > known + 1 {
             return;
         }
@@ -374,10 +389,16 @@ impl Shard {
         self.give_deferred(now, key, out);
     }
 
-    fn take_letter(&mut self, now: Instant, key: u32, letters: Vec<Letter>, out: &mut Outbox) {
+    fn take_letter(&mut self, now: Instant, key: u32, epoch: Epoch, letters: Vec<Letter>, out: &mut Outbox) {
         let mut late = Vec::new();
+        // Of another session of the client comes what was for that one, whatever this one is subscribed to.
+        let is_same = self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch);
         for (guid, mut delivery, left, message) in letters {
             if self.claimed(key).is_handed(now, guid) {
+                continue;
+            }
+            // Since it left, its client may have changed its subscriptions here.
+            if is_same && !self.fits(key, guid, &message, &mut delivery) && !planted!(HandedOnUnmatched) {
                 continue;
             }
             // It may have been in flight there, which comes before all that waits.
@@ -390,6 +411,42 @@ impl Shard {
             Some(base) if base < next && !late.is_empty() && !planted!(LateBehind) => self.insert_late(key, base, late),
             Some(_) | None => self.append_late(now, key, late, out),
         }
+    }
+
+    /// Whether a message that is handed on is for the session as it is subscribed now, and with what. With QoS 0 it came by itself, or
+    /// is lost; one that was published so has no name.
+    fn fits(&mut self, key: u32, guid: Guid, message: &Message, delivery: &mut DeliveryRecord) -> bool {
+        let Shard { sessions, config, .. } = self;
+        let (Some(slot), Ok(topic)) = (sessions.get_mut(key), TopicName::new(message.topic_str())) else {
+            return false;
+        };
+        if message.qos() == QoS::AtMostOnce {
+            return false;
+        }
+        let subscriptions = slot.session.subscriptions().iter();
+        let matching = subscriptions.filter(|(filter, _)| {
+            let filter = filter.as_filter();
+            filter.share_group().is_some() == delivery.shared && filter.matches(topic)
+        });
+        let matching: Vec<&SubscriptionEntry> = matching.map(|(_, entry)| entry).collect();
+        let Some(granted) = matching.iter().map(|entry| entry.options.qos).max() else {
+            // What a member of a group has got is not given to another one any more.
+            return delivery.shared;
+        };
+        let upgrade = config.zones[usize::from(slot.zone)].upgrade_qos;
+        let qos = if upgrade { granted } else { granted.min(message.qos()) };
+        if guid == NO_GUID {
+            // It may be a copy of a retained message, for one of the subscriptions.
+            delivery.qos = delivery.qos.min(qos);
+            return delivery.qos > QoS::AtMostOnce;
+        }
+        delivery.qos = qos;
+        if !delivery.shared {
+            let identifiers: Vec<u32> = matching.iter().filter_map(|entry| Some(entry.identifier?.get())).collect();
+            delivery.identifiers = Identifiers::from_slice(&identifiers);
+            delivery.retain = message.retain() && matching.iter().any(|entry| entry.options.retain_as_published);
+        }
+        delivery.qos > QoS::AtMostOnce
     }
 
     /// Behind what there is.
@@ -426,6 +483,12 @@ impl Shard {
     fn insert_late(&mut self, key: u32, base: u64, late: Vec<Late>) {
         self.ledger.matched += late.len() as u64;
         let (mut snapshot, mut messages) = self.whole_of(key);
+        // QoS 0 that waits is not among them.
+        let session = &self.slot(key).session;
+        let left = session.queue_len() + session.inflight_len() - snapshot.deliveries.len();
+        if !planted!(LateForgetsQos0) {
+            self.ledger.drop(DropReason::OfflineQos0, left as u64);
+        }
         let Some(origin) = &mut self.claimed(key).origin else { return };
         let places = core::mem::take(&mut origin.places);
         let (before, since): (Vec<_>, Vec<_>) = snapshot.deliveries.into_iter().partition(|of| of.dseq < base);

@@ -238,6 +238,7 @@ impl Shard {
         self.stop_waiting(key);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
+        self.awaits_no_start(key);
         let Some(slot) = self.sessions.remove(key) else { return };
         let session = slot.session;
         // A stub has no name.

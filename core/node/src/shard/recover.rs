@@ -168,6 +168,13 @@ impl Shard {
         }
     }
 
+    /// A session has ended, or gone to another node, before every shard has what was stored.
+    pub(super) fn awaits_no_start(&mut self, key: u32) {
+        if !self.restored.is_empty() && !planted!(EndedAwaitsStart) {
+            self.restored.retain(|of| of.key != key);
+        }
+    }
+
     /// The deadlines of a session whose client went at this time.
     fn wait_again(&mut self, now: Instant, key: u32, at: Instant) {
         let slot = self.slot(key);

@@ -60,6 +60,7 @@ fn planted_bugs_are_found() {
     ];
     let bugs = [
         Mutant::AnyoneAbandons,
+        Mutant::AppliedByOwnCount,
         Mutant::AutocleanByWallClock,
         Mutant::AutocleanSurvivesLeader,
         Mutant::AutocleanWithoutQuorum,
