@@ -10,6 +10,7 @@ mod peers;
 mod shelf;
 mod speech;
 mod streams;
+mod wills;
 #[cfg(test)]
 mod tests;
 
