@@ -151,6 +151,15 @@ pub(super) const ZONE: &[Key<Zone>] = &[
          others. `auto`: `group` with `--data DIR`, `memory` without. See [Durability](durability.md).",
     ),
     key(
+        "will_ha",
+        Field::Flag(|z, v| z.will_ha = v),
+        "off",
+        "A client with a will is let in when a majority of the cluster has stored its will, and others publish it if its node dies: \
+         about 16 s after that and the Will Delay Interval later. If there is no majority, the wills of the cluster have 16 MiB, or a \
+         will is above 1 MiB, it is let in all the same (`wills/not_kept` counts it). Each such connection costs two entries of the \
+         log that members are decided by. Without it a will dies with its node.",
+    ),
+    key(
         "enable_acl",
         Field::Flag(|z, v| z.enable_acl = v),
         "on",

@@ -10,6 +10,7 @@ use newtmq_base::{Incarnation, Instant, NodeId, RequestId, ShardId, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::meta::{self, BlobKind, Command, Refusal, Rejected, RemovedBy};
+use newtmq_cluster::owned::Phase;
 
 use super::desk::Purpose;
 use super::joint::{Cluster, Cx};
@@ -54,11 +55,20 @@ pub(super) struct Wills {
     /// Those of others that this node has published.
     published: BTreeSet<WillName>,
     next_look: Instant,
+    /// Since when all that is stored here is known.
+    opened: Option<Instant>,
+    /// The group has answered since: nothing of before this start is missing here. Until then what is said of sessions that were
+    /// stored waits.
+    caught_up: bool,
+    waiting: Vec<WillNote>,
+    /// Since when nobody has led, looked at each second.
+    leaderless: Option<Instant>,
 }
 
 impl Cluster {
     pub(super) fn wills_deadline(&self) -> Instant {
-        if self.has_wills() || !self.wills.wanted.is_empty() { self.wills.next_look } else { Instant::NEVER }
+        let is_idle = self.wills.wanted.is_empty() && self.wills.waiting.is_empty();
+        if self.has_wills() || !is_idle { self.wills.next_look } else { Instant::NEVER }
     }
 
     fn has_wills(&self) -> bool {
@@ -105,6 +115,10 @@ impl Cluster {
 
     /// A shard says something of a will.
     pub(crate) fn will(&mut self, cx: &mut Cx<'_>, note: WillNote) {
+        if !self.wills.caught_up && self.wills.stored.get(&note.client) == Some(&note.epoch) {
+            self.wills.waiting.push(note);
+            return;
+        }
         let WillNote { client, epoch, said } = note;
         let name = self.named(&client, epoch);
         self.wills.stale.insert(name.clone());
@@ -130,6 +144,7 @@ impl Cluster {
         if !self.told.open {
             return;
         }
+        self.wills.opened.get_or_insert(cx.now);
         self.wills.stale.extend(self.wills.wanted.keys().cloned());
         let all: Vec<(WillName, u64, WillRecord)> = self.records("").collect();
         for (name, _, record) in all {
@@ -170,12 +185,24 @@ impl Cluster {
                 if self.is_me(record.owner) {
                     self.wills.wanted.insert(name.clone(), Wanted::Over);
                 } else if !self.is_of_stored(name) && !planted!(WillOfEarlierStartLost) {
-                    let delay = KeptWill::decode(&record.will).map_or(0, |will| will.delay_s);
-                    let due = cx.now + Duration::from_secs(u64::from(delay));
-                    self.wills.orphans.entry(name.clone()).or_insert(due);
+                    self.is_orphan(cx.now, name, &record);
                 }
             }
             None => {}
+        }
+    }
+
+    /// A will of an earlier start of this node that no session has. It is due, unless its client had come back after it.
+    fn is_orphan(&mut self, now: Instant, name: &WillName, record: &WillRecord) {
+        let delay = KeptWill::decode(&record.will).map_or(0, |will| will.delay_s);
+        let of = WillName::all_of(&name.client);
+        let is_later = self.wills.stored.get(&name.client).is_some_and(|epoch| *epoch > name.epoch)
+            || self.records(&of).any(|(other, ..)| other.epoch > name.epoch);
+        if delay > 0 && is_later {
+            self.wills.wanted.insert(name.clone(), Wanted::Over);
+        } else {
+            let due = now + Duration::from_secs(u64::from(delay));
+            self.wills.orphans.entry(name.clone()).or_insert(due);
         }
     }
 
@@ -256,13 +283,23 @@ impl Cluster {
         if self.wills_deadline() > cx.now {
             return;
         }
+        let is_late = self.wills.next_look + LOOK * 2 <= cx.now;
         self.wills.next_look = cx.now + LOOK;
         if !self.told.open {
             return;
         }
+        let leaderless = self.wills.leaderless.filter(|_| !is_late).unwrap_or(cx.now);
+        self.wills.leaderless = self.meta.view().leader.is_none().then_some(leaderless);
         let again = core::mem::take(&mut self.wills.again);
         self.wills.stale.extend(again);
-        let orphans = self.wills.orphans.iter().filter(|(_, due)| **due <= cx.now);
+        if !self.wills.caught_up && self.is_alone(cx.now) {
+            self.catch_up(cx);
+        } else if !self.wills.caught_up && self.wills.asked.is_empty() {
+            // Of nobody: that there is none is an answer.
+            self.write_will(cx.now, &WillName { client: "".into(), epoch: Epoch::ZERO }, None, 0);
+        }
+        let is_early = self.is_early(cx) || !self.wills.caught_up;
+        let orphans = self.wills.orphans.iter().filter(|(_, due)| **due <= cx.now && !is_early);
         let due: Vec<WillName> = orphans.map(|(name, _)| name.clone()).collect();
         for name in due {
             self.take_for_oneself(cx.now, &name);
@@ -271,6 +308,16 @@ impl Cluster {
             self.look_for_the_dead(cx.now);
         } else {
             self.wills.away.clear();
+        }
+    }
+
+    fn catch_up(&mut self, cx: &mut Cx<'_>) {
+        if core::mem::replace(&mut self.wills.caught_up, true) {
+            return;
+        }
+        self.wills_anew(cx);
+        for note in core::mem::take(&mut self.wills.waiting) {
+            self.will(cx, note);
         }
     }
 
@@ -359,6 +406,7 @@ impl Cluster {
                 }
                 self.write_will(cx.now, name, Some(WillRecord { owner: me, taken: None, will }), 0);
             }
+            (Wanted::Due(_), _) if self.is_early(cx) => _ = self.wills.again.insert(name.clone()),
             (Wanted::Due(_), _) if self.is_alone(cx.now) => self.tell_yours(cx, name),
             (Wanted::Due(_), Some((version, record))) => match record.taken {
                 None => self.write_will(cx.now, name, taken(record, me), version),
@@ -383,10 +431,17 @@ impl Cluster {
         }
     }
 
-    /// Nobody decides: what others do is another component's matter.
+    /// Nobody decides, and not since a moment ago, or a pause of this node: what others do is another component's matter.
     fn is_alone(&self, now: Instant) -> bool {
-        let view = self.meta.view();
-        view.leader.is_none() && now.saturating_since(view.leader_heard) >= ALONE_AFTER
+        self.wills.leaderless.is_some_and(|since| now.saturating_since(since) >= ALONE_AFTER)
+            && self.meta.view().leader.is_none()
+    }
+
+    /// A node that has just started does not reach those yet who would get a will.
+    fn is_early(&self, cx: &Cx<'_>) -> bool {
+        let opened = self.wills.opened.unwrap_or(cx.now);
+        let is_open = |node: &NodeId| cx.owned.phase(*node) == Phase::Open;
+        cx.now < opened + OPEN_WITHIN && !self.members.keys().all(is_open) && !planted!(WillsBeforeRoutes)
     }
 
     fn tell_kept(&self, cx: &mut Cx<'_>, name: &WillName, kept: bool) {
@@ -407,6 +462,9 @@ impl Cluster {
     pub(super) fn will_answered(&mut self, cx: &mut Cx<'_>, request: RequestId, outcome: Result<u64, Refusal>) {
         let Some(name) = self.wills.asked.remove(&request) else { return };
         self.wills.busy.remove(&name);
+        if matches!(outcome, Ok(_) | Err(Refusal::Rejected(_))) {
+            self.catch_up(cx);
+        }
         match (outcome, self.wills.wanted.get_mut(&name)) {
             (Err(Refusal::Rejected(Rejected::NoSuchKey)), Some(Wanted::Due(absent))) => *absent = true,
             (Err(Refusal::Rejected(Rejected::TooMuch)), Some(Wanted::Kept(..))) => {
@@ -427,5 +485,7 @@ impl Cluster {
 const LOOK: Duration = Duration::from_secs(1);
 /// Most wills that the group is asked about at a time.
 const AT_ONCE: usize = 256;
-/// A node that has heard no leader for so long publishes its wills without asking.
+/// A node that has had no leader for so long publishes its wills without asking.
 const ALONE_AFTER: Duration = Duration::from_secs(10);
+/// So long after its start at most a node waits for the routes of all others.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
