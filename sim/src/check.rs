@@ -7,6 +7,7 @@ mod content;
 mod crashes;
 mod deliveries;
 mod flight;
+mod kept;
 mod limits;
 mod owed;
 mod publishes;

@@ -48,6 +48,7 @@ impl World {
             | ToControl::Lanes(_)
             | ToControl::Retain { .. }
             | ToControl::Bring { .. }
+            | ToControl::Will(_)
             | ToControl::Gateway { .. } => {}
         }
     }
