@@ -135,12 +135,7 @@ fn families(figures: &Figures) -> Vec<Family> {
             "Wills published here for nodes that are down.",
             metric("wills/for_others"),
         ),
-        (
-            "wills_elsewhere_total",
-            "counter",
-            "Wills of this node that other nodes saw to.",
-            metric("wills/elsewhere"),
-        ),
+        ("wills_elsewhere_total", "counter", "Wills of this node that other nodes saw to.", metric("wills/elsewhere")),
         ("cluster_members", "gauge", "Members of the cluster.", cluster(|of| of.members)),
         (
             "cluster_members_reached",

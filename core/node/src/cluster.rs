@@ -10,9 +10,9 @@ mod peers;
 mod shelf;
 mod speech;
 mod streams;
-mod wills;
 #[cfg(test)]
 mod tests;
+mod wills;
 
 use core::net::SocketAddr;
 use std::collections::BTreeSet;

@@ -153,8 +153,7 @@ impl WillName {
     pub(crate) fn of_key(key: &str) -> Option<WillName> {
         let (client, epoch) = key.split_once('\0')?;
         let number = |at: usize| u64::from_str_radix(epoch.get(at * 16..at * 16 + 16)?, 16).ok();
-        let epoch =
-            Epoch { term: number(0)?, seq: number(1)?, provisional: number(2)?, issuer: NodeId(number(3)?) };
+        let epoch = Epoch { term: number(0)?, seq: number(1)?, provisional: number(2)?, issuer: NodeId(number(3)?) };
         Some(WillName { client: client.into(), epoch })
     }
 }

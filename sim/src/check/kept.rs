@@ -116,7 +116,8 @@ impl State {
         if orphan.delay.is_zero() || sent_at < orphan.died {
             return;
         }
-        let others = self.ids[orphan.id as usize].conns.iter().filter(|other| **other > of).map(|other| self.conn(*other));
+        let others =
+            self.ids[orphan.id as usize].conns.iter().filter(|other| **other > of).map(|other| self.conn(*other));
         let others: Vec<_> = others.collect();
         let due = self.earliest(orphan.node, orphan.died, u32::try_from(orphan.delay.as_secs()).unwrap_or(u32::MAX));
         if others.is_empty() && sent_at < due {
@@ -140,7 +141,11 @@ impl State {
         let stops = self.kept.stops.iter().any(|(_, stop)| *stop >= c.connect_at && *stop <= until);
         let plain = !c.wild && !c.odd && c.trouble.is_none() && c.server_disconnect.is_none();
         let was_served = c.connack.is_some() && c.gone.is_some_and(|gone| gone <= until);
-        is_normal && plain && was_served && !stops && c.rival.is_none_or(|rival| c.gone.is_some_and(|gone| rival > gone))
+        is_normal
+            && plain
+            && was_served
+            && !stops
+            && c.rival.is_none_or(|rival| c.gone.is_some_and(|gone| rival > gone))
     }
 
     /// Whether the will of a connection was due because its node died, and did not come to somebody.
@@ -197,16 +202,17 @@ impl State {
             return false;
         }
         let all: Vec<u16> = (0..nodes).collect();
-        let whole_before = all.iter().all(|node| {
-            all.iter().all(|other| node == other || is_whole(*node, *other, (connack.at, just_before)))
-        });
-        let alive: Vec<u16> = all.iter().copied().filter(|node| !self.kept.stopped(*node, just_before, latest)).collect();
+        let whole_before = all
+            .iter()
+            .all(|node| all.iter().all(|other| node == other || is_whole(*node, *other, (connack.at, just_before))));
+        let alive: Vec<u16> =
+            all.iter().copied().filter(|node| !self.kept.stopped(*node, just_before, latest)).collect();
         let late_stops = self.kept.stops.iter().any(|(_, at)| *at > died + Duration::from_secs(1) && *at <= latest);
         let others_back =
             self.kept.starts.iter().any(|(of, at)| *of != orphan.node && *at > just_before && *at <= latest);
-        let whole_after = alive.iter().all(|node| {
-            alive.iter().all(|other| node == other || is_whole(*node, *other, (just_before, latest)))
-        });
+        let whole_after = alive
+            .iter()
+            .all(|node| alive.iter().all(|other| node == other || is_whole(*node, *other, (just_before, latest))));
         let leaves = all.iter().any(|node| self.ways.was_leaving(*node, connack.at));
         alive.len() * 2 > all.len() && whole_before && whole_after && !late_stops && !others_back && !leaves
     }

@@ -49,9 +49,7 @@ impl Cluster {
             | Input::Home { .. }
             | Input::Supersedes { .. } => None,
         };
-        if let Input::Claim { client, clean, .. } = &input {
-            self.will_claimed(client, *clean);
-        }
+        self.will_claimed(&input);
         self.directory.handle(cx.now, input, &mut self.directory_out);
         if let Some(client) = client {
             let value = self.directory.is_stored(&client).then_some(&[][..]);
@@ -137,9 +135,7 @@ impl Cluster {
                 self.will_resumed(client, None);
                 client
             }
-            Output::Fence { client, .. }
-            | Output::Attach { client, .. }
-            | Output::Lost { client, .. } => client,
+            Output::Fence { client, .. } | Output::Attach { client, .. } | Output::Lost { client, .. } => client,
         };
         let to = ShardId(shard_of(self.node_seed, self.shards, client));
         cx.out.push(ControlOutput::Shard { to, message: FromControl::Directory(Box::new(output)) });

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, ShardId, planted};
-use newtmq_cluster::directory::Client;
+use newtmq_cluster::directory::{Client, Conn, Input};
 use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::meta::{self, BlobKind, Command, Refusal, Rejected, RemovedBy};
 use newtmq_cluster::owned::Phase;
@@ -49,12 +49,13 @@ pub(super) struct Wills {
     /// Of an earlier start, and no session has them: when they are due.
     orphans: BTreeMap<WillName, Instant>,
     /// Connections that ask for their session: whether with Clean Start.
-    claims: BTreeMap<Client, bool>,
+    claims: BTreeMap<Client, (Conn, bool)>,
     /// Since when a node is away, as this leader sees it.
     away: BTreeMap<NodeId, Instant>,
     /// Those of others that this node has published.
     published: BTreeSet<WillName>,
     next_look: Instant,
+    looks: u64,
     /// Since when all that is stored here is known.
     opened: Option<Instant>,
     /// The group has answered since: nothing of before this start is missing here. Until then what is said of sessions that were
@@ -72,7 +73,8 @@ impl Cluster {
     }
 
     fn has_wills(&self) -> bool {
-        self.records("").next().is_some()
+        let mut wills = self.meta.view().state.blobs().range((BlobKind::Will, String::new())..);
+        wills.next().is_some()
     }
 
     /// The wills that the group keeps of a client, or of all, in order.
@@ -174,11 +176,8 @@ impl Cluster {
         match record.taken {
             Some(by) if self.is_me(by) => self.take_will(cx, name, &record),
             // Of a start of this node that published it or did not: what is stored knows, and what is not is gone.
-            Some((by, _)) if is_own && by == self.node => {
-                if !self.is_of_stored(name) {
-                    self.wills.wanted.insert(name.clone(), Wanted::Over);
-                }
-            }
+            Some((by, _)) if is_own && by == self.node && self.is_of_stored(name) => {}
+            Some((by, _)) if is_own && by == self.node => _ = self.wills.wanted.insert(name.clone(), Wanted::Over),
             Some(_) if is_own => self.will_is_over(cx, name),
             Some(_) => {}
             None if is_own && !self.wills.wanted.contains_key(name) => {
@@ -253,17 +252,24 @@ impl Cluster {
         cx.out.push(ControlOutput::Shard { to, message: FromControl::Will(Box::new(news)) });
     }
 
-    /// A connection asks for its session.
-    pub(super) fn will_claimed(&mut self, client: &Client, clean: bool) {
-        if self.has_wills() {
-            self.wills.claims.insert(client.clone(), clean);
+    /// A connection asks for its session, or is no more.
+    pub(super) fn will_claimed(&mut self, input: &Input) {
+        if let Input::Claim { client, conn, clean, .. } = input
+            && self.has_wills()
+        {
+            self.wills.claims.insert(client.clone(), (*conn, *clean));
+        }
+        if let Input::Closed { client, conn } = input
+            && self.wills.claims.get(client).is_some_and(|(of, _)| of == conn)
+        {
+            self.wills.claims.remove(client);
         }
     }
 
     /// It gets it, or (no epoch) does not: a delayed will of an earlier connection is not published if the session goes on. One
     /// without delay was due when that connection ended.
     pub(super) fn will_resumed(&mut self, client: &Client, epoch: Option<Epoch>) {
-        let clean = self.wills.claims.remove(client);
+        let clean = self.wills.claims.remove(client).map(|(_, clean)| clean);
         let Some(epoch) = epoch.filter(|_| clean == Some(false) && !planted!(KeptWillNotCancelled)) else { return };
         let of = WillName::all_of(client);
         let is_earlier = |(name, _, record): &(WillName, u64, WillRecord)| {
@@ -304,10 +310,12 @@ impl Cluster {
         for name in due {
             self.take_for_oneself(cx.now, &name);
         }
-        if self.meta.view().is_leader {
-            self.look_for_the_dead(cx.now);
-        } else {
+        self.wills.looks += 1;
+        let all_reached = self.members.keys().all(|node| self.reached.contains_key(node));
+        if !self.meta.view().is_leader {
             self.wills.away.clear();
+        } else if !all_reached || !self.wills.away.is_empty() || self.wills.looks.is_multiple_of(SELDOM) {
+            self.look_for_the_dead(cx.now);
         }
     }
 
@@ -338,7 +346,7 @@ impl Cluster {
             let delay = Duration::from_secs(u64::from(delay)) + self.config.meta.detect;
             match record.taken {
                 None if since + delay <= now => due.push(name),
-                Some(_) if self.never_returns(owner) => over.push(name),
+                Some(_) if self.never_returns(owner) || since + FORGET_AFTER <= now => over.push(name),
                 Some(_) | None => {}
             }
         }
@@ -483,6 +491,10 @@ impl Cluster {
 
 /// How often it is looked for nodes that are down, and asked again.
 const LOOK: Duration = Duration::from_secs(1);
+/// Every so many times, if all members are reached: some of them may have gone for good.
+const SELDOM: u64 = 16;
+/// A node that is away for longer, and that its stored sessions come back with, publishes again what others have published.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// Most wills that the group is asked about at a time.
 const AT_ONCE: usize = 256;
 /// A node that has had no leader for so long publishes its wills without asking.

@@ -46,9 +46,7 @@ fn running(nodes: usize) -> World {
 /// Node 0 has the will of `c` kept.
 fn kept(world: &mut World, delay: u32) {
     world.will(0, "c", epoch(1), WillSaid::Keep(will(delay)));
-    world.until("kept", SECOND, |world| {
-        heard(world, 0).any(|news| matches!(news, WillNews::Kept { kept: true, .. }))
-    });
+    world.until("kept", SECOND, |world| heard(world, 0).any(|news| matches!(news, WillNews::Kept { kept: true, .. })));
 }
 
 fn heard(world: &World, at: usize) -> impl Iterator<Item = &WillNews> {

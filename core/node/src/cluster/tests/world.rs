@@ -8,15 +8,16 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, ShardId, WallTime};
+use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::link::{self, Cookie, DialId};
 use newtmq_cluster::owned::{self, Batch, Change, Class, Count};
-use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::{directory, lane, meta, swim};
 use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl, WillNews, WillNote, WillSaid,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl, WillNews,
+    WillNote, WillSaid,
 };
 
 use net::Pipe;
@@ -545,7 +546,12 @@ impl World {
                     of.grants.insert(grant.client.to_string(), grant.epoch);
                     None
                 }
-                _ => None,
+                directory::Output::Send { .. }
+                | directory::Output::Refused { .. }
+                | directory::Output::Fence { .. }
+                | directory::Output::Moved { .. }
+                | directory::Output::Lost { .. }
+                | directory::Output::Supersedes { .. } => None,
             },
             FromControl::Handover { .. }
             | FromControl::Retained(_)
