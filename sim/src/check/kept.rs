@@ -23,6 +23,8 @@ pub(super) struct KeptWills {
     late: Duration,
     /// The first time that something stood between nodes that were up, or that a node stood still.
     torn: Option<Instant>,
+    /// A disk took long: what is decided may come late.
+    slow: bool,
     /// When nodes went down, and came back.
     stops: Vec<(u16, Instant)>,
     starts: Vec<(u16, Instant)>,
@@ -44,9 +46,9 @@ impl KeptWills {
             | Fault::Drift { .. }
             | Fault::Wipe { .. }
             | Fault::DiskFull { .. }
-            | Fault::DiskSlow { .. }
             | Fault::DiskFails { .. }
             | Fault::DiskRot { .. } => _ = self.torn.get_or_insert(now),
+            Fault::DiskSlow { .. } => self.slow = true,
             Fault::Crash { node, .. } | Fault::Shutdown { node } => self.stops.push((node.0, now)),
             Fault::Restart { node } => self.starts.push((node.0, now)),
             Fault::LinkHealed { .. }
@@ -155,7 +157,11 @@ impl State {
         let back = self.kept.starts.iter().find(|(of, at)| *of == node && *at >= died).map(|(_, at)| *at);
         let latest = back.unwrap_or(died).max(died) + delay + self.kept.late + self.limits.late + self.lane_slack();
         let came_back = self.ids[own as usize].conns.iter().any(|other| *other > conn);
-        if latest >= cx.now || (came_back && !delay.is_zero()) || !self.stays_whole(&orphan, conn, latest) {
+        if latest >= cx.now
+            || self.kept.slow
+            || (came_back && !delay.is_zero())
+            || !self.stays_whole(&orphan, conn, latest)
+        {
             return;
         }
         self.match_topic(topic, cx);
