@@ -33,7 +33,8 @@ pub(super) struct KeptWills {
 impl KeptWills {
     pub(super) fn new(scenario: &Scenario) -> KeptWills {
         let on = scenario.is_cluster() && scenario.broker.will_ha == Some(true);
-        let late = scenario.cluster.bound(LATE_FIXED, LATE);
+        let detect = Duration::from_millis(scenario.cluster.detect_ms.unwrap_or(0)) * 2;
+        let late = scenario.cluster.bound(LATE_FIXED, LATE) + detect;
         KeptWills { on, late, ..KeptWills::default() }
     }
 
@@ -155,7 +156,8 @@ impl State {
         let Some(orphan) = self.orphan(conn) else { return };
         let Orphan { died, delay, node, id: own, topic, qos, uid } = orphan;
         let back = self.kept.starts.iter().find(|(of, at)| *of == node && *at >= died).map(|(_, at)| *at);
-        let latest = back.unwrap_or(died).max(died) + delay + self.kept.late + self.limits.late + self.lane_slack();
+        let latest = died + delay + self.kept.late + self.limits.late + self.lane_slack();
+        let latest = back.map_or(latest, |back| latest.max(back + delay + self.kept.late) + ROUTES_WITHIN);
         let came_back = self.ids[own as usize].conns.iter().any(|other| *other > conn);
         if latest >= cx.now
             || self.kept.slow
@@ -234,7 +236,8 @@ const KEPT_WITHIN: Duration = Duration::from_secs(5);
 const COMMITTED_WITHIN: Duration = Duration::from_secs(2);
 /// A subscription is known everywhere.
 const CERTAIN_BEFORE: Duration = Duration::from_secs(3);
-/// Until a node that is silent counts as down (8 s), is down for long enough (8 s), somebody leads (5 s), and its routes are known
-/// if it is back (10 s), with room.
-const LATE: Duration = Duration::from_secs(40);
-const LATE_FIXED: Duration = Duration::from_secs(24);
+/// Until a node that is silent counts as down (8 s), is down for long enough (8 s), and somebody leads and has looked (8 s).
+const LATE: Duration = Duration::from_secs(26);
+const LATE_FIXED: Duration = Duration::from_secs(10);
+/// A node that is back waits so long for the routes of others.
+const ROUTES_WITHIN: Duration = Duration::from_secs(11);
