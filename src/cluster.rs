@@ -38,7 +38,7 @@ use newtmq_base::NodeId;
 use newtmq_base::SEED_BYTES;
 use newtmq_cluster::link::{self, Cookie};
 use newtmq_cluster::{directory, meta, owned, swim};
-use newtmq_node::{ClusterBoot, ClusterConfig};
+use newtmq_node::{ClusterBoot, ClusterConfig, Release};
 use sha2::Sha256;
 use tokio::sync::mpsc;
 
@@ -172,6 +172,7 @@ fn cluster_config(config: &Config, cookie: &[u8], stored: bool) -> anyhow::Resul
         owned: owned::Config { stored, ..owned::Config::default() },
         directory: directory::Config::default(),
         max_retained: usize::try_from(config.retained.max_retained_messages).unwrap_or(usize::MAX),
+        release: Release::default(),
     })
 }
 

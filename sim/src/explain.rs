@@ -226,6 +226,12 @@ pub(crate) const fn promise(check: Check) -> &'static str {
             "all copies of a node's routes are the same at the same version, and versions never go back."
         }
         Check::Incarnations => "each start of a node has a number of its own, higher than those before.",
+        Check::Spread => {
+            "a promise of the broker: every node that reaches the leader has such a change within 2 s (P14)."
+        }
+        Check::Written => {
+            "a promise of the broker: such a change, once it is confirmed, stays until a later one (P14)."
+        }
         Check::Removals => {
             "a member is removed by a leader alone whose quorum is a majority of the members, and not before the set time."
         }

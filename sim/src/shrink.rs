@@ -352,6 +352,9 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
+            | WorldAction::Write { .. }
             | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
         ) => None,
@@ -365,7 +368,10 @@ fn is_fault(action: &Action) -> bool {
             WorldAction::Join { .. }
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
-            | WorldAction::Status { .. },
+            | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
+            | WorldAction::Write { .. },
         ) => false,
         Action::World(_) => true,
         Action::Client { act, .. } => match act {

@@ -66,7 +66,7 @@ impl Admin {
             }
             Question::Ledger => self.ledger().await,
             Question::Where(what) => self.whereabouts(&what).await,
-            Question::Ready => Ok(Answer::of(self.is_ready().await?.into())),
+            Question::Ready => Ok(Answer::of(self.unready().await?.map_or(true.into(), Value::from))),
             Question::Kick(client) => {
                 let shard = self.shard_of(&client).await?.ok_or_else(offline)?;
                 self.command(shard, OperatorCommand::Kick(client.into()));

@@ -28,6 +28,16 @@ pub enum Stopped {
         /// Its kind.
         kind: u8,
     },
+    /// The cluster uses what only a later version of the program can.
+    #[error(
+        "the cluster uses feature level {level}, and this node's version knows {known}: it is too old for its cluster"
+    )]
+    FeatureLevel {
+        /// The level that the cluster uses.
+        level: u32,
+        /// The highest that this version knows.
+        known: u32,
+    },
     /// An entry or a snapshot whose fields are wrong.
     #[error("entry {index} of the log is invalid: {what}")]
     Invalid {

@@ -194,7 +194,7 @@ impl Meta {
             nothing: MetaState::default(),
         };
         if stored.cluster.is_some() {
-            let mut group = Group::new(&meta.config, meta.me.node, meta.me.witness, stored)?;
+            let mut group = Group::new(&meta.config, &meta.me, stored)?;
             let known = group.state.members.get(&meta.me.node);
             if known.is_some_and(|known| known.birth != meta.me.birth) && !planted!(WipedDiskKeepsId) {
                 return Err(InvalidField("the log of another data directory"));

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use newtmq_base::{Instant, RequestId};
 use newtmq_mqtt::ReasonCode;
+use newtmq_node::ClusterAnswer;
 
 use super::limits::CONTROL_BYTES;
 use super::publishes::OutPublish;
@@ -194,7 +195,8 @@ impl State {
     }
 
     /// It has answered.
-    pub(super) fn answered(&mut self, request: RequestId) {
+    pub(super) fn answered(&mut self, request: RequestId, answer: &ClusterAnswer, cx: &Cx<'_>) {
+        self.writes.answered(request, answer, cx.now);
         self.commands.retain(|(_, other, _)| *other != request);
     }
 

@@ -7,6 +7,7 @@ use newtmq_mqtt::{QoS, RetainHandling};
 
 use super::publishes::Message;
 use super::state::{Position, State};
+use super::subscriptions::Grant;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, ReceiveFacts, Uid};
 use crate::report::Check;
@@ -374,7 +375,13 @@ impl State {
         let mut groups: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         for (other, sub) in self.topics[message.topic as usize].subs.iter().filter(|(other, _)| *other != id) {
             let sub = &self.subs[*sub as usize];
-            let ended = sub.grants.iter().any(|grant| grant.to < Instant::NEVER && grant.to >= message.sent);
+            // A client that is frozen, say, does not see the end of its connection, and so of its session.
+            let may_be_over = || {
+                let mut live = self.ids[*other as usize].live.iter();
+                live.any(|conn| self.conn(*conn).earliest_end().is_some())
+            };
+            let ended = |grant: &Grant| grant.to >= message.sent && (grant.to < Instant::NEVER || may_be_over());
+            let ended = sub.grants.iter().any(ended);
             if let Some(group) = sub.group.filter(|_| ended) {
                 groups.entry(*other).or_default().insert(group);
             }
@@ -398,7 +405,7 @@ impl State {
         let topic = &self.topics[message.topic as usize];
         let node = self.ids[id as usize].node;
         // What came live from the node alone is another entry for the cluster that it comes into.
-        let is_alone = self.ways.exist() && self.ways.joined_at(node) >= grant.from;
+        let is_alone = self.ways.exist() && self.ways.shares_since(node).is_none_or(|since| since >= grant.from);
         message.logical == 1
             && !is_alone
             && self.nodes[usize::from(self.ids[id as usize].node)].lives.stops_since(grant.from) == 0

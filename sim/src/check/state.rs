@@ -17,6 +17,7 @@ use super::subscriptions::{Group, Request, Sub};
 use super::ways::Ways;
 use super::will::WillState;
 use super::witness::Cx;
+use super::written::Writes;
 use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
 use crate::scenario::Scenario;
 
@@ -47,6 +48,7 @@ pub(super) struct State {
     pub(super) ways: Ways,
     /// What operators asked of nodes that have not answered, and when.
     pub(super) commands: Vec<(u16, RequestId, Instant)>,
+    pub(super) writes: Writes,
     /// Time of the present event.
     pub(super) now: Instant,
     pub(super) topics: Vec<Topic>,
@@ -315,6 +317,7 @@ impl State {
             ways: Ways::new(if scenario.is_cluster() { scenario.nodes } else { 0 }, limits.links, limits.strict),
             limits,
             commands: Vec::new(),
+            writes: Writes::default(),
             now: Instant::START,
             clients: scenario.clients.iter().map(client).collect(),
             conns: Vec::new(),
@@ -405,6 +408,7 @@ impl State {
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         self.fault_of_nodes(fault, cx.now);
         self.kept.fault(fault, cx.now);
+        self.writes.fault(fault, cx.now);
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),
             Fault::Heal { client } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (false, None)),

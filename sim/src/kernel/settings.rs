@@ -6,7 +6,7 @@ use newtmq_cluster::lane::Qos0;
 use newtmq_cluster::link::Cookie;
 use newtmq_cluster::{directory, lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
-use newtmq_node::{ClusterConfig, Durability, Rate, ShardConfig, ZoneConfig};
+use newtmq_node::{ClusterConfig, Durability, Rate, Release, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
 
 use crate::scenario::{Barrier, BrokerSpec, ClusterSpec, Discovery, DurabilitySpec, SharedStrategy};
@@ -47,7 +47,7 @@ pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
 }
 
 /// The configuration of a node in its cluster.
-pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: usize) -> ClusterConfig {
+pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: usize, later: u8) -> ClusterConfig {
     let strict = spec.barrier == Barrier::Strict;
     let mut meta = meta::Config::default();
     for span in [&mut meta.detect, &mut meta.found_wait, &mut meta.request_timeout] {
@@ -88,6 +88,17 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: us
         owned,
         directory,
         max_retained,
+        release: release(later),
+    }
+}
+
+/// What a program speaks that is so many releases later than this one: the last version of links and one more.
+fn release(later: u8) -> Release {
+    let (this, later) = (Release::default(), u16::from(later));
+    let last = this.protocols.end() + later;
+    Release {
+        protocols: last.saturating_sub(1).max(*this.protocols.start())..=last,
+        features: this.features + u32::from(later),
     }
 }
 

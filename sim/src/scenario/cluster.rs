@@ -7,6 +7,8 @@ use core::time::Duration;
 use super::fields::{BYTES_MAX, MS_MAX, Section, US_MAX, Visitor};
 use super::kind::{Bool, Int, Kind, Opt, Span, Words};
 
+/// Releases in a scenario at most, beside this one.
+pub(super) const LATER_MAX: u8 = 9;
 /// Nodes of a scenario at most.
 pub const NODES_MAX: u16 = 31;
 
@@ -146,6 +148,8 @@ pub struct NodeSpec {
     pub start_ms: u64,
     /// `cluster.witness`
     pub witness: bool,
+    /// So many releases later than this one its program is.
+    pub later: u8,
 }
 
 impl Section for NodeSpec {
@@ -153,6 +157,7 @@ impl Section for NodeSpec {
     fn fields(&mut self, v: &mut impl Visitor) {
         v.optional("start_ms", "Milliseconds since the start of the world at which it starts; before that its machine is off.", Int(0..=MS_MAX), &mut self.start_ms, &0);
         v.optional("witness", "`cluster.witness`: it votes, and has no clients.", Bool, &mut self.witness, &false);
+        v.optional("later", "So many releases later than this one its program is: each speaks one version of the protocol more with other nodes, of which the next one still speaks the last, and has a feature level more.", Int(0..=LATER_MAX), &mut self.later, &0);
     }
 }
 

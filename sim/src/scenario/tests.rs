@@ -190,7 +190,10 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             // What several nodes cannot do in the madsim tier is refused.
             let alone = nodes.is_none() && cluster == ClusterSpec::default();
             let driver = if alone { Driver::Madsim } else { Driver::Kernel };
-            let node_specs = node_specs.into_iter().map(|(start_ms, witness)| NodeSpec { start_ms, witness }).collect();
+            let node_specs = node_specs
+                .into_iter()
+                .map(|(start_ms, witness)| NodeSpec { start_ms, witness, ..NodeSpec::default() })
+                .collect();
             let expect = Expect { verdict: verdict.into(), trace_hash, kills };
             Scenario {
                 why,
@@ -435,7 +438,7 @@ fn action() -> impl Strategy<Value = Action> {
             10 => WorldAction::DiskRot { node, at_ppm: number },
             _ => WorldAction::MemoryPressure { node, level: 2 },
         })),
-        1 => (0..13, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
+        1 => (0..16, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
             0 => WorldAction::Wipe { node: from },
             1 => WorldAction::NewAddress { node: from },
             2 => WorldAction::CutLink { from, to },
@@ -448,6 +451,9 @@ fn action() -> impl Strategy<Value = Action> {
             9 => WorldAction::Join { node: from, to },
             10 => WorldAction::Leave { node: from },
             11 => WorldAction::ForceLeave { node: from, target: to },
+            12 => WorldAction::Write { node: from, key: to as u8 },
+            13 => WorldAction::Upgrade { node: from, later: to as u8 },
+            14 => WorldAction::Finalize { node: from },
             _ => WorldAction::Status { node: from },
         })),
     ]

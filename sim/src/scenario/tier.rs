@@ -19,9 +19,14 @@ impl Scenario {
             let keys = "cluster: of its keys only discovery, barrier and autoclean_s are keys of a configuration";
             beyond.push(keys.to_owned());
         }
+        if self.node_specs.iter().any(|spec| spec.later > 0) {
+            beyond.push("node.later: there is this program alone".to_owned());
+        }
         for step in self.steps.iter().filter(|step| !is_possible(step)) {
-            beyond
-                .push(format!("the step at {} ms: what it does to a clock, a queue, a disk or an address", step.at_ms));
+            beyond.push(format!(
+                "the step at {} ms: what it does to a clock, a queue, a disk, an address or a program",
+                step.at_ms
+            ));
         }
         beyond
     }
@@ -33,6 +38,7 @@ impl Scenario {
         if self.is_cluster() {
             self.cluster = configurable(self.cluster);
             self.steps.retain(is_possible);
+            self.node_specs.iter_mut().for_each(|spec| spec.later = 0);
         }
     }
 }
@@ -54,6 +60,7 @@ fn is_possible(step: &Step) -> bool {
                 | WorldAction::DiskFails { .. }
                 | WorldAction::DiskRot { .. }
                 | WorldAction::NewAddress { .. }
+                | WorldAction::Upgrade { .. }
         )
     )
 }

@@ -6,19 +6,21 @@
 mod largest;
 mod progress;
 mod retained;
+mod written;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::{Incarnation, Instant, NodeId};
+use newtmq_base::{Incarnation, Instant, NodeId, RequestId};
 use newtmq_cluster::lane::LanesIn;
 use newtmq_cluster::meta::{ClusterId, RemovedBy};
 use newtmq_cluster::owned::Phase;
-use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
+use newtmq_node::{Cluster, ClusterAnswer, ClusterCommand, ClusterEvent, Control, ShardView};
 
 use crate::report::{Check, Obligations};
 use crate::scenario::{Discovery, Scenario};
 pub(crate) use largest::Core;
+pub(crate) use written::write;
 
 /// A look is due so often.
 const EVERY: Duration = Duration::from_millis(200);
@@ -102,6 +104,8 @@ pub(crate) struct ClusterWatch {
     began: BTreeMap<u16, (Instant, Instant)>,
     /// Until when a link between two of those who decide counts as down because it flaps, and the same of their routes.
     held: (Instant, Instant),
+    /// What operators wanted to be everywhere.
+    written: written::Written,
     /// When the last of them has answered.
     answered: Instant,
     /// When somebody was last removed: what is retained may need a new group.
@@ -180,6 +184,16 @@ impl ClusterWatch {
             self.joining.remove(at);
             self.answered = now;
         }
+    }
+
+    /// An operator wants something of all nodes.
+    pub(crate) fn asked(&mut self, now: Instant, request: RequestId, command: &ClusterCommand) {
+        self.written.asked(now, request, command);
+    }
+
+    /// A node has answered that.
+    pub(crate) fn told(&mut self, now: Instant, member: &Member<'_>, request: RequestId, answer: &ClusterAnswer) {
+        self.written.answered(now, member, request, answer);
     }
 
     /// It was told to leave, and says that it could not. It may have been removed, and then it comes back only now.
@@ -443,7 +457,8 @@ impl ClusterWatch {
         let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
         let sessions = sessions_differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
         let retained = retained::differs(&core, self.is_settled(now, scenario), scenario, obligations);
-        members.into_iter().chain(sessions).chain(retained).collect()
+        let written = self.written.look(&core, obligations);
+        members.into_iter().chain(sessions).chain(retained).chain(written).collect()
     }
 
     /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has

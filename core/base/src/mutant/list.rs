@@ -421,6 +421,12 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
+    WriteAnsweredEarly, "write-answered-early", None, ["part", "W15"],
+        "A user or a ban counts as written when the leader has it, and not when most voters have.";
+    WriteNotTold, "write-not-told", None, ["cluster", "L14"],
+        "Users and bans that were written at another node are not known where clients log in.";
+    OldProgramTakesPart, "old-program-takes-part", None, ["part", "W"],
+        "A node whose program is older than what its cluster uses takes part in its decisions.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
@@ -661,6 +667,8 @@ mutants! {
         "Retained messages of other nodes are read before they are here.";
     AgreedBarrierIgnored, "agreed-barrier-ignored", None, ["part", "S9b", "S9"],
         "A reader of retained messages does not wait for what other nodes have acknowledged.";
+    AgreedUnnamed, "agreed-unnamed", None, ["part", "S8", "S1", "S9b"],
+        "What a session gets of the retained messages that all nodes agree on is not stored with it.";
     AgreedDeleteKept, "agreed-delete-kept", None, ["part", "S9"],
         "An empty payload is retained in a cluster instead of deleting.";
     UnretainedAcknowledged, "unretained-acknowledged", None, ["part", "S9", "S9b", "Q4"],

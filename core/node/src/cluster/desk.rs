@@ -26,6 +26,7 @@ pub(super) enum Purpose {
     Join(RequestId),
     Leave(RequestId),
     ForceLeave(RequestId),
+    Finalize(RequestId),
     PutBlob(RequestId),
 }
 
@@ -87,6 +88,7 @@ impl Cluster {
             ClusterCommand::Join(address) => self.join(cx, request, address),
             ClusterCommand::Leave => self.leave(cx, request),
             ClusterCommand::ForceLeave(text) => self.force_leave(cx, request, &text),
+            ClusterCommand::Finalize => self.finalize(cx, request),
             ClusterCommand::Examine => self.examine(cx, request),
             ClusterCommand::Status => Some(ClusterAnswer::Status(Box::new(self.status(cx)))),
             ClusterCommand::PutBlob { kind, key, value, expected } => {
@@ -155,6 +157,31 @@ impl Cluster {
         let request = self.desk.request(Purpose::ForceLeave(request));
         self.meta.handle(cx.now, meta::Input::ForceLeave { request, node }, &mut self.meta_out);
         None
+    }
+
+    fn finalize(&mut self, cx: &mut Cx<'_>, request: RequestId) -> Option<ClusterAnswer> {
+        let (level, most) = self.features();
+        if most <= level {
+            return refused(format!(
+                "the cluster uses feature level {level}, and not every member understands a higher one"
+            ));
+        }
+        let request = self.desk.request(Purpose::Finalize(request));
+        let command = meta::Command::FinalizeFeatureLevel { level: most };
+        self.meta.handle(cx.now, meta::Input::Write { request, command }, &mut self.meta_out);
+        None
+    }
+
+    /// The feature level that is used, and the highest that every member understands.
+    fn features(&self) -> (u32, u32) {
+        let state = self.meta.view().state;
+        let most = state.members().values().map(|member| member.feature_max).min();
+        (state.feature_level(), most.unwrap_or(0))
+    }
+
+    /// Whether an operator has this node leave.
+    pub(super) fn leaves(&self) -> bool {
+        matches!(self.desk.work, Some(Work { task: Task::Leave { .. }, .. }))
     }
 
     /// Whether the node that is to be joined is reached.
@@ -238,7 +265,9 @@ impl Cluster {
         };
         match purpose {
             Purpose::Init | Purpose::Renew | Purpose::Will => {}
-            Purpose::ForceLeave(request) | Purpose::PutBlob(request) => self.answer(cx, request, answer),
+            Purpose::ForceLeave(request) | Purpose::Finalize(request) | Purpose::PutBlob(request) => {
+                self.answer(cx, request, answer)
+            }
             Purpose::Join(request) | Purpose::Leave(request) => self.done(cx, request, answer),
         }
     }
@@ -302,6 +331,8 @@ impl Cluster {
             leader: view.leader,
             term: view.term,
             applied: view.state.index(),
+            features: self.features(),
+            unready: self.unready(),
             nodes: nodes.collect(),
         }
     }

@@ -17,6 +17,7 @@ use super::desk::Desk;
 use super::disk::Disk;
 use super::doctor::Doctor;
 use super::peers::Peer;
+use super::readiness::Readiness;
 use super::shelf::Shelf;
 use super::streams::{self, BulkIn, BulkOut};
 use super::wills::Wills;
@@ -74,6 +75,7 @@ pub struct Cluster {
     pub(super) evicted: BTreeSet<NodeId>,
     /// In no cluster, and does not come back by itself.
     pub(super) gone: bool,
+    pub(super) readiness: Readiness,
     pub(super) found: Option<Found>,
     /// What the meta group was told of the seeds.
     pub(super) seeds: Option<(usize, bool, BTreeSet<NodeId>)>,
@@ -137,8 +139,8 @@ impl Cluster {
             node,
             incarnation,
             name: name.clone(),
-            proto_min: PROTOCOL,
-            proto_max: PROTOCOL,
+            proto_min: *config.release.protocols.start(),
+            proto_max: *config.release.protocols.end(),
             features: 0,
             shards,
         };
@@ -150,7 +152,7 @@ impl Cluster {
             name: name.clone(),
             address: address.to_string(),
             witness: config.witness,
-            feature_max: FEATURE_LEVEL,
+            feature_max: config.release.features,
             joined: 0,
         };
         let meta = Meta::new(config.meta.clone(), me, disk.meta(), fork(&mut rng), now)?;
@@ -184,6 +186,7 @@ impl Cluster {
             reached: BTreeMap::new(),
             evicted: BTreeSet::new(),
             gone: false,
+            readiness: Readiness::default(),
             found: None,
             seeds: None,
             seeds_stale: true,
@@ -369,6 +372,7 @@ impl Cluster {
             }
             if self.is_silent() {
                 self.settle_wills(cx);
+                self.look_at_readiness();
                 self.look_at_retained(cx);
                 self.tell_seeds(cx.now);
                 self.pump(cx.now);
@@ -477,6 +481,7 @@ impl Cluster {
             meta::Output::Answer { request, outcome } => self.answered(cx, request, outcome),
             meta::Output::Joined { cluster } => {
                 self.gone = false;
+                self.readiness.joined();
                 cx.event(ClusterEvent::Joined(cluster));
                 cx.event(ClusterEvent::Blobs);
                 self.wills_anew(cx);
@@ -495,6 +500,7 @@ impl Cluster {
             meta::Output::Leader { cluster, term, leader } => cx.event(ClusterEvent::Leader { cluster, term, leader }),
             meta::Output::Gone(gone) => {
                 self.gone = true;
+                self.readiness.gone(gone);
                 cx.event(ClusterEvent::Gone(gone));
                 self.follow_members(cx);
                 if gone == meta::Gone::Left {
@@ -581,8 +587,3 @@ pub(super) fn fork(rng: &mut Rng) -> Rng {
     rng.fill(&mut seed);
     Rng::from_seed(seed)
 }
-
-/// The version of links that is spoken.
-const PROTOCOL: u16 = 1;
-/// What this version of the program understands of the meta group.
-const FEATURE_LEVEL: u32 = 1;

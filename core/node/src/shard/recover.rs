@@ -240,7 +240,9 @@ impl Shard {
                 return;
             };
             renewal.topic = next.message.topic_str().into();
-            if next.segment >= renewal.before || next.message.id() == MessageId::NONE {
+            // What all nodes agree on is in the log of the control plane.
+            let is_elsewhere = next.message.id() == MessageId::NONE || next.stamp.index().is_some();
+            if next.segment >= renewal.before || is_elsewhere {
                 continue;
             }
             let (message, stamp, segment) = (next.message.clone(), next.stamp, journal.segment);

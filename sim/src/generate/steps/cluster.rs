@@ -48,6 +48,7 @@ deeds! {
     Leave 2,
     ForceLeave 2,
     Status 1,
+    Write 4,
     Lag 1,
     LagEnd 4,
     Drift 1,
@@ -207,6 +208,7 @@ impl Steps<'_> {
             Deed::Join => done.left.contains(&self.at_node) && !node.down,
             Deed::Leave => !node.down && nodes > 2 && done.left.is_empty(),
             Deed::ForceLeave => nodes > 2 && !node.down,
+            Deed::Write => !node.down,
             Deed::Lag => node.lagging.is_none() && self.scenario.shards > 1,
             Deed::LagEnd => node.lagging.is_some(),
             Deed::Drift => !node.drifting && !node.down,
@@ -277,6 +279,10 @@ impl Steps<'_> {
             Deed::Leave => self.world_and(WorldAction::Leave { node }, done, |done| done.left.push(node)),
             Deed::ForceLeave => self.world(WorldAction::ForceLeave { node, target: other }),
             Deed::Status => self.world(WorldAction::Status { node }),
+            Deed::Write => {
+                let key = self.source.below(2) as u8;
+                self.world(WorldAction::Write { node, key });
+            }
             Deed::Lag => self.lag(true),
             Deed::LagEnd => self.lag(false),
             Deed::Drift => self.slight_drift(),

@@ -54,7 +54,7 @@ fn the_same_cluster_gives_the_same_run() {
 #[test]
 fn nodes_start_when_they_are_told_to_and_stop_in_order() {
     let mut scenario = three(4);
-    scenario.node_specs = vec![NodeSpec::default(), NodeSpec { start_ms: 3_000, witness: false }];
+    scenario.node_specs = vec![NodeSpec::default(), NodeSpec { start_ms: 3_000, ..NodeSpec::default() }];
     scenario.steps.push(world(12_000, WorldAction::NewAddress { node: 2 }));
     scenario.steps.push(world(12_001, WorldAction::Shutdown { node: 2 }));
     scenario.steps.push(world(13_000, WorldAction::Restart { node: 2 }));

@@ -16,8 +16,8 @@ use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl, WillNews,
-    WillNote, WillSaid,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, ShardConfig, ToControl,
+    WillNews, WillNote, WillSaid,
 };
 
 use net::Pipe;
@@ -127,6 +127,7 @@ pub(super) fn config() -> ClusterConfig {
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
         max_retained: 0,
+        release: Release::default(),
     }
 }
 
