@@ -284,7 +284,7 @@ mutants! {
         "The cluster keeps a will although its client has disconnected, or it was published (`will_ha`).";
     KeptWillOverTooEarly, "kept-will-over-too-early", None, ["cluster", "S10"],
         "The cluster forgets that a will was published before it is stored that its session has none (`will_ha`).";
-    WillsBeforeRoutes, "wills-before-routes", None, ["cluster", "L8"],
+    WillsBeforeRoutes, "wills-before-routes", None, ["part", "L8"],
         "A node that has just started publishes wills before it knows the subscriptions at other nodes (`will_ha`).";
     WillOfEarlierStartLost, "will-of-earlier-start-lost", None, ["cluster", "L8"],
         "A node that is back in time does not publish the wills that the cluster has kept of its earlier start (`will_ha`).";

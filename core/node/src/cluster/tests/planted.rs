@@ -31,6 +31,7 @@ fn planted_bugs_of_wills_are_found() {
         Mutant::KeptWillNotCancelled,
         Mutant::KeptWillNeverOver,
         Mutant::WillOfEarlierStartLost,
+        Mutant::WillsBeforeRoutes,
     ];
     Mutant::assert_found(&bugs, |bug| wills::ALL.iter().any(|scene| Mutant::fails(bug, scene)));
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use newtmq_base::{Instant, NodeId};
 use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::meta::BlobKind;
+use newtmq_cluster::owned::Phase;
 use newtmq_mqtt::QoS;
 use newtmq_session::{Message, MessageId, MessageParts, Will};
 
@@ -89,7 +90,7 @@ fn node_dies_and_stays() {
         assert_eq!(published_by_all(&world), 0, "delay {delay}: its node may come back");
         let late = world.until("published", 25 * SECOND, |world| published_by_all(world) == 1);
         assert!(late >= 7 * SECOND, "after {late:?}");
-        world.run(60 * SECOND);
+        world.run(30 * SECOND);
         assert_eq!(published_by_all(&world), 1, "delay {delay}");
     }
 }
@@ -211,6 +212,21 @@ fn comes_back_with_the_session() {
     }
 }
 
+/// Or its will would go to nobody at a node whose link is there later.
+fn waits_for_routes() {
+    let mut world = running(3);
+    kept(&mut world, 0);
+    world.crash(0);
+    world.run(SECOND);
+    world.split(&[0, 1], &[2]);
+    world.start(0);
+    world.run(6 * SECOND);
+    world.heal();
+    world.until("published", 15 * SECOND, |world| published(world, 0) == 1);
+    let of = world.id(2);
+    assert_eq!(world.control(0).owned().phase(of), Phase::Open);
+}
+
 /// A session whose will was never kept publishes it by itself.
 fn never_kept() {
     let mut world = running(3);
@@ -235,10 +251,10 @@ fn comes_elsewhere() {
         world.run(3 * SECOND);
         world.claim(1, "c", clean);
         world.until("granted", 20 * SECOND, |world| world.nodes[1].shards[0].grants.contains_key("c"));
-        world.run(90 * SECOND);
+        world.run(60 * SECOND);
         assert_eq!(published_by_all(&world), times, "delay {delay}, clean {clean}");
         world.start(0);
-        world.run(60 * SECOND);
+        world.run(15 * SECOND);
         assert_eq!(published_by_all(&world), times, "delay {delay}, clean {clean}");
         assert_eq!(left(&world, 1), 0, "delay {delay}, clean {clean}");
     }
@@ -300,6 +316,7 @@ pub(super) const ALL: &[fn()] = &[
     due_while_cut_off,
     comes_back_without_the_session,
     comes_back_with_the_session,
+    waits_for_routes,
     never_kept,
     comes_elsewhere,
     node_is_removed,
