@@ -212,6 +212,27 @@ fn a_stored_session_finds_its_will() {
     }
 }
 
+/// What the cluster has of it keeps it from being published again, until it is stored that the session has it no more.
+#[test]
+pub(super) fn that_it_is_over_is_said_when_it_is_stored() {
+    let mut early = 0;
+    for us in (0..4000).step_by(50) {
+        let (mut world, _, _, note) = with_will(0, stored);
+        let shard = usize::from(world.nodes[0].shards[0].home(&note.client).0);
+        world.say(0, shard, Say::Control(FromControl::Will(Box::new(over(&note)))));
+        world.advance(Duration::from_micros(us));
+        let is_over = world.wills.iter().any(|(_, note)| note.said == WillSaid::Over);
+        world.wills.clear();
+        world.kill(0);
+        world.restart(0);
+        world.connect(0, 1);
+        let is_there = !world.said().is_empty();
+        assert!(!is_over || !is_there, "after {us} us");
+        early += u32::from(!is_over);
+    }
+    assert!(early > 0, "it is never tried");
+}
+
 #[test]
 fn a_will_of_another_node_is_published() {
     let (mut world, r, _, note) = with_will(0, kept);
