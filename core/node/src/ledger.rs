@@ -108,7 +108,7 @@ pub struct Ledger {
     pub left_unflushed: u64,
     /// Clients with a will that were let in although the cluster does not keep it (`will_ha`).
     pub wills_not_kept: u64,
-    /// Wills of other nodes that were published here, for those are down.
+    /// Wills that were published here for nodes that are down, or of an earlier start of this node.
     pub wills_for_others: u64,
     /// Wills of this node that were published elsewhere, or whose client came back elsewhere in time.
     pub wills_elsewhere: u64,

@@ -314,7 +314,10 @@ impl Cluster {
         let all_reached = self.members.keys().all(|node| self.reached.contains_key(node));
         if !self.meta.view().is_leader {
             self.wills.away.clear();
-        } else if !all_reached || !self.wills.away.is_empty() || self.wills.looks.is_multiple_of(SELDOM) {
+        } else if !is_early
+            && !self.config.witness
+            && (!all_reached || !self.wills.away.is_empty() || self.wills.looks.is_multiple_of(SELDOM))
+        {
             self.look_for_the_dead(cx.now);
         }
     }
