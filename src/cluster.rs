@@ -42,7 +42,7 @@ use newtmq_node::{ClusterBoot, ClusterConfig, Release};
 use sha2::Sha256;
 use tokio::sync::mpsc;
 
-use crate::config::{self, Barrier, Config, Discovery};
+use crate::config::{self, Barrier, Config, Discovery, OwnerDown};
 use crate::data::NodeIdentity;
 use crate::exit::CannotListen;
 use crate::rt::{self, PeerSockets};
@@ -170,7 +170,13 @@ fn cluster_config(config: &Config, cookie: &[u8], stored: bool) -> anyhow::Resul
         swim: swim::Config::default(),
         meta: meta::Config { autoclean: facts.autoclean, ..meta::Config::default() },
         owned: owned::Config { stored, ..owned::Config::default() },
-        directory: directory::Config::default(),
+        directory: directory::Config {
+            away_home: match facts.owner_down {
+                OwnerDown::Wait => directory::AwayHome::Wait,
+                OwnerDown::Fresh => directory::AwayHome::Fresh,
+            },
+            ..directory::Config::default()
+        },
         max_retained: usize::try_from(config.retained.max_retained_messages).unwrap_or(usize::MAX),
         release: Release::default(),
     })

@@ -225,6 +225,11 @@ impl Meta {
             Input::Leave { request } => self.leave(now, request, out),
             Input::GiveUp { request } => self.give_up_wish(request, out),
             Input::ForceLeave { request, node } => self.ask(now, request, Asked::ForceLeave(node), out),
+            Input::Raise { term } => {
+                if let Some(group) = &mut self.group {
+                    group.raise(term, &mut self.rng);
+                }
+            }
             Input::Write { request, command } => self.ask(now, request, Asked::Write(command), out),
         }
         self.work(now, out);

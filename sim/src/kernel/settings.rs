@@ -72,7 +72,8 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: us
     set(&mut owned.barrier, spec.barrier_ms.map(Duration::from_millis));
     set(&mut owned.lease, spec.lease_ms.map(Duration::from_millis));
     owned.lease_renew = owned.lease_renew.min(owned.lease / 3);
-    let mut directory = directory::Config::default();
+    let away_home = if spec.fresh { directory::AwayHome::Fresh } else { directory::AwayHome::Wait };
+    let mut directory = directory::Config { away_home, ..directory::Config::default() };
     for span in [&mut directory.acting_after, &mut directory.announce_max, &mut directory.claim_max] {
         *span = spec.paced(*span);
     }

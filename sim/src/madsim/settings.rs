@@ -45,6 +45,7 @@ pub(super) fn config(scenario: &Scenario, node: u16) -> Config {
         scenario::Barrier::Fast => config::Barrier::Fast,
         scenario::Barrier::Strict => config::Barrier::Strict,
     };
+    config.cluster.owner_down = if of.fresh { config::OwnerDown::Fresh } else { config::OwnerDown::Wait };
     config.cluster.witness = scenario.node_spec(node).witness;
     config
 }

@@ -291,6 +291,7 @@ fn cluster() -> impl Strategy<Value = ClusterSpec> {
     let numbers = (of(0..9_u32), of(1..999_u64), of(1..999_u32), of(select(vec![1, 3, 5])));
     (ways, any::<bool>(), numbers, of(any::<bool>())).prop_map(
         |(discovery, strict, (seconds, ms, count, voters), on)| ClusterSpec {
+            fresh: on == Some(true),
             discovery,
             barrier: if strict { Barrier::Strict } else { Barrier::Fast },
             autoclean_s: seconds,

@@ -16,7 +16,8 @@ impl Scenario {
             beyond.push("cluster.discovery = \"dns\": there are no names".to_owned());
         }
         if self.cluster != configurable(self.cluster) {
-            let keys = "cluster: of its keys only discovery, barrier and autoclean_s are keys of a configuration";
+            let keys =
+                "cluster: of its keys only discovery, barrier, owner_down and autoclean_s are keys of a configuration";
             beyond.push(keys.to_owned());
         }
         if self.node_specs.iter().any(|spec| spec.later > 0) {
@@ -44,9 +45,9 @@ impl Scenario {
 }
 
 fn configurable(cluster: ClusterSpec) -> ClusterSpec {
-    let ClusterSpec { discovery, barrier, autoclean_s, .. } = cluster;
+    let ClusterSpec { discovery, barrier, autoclean_s, fresh, .. } = cluster;
     let discovery = if discovery == Discovery::Dns { Discovery::Seeds } else { discovery };
-    ClusterSpec { discovery, barrier, autoclean_s, ..ClusterSpec::default() }
+    ClusterSpec { discovery, barrier, autoclean_s, fresh, ..ClusterSpec::default() }
 }
 
 fn is_possible(step: &Step) -> bool {

@@ -427,6 +427,12 @@ mutants! {
         "Users and bans that were written at another node are not known where clients log in.";
     OldProgramTakesPart, "old-program-takes-part", None, ["part", "W"],
         "A node whose program is older than what its cluster uses takes part in its decisions.";
+    TermsOfAnother, "terms-of-another", None, ["part", "L5"],
+        "A node that comes into a cluster obeys nobody there while the terms of the one that it was in before were later.";
+    TermNeverRises, "term-never-rises", None, ["part", "L5"],
+        "A leader gives no session to a client whose session was in a cluster of later terms.";
+    HandedOnTwice, "handed-on-twice", None, ["part", "S3"],
+        "What came to a session beside one at a node that was down comes again when that hands it on.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],

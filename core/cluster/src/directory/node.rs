@@ -203,6 +203,13 @@ impl Directory {
                 self.down(now, node, sink);
                 self.reconsider(now, sink);
             }
+            Input::Elsewhere => {
+                (self.term, self.leader, self.leaderless) = (0, None, now);
+                self.acting_due = Some(now + self.config.acting_after);
+                self.obeyed_view.clear();
+                self.member.disobey(now);
+                self.reconsider(now, sink);
+            }
             Input::Members(members) => self.set_members(now, members, sink),
             Input::Leader { term, node } => self.lead(now, term, node, sink),
             Input::Claim { client, conn, clean, durable, limits } => {

@@ -89,6 +89,11 @@ impl Group {
         self.step_down();
     }
 
+    /// Leads in a later term than this one, if it leads.
+    pub(super) fn raise(&mut self, term: u64, rng: &mut Rng) {
+        self.engine.raise(term, rng);
+    }
+
     fn step_down(&mut self) {
         let members = &self.state.members;
         self.engine.step_down(|node| members.get(&node).is_some_and(|member| !member.witness));

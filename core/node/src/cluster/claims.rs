@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use newtmq_base::{InvalidField, NodeId, Put, ShardId, Take};
+use newtmq_base::{InvalidField, NodeId, Put, ShardId, Take, planted};
 use newtmq_cluster::directory::{self, Client, Directory, Input};
 use newtmq_cluster::lane::Epoch;
+use newtmq_cluster::meta::{self, ClusterId};
 use newtmq_cluster::owned::{Batch, Op, RecordKind};
 
 use super::joint::{Cluster, Cx};
@@ -20,6 +21,8 @@ pub(super) struct Told {
     /// The others; `None` before it was told.
     members: Option<BTreeSet<NodeId>>,
     leader: Option<(u64, Option<NodeId>)>,
+    /// The cluster that its terms are of.
+    cluster: Option<ClusterId>,
     /// What is stored here was told; until then it takes no part.
     pub(super) open: bool,
 }
@@ -40,6 +43,7 @@ impl Cluster {
             | Input::Ended { client, .. } => Some(client.clone()),
             Input::Claim { .. }
             | Input::Closed { .. }
+            | Input::Elsewhere
             | Input::Tick
             | Input::Message { .. }
             | Input::Up { .. }
@@ -79,6 +83,11 @@ impl Cluster {
             return;
         }
         let is_member = self.meta.is_member() && !self.gone;
+        if self.told.cluster != self.meta.cluster() && !planted!(TermsOfAnother) {
+            self.told.cluster = self.meta.cluster();
+            self.told.leader = None;
+            self.directory.handle(cx.now, Input::Elsewhere, &mut self.directory_out);
+        }
         let others = self.members.keys().copied().filter(|_| is_member);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
@@ -115,6 +124,9 @@ impl Cluster {
                 let bytes = streams::tagged_directory(self.meta.cluster().unwrap_or_default(), message);
                 let bulk = bytes.len() > streams::SMALL_BYTES_MAX;
                 return self.say(cx.now, *to, bytes, bulk);
+            }
+            Output::Raise { term } => {
+                return self.meta.handle(cx.now, meta::Input::Raise { term: *term }, &mut self.meta_out);
             }
             Output::Supersedes { client, epoch, home, put } => {
                 let (key, value) = put_void(client, *home, *epoch);

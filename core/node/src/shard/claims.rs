@@ -39,6 +39,8 @@ pub(crate) struct Claiming {
     pub(super) keeping: Option<(Epoch, bool)>,
     /// It has attached to a session here with this epoch; whether one was there.
     pub(super) attached: Option<(Epoch, bool)>,
+    /// The session that begins stands beside one at a node that is down.
+    fork: bool,
     /// Its session has come here, and does not count yet.
     pub(super) moving: Option<Epoch>,
     /// Subscriptions of it that were getting retained messages.
@@ -85,6 +87,8 @@ pub(crate) struct Claims {
     pub(super) stubs: BTreeSet<(Client, u32)>,
     /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
     pub(super) deferred: BTreeMap<Client, (NodeId, Epoch)>,
+    /// Some node is reached again since not long ago, until then.
+    pub(super) reunited_until: Instant,
 }
 
 impl Claimed {
@@ -122,6 +126,7 @@ impl Shard {
             has_will: connect.will.is_some() && self.config.zones[zone].will_ha,
             keeping: None,
             attached: None,
+            fork: false,
             moving: None,
             readings: Vec::new(),
         });
@@ -136,9 +141,9 @@ impl Shard {
 
     pub(crate) fn on_directory(&mut self, now: Instant, order: Order, out: &mut Outbox) {
         match order {
-            Order::Attach { client, node, conn, epoch, clean, .. } => {
+            Order::Attach { client, node, conn, epoch, clean, fork, .. } => {
                 if node == self.node {
-                    self.attach_here(now, client, conn.id, epoch, clean, out);
+                    self.attach_here(now, client, conn.id, epoch, (clean, fork), out);
                 } else {
                     self.give_away(now, client, node, epoch, clean, out);
                 }
@@ -159,7 +164,9 @@ impl Shard {
             }
             Order::Moved { client, epoch } => self.on_session_here(now, &client, epoch, out),
             Order::Lost { client, epoch, to, discard } => self.lose_session(now, &client, epoch, (to, discard), out),
-            Order::Send { .. } | Order::Supersedes { .. } => unreachable!("that is for the control plane"),
+            Order::Send { .. } | Order::Raise { .. } | Order::Supersedes { .. } => {
+                unreachable!("that is for the control plane")
+            }
         }
     }
 
@@ -181,7 +188,15 @@ impl Shard {
     }
 
     /// A connection of this node attaches to the client's session here, or to one that begins.
-    fn attach_here(&mut self, now: Instant, client: Client, conn: ConnId, epoch: Epoch, clean: bool, out: &mut Outbox) {
+    fn attach_here(
+        &mut self,
+        now: Instant,
+        client: Client,
+        conn: ConnId,
+        epoch: Epoch,
+        (clean, fork): (bool, bool),
+        out: &mut Outbox,
+    ) {
         if clean && let Some(key) = self.find_session(&client) {
             self.end_session(now, key, out);
         }
@@ -201,7 +216,7 @@ impl Shard {
         tell(Input::Attached { client: client.clone(), epoch, present, answer: Box::default() }, out);
         let waiting = self.conn_mut(conn).and_then(|c| c.rare.as_mut()?.claim.as_mut());
         match waiting {
-            Some(claim) => claim.attached = Some((epoch, present)),
+            Some(claim) => (claim.attached, claim.fork) = (Some((epoch, present)), fork && !present),
             // It has gone, and nothing has begun.
             None if !present => tell(Input::Ended { client, epoch }, out),
             None => {}
@@ -267,7 +282,7 @@ impl Shard {
             return;
         }
         let Some(claim) = self.live(conn).rare().claim.take() else { return };
-        let Claiming { client, connect, assigned, authentication_data, readings, .. } = *claim;
+        let Claiming { client, connect, assigned, authentication_data, fork, readings, .. } = *claim;
         self.waits_no_longer(&client, conn);
         if let Some(origin) = self.find_session(&client).and_then(|key| self.claimed(key).origin.as_mut()) {
             origin.enters();
@@ -283,6 +298,9 @@ impl Shard {
         let said = (assigned.as_deref(), authentication_data.as_deref());
         if self.let_in(now, conn, &connect, said, Some(epoch), out) == Next::Go {
             let key = self.live(conn).session;
+            if fork {
+                self.remember_names(key, epoch);
+            }
             for filter in readings {
                 self.read_again(key, filter, out);
             }

@@ -139,6 +139,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) pressure: MemoryPressure,
     pub(crate) node_seed: HashSeed,
+    /// Some node is reached again since not long ago, until then.
+    pub(crate) reunited_until: Instant,
     pub(crate) journal: &'a mut Journal,
 }
 
@@ -348,7 +350,7 @@ impl Fan<'_> {
         }
         if qos > QoS::AtMostOnce
             && let Some(claimed) = &mut slot.claimed
-            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq())
+            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq(), self.now < self.parts.reunited_until)
         {
             // It was handed on by the node that the session was at.
             self.parts.ledger.matched -= 1;

@@ -38,6 +38,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const LETTER_MESSAGES: usize = 512;
 const LETTER_BYTES: usize = 1 << 20;
 
+/// The same of a session that stands beside one at a node that is down, for as long as it lives.
+const REMEMBERED_BESIDE: usize = 4_096;
 /// Of a message that has no name among the nodes.
 pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
@@ -83,19 +85,24 @@ pub(super) struct Origin {
 }
 
 /// Names of messages, of which the oldest are forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
+    most: usize,
     known: BTreeSet<Guid>,
     in_order: VecDeque<Guid>,
 }
 
 impl Names {
+    fn new(most: usize) -> Names {
+        Names { most, known: BTreeSet::new(), in_order: VecDeque::new() }
+    }
+
     /// Whether it was not known.
     fn add(&mut self, guid: Guid) -> bool {
         if !self.known.insert(guid) {
             return false;
         }
-        if self.in_order.len() >= REMEMBERED_MAX
+        if self.in_order.len() >= self.most
             && let Some(oldest) = self.in_order.pop_front()
         {
             self.known.remove(&oldest);
@@ -108,7 +115,7 @@ impl Names {
 impl Origin {
     /// `seen` are names that have come with the session, the oldest first.
     pub(super) fn new(epoch: Epoch, base: u64, until: Instant, names: Vec<Guid>) -> Origin {
-        let (mut seen, places) = (Names::default(), BTreeMap::new());
+        let (mut seen, places) = (Names::new(REMEMBERED_MAX), BTreeMap::new());
         for name in names {
             seen.add(name);
         }
@@ -117,6 +124,13 @@ impl Origin {
 }
 
 impl Origin {
+    /// Of a session that stands beside one at a node that is down: when that is back it hands on what it has, of which some may
+    /// have come here, too.
+    fn beside(epoch: Epoch) -> Origin {
+        let (seen, places) = (Names::new(REMEMBERED_BESIDE), BTreeMap::new());
+        Origin { epoch, base: 0, until: Instant::NEVER, seen, places, waits: None, entered: true, came: true }
+    }
+
     /// The client is in.
     pub(super) fn enters(&mut self) {
         self.entered = true;
@@ -132,7 +146,8 @@ impl Claimed {
     }
 
     /// A message comes to the session, which is about to get this place in its order. Whether it has come before.
-    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64) -> bool {
+    /// `reunited`: some node is reached again since not long ago.
+    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64, reunited: bool) -> bool {
         if guid == NO_GUID {
             return false;
         }
@@ -144,12 +159,16 @@ impl Claimed {
                 origin.places.insert(dseq, guid);
             }
         }
-        self.note_late(guid, dseq);
+        self.note_late(guid, dseq, reunited);
         false
     }
 
-    fn note_late(&mut self, guid: Guid, dseq: u64) {
-        if (self.given.is_some() || self.stub.is_some()) && self.late.len() < REMEMBERED_MAX {
+    /// What the client has elsewhere, too, is told by its name when it is handed on. One that has another session there is not
+    /// known for it at once.
+    fn note_late(&mut self, guid: Guid, dseq: u64, reunited: bool) {
+        if !(self.given.is_some() || self.stub.is_some() || reunited) {
+            self.late.clear();
+        } else if self.late.len() < REMEMBERED_MAX {
             self.late.insert(dseq, guid);
         }
     }
@@ -184,6 +203,13 @@ impl Shard {
         tell(directory_ended(&client, epoch), out);
         let wait = self.ask_for_markers(key, out);
         self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
+    }
+
+    /// A session begins beside one at a node that is down.
+    pub(super) fn remember_names(&mut self, key: u32, epoch: Epoch) {
+        if !planted!(HandedOnTwice) {
+            self.claimed(key).origin = Some(Box::new(Origin::beside(epoch)));
+        }
     }
 
     /// Sends what there is, or again what was not answered; or ends it.
@@ -363,12 +389,13 @@ impl Shard {
     /// Behind what there is.
     fn append_late(&mut self, now: Instant, key: u32, late: Vec<Late>, out: &mut Outbox) {
         self.ledger.matched += late.len() as u64;
+        let reunited = now < self.claims_of.reunited_until;
         let Shard { sessions, conns, ledger, pool, journal, config, .. } = self;
         let Some(slot) = sessions.get_mut(key) else { return };
         let zone = &config.zones[usize::from(slot.zone)];
         for (guid, delivery, message) in late {
             if let Some(claimed) = &mut slot.claimed {
-                claimed.note_late(guid, slot.session.next_dseq());
+                claimed.note_late(guid, slot.session.next_dseq(), reunited);
             }
             let DeliveryRecord { qos, retain, shared, identifiers, priority, .. } = delivery;
             let op = Op::Enqueue { message, qos, retain, identifiers, priority, shared };

@@ -552,6 +552,7 @@ impl World {
                 | directory::Output::Fence { .. }
                 | directory::Output::Moved { .. }
                 | directory::Output::Lost { .. }
+                | directory::Output::Raise { .. }
                 | directory::Output::Supersedes { .. } => None,
             },
             FromControl::Handover { .. }
