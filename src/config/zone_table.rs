@@ -154,10 +154,11 @@ pub(super) const ZONE: &[Key<Zone>] = &[
         "will_ha",
         Field::Flag(|z, v| z.will_ha = v),
         "off",
-        "A client with a will is let in when a majority of the cluster has stored its will, and others publish it if its node dies: \
-         about 16 s after that and the Will Delay Interval later. If there is no majority, the wills of the cluster have 16 MiB, or a \
-         will is above 1 MiB, it is let in all the same (`wills/not_kept` counts it). Each such connection costs two entries of the \
-         log that members are decided by. Without it a will dies with its node.",
+        "The cluster keeps the wills of connected clients, and publishes them if their node dies. A client with a will is \
+         let in when a majority has stored its will; it is published about 16 s after the end of the node, and the Will Delay \
+         Interval later. If there is no majority, or the wills of the cluster have 16 MiB, the client is let in all the same, \
+         which is counted. Each such connection costs two entries of the log that decides who is a member. Without it a will \
+         dies with its node. See [Cluster](cluster.md#wills-of-nodes-that-die).",
     ),
     key(
         "enable_acl",
