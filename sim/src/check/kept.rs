@@ -68,6 +68,11 @@ impl KeptWills {
         self.on && self.torn.is_some()
     }
 
+    /// Whether there may have been no leader for a while.
+    pub(super) fn may_wait(&self) -> bool {
+        self.on && (self.torn.is_some() || self.slow || !self.stops.is_empty())
+    }
+
     fn stopped(&self, node: u16, from: Instant, to: Instant) -> bool {
         self.stops.iter().any(|(of, at)| *of == node && *at >= from && *at <= to)
     }
@@ -157,8 +162,10 @@ impl State {
         let Orphan { died, delay, node, id: own, topic, qos, uid } = orphan;
         let back = self.kept.starts.iter().find(|(of, at)| *of == node && *at >= died).map(|(_, at)| *at);
         let latest = died + delay + self.kept.late + self.limits.late + self.lane_slack();
+        let back = back.filter(|back| *back <= latest);
         let latest = back.map_or(latest, |back| latest.max(back + delay + self.kept.late) + ROUTES_WITHIN);
-        let came_back = self.ids[own as usize].conns.iter().any(|other| *other > conn);
+        let of_it = self.ids[own as usize].conns.iter().filter(|other| **other > conn);
+        let came_back = of_it.map(|other| self.conn(*other)).any(|other| other.connect_at <= latest);
         if latest >= cx.now
             || self.kept.slow
             || (came_back && !delay.is_zero())

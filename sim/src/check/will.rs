@@ -183,7 +183,7 @@ impl State {
     fn judge_due(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let Some((end, latest)) = self.due(conn) else { return };
         // Without a leader a node asks for so long who publishes it.
-        let latest = if self.kept.on { latest + Duration::from_secs(15) } else { latest };
+        let latest = if self.kept.may_wait() { latest + Duration::from_secs(15) } else { latest };
         if latest + Duration::from_secs(5) + self.lane_slack() + self.limits.late > cx.now {
             return;
         }

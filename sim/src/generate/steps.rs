@@ -5,6 +5,7 @@ mod cluster;
 mod kind;
 mod plots;
 mod trials;
+mod wills;
 mod world;
 
 use newtmq_mqtt::{ProtocolVersion, RetainHandling};

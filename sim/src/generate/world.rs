@@ -59,6 +59,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     let wills = if profile.family.is_cluster() && source.percent(CLUSTERS_WITH_WILLS) { source.log(5, 60) } else { 0 };
     if wills > 0 && source.percent(70) {
         scenario.broker.will_ha = Some(true);
+        scenario.settle_ms += KEPT_WILLS_MS;
     }
     let percent = |likely: bool, often: u64, source: &mut Source| {
         if likely {
@@ -105,6 +106,8 @@ const QUICK_SETTLE_MS: u64 = 9_000;
 /// As much shorter than usual as all else.
 const QUICK_HOLD_MS: u64 = 2_500;
 
+/// Until the wills of a node that is down have come.
+const KEPT_WILLS_MS: u64 = 20_000;
 /// Of a hundred clusters so many have clients with wills.
 const CLUSTERS_WITH_WILLS: u64 = 30;
 
