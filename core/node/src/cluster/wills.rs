@@ -72,6 +72,12 @@ impl Cluster {
         if self.has_wills() || !is_idle { self.wills.next_look } else { Instant::NEVER }
     }
 
+    /// Clients whose wills the cluster keeps for this start of this node, and whether they are to be let go of.
+    pub fn kept_wills(&self) -> impl Iterator<Item = (Client, bool)> {
+        let own = self.records("").filter(|(_, _, record)| self.is_me(record.owner));
+        own.map(|(name, _, record)| (name.client, record.taken.is_some()))
+    }
+
     fn has_wills(&self) -> bool {
         let mut wills = self.meta.view().state.blobs().range((BlobKind::Will, String::new())..);
         wills.next().is_some()
