@@ -213,7 +213,8 @@ impl Shard {
         let until = now + STUB_FOR;
         let flush = self.begin_flush(now);
         self.claims_of.flushing.insert(flush.token, key);
-        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
+        let stub =
+            Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
         self.claimed(key).stub = Some(Box::new(stub));
         self.claims_of.stubs.insert((client.clone(), key));
         tell(directory_ended(&client, epoch), out);
