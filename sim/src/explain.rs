@@ -193,6 +193,9 @@ pub(crate) const fn promise(check: Check) -> &'static str {
             "a server has no more unacknowledged QoS 1 and 2 messages under way than the client's Receive Maximum \
              [MQTT-3.3.4-9]."
         }
+        Check::TurnedAway => {
+            "a valid CONNECT is accepted [MQTT-3.1.4-5] unless nobody who decides, or not the node with the session, can be reached."
+        }
         Check::ConnectAnswered => "a valid CONNECT is answered with CONNACK [MQTT-3.1.4-5].",
         Check::PublishAnswered => {
             "a PUBLISH with QoS 1 is answered with PUBACK [MQTT-4.3.2-4], with QoS 2 with PUBREC [MQTT-4.3.3-8]."

@@ -64,6 +64,7 @@ checks! {
     Protocol "S14" Safety black "the broker sent what no broker may send",
     Window "S15" Safety black "more messages were unacknowledged than the Receive Maximum allows",
     Refused "S16" Safety black "a publish was refused though all its targets were within reach",
+    TurnedAway "S17" Safety black "a CONNECT was refused though all nodes were within reach of each other",
     ConnectAnswered "L5" Liveness black "a CONNECT was not answered in time",
     PublishAnswered "L6" Liveness black "a publish with QoS 1 or 2 was neither acknowledged nor refused in time",
     RequestAnswered "L12" Liveness black "a SUBSCRIBE, UNSUBSCRIBE or PINGREQ was not answered in time",

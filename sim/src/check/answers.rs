@@ -13,6 +13,8 @@ use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx};
 use crate::report::Check;
 
+/// What was wrong so shortly before a CONNECT may be a reason to refuse it.
+const BEFORE_CONNECT: Duration = Duration::from_secs(10);
 /// An operator has an answer by then. What a command waits for follows no pace.
 const COMMAND: Duration = Duration::from_secs(15);
 
@@ -189,6 +191,25 @@ impl State {
             .when(publish.at, "PUBLISH was sent")
             .when(cx.now, "it was refused");
         cx.violated(Check::Refused, message, story);
+    }
+
+    /// S17: a CONNECT is refused because something is out of reach, and nothing is.
+    pub(super) fn judge_turned_away(&mut self, conn: u32, code: ReasonCode, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if code != ReasonCode::ServerUnavailable || !self.ways.exist() || !c.is_plain() || self.limits.links_late {
+            return;
+        }
+        let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);
+        let is_well = |node| {
+            let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
+            follows && self.writes.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
+        };
+        if self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
+            return;
+        }
+        let message = format!("{} was refused at node {}, and nothing was out of reach", self.who(conn), c.node);
+        let story = Story::default().client(c.client).conn(conn).when(c.connect_at, "CONNECT was sent");
+        cx.violated(Check::TurnedAway, message, story);
     }
 
     /// An operator asks a node for something.

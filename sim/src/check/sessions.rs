@@ -192,10 +192,14 @@ impl State {
         sent_at: Instant,
         cx: &mut Cx<'_>,
     ) {
+        if self.ways.exist() {
+            cx.owe(Check::TurnedAway);
+        }
         let c = self.conn_mut(conn);
         let id = c.id;
         if code.is_error() {
             c.refused = true;
+            self.judge_turned_away(conn.0, code, cx);
             self.ids[id as usize].live.retain(|other| *other != conn.0);
             self.stays_where_it_was(conn.0, cx.now);
             return;

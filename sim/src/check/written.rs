@@ -79,7 +79,7 @@ impl Writes {
         self.disks.insert(node.0, if bad { Instant::NEVER } else { now });
     }
 
-    fn had_good_disk(&self, node: u16, since: Instant) -> bool {
+    pub(super) fn had_good_disk(&self, node: u16, since: Instant) -> bool {
         self.disks.get(&node).is_none_or(|until| *until < since)
     }
 }
