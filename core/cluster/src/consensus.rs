@@ -91,6 +91,8 @@ pub(crate) struct Engine {
     raw: RawNode<Log>,
     waiting: VecDeque<Waiting>,
     stopped: Option<Stopped>,
+    /// The term above which this leader is to lead.
+    rise: Option<u64>,
     witness: bool,
     election: (u64, u64),
     // Term, role and leader for which the timeout was drawn.
@@ -139,6 +141,7 @@ impl Engine {
             raw,
             waiting: VecDeque::new(),
             stopped: None,
+            rise: None,
             witness: part.witness,
             election: range,
             drawn: None,
@@ -167,6 +170,7 @@ impl Engine {
             return;
         }
         self.raw.tick();
+        self.try_to_rise(rng);
         self.draw(rng);
         self.retry_snapshots();
     }

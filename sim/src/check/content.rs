@@ -144,7 +144,9 @@ impl State {
             known +=
                 facts.subscription_ids.iter().filter(|of| grants.clone().any(|grant| grant.identifier == **of)).count();
             let Some(identifier) = all.next().filter(|identifier| *identifier > 0) else { continue };
-            let own = message.id == id && (self.limits.ignore_loop || grants.clone().any(|grant| grant.no_local));
+            let own = message.id == id
+                && !self.is_of_cluster(message)
+                && (self.limits.ignore_loop || grants.clone().any(|grant| grant.no_local));
             let sure = kind == Kind::Live
                 && explained.shared == 0
                 && !own

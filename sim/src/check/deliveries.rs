@@ -217,7 +217,8 @@ impl State {
                 let qos = if self.limits.upgrade_qos { grant.qos } else { grant.qos.min(message.qos) } as u8;
                 // Before SUBACK a lower QoS than asked for may be granted.
                 let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
-                let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
+                let no_local = (grant.no_local || self.limits.ignore_loop) && !self.is_of_cluster(message);
+                let own = message.id == id && no_local && sub.group.is_none();
                 // What a member has not acknowledged may go to one that has come since.
                 let until = if sub.group.is_some() && message.qos > QoS::AtMostOnce { now } else { until };
                 if grant.overlaps(message.sent, until) {
@@ -394,6 +395,11 @@ impl State {
         if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, facts.dup, (id, conn), cx);
         }
+    }
+
+    /// Whether it is a will that the cluster publishes, which knows no publisher: No Local does not count.
+    pub(super) fn is_of_cluster(&self, message: &Facts) -> bool {
+        message.will.is_some() && self.kept.on
     }
 
     /// Copies that were for one group and may have gone to another one: of what a member of several has not acknowledged when its

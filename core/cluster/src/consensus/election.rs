@@ -37,6 +37,17 @@ impl Engine {
     // Others have heard of a later term, in another cluster. The leader stands for election in the one after that, and need not
     // wait until nobody hears it any more.
     pub(crate) fn raise(&mut self, term: u64, rng: &mut Rng) {
+        self.rise = Some(term);
+        self.try_to_rise(rng);
+    }
+
+    pub(super) fn try_to_rise(&mut self, rng: &mut Rng) {
+        let Some(term) = self.rise else { return };
+        // What a sole voter has must be durable when it stands.
+        if self.is_leader() && term >= self.raw.raft.term && (self.is_blocked() || !self.waiting.is_empty()) {
+            return;
+        }
+        self.rise = None;
         if !self.is_leader() || term < self.raw.raft.term {
             return;
         }

@@ -21,6 +21,8 @@ pub enum Input {
         /// What.
         message: Message,
     },
+    /// Whether the node is in no cluster, so that nobody else decides. It has no term then: its epochs are provisional.
+    Alone(bool),
     /// The node belongs to another cluster than before, of which it knows nothing: terms are counted anew there.
     Elsewhere,
     /// A node can be reached. Again with a higher incarnation: it has started anew.

@@ -21,6 +21,8 @@ pub(super) struct Told {
     /// The others; `None` before it was told.
     members: Option<BTreeSet<NodeId>>,
     leader: Option<(u64, Option<NodeId>)>,
+    /// It is in no cluster.
+    alone: bool,
     /// The cluster that its terms are of.
     cluster: Option<ClusterId>,
     /// What is stored here was told; until then it takes no part.
@@ -43,6 +45,7 @@ impl Cluster {
             | Input::Ended { client, .. } => Some(client.clone()),
             Input::Claim { .. }
             | Input::Closed { .. }
+            | Input::Alone(_)
             | Input::Elsewhere
             | Input::Tick
             | Input::Message { .. }
@@ -93,7 +96,8 @@ impl Cluster {
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
         // One that is not reached is none, whatever the group says.
         let reached = |leader: &NodeId| *leader == self.node || self.reached.contains_key(leader);
-        let leader = if is_member { view.leader.filter(reached) } else { Some(self.node) };
+        let leader = view.leader.filter(|_| is_member).filter(reached);
+        let alone = self.gone || self.meta.cluster().is_none();
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
         let mut news = Vec::new();
         if self.told.members.as_ref().is_none_or(|told| !told.iter().copied().eq(others.clone())) {
@@ -103,6 +107,10 @@ impl Cluster {
         if self.told.leader != Some((term, leader)) {
             self.told.leader = Some((term, leader));
             news.insert(if is_member { 0 } else { news.len() }, Input::Leader { term, node: leader });
+        }
+        if self.told.alone != alone {
+            self.told.alone = alone;
+            news.push(Input::Alone(alone));
         }
         for input in news {
             self.directory.handle(cx.now, input, &mut self.directory_out);
