@@ -269,7 +269,8 @@ impl State {
             }
             // A node that starts again has forgotten which of them it is not to take when they are handed on.
             let id = self.conn(conn).id;
-            if explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now) {
+            let known = explained.own || !self.subs_of(message.topic, id).is_empty();
+            if known && self.ways.exist() && self.moved_badly(id, message.sent, cx.now) {
                 return None;
             }
             let text = if explained.own {
