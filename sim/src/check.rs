@@ -8,6 +8,7 @@ mod crashes;
 mod deliveries;
 mod flight;
 mod hops;
+mod kept;
 mod limits;
 mod owed;
 mod publishes;

@@ -406,6 +406,7 @@ const BROKER_DEFAULTS: &[fn(&mut BrokerSpec)] = &[
     |b| b.session_expiry_interval_s = None,
     |b| b.max_session_expiry_interval_s = None,
     |b| b.max_subscriptions = None,
+    |b| b.will_ha = None,
     |b| b.upgrade_qos = None,
     |b| b.server_keepalive_s = None,
     |b| b.idle_timeout_ms = None,

@@ -315,6 +315,9 @@ impl Admin {
             "hints_sent": ledger.hints_sent,
             "hints_ended": ledger.hints_ended,
             "not_hinted": ledger.not_hinted,
+            "wills_not_kept": ledger.wills_not_kept,
+            "wills_for_others": ledger.wills_for_others,
+            "wills_elsewhere": ledger.wills_elsewhere,
         })))
     }
 

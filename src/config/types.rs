@@ -253,6 +253,8 @@ pub struct Zone {
     pub flapping_banned_expiry_interval: Duration,
     /// When somebody is told that something stays.
     pub durability: Durability,
+    /// The cluster keeps the wills of connected clients.
+    pub will_ha: bool,
 }
 
 /// `retained.*`
@@ -533,6 +535,7 @@ impl Zone {
         flapping_threshold: None,
         flapping_banned_expiry_interval: Duration::ZERO,
         durability: Durability::Memory,
+        will_ha: false,
     };
 }
 

@@ -36,7 +36,7 @@ use message::{Asked, Message};
 pub use message::{JoinRefusal, Refusal};
 pub use state::{
     BLOB_BYTES_MAX, CONFIG_KEYS_MAX, ClusterId, KEY_BYTES_MAX, MEMBERS_MAX, MetaState, REMOVED_MAX, Removed,
-    RetainedGroup, Role, VALUE_BYTES_MAX,
+    RetainedGroup, Role, VALUE_BYTES_MAX, WILL_BYTES_MAX,
 };
 
 /// What of the meta group is configuration.

@@ -13,6 +13,7 @@ mod speech;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod wills;
 
 use core::net::SocketAddr;
 use core::ops::RangeInclusive;

@@ -21,6 +21,7 @@ mod store;
 mod trace;
 mod traffic;
 mod view;
+mod wills;
 
 pub use admin::{
     ClientInfo, From, OperatorCommand, Page, RetainedInfo, SessionInfo, ShardAnswer, ShardQuestion, SubscriptionInfo,
@@ -55,3 +56,4 @@ pub use store::{Batch, Durability, Joint, RecoveredChunk, RecoveredRetained, Sto
 pub use trace::{Traced, Traces};
 pub use traffic::Traffic;
 pub use view::{Checked, ConnView, Inconsistency, Rule, ShardView, ShareView};
+pub use wills::{WillNews, WillNote, WillSaid};

@@ -366,9 +366,10 @@ impl State {
             Kind::Retained => retained <= explained.reads * message.logical,
             Kind::Either => copies + retained <= live + forgotten + explained.reads * message.logical,
         };
+        let differs = message.will.is_some() && self.kept.may_differ();
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
-        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
+        if (!allowed || twice) && !differs && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -418,6 +419,9 @@ impl State {
 
     /// Whether the nodes of a message's publisher and of a session may have been apart since it was published.
     pub(super) fn were_parted(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        if message.will.is_some() && self.is_kept_once(message.sent, id, now) {
+            return false;
+        }
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
     }

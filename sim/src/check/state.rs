@@ -10,6 +10,7 @@ use newtmq_mqtt::ReasonCode;
 use super::crashes::Lives;
 use super::flight::InFlight;
 use super::hops::Move;
+use super::kept::KeptWills;
 use super::limits::Limits;
 use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
@@ -76,6 +77,8 @@ pub(super) struct State {
     pub(super) wills: u64,
     /// Deliveries of wills that came before anything had happened to their connections.
     pub(super) early_wills: Vec<(u32, u32, Instant)>,
+    /// About wills that the cluster keeps.
+    pub(super) kept: KeptWills,
 }
 
 /// Memory of what was forgotten, for what comes: a busy run has many thousand messages, and fresh memory is slow.
@@ -347,6 +350,7 @@ impl State {
             lag: Duration::ZERO,
             wills: 0,
             early_wills: Vec::new(),
+            kept: KeptWills::new(scenario),
         }
     }
 
@@ -413,6 +417,7 @@ impl State {
 
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         self.fault_of_nodes(fault, cx.now);
+        self.kept.fault(fault, cx.now);
         self.writes.fault(fault, cx.now);
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),

@@ -147,7 +147,7 @@ fn client(features: &Features, topics: &Topics, source: &mut Source) -> ClientSp
         client.will = Some(WillSpec {
             topic: source.pick(&topics.names).clone(),
             qos: qos(features, source),
-            retain: source.percent(features.retain_percent),
+            retain: features.wills_retain && source.percent(features.retain_percent),
             delay_s: if source.coin() { source.log(1, 20) as u32 } else { 0 },
             expiry_s: if features.expiry && source.coin() { source.log(1, 20) as u32 } else { 0 },
         });

@@ -6,6 +6,7 @@ mod hops;
 mod kind;
 mod plots;
 mod trials;
+mod wills;
 mod world;
 
 use newtmq_mqtt::{ProtocolVersion, RetainHandling};

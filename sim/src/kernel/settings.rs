@@ -180,6 +180,7 @@ fn zone(zone: &mut ZoneConfig, spec: &BrokerSpec) {
         Some(DurabilitySpec::Group) => Durability::Synced,
         Some(DurabilitySpec::Always) => Durability::SyncedAtOnce,
     };
+    set(&mut zone.will_ha, spec.will_ha);
     zone.publish_limit = spec.publish_limit_per_s.map(u64::from).and_then(per_second);
 }
 

@@ -102,6 +102,7 @@ fn zone(zone: &mut Zone, spec: &BrokerSpec) {
     set(&mut zone.idle_timeout, spec.idle_timeout_ms.map(Duration::from_millis));
     set(&mut zone.slow_consumer_timeout, spec.slow_consumer_timeout_ms.map(Duration::from_millis));
     set(&mut zone.max_publisher_hold, spec.max_publisher_hold_ms.map(Duration::from_millis));
+    set(&mut zone.will_ha, spec.will_ha);
     zone.publish_limit = spec
         .publish_limit_per_s
         .filter(|count| *count > 0)
@@ -151,6 +152,7 @@ mod tests {
             retained_expiry_interval_ms: Some(7_777),
             shared_subscription_strategy: Some(scenario::SharedStrategy::Sticky),
             sys_interval_ms: Some(60_000),
+            will_ha: Some(true),
         };
         let limits = |inflight, queue| BrokerSpec {
             max_inflight: Some(inflight),

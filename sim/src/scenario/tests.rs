@@ -225,6 +225,7 @@ fn broker() -> impl Strategy<Value = BrokerSpec> {
         SharedStrategy::Hash,
     ]));
     (zone, rest, strategy).prop_map(|((a, b, c, d, e, f), (g, h, i, j, k, l), strategy)| BrokerSpec {
+        will_ha: k,
         durability: d.map(|sync| if sync { DurabilitySpec::Group } else { DurabilitySpec::None }),
         max_inflight: a,
         max_mqueue_len: b,

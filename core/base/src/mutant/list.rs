@@ -125,8 +125,12 @@ mutants! {
         "Retained messages are read before every shard has installed the subscription (several shards).";
     RetainedDeleteNotStored, "retained-delete-not-stored", Some(27), ["S9"],
         "That a retained message was deleted is not stored.";
+    WillOfBothNodes, "will-of-both-nodes", Some(28), ["part", "S10"],
+        "A node whose will the cluster keeps publishes it without asking whether another one has (`will_ha`).";
     WillSurvivesTakeover, "will-survives-takeover", Some(29), ["S10"],
         "The delayed will of a session is published when its client resumes it in time.";
+    WillOfDeadNodeLost, "will-of-dead-node-lost", Some(30), ["part", "L8"],
+        "Nobody publishes the wills of a node that is down (`will_ha`).";
     SharedNoRedispatch, "shared-no-redispatch", Some(31), ["S11"],
         "A shared message that comes to a shard without a ready member is dropped instead of going on to the next one \
          (several shards; no client of one node refuses a message).";
@@ -278,6 +282,17 @@ mutants! {
         "A will without delay is published at the end of the session only.";
     WillTwice, "will-twice", None, ["S10"],
         "A published will stays with its session and is published again at its end.";
+
+    KeptWillNotCancelled, "kept-will-not-cancelled", None, ["part", "S10"],
+        "The delayed will of a node that is down is published although its client has come back elsewhere in time (`will_ha`).";
+    KeptWillNeverOver, "kept-will-never-over", None, ["part", "S10"],
+        "The cluster keeps a will although its client has disconnected, or it was published (`will_ha`).";
+    KeptWillOverTooEarly, "kept-will-over-too-early", None, ["part", "S10"],
+        "The cluster forgets that a will was published before it is stored that its session has none (`will_ha`).";
+    WillsBeforeRoutes, "wills-before-routes", None, ["part", "L8"],
+        "A node that has just started publishes wills before it knows the subscriptions at other nodes (`will_ha`).";
+    WillOfEarlierStartLost, "will-of-earlier-start-lost", None, ["part", "L8"],
+        "A node that is back in time does not publish the wills that the cluster has kept of its earlier start (`will_ha`).";
 
     // Topic Aliases.
     AliasInStale, "alias-in-stale", None, ["S12", "S1", "S2"],

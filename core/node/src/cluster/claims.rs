@@ -53,6 +53,7 @@ impl Cluster {
             | Input::Home { .. }
             | Input::Supersedes { .. } => None,
         };
+        self.will_claimed(&input);
         self.directory.handle(cx.now, input, &mut self.directory_out);
         if let Some(client) = client {
             let value = self.directory.is_stored(&client).then_some(&[][..]);
@@ -63,6 +64,7 @@ impl Cluster {
     /// All that is stored of this node is known: the others may know of it.
     pub(crate) fn open_directory(&mut self, cx: &mut Cx<'_>) {
         self.told.open = true;
+        self.wills_anew(cx);
         for (by, client, home, epoch) in self.disk.voids() {
             let input = Input::Supersedes { by, client: client.clone(), epoch, home, put: true };
             self.directory.handle(cx.now, input, &mut self.directory_out);
@@ -131,12 +133,21 @@ impl Cluster {
                 let value = put.then_some(&value[..]);
                 return cx.owned.record(cx.now, RecordKind::Supersedes, &key, value, cx.given);
             }
-            Output::Granted(grant) => &grant.client,
-            Output::Refused { client, .. }
-            | Output::Fence { client, .. }
-            | Output::Attach { client, .. }
-            | Output::Moved { client, .. }
-            | Output::Lost { client, .. } => client,
+            Output::Granted(grant) => {
+                if grant.home == self.node {
+                    self.will_resumed(&grant.client, Some(grant.epoch));
+                }
+                &grant.client
+            }
+            Output::Moved { client, epoch } => {
+                self.will_resumed(client, Some(*epoch));
+                client
+            }
+            Output::Refused { client, .. } => {
+                self.will_resumed(client, None);
+                client
+            }
+            Output::Fence { client, .. } | Output::Attach { client, .. } | Output::Lost { client, .. } => client,
         };
         let to = ShardId(shard_of(self.node_seed, self.shards, client));
         cx.out.push(ControlOutput::Shard { to, message: FromControl::Directory(Box::new(output)) });

@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     Init,
     /// To begin a new group of retained messages.
     Renew,
+    /// About a will.
+    Will,
     /// For an operator.
     Join(RequestId),
     Leave(RequestId),
@@ -254,12 +256,15 @@ impl Cluster {
     /// The meta group has answered.
     pub(super) fn answered(&mut self, cx: &mut Cx<'_>, request: RequestId, outcome: Result<u64, meta::Refusal>) {
         let Some(purpose) = self.desk.asked.remove(&request) else { return };
+        if purpose == Purpose::Will {
+            return self.will_answered(cx, request, outcome);
+        }
         let answer = match outcome {
             Ok(_) => ClusterAnswer::Done,
             Err(refusal) => ClusterAnswer::Refused(refusal.to_string()),
         };
         match purpose {
-            Purpose::Init | Purpose::Renew => {}
+            Purpose::Init | Purpose::Renew | Purpose::Will => {}
             Purpose::ForceLeave(request) | Purpose::Finalize(request) | Purpose::PutBlob(request) => {
                 self.answer(cx, request, answer)
             }

@@ -20,6 +20,7 @@ use super::peers::Peer;
 use super::readiness::Readiness;
 use super::shelf::Shelf;
 use super::streams::{self, BulkIn, BulkOut};
+use super::wills::Wills;
 use super::{ClusterBoot, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Found};
 use crate::control::{ControlOutput, FromControl};
 
@@ -58,6 +59,7 @@ pub struct Cluster {
     pub(super) directory: Directory,
     pub(super) shelf: Shelf,
     pub(super) told: Told,
+    pub(super) wills: Wills,
     /// Divides clients among the shards.
     pub(super) node_seed: HashSeed,
     pub(super) link_out: Vec<link::Output>,
@@ -163,6 +165,7 @@ impl Cluster {
             doctor: Doctor::default(),
             directory: Directory::new(config.directory.clone(), now, node, incarnation),
             told: Told::default(),
+            wills: Wills::default(),
             node_seed: HashSeed::new(node_seed),
             config,
             node,
@@ -250,6 +253,7 @@ impl Cluster {
         let parts = [self.links.next_deadline(), self.swim.next_deadline(), self.meta.next_deadline()];
         let parts = [parts[0], parts[1], parts[2], self.shelf.part.next_deadline()];
         let own = self.desk.next_deadline().min(self.doctor.next_deadline()).min(self.directory.next_deadline());
+        let own = own.min(self.wills_deadline());
         parts.into_iter().flatten().fold(own, Instant::min)
     }
 
@@ -303,6 +307,7 @@ impl Cluster {
             self.meta.handle(now, meta::Input::Tick, &mut self.meta_out);
         }
         self.tick_retained(cx);
+        self.tick_wills(cx);
         if self.directory.next_deadline() <= now {
             self.directory.handle(now, directory::Input::Tick, &mut self.directory_out);
         }
@@ -366,6 +371,7 @@ impl Cluster {
                 self.on_directory(cx, output);
             }
             if self.is_silent() {
+                self.settle_wills(cx);
                 self.look_at_readiness();
                 self.look_at_retained(cx);
                 self.tell_seeds(cx.now);
@@ -478,12 +484,17 @@ impl Cluster {
                 self.readiness.joined();
                 cx.event(ClusterEvent::Joined(cluster));
                 cx.event(ClusterEvent::Blobs);
+                self.wills_anew(cx);
                 self.follow_members(cx);
             }
             meta::Output::Abandoned { lost } => cx.event(ClusterEvent::Abandoned(lost)),
             meta::Output::Changed { .. } => self.follow_members(cx),
+            meta::Output::Blob { kind: meta::BlobKind::Will, key, value } => self.on_will(cx, &key, value.as_deref()),
             meta::Output::Blob { kind, key, value } => cx.event(ClusterEvent::Blob { kind, key, value }),
-            meta::Output::Blobs => cx.event(ClusterEvent::Blobs),
+            meta::Output::Blobs => {
+                cx.event(ClusterEvent::Blobs);
+                self.wills_anew(cx);
+            }
             meta::Output::Removing { node, by } => cx.event(ClusterEvent::Removing { node, by }),
             meta::Output::Removed { node, by } => cx.event(ClusterEvent::Removed { node, by }),
             meta::Output::Leader { cluster, term, leader } => cx.event(ClusterEvent::Leader { cluster, term, leader }),

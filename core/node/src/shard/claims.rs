@@ -17,6 +17,7 @@ use crate::conn::{Aside, Feature, NONE, Phase};
 use crate::control::ToControl;
 use crate::io::{Outbox, Output};
 use crate::store::Durability;
+use crate::wills::WillSaid;
 
 /// So long a CONNECT waits; the directory mostly answers before.
 const CLAIM_WITHIN: Duration = Duration::from_secs(14);
@@ -28,10 +29,14 @@ pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(30);
 /// A CONNECT that waits for its session.
 #[derive(Debug)]
 pub(crate) struct Claiming {
-    client: Client,
-    connect: Aside,
+    pub(super) client: Client,
+    pub(super) connect: Aside,
     assigned: Option<Box<str>>,
     authentication_data: Option<Box<[u8]>>,
+    /// The cluster is to keep its will first.
+    pub(super) has_will: bool,
+    /// By which epoch it was asked to, and whether it has answered, or is not waited for.
+    pub(super) keeping: Option<(Epoch, bool)>,
     /// It has attached to a session here with this epoch; whether one was there.
     pub(super) attached: Option<(Epoch, bool)>,
     /// The session that begins stands beside one at a node that is down.
@@ -48,6 +53,8 @@ pub(crate) struct Claimed {
     pub(super) epoch: Epoch,
     /// With which it began by a clean start.
     pub(super) clean: Epoch,
+    /// By which epoch the cluster keeps its will, or was asked to.
+    pub(super) will: Option<Epoch>,
     /// It does not expire before.
     pub(super) kept_until: Instant,
     /// It is on its way to a node: deliveries from this place in the order on did not go along.
@@ -113,16 +120,19 @@ impl Shard {
         c.phase = Phase::Claiming;
         c.features.add(Feature::Claimed);
         let zone = usize::from(c.zone);
-        c.rare().claim = Some(Box::new(Claiming {
+        let claim = Box::new(Claiming {
             client: client.clone(),
             connect: frame.bytes.into(),
             assigned: assigned.map(Into::into),
             authentication_data: authentication_data.map(Into::into),
+            has_will: connect.will.is_some() && self.config.zones[zone].will_ha,
+            keeping: None,
             attached: None,
             fork: false,
             moving: None,
             readings: Vec::new(),
-        }));
+        });
+        self.live(conn).rare().claim = Some(claim);
         self.claims_of.waiting.insert(client.clone(), conn);
         self.arm_conn(conn, now + CLAIM_WITHIN);
         let durable = expiry_interval > 0 && self.config.zones[zone].durability != Durability::Memory;
@@ -273,6 +283,9 @@ impl Shard {
         if self.reluctance.drains() {
             return self.send_claimant_away(now, conn, ReasonCode::UseAnotherServer, out);
         }
+        if self.keep_will_first(now, conn, epoch, out) {
+            return;
+        }
         let Some(claim) = self.live(conn).rare().claim.take() else { return };
         let Claiming { client, connect, assigned, authentication_data, fork, readings, .. } = *claim;
         self.waits_no_longer(&client, conn);
@@ -302,6 +315,9 @@ impl Shard {
 
     /// A CONNECT has waited for too long: for its session, or for what was left of it elsewhere.
     pub(super) fn claim_overdue(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        if self.let_in_unkept(now, conn, out) {
+            return;
+        }
         let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
         let client = claim.map(|claim| claim.client.clone());
         if let Some(key) = client.and_then(|client| self.find_session(&client))
@@ -339,6 +355,9 @@ impl Shard {
         self.waits_no_longer(&client, conn);
         if let Some(epoch) = claim.as_ref().and_then(|claim| claim.moving) {
             self.stop_moving(now, &client, epoch, out);
+        }
+        if let Some((epoch, _)) = claim.as_ref().and_then(|claim| claim.keeping) {
+            super::kept::say(&client, epoch, WillSaid::Over, out);
         }
         if let Some((epoch, present)) = claim.and_then(|claim| claim.attached) {
             match self.find_session(&client) {

@@ -237,6 +237,7 @@ impl Shard {
     /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
     pub(super) fn drop_session(&mut self, key: u32) {
         self.stop_waiting(key);
+        self.drop_kept_will(key);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
         self.awaits_no_start(key);

@@ -50,7 +50,8 @@ impl Shard {
             if self.claims {
                 self.tell_recovered(&session, out);
             }
-            self.restore(session);
+            let key = self.restore(session);
+            self.find_kept_will(key, out);
         }
         for retained in chunk.retained {
             if self.agrees_on(retained.message.topic_str()) {
@@ -102,7 +103,7 @@ impl Shard {
     }
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
-    fn restore(&mut self, restored: Restored) {
+    fn restore(&mut self, restored: Restored) -> u32 {
         let Restored {
             id,
             session,
@@ -151,6 +152,7 @@ impl Shard {
             self.add_subscription(&filter, subscription);
         }
         self.restored.push(RestoredSession { key, detached, readings });
+        key
     }
 
     /// What of them was sent before, and acknowledged, comes once more.

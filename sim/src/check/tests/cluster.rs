@@ -1,5 +1,7 @@
 //! Nodes: what a cut, a pause, a restart or a late barrier excuses, and what nothing excuses.
 
+mod kept;
+
 use newtmq_base::{Incarnation, NodeId, RequestId};
 use newtmq_cluster::link::{DownCause, Event as LinkEvent};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent};

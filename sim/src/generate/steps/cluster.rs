@@ -77,6 +77,9 @@ impl Steps<'_> {
     /// A scenario of a cluster up to where everything is made well.
     pub(super) fn cluster(&mut self) {
         self.meet();
+        if self.is_of_kept_wills() {
+            return self.kept_wills();
+        }
         self.warm_up_nodes();
         let weights = self.deed_weights();
         let mut done = Done::default();

@@ -83,6 +83,16 @@ pub(super) fn differ(core: &Core<'_>, obligations: &mut Obligations) -> Option<(
             }
         }
     }
+    for (member, _) in &directories {
+        let cluster = member.cluster()?;
+        let wills = cluster.kept_wills().filter(|_| cluster.meta().view().leader.is_some());
+        for (client, is_over) in wills {
+            obligations.count(Check::OneSession, 1);
+            if is_over || homes.get(&*client) != Some(&member.id) {
+                return Some((member.ix, format!("the cluster keeps a will of {client}, which has no session here")));
+            }
+        }
+    }
     for client in homes.keys().chain(served.keys()) {
         let place = seat.1.place(client)?;
         let (home, holder) = (homes.get(client).copied(), served.get(client).copied());
