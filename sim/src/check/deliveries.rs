@@ -270,7 +270,9 @@ impl State {
             }
             // A node that starts again has forgotten which of them it is not to take when they are handed on.
             let id = self.conn(conn).id;
-            if explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now) {
+            let is_own = explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now);
+            let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
+            if is_own || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now) {
                 return None;
             }
             let text = if explained.own {

@@ -93,7 +93,7 @@ impl State {
         if moved && is_split && !present {
             known.hidden = Some(node);
         }
-        before || beside
+        before
     }
 
     /// Whether a session begins beside one at another node, which hands on what it has when the nodes meet: a clean start ends it.
@@ -210,6 +210,12 @@ impl State {
         self.moved_badly(id, sent, accepted)
             || publisher.is_some_and(|publisher| self.moved_badly(publisher, sent, accepted))
             || self.waited_too_long(id, node, sent, accepted)
+    }
+
+    /// The same, and a node has started meanwhile: what it hands on then has no names.
+    pub(super) fn moved_over_a_start(&self, id: u32, from: Instant, to: Instant) -> bool {
+        let since = back(from, HANDS_ON);
+        self.moved_badly(id, from, to) && self.nodes.iter().any(|node| node.lives.stopped_since(since))
     }
 
     /// How often a session has gone to another node since then.

@@ -71,8 +71,9 @@ pub(super) struct Stub {
 /// What a session knows of the one that it was made of.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// The grant by which it came.
+    /// The grant by which it came, and the node that it came from.
     epoch: Epoch,
+    from: Option<NodeId>,
     /// From this place in the order on everything came here.
     pub(super) base: u64,
     pub(super) until: Instant,
@@ -118,12 +119,12 @@ impl Names {
 
 impl Origin {
     /// `seen` are names that have come with the session, the oldest first.
-    pub(super) fn new(epoch: Epoch, base: u64, until: Instant, names: Vec<Guid>) -> Origin {
+    pub(super) fn new((epoch, from): (Epoch, NodeId), base: u64, until: Instant, names: Vec<Guid>) -> Origin {
         let (mut seen, places) = (Names::new(REMEMBERED_MAX), BTreeMap::new());
         for name in names {
             seen.add(name);
         }
-        Origin { epoch, base, until, seen, places, waits: None, entered: false, came: false }
+        Origin { epoch, from: Some(from), base, until, seen, places, waits: None, entered: false, came: false }
     }
 }
 
@@ -132,7 +133,17 @@ impl Origin {
     /// have come here, too.
     fn beside(epoch: Epoch) -> Origin {
         let (seen, places) = (Names::new(REMEMBERED_BESIDE), BTreeMap::new());
-        Origin { epoch, base: 0, until: Instant::NEVER, seen, places, waits: None, entered: true, came: true }
+        Origin {
+            epoch,
+            from: None,
+            base: 0,
+            until: Instant::NEVER,
+            seen,
+            places,
+            waits: None,
+            entered: true,
+            came: true,
+        }
     }
 
     /// The client is in.
@@ -365,7 +376,7 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, epoch, letters, out);
+            self.take_letter(now, key, (from, epoch), letters, out);
         } else if number > known + 1 {
             return;
         }
@@ -390,10 +401,12 @@ impl Shard {
         self.give_deferred(now, key, out);
     }
 
-    fn take_letter(&mut self, now: Instant, key: u32, epoch: Epoch, letters: Vec<Letter>, out: &mut Outbox) {
+    fn take_letter(&mut self, now: Instant, key: u32, by: (NodeId, Epoch), letters: Vec<Letter>, out: &mut Outbox) {
         let mut late = Vec::new();
         // Of another session of the client comes what was for that one, whatever this one is subscribed to.
-        let is_same = self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch);
+        // Where it was before may have started since, and has forgotten by which grant it went.
+        let is_same = |origin: &Origin| origin.from == Some(by.0) || origin.epoch == by.1;
+        let is_same = self.claimed(key).origin.as_deref().is_some_and(is_same);
         for (guid, mut delivery, left, message) in letters {
             if self.claimed(key).is_handed(now, guid) {
                 continue;
