@@ -16,7 +16,7 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, get, on};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -219,11 +219,13 @@ async fn status(State(admin): State<Admin>) -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let ready = admin.answer_here(Question::Ready).await.is_ok_and(|answer| answer.data == json!(true));
-    match ready {
-        true => plain(StatusCode::OK, "ready\n".to_owned()),
-        false => plain(StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
-    }
+    let why = match admin.answer_here(Question::Ready).await.map(|answer| answer.data) {
+        Ok(Value::Bool(true)) => return plain(StatusCode::OK, "ready\n".to_owned()),
+        Ok(Value::String(why)) => why,
+        Ok(_) => "it is not known".to_owned(),
+        Err(fault) => fault.message,
+    };
+    plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {

@@ -38,11 +38,11 @@ use newtmq_base::NodeId;
 use newtmq_base::SEED_BYTES;
 use newtmq_cluster::link::{self, Cookie};
 use newtmq_cluster::{directory, meta, owned, swim};
-use newtmq_node::{ClusterBoot, ClusterConfig};
+use newtmq_node::{ClusterBoot, ClusterConfig, Release};
 use sha2::Sha256;
 use tokio::sync::mpsc;
 
-use crate::config::{self, Barrier, Config, Discovery};
+use crate::config::{self, Barrier, Config, Discovery, OwnerDown};
 use crate::data::NodeIdentity;
 use crate::exit::CannotListen;
 use crate::rt::{self, PeerSockets};
@@ -170,8 +170,15 @@ fn cluster_config(config: &Config, cookie: &[u8], stored: bool) -> anyhow::Resul
         swim: swim::Config::default(),
         meta: meta::Config { autoclean: facts.autoclean, ..meta::Config::default() },
         owned: owned::Config { stored, ..owned::Config::default() },
-        directory: directory::Config::default(),
+        directory: directory::Config {
+            away_home: match facts.owner_down {
+                OwnerDown::Wait => directory::AwayHome::Wait,
+                OwnerDown::Fresh => directory::AwayHome::Fresh,
+            },
+            ..directory::Config::default()
+        },
         max_retained: usize::try_from(config.retained.max_retained_messages).unwrap_or(usize::MAX),
+        release: Release::default(),
     })
 }
 

@@ -112,6 +112,7 @@ fn zone(name: &str, zone: &Zone) -> ZoneConfig {
     ZoneConfig {
         name: name.into(),
         durability: durability(zone.durability),
+        will_ha: zone.will_ha,
         idle_timeout: zone.idle_timeout,
         keepalive_backoff_percent: (zone.keepalive_backoff * 100.0).round() as u32,
         server_keepalive: zone.server_keepalive.map(|time| u16::try_from(time.as_secs()).unwrap_or(u16::MAX)),

@@ -7,6 +7,8 @@ mod content;
 mod crashes;
 mod deliveries;
 mod flight;
+mod hops;
+mod kept;
 mod limits;
 mod owed;
 mod publishes;
@@ -20,6 +22,7 @@ mod tests;
 mod ways;
 mod will;
 mod witness;
+mod written;
 
 use newtmq_base::Instant;
 
@@ -52,6 +55,7 @@ impl Invariant for HistoryChecker {
         }
         let cx = &mut Cx { now: at, names, findings };
         self.state.begin(cx);
+        self.state.judge_writes(cx);
         if is_from_broker(event) {
             cx.owe(Check::Protocol);
         }
@@ -89,7 +93,7 @@ impl Invariant for HistoryChecker {
             Event::NodeDown { node } => self.state.node_gone(*node, cx),
             Event::Cluster { node, event } => self.state.said_of_cluster(*node, event, cx),
             Event::Command { node, request, command } => self.state.commanded(*node, *request, command, cx),
-            Event::Answer { request, .. } => self.state.answered(*request),
+            Event::Answer { request, answer, .. } => self.state.answered(*request, answer, cx),
             Event::Calm => {}
             Event::Quiesce => {
                 self.state.quiesce(cx);

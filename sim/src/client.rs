@@ -215,6 +215,12 @@ impl Client {
         self.flush(cx);
     }
 
+    /// The node that it connects to.
+    #[must_use]
+    pub fn node(&self) -> u16 {
+        self.spec.node
+    }
+
     /// The connection that it has, from CONNECT to its end.
     #[must_use]
     pub fn conn(&self) -> Option<ConnIx> {

@@ -193,6 +193,9 @@ pub(crate) const fn promise(check: Check) -> &'static str {
             "a server has no more unacknowledged QoS 1 and 2 messages under way than the client's Receive Maximum \
              [MQTT-3.3.4-9]."
         }
+        Check::TurnedAway => {
+            "a valid CONNECT is accepted [MQTT-3.1.4-5] unless nobody who decides, or not the node with the session, can be reached."
+        }
         Check::ConnectAnswered => "a valid CONNECT is answered with CONNACK [MQTT-3.1.4-5].",
         Check::PublishAnswered => {
             "a PUBLISH with QoS 1 is answered with PUBACK [MQTT-4.3.2-4], with QoS 2 with PUBREC [MQTT-4.3.3-8]."
@@ -225,7 +228,14 @@ pub(crate) const fn promise(check: Check) -> &'static str {
         Check::Replicas => {
             "all copies of a node's routes are the same at the same version, and versions never go back."
         }
+        Check::Epochs => "each connection that has a session has an epoch of its own, higher than those before.",
         Check::Incarnations => "each start of a node has a number of its own, higher than those before.",
+        Check::Spread => {
+            "a promise of the broker: every node that reaches the leader has such a change within 2 s (P14)."
+        }
+        Check::Written => {
+            "a promise of the broker: such a change, once it is confirmed, stays until a later one (P14)."
+        }
         Check::Removals => {
             "a member is removed by a leader alone whose quorum is a majority of the members, and not before the set time."
         }

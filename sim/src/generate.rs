@@ -62,6 +62,7 @@ families! {
     ClusterCrash "cluster_crash" "Several nodes that crash, pause, start again, or lose their disk.",
     ClusterMember "cluster_member" "Nodes that join, leave, are removed and come back, with other addresses.",
     ClusterLoad "cluster_load" "Several nodes with busy publishers, narrow lanes and slow links.",
+    ClusterHop "cluster_hop" "Clients that go from node to node, and several with one Client Identifier, while nodes and links break.",
     Sn "sn" "Clients of MQTT-SN that sleep and move, on a network that loses, doubles and delays datagrams, beside clients of MQTT.",
     SnCluster "sn_cluster" "The same at several nodes, between which they move.",
 }
@@ -76,6 +77,7 @@ impl Family {
                 | Family::ClusterCrash
                 | Family::ClusterMember
                 | Family::ClusterLoad
+                | Family::ClusterHop
                 | Family::SnCluster
         )
     }

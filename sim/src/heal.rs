@@ -2,30 +2,44 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{ClientIx, Closer, ConnIx, Event, History};
+use crate::history::{ClientIx, Closer, ConnIx, Event, History, NameIx};
 use crate::report::Heal;
 use crate::scenario::{Act, Action, Scenario, WorldAction};
+
+/// Connections that a heal cost.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// There was another connection of the same Client Identifier, as nodes that could not reach each other let both in.
+    pub losers: Vec<(ClientIx, ConnIx)>,
+    /// Any other: none is expected.
+    pub others: Vec<(ClientIx, ConnIx)>,
+}
 
 /// Connections that were there at the repair and that the broker ended before all was whole, in order. Those of clients
 /// that the scenario itself troubles, and of nodes that it tells to leave, do not count.
 #[must_use]
-pub fn dropped(scenario: &Scenario, heal: &Heal, history: &History) -> Vec<(ClientIx, ConnIx)> {
+pub fn dropped(scenario: &Scenario, heal: &Heal, history: &History) -> Dropped {
     let troubled = troubled(scenario);
-    let mut clients: BTreeMap<ConnIx, ClientIx> = BTreeMap::new();
+    let mut clients: BTreeMap<ConnIx, (ClientIx, NameIx)> = BTreeMap::new();
     let mut there: BTreeSet<ConnIx> = BTreeSet::new();
-    let mut dropped = Vec::new();
-    for stamped in history.events.iter().take_while(|stamped| stamped.at <= heal.ended) {
+    let mut dropped = Dropped::default();
+    for stamped in history.events.iter().take_while(|stamped| stamped.at <= heal.over()) {
         let healing = stamped.at > heal.repaired;
         #[allow(clippy::wildcard_enum_match_arm)] // the others say nothing about connections
         match &stamped.event {
-            Event::Connect { conn, client, .. } if !healing => _ = clients.insert(*conn, *client),
+            Event::Connect { conn, client, facts } if !healing => {
+                clients.insert(*conn, (*client, facts.client_id));
+            }
             Event::Connack { conn, code, .. } if !healing && !code.is_error() => _ = there.insert(*conn),
             Event::Close { conn, by } if there.remove(conn) && healing && *by == Closer::Server => {
-                let client = clients[conn];
+                let (client, id) = clients[conn];
+                let is_beside = there.iter().any(|other| clients[other].1 == id);
                 if !troubled.contains(&client) {
-                    dropped.push((client, *conn));
+                    let of = if is_beside { &mut dropped.losers } else { &mut dropped.others };
+                    of.push((client, *conn));
                 }
             }
+            Event::Close { conn, .. } => _ = there.remove(conn),
             _ => {}
         }
     }

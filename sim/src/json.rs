@@ -57,6 +57,7 @@ fn heal(heal: &Heal) -> Value {
     json!({
         "repaired_s": seconds(heal.repaired),
         "took_s": heal.is_whole.then(|| heal.took().as_secs_f64()),
+        "one_session_s": heal.one_session.map(|took| took.as_secs_f64()),
     })
 }
 

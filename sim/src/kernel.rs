@@ -137,7 +137,7 @@ impl<'o, 'a> World<'o, 'a> {
         let mut config = settings::shard_config(&scenario.broker);
         config.lanes = settings::lanes(&scenario.cluster);
         let shards = scenario.shards.clamp(1, SHARDS_MAX);
-        let node = |ix| Node::new(ix, scenario.seed, scenario.node_spec(ix).witness);
+        let node = |ix| Node::new(ix, scenario.seed, scenario.node_spec(ix));
         let nodes: Vec<Node> = (0..scenario.nodes).map(node).collect();
         let clients = scenario.clients.iter().enumerate();
         World {

@@ -64,11 +64,13 @@ checks! {
     Protocol "S14" Safety black "the broker sent what no broker may send",
     Window "S15" Safety black "more messages were unacknowledged than the Receive Maximum allows",
     Refused "S16" Safety black "a publish was refused though all its targets were within reach",
+    TurnedAway "S17" Safety black "a CONNECT was refused though all nodes were within reach of each other",
     ConnectAnswered "L5" Liveness black "a CONNECT was not answered in time",
     PublishAnswered "L6" Liveness black "a publish with QoS 1 or 2 was neither acknowledged nor refused in time",
     RequestAnswered "L12" Liveness black "a SUBSCRIBE, UNSUBSCRIBE or PINGREQ was not answered in time",
     CommandAnswered "L9" Liveness black "a node did not answer what an operator asked of its cluster",
     Degraded "L11" Liveness black "a node without a quorum did not answer a CONNECT in time",
+    Spread "L14" Liveness black "a node did not have in time what an operator had written for the whole cluster",
     WillFired "L8" Liveness black "a Will Message that was due never came",
     Kept "L13" Liveness black "a client that did nothing wrong lost its connection",
     Ledger "Q9" Safety white "messages in the account that were neither delivered, queued nor dropped",
@@ -80,8 +82,10 @@ checks! {
     Leaders "W1" Safety white "two leaders in one term, or what was committed has changed",
     Owners "W5" Safety white "a copy of a node's routes has what that node has not written",
     Replicas "W6" Safety white "two copies of a node's routes differ at one version, or a version went back",
+    Epochs "W3" Safety white "two connections of a client have one epoch, or its epochs went back",
     Incarnations "W11" Safety white "a start of a node has the number of an earlier one",
     Removals "W12" Safety white "a member was removed without a majority, or before its time",
+    Written "W15" Safety white "what an operator had written for the whole cluster is lost, or an earlier one has replaced it",
     DownJustified "W14" Safety white "a node counted another one as down though nothing was wrong",
     LanesEmpty "Q5" Safety white "something is left between nodes when nothing goes on",
     Members "Q7" Safety white "members, who is alive and who is linked are not the same when nothing goes on",
@@ -250,6 +254,9 @@ pub struct Heal {
     pub has_quorum: bool,
     /// It was not, and had no time to: another fault came before.
     pub is_cut_short: bool,
+    /// How long it took until each Client Identifier had one session and one connection at most, and who decides about them knew
+    /// where; none if that was not seen before the next fault.
+    pub one_session: Option<core::time::Duration>,
 }
 
 impl Heal {
@@ -257,6 +264,12 @@ impl Heal {
     #[must_use]
     pub fn took(&self) -> core::time::Duration {
         self.ended - self.repaired
+    }
+
+    /// When all of that was over.
+    #[must_use]
+    pub fn over(&self) -> Instant {
+        self.ended.max(self.repaired + self.one_session.unwrap_or_default())
     }
 }
 

@@ -170,6 +170,8 @@ pub struct BrokerSpec {
     pub sys_interval_ms: Option<u64>,
     /// `zone.NAME.durability`; without it nothing is stored
     pub durability: Option<DurabilitySpec>,
+    /// `zone.NAME.will_ha`
+    pub will_ha: Option<bool>,
 }
 
 /// `zone.NAME.durability`

@@ -364,6 +364,9 @@ fn client_mut(action: &mut Action) -> Option<&mut ClientIx> {
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
             | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
+            | WorldAction::Write { .. }
             | WorldAction::DiskRot { .. }
             | WorldAction::MemoryPressure { .. },
         ) => None,
@@ -377,7 +380,10 @@ fn is_fault(action: &Action) -> bool {
             WorldAction::Join { .. }
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
-            | WorldAction::Status { .. },
+            | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
+            | WorldAction::Write { .. },
         ) => false,
         Action::World(_) => true,
         Action::Client { act, .. } => match act {
@@ -430,6 +436,7 @@ const BROKER_DEFAULTS: &[fn(&mut BrokerSpec)] = &[
     |b| b.session_expiry_interval_s = None,
     |b| b.max_session_expiry_interval_s = None,
     |b| b.max_subscriptions = None,
+    |b| b.will_ha = None,
     |b| b.upgrade_qos = None,
     |b| b.server_keepalive_s = None,
     |b| b.idle_timeout_ms = None,

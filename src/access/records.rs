@@ -121,7 +121,7 @@ impl Records {
                 self.tell_bans();
             }
             // Rules come from files.
-            BlobKind::Acl => {}
+            BlobKind::Acl | BlobKind::Will => {}
         }
     }
 
@@ -132,7 +132,7 @@ impl Records {
             match kind {
                 BlobKind::User => drop(accounts.put(key, Some(value))),
                 BlobKind::Banned => put_ban(&mut bans, key, Some(value)),
-                BlobKind::Acl => {}
+                BlobKind::Acl | BlobKind::Will => {}
             }
         }
         let before = std::mem::replace(&mut *self.accounts_mut(), accounts);
@@ -151,7 +151,7 @@ impl Records {
         let is_there = match kind {
             BlobKind::User => AccountKind::of_key(key).is_some_and(|(kind, name)| self.accounts().has(kind, name)),
             BlobKind::Banned => BanWho::of_key(key).is_some_and(|who| self.bans().contains_key(&who)),
-            BlobKind::Acl => false,
+            BlobKind::Acl | BlobKind::Will => false,
         };
         let refused = |why: &str| ClusterAnswer::Refused(why.to_owned());
         if expected == Some(0) && is_there {

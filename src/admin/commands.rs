@@ -189,6 +189,11 @@ pub const ROWS: &[Row] = &[
         &["node"],
         "Remove NODE, which is down, from the cluster. Only an operator brings it back.",
     ),
+    cluster(
+        "cluster finalize",
+        &[],
+        "After an upgrade of all members: use what only the new version can. An older one can join no more.",
+    ),
     cluster("cluster status", &[], "Tell who is a member, and who of them runs."),
     cluster(
         "cluster doctor",

@@ -113,6 +113,16 @@ impl Admin {
         Ok(true)
     }
 
+    /// Why clients should not be sent to this node; none if they may.
+    pub(super) async fn unready(&self) -> Result<Option<String>, Fault> {
+        // The cluster says more about it.
+        if let Some(why) = self.cluster().await.and_then(|status| status.unready) {
+            return Ok(Some(why.to_string()));
+        }
+        let serves = self.is_ready().await?;
+        Ok((!serves).then(|| "the node starts, stops, or does not know yet for whom messages are".to_owned()))
+    }
+
     /// What the control plane knows; nothing while it stops.
     pub(super) async fn known(&self, skip: usize, limit: usize) -> Result<Known, Fault> {
         let (answer, answered) = oneshot::channel();

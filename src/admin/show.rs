@@ -66,7 +66,7 @@ impl Admin {
             }
             Question::Ledger => self.ledger().await,
             Question::Where(what) => self.whereabouts(&what).await,
-            Question::Ready => Ok(Answer::of(self.is_ready().await?.into())),
+            Question::Ready => Ok(Answer::of(self.unready().await?.map_or(true.into(), Value::from))),
             Question::Kick(client) => {
                 let shard = self.shard_of(&client).await?.ok_or_else(offline)?;
                 self.command(shard, OperatorCommand::Kick(client.into()));
@@ -315,6 +315,9 @@ impl Admin {
             "hints_sent": ledger.hints_sent,
             "hints_ended": ledger.hints_ended,
             "not_hinted": ledger.not_hinted,
+            "wills_not_kept": ledger.wills_not_kept,
+            "wills_for_others": ledger.wills_for_others,
+            "wills_elsewhere": ledger.wills_elsewhere,
         })))
     }
 

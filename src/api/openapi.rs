@@ -43,7 +43,7 @@ pub fn document() -> Value {
 pub(super) const OPEN: &[(&str, &str, &str)] = &[
     ("/status", "Whether the node runs, as EMQ X tells it.", "text/plain"),
     ("/health/live", "The process lives.", "text/plain"),
-    ("/health/ready", "Clients are served.", "text/plain"),
+    ("/health/ready", "Clients should be sent here; otherwise why not.", "text/plain"),
     ("/metrics", "Metrics for Prometheus.", "text/plain"),
     ("/api/openapi.json", "This document.", "application/json"),
 ];

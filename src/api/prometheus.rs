@@ -123,6 +123,19 @@ fn families(figures: &Figures) -> Vec<Family> {
             "Messages that would have to be kept and were not.",
             metric("messages/hinted/refused"),
         ),
+        (
+            "wills_not_kept_total",
+            "counter",
+            "Clients let in although the cluster does not keep their will.",
+            metric("wills/not_kept"),
+        ),
+        (
+            "wills_for_others_total",
+            "counter",
+            "Wills published here for nodes that are down.",
+            metric("wills/for_others"),
+        ),
+        ("wills_elsewhere_total", "counter", "Wills of this node that other nodes saw to.", metric("wills/elsewhere")),
         ("cluster_members", "gauge", "Members of the cluster.", cluster(|of| of.members)),
         (
             "cluster_members_reached",

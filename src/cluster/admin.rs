@@ -130,6 +130,7 @@ async fn converse(
                     Question::Join(node) => Some(("cluster join", node.clone())),
                     Question::Leave => Some(("cluster leave", String::new())),
                     Question::ForceLeave(node) => Some(("cluster force-leave", node.clone())),
+                    Question::Finalize => Some(("cluster finalize", String::new())),
                     Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => None,
                 };
                 let answer = answer(question, &events, &discovery).await;
@@ -155,6 +156,7 @@ enum Question {
     Join(String),
     Leave,
     ForceLeave(String),
+    Finalize,
     Status,
     Doctor,
     Reload,
@@ -172,6 +174,7 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.join" => Ok(Question::Join(node()?)),
         "cluster.leave" => Ok(Question::Leave),
         "cluster.force-leave" => Ok(Question::ForceLeave(node()?)),
+        "cluster.finalize" => Ok(Question::Finalize),
         "cluster.status" => Ok(Question::Status),
         "cluster.doctor" => Ok(Question::Doctor),
         "reload" => Ok(Question::Reload),
@@ -196,6 +199,9 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
+        Question::Finalize => {
+            ("The cluster uses what its new version can.", "Failed to finalize the upgrade", ClusterCommand::Finalize)
+        }
         Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => {
             ("", "Failed to get the cluster status", ClusterCommand::Status)
         }
@@ -360,6 +366,8 @@ pub(crate) fn status_json(status: &ClusterStatus) -> Value {
         "leader": status.leader.map(id),
         "term": status.term,
         "applied": status.applied,
+        "features": { "used": status.features.0, "understood": status.features.1 },
+        "unready": status.unready.map(|why| why.to_string()),
         "nodes": nodes,
     })
 }
@@ -421,6 +429,8 @@ mod tests {
             leader: Some(NodeId(1)),
             term: 2,
             applied: 9,
+            features: (1, 1),
+            unready: None,
             nodes: vec![node(1, false), node(2, true)],
         };
         assert_eq!(status_line(&status), "Cluster status: [{running_nodes,['n1@h','n2@h']}]");

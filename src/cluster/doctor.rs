@@ -49,8 +49,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_comes_with_what_to_do() {
-        let status =
-            ClusterStatus { name: "c".into(), is_member: true, leader: None, term: 1, applied: 1, nodes: Vec::new() };
+        let status = ClusterStatus {
+            name: "c".into(),
+            is_member: true,
+            leader: None,
+            term: 1,
+            applied: 1,
+            features: (1, 1),
+            unready: None,
+            nodes: Vec::new(),
+        };
         let finding = |severity, kind| Finding { severity, kind, what: "it is so".into(), advice: "do that" };
         let said = |findings| told(&Examination { status: status.clone(), charts: Default::default(), findings });
         let well = said(vec![finding(Severity::Notice, "behind")]);

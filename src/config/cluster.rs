@@ -59,6 +59,8 @@ pub struct Cluster {
     pub autoclean: Option<Duration>,
     /// What a SUBACK waits for.
     pub barrier: Barrier,
+    /// What becomes of clients whose stored sessions are at a node that is down.
+    pub owner_down: OwnerDown,
     /// Bytes of messages that are kept for the stored sessions of a node that is away, for each node.
     pub hints_bytes: u64,
     /// The node votes, and has no clients.
@@ -147,6 +149,16 @@ words! {
         Fast = "fast",
         /// Until no node can acknowledge a publish that misses the subscription.
         Strict = "strict",
+    }
+}
+
+words! {
+    /// What becomes of a client whose stored session is at a node that is down.
+    OwnerDown {
+        /// It waits for that node, and is refused until it is back.
+        Wait = "wait",
+        /// It begins a session; the other one counts no more.
+        Fresh = "fresh",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keys of `node.*` and `cluster.*`, which exist once.
 
-use super::cluster::{Barrier, Discovery, DnsKind};
+use super::cluster::{Barrier, Discovery, DnsKind, OwnerDown};
 use super::table::{DAY, Field, Key, fit, key};
 use super::types::Config;
 
@@ -118,6 +118,14 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         "fast",
         "What a SUBACK waits for. `fast`: that every node that can be reached knows the subscription, half a second at most. \
          `strict`: that no node can acknowledge a publish that misses it, a few seconds when a node is out of reach.",
+    ),
+    key(
+        "cluster.owner_down",
+        Field::Word(OwnerDown::WORDS, |c, v| c.cluster.owner_down = OwnerDown::ALL[v]),
+        "wait",
+        "What becomes of a client whose stored session is at a node that is down. `wait`: it is refused (0x88) until that node is back, \
+         or is removed. `fresh`: it begins a new session, and the stored one, with what has waited in it, is given up when its node \
+         is back. All nodes should have the same.",
     ),
     key(
         "cluster.hints_bytes",

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::api::Api;
-use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, Secret};
+use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, OwnerDown, Secret};
 use super::dashboard::{AlarmLimits, Dashboard};
 use super::discovery::{Etcd, K8s, Url};
 use super::listener::Listener;
@@ -253,6 +253,8 @@ pub struct Zone {
     pub flapping_banned_expiry_interval: Duration,
     /// When somebody is told that something stays.
     pub durability: Durability,
+    /// The cluster keeps the wills of connected clients.
+    pub will_ha: bool,
 }
 
 /// `retained.*`
@@ -495,6 +497,7 @@ impl Config {
             k8s: K8s::empty(),
             autoclean: None,
             barrier: Barrier::Fast,
+            owner_down: OwnerDown::Wait,
             hints_bytes: 0,
             witness: false,
             tls: ClusterTls { certfile: None, keyfile: None, cacertfile: None },
@@ -532,6 +535,7 @@ impl Zone {
         flapping_threshold: None,
         flapping_banned_expiry_interval: Duration::ZERO,
         durability: Durability::Memory,
+        will_ha: false,
     };
 }
 

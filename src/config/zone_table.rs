@@ -151,6 +151,16 @@ pub(super) const ZONE: &[Key<Zone>] = &[
          others. `auto`: `group` with `--data DIR`, `memory` without. See [Durability](durability.md).",
     ),
     key(
+        "will_ha",
+        Field::Flag(|z, v| z.will_ha = v),
+        "off",
+        "The cluster keeps the wills of connected clients, and publishes them if their node dies. A client with a will is \
+         let in when a majority has stored its will; it is published about 16 s after the end of the node, and the Will Delay \
+         Interval later. If there is no majority, or the wills of the cluster have 16 MiB, the client is let in all the same, \
+         which is counted. No Local does not count for such a will. Each such connection costs two entries of the log that \
+         decides who is a member. Without it a will dies with its node. See [Cluster](cluster.md#wills-of-nodes-that-die).",
+    ),
+    key(
         "enable_acl",
         Field::Flag(|z, v| z.enable_acl = v),
         "on",

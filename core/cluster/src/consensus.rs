@@ -28,6 +28,16 @@ pub enum Stopped {
         /// Its kind.
         kind: u8,
     },
+    /// The cluster uses what only a later version of the program can.
+    #[error(
+        "the cluster uses feature level {level}, and this node's version knows {known}: it is too old for its cluster"
+    )]
+    FeatureLevel {
+        /// The level that the cluster uses.
+        level: u32,
+        /// The highest that this version knows.
+        known: u32,
+    },
     /// An entry or a snapshot whose fields are wrong.
     #[error("entry {index} of the log is invalid: {what}")]
     Invalid {
@@ -81,6 +91,8 @@ pub(crate) struct Engine {
     raw: RawNode<Log>,
     waiting: VecDeque<Waiting>,
     stopped: Option<Stopped>,
+    /// The term above which this leader is to lead.
+    rise: Option<u64>,
     witness: bool,
     election: (u64, u64),
     // Term, role and leader for which the timeout was drawn.
@@ -129,6 +141,7 @@ impl Engine {
             raw,
             waiting: VecDeque::new(),
             stopped: None,
+            rise: None,
             witness: part.witness,
             election: range,
             drawn: None,
@@ -157,6 +170,7 @@ impl Engine {
             return;
         }
         self.raw.tick();
+        self.try_to_rise(rng);
         self.draw(rng);
         self.retry_snapshots();
     }

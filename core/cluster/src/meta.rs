@@ -36,7 +36,7 @@ use message::{Asked, Message};
 pub use message::{JoinRefusal, Refusal};
 pub use state::{
     BLOB_BYTES_MAX, CONFIG_KEYS_MAX, ClusterId, KEY_BYTES_MAX, MEMBERS_MAX, MetaState, REMOVED_MAX, Removed,
-    RetainedGroup, Role, VALUE_BYTES_MAX,
+    RetainedGroup, Role, VALUE_BYTES_MAX, WILL_BYTES_MAX,
 };
 
 /// What of the meta group is configuration.
@@ -194,7 +194,7 @@ impl Meta {
             nothing: MetaState::default(),
         };
         if stored.cluster.is_some() {
-            let mut group = Group::new(&meta.config, meta.me.node, meta.me.witness, stored)?;
+            let mut group = Group::new(&meta.config, &meta.me, stored)?;
             let known = group.state.members.get(&meta.me.node);
             if known.is_some_and(|known| known.birth != meta.me.birth) && !planted!(WipedDiskKeepsId) {
                 return Err(InvalidField("the log of another data directory"));
@@ -225,6 +225,11 @@ impl Meta {
             Input::Leave { request } => self.leave(now, request, out),
             Input::GiveUp { request } => self.give_up_wish(request, out),
             Input::ForceLeave { request, node } => self.ask(now, request, Asked::ForceLeave(node), out),
+            Input::Raise { term } => {
+                if let Some(group) = &mut self.group {
+                    group.raise(term, &mut self.rng);
+                }
+            }
             Input::Write { request, command } => self.ask(now, request, Asked::Write(command), out),
         }
         self.work(now, out);

@@ -7,13 +7,16 @@ mod disk;
 mod doctor;
 mod joint;
 mod peers;
+mod readiness;
 mod shelf;
 mod speech;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod wills;
 
 use core::net::SocketAddr;
+use core::ops::RangeInclusive;
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -24,6 +27,23 @@ use newtmq_cluster::{directory, meta, owned, swim};
 pub use doctor::{Chart, Examination, Finding, RetainedChart, Severity, Sight};
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
+pub use readiness::Unready;
+
+/// What a release of the program speaks with other nodes. While a cluster is upgraded it has nodes of two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Versions of the protocol of links.
+    pub protocols: RangeInclusive<u16>,
+    /// The highest feature level of the meta group that it understands.
+    pub features: u32,
+}
+
+impl Default for Release {
+    /// This one.
+    fn default() -> Release {
+        Release { protocols: 1..=1, features: 1 }
+    }
+}
 
 /// What is configured of a cluster. What all nodes should have alike is said at the parts.
 #[derive(Debug, Clone)]
@@ -52,6 +72,8 @@ pub struct ClusterConfig {
     pub directory: directory::Config,
     /// `retained.max_retained_messages`; 0 is no limit.
     pub max_retained: usize,
+    /// This one, but where an upgrade is tried.
+    pub release: Release,
 }
 
 /// What a node has when it starts as a member of a cluster.
@@ -144,6 +166,8 @@ pub enum ClusterCommand {
     Leave,
     /// Remove a member that is down, by its name or its id in hexadecimal digits.
     ForceLeave(String),
+    /// Use what every member understands, from now on and for good: an older program can be no member any more.
+    Finalize,
     /// Say how things are.
     Status,
     /// Ask all members how things are, and compare.
@@ -237,6 +261,10 @@ pub struct ClusterStatus {
     pub term: u64,
     /// Index of the last entry of the meta group that is applied.
     pub applied: u64,
+    /// The feature level that the cluster uses, and the highest that every member understands.
+    pub features: (u32, u32),
+    /// Why clients should not be sent to this node.
+    pub unready: Option<Unready>,
     /// The members, by id; this node is one of them.
     pub nodes: Vec<NodeStatus>,
 }

@@ -223,6 +223,8 @@ pub struct ZoneConfig {
     pub name: Box<str>,
     /// `durability`: whether sessions that outlive their connections outlive the process, too.
     pub durability: Durability,
+    /// `will_ha`: the cluster keeps the wills of connected clients, and publishes them if their node dies.
+    pub will_ha: bool,
 }
 
 impl Default for ZoneConfig {
@@ -253,6 +255,7 @@ impl Default for ZoneConfig {
             flapping: None,
             name: "external".into(),
             durability: Durability::Memory,
+            will_ha: false,
         }
     }
 }

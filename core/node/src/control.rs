@@ -18,6 +18,7 @@ use newtmq_session::Message;
 use crate::cluster::{Cluster, ClusterBoot, ClusterEvent, ClusterInput, ClusterOutput, Cx, owned_config};
 use crate::config::ShardConfig;
 use crate::store::Durability;
+use crate::wills::{WillNews, WillNote};
 use quota::Quotas;
 pub(crate) use quota::share;
 use sys::Sys;
@@ -92,6 +93,8 @@ pub enum ToControl {
         /// As shards read it.
         message: Bytes,
     },
+    /// What is to become of the will of a client, where the cluster keeps it ([`crate::ZoneConfig::will_ha`]).
+    Will(Box<WillNote>),
     /// For the shard of a client at another node: part of a session that has gone there, or the answer. May be lost.
     Handover {
         /// Which node.
@@ -156,6 +159,8 @@ pub enum FromControl {
     Directory(Box<directory::Output>),
     /// What the cluster agrees on.
     Retained(Arc<RetainedNews>),
+    /// Of a will that the cluster keeps.
+    Will(Box<WillNews>),
     /// Of the shard of a client at another node.
     Handover {
         /// Which node.
@@ -471,6 +476,7 @@ impl Control {
             ToControl::Handover { to, message } => {
                 self.with_cluster(now, out, |cluster, cx| cluster.handover(cx, to, &message));
             }
+            ToControl::Will(note) => self.with_cluster(now, out, |cluster, cx| cluster.will(cx, *note)),
             ToControl::Gateway { name, figures } => self.sys.hear(name, figures),
             ToControl::Drained => self.with_cluster(now, out, |cluster, cx| cluster.drained(cx, from)),
         }

@@ -106,6 +106,12 @@ pub struct Ledger {
     pub not_hinted: u64,
     /// Sessions that went to another node although not everybody had said that nothing more comes for them here.
     pub left_unflushed: u64,
+    /// Clients with a will that were let in although the cluster does not keep it (`will_ha`).
+    pub wills_not_kept: u64,
+    /// Wills that were published here for nodes that are down, or of an earlier start of this node.
+    pub wills_for_others: u64,
+    /// Wills of this node that were published elsewhere, or whose client came back elsewhere in time.
+    pub wills_elsewhere: u64,
     /// Deliveries owed: one per accepted message and matching session or shared group.
     pub matched: u64,
     /// QoS 0: put into the connection's output. QoS 1 and 2: acknowledged by the client.
@@ -150,6 +156,9 @@ impl Ledger {
         self.hints_ended += other.hints_ended;
         self.not_hinted += other.not_hinted;
         self.left_unflushed += other.left_unflushed;
+        self.wills_not_kept += other.wills_not_kept;
+        self.wills_for_others += other.wills_for_others;
+        self.wills_elsewhere += other.wills_elsewhere;
         self.matched += other.matched;
         self.delivered += other.delivered;
         self.denied += other.denied;
@@ -203,6 +212,9 @@ mod tests {
             rel_timeouts: 9,
             hook_timeouts: 10,
             paced: 11,
+            wills_not_kept: 16,
+            wills_for_others: 17,
+            wills_elsewhere: 18,
             ..Ledger::default()
         };
         one.drop(DropReason::Refused, 12);

@@ -21,6 +21,7 @@ mod store;
 mod trace;
 mod traffic;
 mod view;
+mod wills;
 
 pub use admin::{
     ClientInfo, From, OperatorCommand, Page, RetainedInfo, SessionInfo, ShardAnswer, ShardQuestion, SubscriptionInfo,
@@ -29,7 +30,8 @@ pub use admin::{
 pub use batch::WriteBatch;
 pub use cluster::{
     Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
-    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, RetainedChart, Severity, Sight,
+    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, Release, RetainedChart, Severity,
+    Sight, Unready,
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{
@@ -54,3 +56,4 @@ pub use store::{Batch, Durability, Joint, RecoveredChunk, RecoveredRetained, Sto
 pub use trace::{Traced, Traces};
 pub use traffic::Traffic;
 pub use view::{Checked, ConnView, Inconsistency, Rule, ShardView, ShareView};
+pub use wills::{WillNews, WillNote, WillSaid};

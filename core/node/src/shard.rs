@@ -21,6 +21,7 @@ mod hints;
 mod home;
 mod inward;
 mod journal;
+mod kept;
 mod lanes;
 mod late;
 mod luggage;
@@ -120,6 +121,8 @@ pub struct Shard {
     /// Connections ask for their sessions, which may be at other nodes.
     pub(crate) claims: bool,
     pub(crate) claims_of: claims::Claims,
+    /// Wills that are due, and wait for the cluster's word.
+    pub(crate) due_wills: BTreeMap<(newtmq_cluster::directory::Client, newtmq_cluster::lane::Epoch), kept::DueWill>,
     /// This shard's number, of so many.
     pub(crate) own: u16,
     shards: u16,
@@ -335,6 +338,7 @@ impl Shard {
             clustered: boot.clustered,
             claims: boot.claims,
             claims_of: claims::Claims::default(),
+            due_wills: BTreeMap::new(),
             own: boot.shard.0,
             shards: boot.shards,
             node_seed: HashSeed::new(boot.node_seed),

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use newtmq_base::{Instant, RequestId};
 use newtmq_mqtt::ReasonCode;
+use newtmq_node::ClusterAnswer;
 
 use super::limits::CONTROL_BYTES;
 use super::publishes::OutPublish;
@@ -14,6 +15,8 @@ use crate::report::Check;
 
 /// A gateway answers sooner; its client gives up after it has asked four times.
 const SN_PATIENCE: Duration = Duration::from_secs(5);
+/// What was wrong so shortly before a CONNECT may be a reason to refuse it.
+const BEFORE_CONNECT: Duration = Duration::from_secs(10);
 /// An operator has an answer by then. What a command waits for follows no pace.
 const COMMAND: Duration = Duration::from_secs(15);
 
@@ -82,7 +85,7 @@ impl State {
             (true, Closer::Server) => {
                 // A session from before a loss of its node knows nothing of what its client has done since.
                 let revived = self.ids[c.id as usize].revived > Instant::START;
-                if !c.odd && !revived && !self.is_excused(c) {
+                if !c.odd && !revived && !self.is_excused(conn) {
                     let reason = match c.server_disconnect {
                         Some((_, code)) => format!("the broker said {:#04x} ({code})", code.code()),
                         None => "the broker gave no reason".to_owned(),
@@ -118,7 +121,8 @@ impl State {
     }
 
     /// Reasons that have to do with limits and time.
-    fn is_excused(&self, c: &Conn) -> bool {
+    fn is_excused(&self, conn: u32) -> bool {
+        let c = self.conn(conn);
         let code = c.server_disconnect.map(|(_, code)| code);
         let seconds = self.limits.server_keep_alive_s.filter(|_| c.v5).unwrap_or(c.keep_alive_s);
         let keep_alive = Duration::from_secs(u64::from(seconds));
@@ -130,8 +134,10 @@ impl State {
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
         let cluster = self.ways.exist() && self.is_sent_away(c);
         let sn = c.sn.is_some() && self.limits.sn_unreliable;
+        let lost = || self.may_have_lost(conn);
         cluster
             || sn
+            || (matches!(code, None | Some(ReasonCode::SessionTakenOver)) && lost())
             || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
@@ -197,6 +203,25 @@ impl State {
         cx.violated(Check::Refused, message, story);
     }
 
+    /// S17: a CONNECT is refused because something is out of reach, and nothing is.
+    pub(super) fn judge_turned_away(&mut self, conn: u32, code: ReasonCode, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if code != ReasonCode::ServerUnavailable || !self.ways.exist() || !c.is_plain() || self.limits.links_late {
+            return;
+        }
+        let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);
+        let is_well = |node| {
+            let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
+            follows && self.writes.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
+        };
+        if self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
+            return;
+        }
+        let message = format!("{} was refused at node {}, and nothing was out of reach", self.who(conn), c.node);
+        let story = Story::default().client(c.client).conn(conn).when(c.connect_at, "CONNECT was sent");
+        cx.violated(Check::TurnedAway, message, story);
+    }
+
     /// An operator asks a node for something.
     pub(super) fn asked(&mut self, node: u16, request: RequestId, cx: &mut Cx<'_>) {
         cx.owe(Check::CommandAnswered);
@@ -204,7 +229,8 @@ impl State {
     }
 
     /// It has answered.
-    pub(super) fn answered(&mut self, request: RequestId) {
+    pub(super) fn answered(&mut self, request: RequestId, answer: &ClusterAnswer, cx: &Cx<'_>) {
+        self.writes.answered(request, answer, cx.now);
         self.commands.retain(|(_, other, _)| *other != request);
     }
 
@@ -286,7 +312,7 @@ impl State {
         if !c.is_plain() || c.server_disconnect.is_some() || own.sent_at >= other.sent_at {
             return;
         }
-        if !self.is_late(other.sent_at, cx.now) {
+        if !self.is_late(other.sent_at, cx.now) || self.may_be_unheard(conn, newer, cx.now) {
             return;
         }
         let message = format!(

@@ -71,7 +71,10 @@ impl State {
             Kind::Retained => explained.retained_qos,
             Kind::Either => explained.live_qos | explained.retained_qos,
         };
-        let too_low = kind == Kind::Live && explained.shared == 0 && qos < explained.least;
+        let (id, now) = (c.id, cx.now);
+        // What has lost its name on the way is as the node that its session had left knew it.
+        let nameless = || self.ways.exist() && self.moved_badly(id, message.sent, now);
+        let too_low = kind == Kind::Live && explained.shared == 0 && qos < explained.least && !nameless();
         if mask >> qos & 1 == 0 || too_low {
             let text = format!(
                 "its QoS is {qos}, it was published with {} and the subscriptions do not grant that",
@@ -141,7 +144,9 @@ impl State {
             known +=
                 facts.subscription_ids.iter().filter(|of| grants.clone().any(|grant| grant.identifier == **of)).count();
             let Some(identifier) = all.next().filter(|identifier| *identifier > 0) else { continue };
-            let own = message.id == id && (self.limits.ignore_loop || grants.clone().any(|grant| grant.no_local));
+            let own = message.id == id
+                && !self.is_of_cluster(message)
+                && (self.limits.ignore_loop || grants.clone().any(|grant| grant.no_local));
             let sure = kind == Kind::Live
                 && explained.shared == 0
                 && !own
@@ -151,7 +156,8 @@ impl State {
                 missing = Some((identifier, sub.filter));
             }
         }
-        if let Some((identifier, filter)) = missing {
+        let nameless = || self.ways.exist() && self.moved_badly(id, message.sent, cx.now);
+        if let Some((identifier, filter)) = missing.filter(|_| !nameless()) {
             let text = format!("Subscription Identifier {identifier} of {} is missing", cx.text(filter));
             self.wrong(conn, facts, message, &text, cx);
         } else if known < facts.subscription_ids.len() {

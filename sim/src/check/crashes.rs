@@ -161,7 +161,7 @@ impl State {
             return self.anything_left(node, cx.now);
         }
         for id in 0..self.ids.len() as u32 {
-            if self.ids[id as usize].node == node {
+            if !self.lost_on_its_way(id, node, cx) && self.ids[id as usize].node == node {
                 self.session_back(id, stop.from, blurred, cx);
             }
         }
@@ -170,7 +170,7 @@ impl State {
     /// What the memory alone had is lost.
     fn memory_lost(&mut self, node: u16, cx: &mut Cx<'_>) {
         for id in 0..self.ids.len() as u32 {
-            if self.ids[id as usize].node == node {
+            if !self.lost_on_its_way(id, node, cx) && self.ids[id as usize].node == node {
                 self.session_waits(id, cx);
             }
         }
@@ -303,7 +303,8 @@ impl State {
     /// A start that may have found anything, or nothing.
     fn anything_left(&mut self, node: u16, now: Instant) {
         for id in 0..self.ids.len() as u32 {
-            if self.ids[id as usize].node != node {
+            let known = &self.ids[id as usize];
+            if known.node != node && known.from != Some(node) {
                 continue;
             }
             self.maybe_ended(id);

@@ -7,6 +7,7 @@ use newtmq_mqtt::{QoS, RetainHandling};
 
 use super::publishes::Message;
 use super::state::{Position, State};
+use super::subscriptions::Grant;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, ReceiveFacts, Uid};
 use crate::report::Check;
@@ -72,6 +73,8 @@ pub(super) struct Facts {
     pub(super) last: u64,
     pub(super) id: u32,
     pub(super) conn: u32,
+    /// Of its publisher's session.
+    pub(super) epoch: u32,
 }
 
 impl Facts {
@@ -90,9 +93,26 @@ impl Facts {
             last,
             id,
             conn,
+            epoch,
             ..
         } = *message;
-        Facts { uid, topic, qos, retain, will, expiry_s, sent, accepted, logical, forgotten, first, last, id, conn }
+        Facts {
+            uid,
+            topic,
+            qos,
+            retain,
+            will,
+            expiry_s,
+            sent,
+            accepted,
+            logical,
+            forgotten,
+            first,
+            last,
+            id,
+            conn,
+            epoch,
+        }
     }
 }
 
@@ -111,6 +131,8 @@ impl State {
         if !stale {
             self.fly(conn, facts, cx);
         }
+        // Nor does it where two sessions of one client become one.
+        let stale = stale || self.ids[id as usize].forked;
         self.served(conn, facts.sent_at, "PUBLISH", cx);
         self.judge_silence(conn, facts.sent_at, cx);
         cx.owe(Check::Phantom);
@@ -184,6 +206,7 @@ impl State {
         };
         let node = self.ids[id as usize].node;
         let lives = &self.nodes[usize::from(node)].lives;
+        let moves = |since| if self.ways.exist() { self.moves_since(id, since) } else { 0 };
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -194,7 +217,8 @@ impl State {
                 let qos = if self.limits.upgrade_qos { grant.qos } else { grant.qos.min(message.qos) } as u8;
                 // Before SUBACK a lower QoS than asked for may be granted.
                 let mask = if grant.acked.is_some() { 1 << qos } else { (2 << qos) - 1 };
-                let own = message.id == id && (grant.no_local || self.limits.ignore_loop) && sub.group.is_none();
+                let no_local = (grant.no_local || self.limits.ignore_loop) && !self.is_of_cluster(message);
+                let own = message.id == id && no_local && sub.group.is_none();
                 // What a member has not acknowledged may go to one that has come since.
                 let until = if sub.group.is_some() && message.qos > QoS::AtMostOnce { now } else { until };
                 if grant.overlaps(message.sent, until) {
@@ -214,7 +238,7 @@ impl State {
                 // Without a cluster what is retained stays at its publisher's node.
                 if message.retain && sub.group.is_none() && grant.may_read() && (node == from || self.ways.exist()) {
                     // A reading that a stop interrupts begins anew.
-                    explained.reads += 1 + lives.stops_since(grant.from);
+                    explained.reads += 1 + lives.stops_since(grant.from) + moves(grant.from);
                     explained.retained_qos |= mask;
                     let counts = grant.to == Instant::NEVER || goes_on;
                     let earliest = if counts { &mut explained.since } else { &mut since_old };
@@ -243,6 +267,13 @@ impl State {
         if !facts.retain {
             if live {
                 return Some(Kind::Live);
+            }
+            // A node that starts again has forgotten which of them it is not to take when they are handed on.
+            let id = self.conn(conn).id;
+            let is_own = explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now);
+            let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
+            if is_own || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now) {
+                return None;
             }
             let text = if explained.own {
                 "but it is its own message and the subscription has No Local"
@@ -339,9 +370,10 @@ impl State {
             Kind::Retained => retained <= explained.reads * message.logical,
             Kind::Either => copies + retained <= live + forgotten + explained.reads * message.logical,
         };
+        let differs = message.will.is_some() && self.kept.may_differ();
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
-        if (!allowed || twice) && facts.qos < QoS::ExactlyOnce && !self.were_parted(message, id, now) {
+        if (!allowed || twice) && !differs && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";
             return self.duplicate(check, conn, facts, message, (before.received_at, before.conn), text, cx);
@@ -373,13 +405,24 @@ impl State {
         }
     }
 
+    /// Whether it is a will that the cluster publishes, which knows no publisher: No Local does not count.
+    pub(super) fn is_of_cluster(&self, message: &Facts) -> bool {
+        message.will.is_some() && self.kept.on
+    }
+
     /// Copies that were for one group and may have gone to another one: of what a member of several has not acknowledged when its
     /// session ends it is not known which group it is for.
     fn strays(&self, message: &Facts, id: u32) -> u32 {
         let mut groups: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
         for (other, sub) in self.topics[message.topic as usize].subs.iter().filter(|(other, _)| *other != id) {
             let sub = &self.subs[*sub as usize];
-            let ended = sub.grants.iter().any(|grant| grant.to < Instant::NEVER && grant.to >= message.sent);
+            // A client that is frozen, say, does not see the end of its connection, and so of its session.
+            let may_be_over = || {
+                let mut live = self.ids[*other as usize].live.iter();
+                live.any(|conn| self.conn(*conn).earliest_end().is_some())
+            };
+            let ended = |grant: &Grant| grant.to >= message.sent && (grant.to < Instant::NEVER || may_be_over());
+            let ended = sub.grants.iter().any(ended);
             if let Some(group) = sub.group.filter(|_| ended) {
                 groups.entry(*other).or_default().insert(group);
             }
@@ -389,8 +432,18 @@ impl State {
 
     /// Whether the nodes of a message's publisher and of a session may have been apart since it was published.
     pub(super) fn were_parted(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        if message.will.is_some() && self.is_kept_once(message.sent, id, now) {
+            return false;
+        }
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
+    }
+
+    /// Whether there is a reason for a copy more: beside that one, that its session or its publisher's was on its way, and something
+    /// was wrong.
+    fn may_repeat(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, now);
+        self.were_parted(message, id, now) || moved(id) || moved(message.id)
     }
 
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
@@ -400,7 +453,7 @@ impl State {
         let topic = &self.topics[message.topic as usize];
         let node = self.ids[id as usize].node;
         // What came live from the node alone is another entry for the cluster that it comes into.
-        let is_alone = self.ways.exist() && self.ways.joined_at(node) >= grant.from;
+        let is_alone = self.ways.exist() && self.ways.shares_since(node).is_none_or(|since| since >= grant.from);
         message.logical == 1
             && !is_alone
             && self.nodes[usize::from(self.ids[id as usize].node)].lives.stops_since(grant.from) == 0
@@ -453,8 +506,12 @@ impl State {
     fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {
         cx.owe(Check::Order);
         let id = self.conn(conn).id;
-        let key = (id, message.uid.publisher.0, message.topic, message.qos as u8 * 4 + facts.qos as u8);
-        let new = Position { epoch, first: message.first, uid: message.uid };
+        // A publisher that goes to another node has its order there, too, but for what nobody confirms.
+        let topic = &self.topics[message.topic as usize];
+        let place = if message.qos > QoS::AtMostOnce { (topic.name.0, u16::MAX) } else { (topic.name.0, topic.node) };
+        let key = (id, message.uid.publisher.0, place, message.qos as u8 * 4 + facts.qos as u8);
+        let by = (topic.node, message.epoch);
+        let new = Position { epoch, first: message.first, uid: message.uid, by };
         match self.order.get(&key).copied() {
             Some(known) if known.epoch == epoch => {
                 // A first copy that was lost when a node counted as down comes at the end of its exchange.
@@ -463,7 +520,13 @@ impl State {
                 let refused = || self.nodes[node].lives.was_troubled(message.sent);
                 let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
                 let late = || is_late && self.were_parted(message, id, cx.now);
-                if message.last < known.first && !late() {
+                let moved = || self.ways.exist() && self.moved_slowly(id, message.sent, cx.now);
+                let of_other = || {
+                    let lost_way =
+                        || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
+                    known.by.0 != by.0 && (known.by.1 != by.1 || lost_way())
+                };
+                if message.last < known.first && !late() && !moved() && !of_other() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);
@@ -544,7 +607,7 @@ impl State {
         let c = self.conn(conn.0);
         let Some((_, retained, dup)) = c.last.filter(|(last, ..)| *last == uid) else { return };
         let id = c.id;
-        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) {
+        if (dup && self.ids[id as usize].several) || self.is_stale(conn.0) || self.ids[id as usize].forked {
             // Another client may have begun the exchange.
             return;
         }
@@ -568,6 +631,11 @@ impl State {
             return;
         }
         let (count, first) = (both, target.received_at);
+        // What a session has got while it was on its way is not stored by name.
+        let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
+        if moved(id) || moved(message.id) {
+            return;
+        }
         let name = self.topics[message.topic as usize].name;
         let text = format!("{} handed {uid} on {} onward {count} times", self.who(conn.0), cx.text(name));
         let story = Story::default()

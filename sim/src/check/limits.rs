@@ -52,10 +52,15 @@ pub(super) struct Limits {
     pub(super) links_late: bool,
     /// Everything is answered by then.
     pub(super) answer: Duration,
+    /// Of several sessions of one client there is one so long after nothing stands between nodes any more, and what was left at
+    /// others has come.
+    pub(super) one_session: Duration,
     /// A fault may be why a node counts as down for so long after it.
     pub(super) reason: Duration,
     /// Windows between nodes are so small that a publish may be refused for them.
     pub(super) lanes_narrow: bool,
+    /// `cluster.owner_down = fresh`
+    pub(super) fresh: bool,
     /// The strict barrier: without a lease of every member nothing is acknowledged.
     pub(super) strict: bool,
     /// How long what is written may wait for a socket that is small. The broker closes then.
@@ -127,8 +132,10 @@ impl Limits {
             links,
             links_late: links > scenario.cluster.paced(LINKS_LATE),
             answer: scenario.cluster.bound(ANSWER_FIXED, ANSWER),
+            one_session: scenario.cluster.bound(ONE_SESSION_FIXED, ONE_SESSION) + links,
             reason: scenario.cluster.bound(REASON_FIXED, REASON),
             lanes_narrow: lanes_narrow(scenario),
+            fresh: scenario.cluster.fresh,
             strict: scenario.cluster.barrier == Barrier::Strict,
             socket_bytes: net.socket_bytes.max(1),
             trip: Duration::from_micros(net.latency_us.end() + net.retransmit_ms * 1000 * losses.min(1) * LOSSES_WORTH),
@@ -189,6 +196,10 @@ const LINKS_LATE: Duration = Duration::from_secs(2);
 /// Everything is answered by then; of that an election takes as long at any pace.
 const ANSWER: Duration = Duration::from_secs(15);
 const ANSWER_FIXED: Duration = Duration::from_secs(3);
+
+/// Nodes meet, agree on who decides, and hand on what is left of sessions.
+const ONE_SESSION: Duration = Duration::from_secs(33);
+const ONE_SESSION_FIXED: Duration = Duration::from_secs(16);
 
 /// A peer that is silent counts as down after 8 s, and is held down for as long after failures in a row; and what was on its
 /// way when a fault ended takes its time.

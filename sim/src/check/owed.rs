@@ -39,20 +39,21 @@ impl State {
             if sub.group.is_some() || known.packet_max <= room || few_ids {
                 continue;
             }
-            let certain = if known.node == topic.node {
-                sub.counts_for(conn, first, sent)
-            } else {
+            let at_node = |node: u16| {
+                if node == topic.node {
+                    return sub.counts_for(conn, first, sent);
+                }
                 let is_stored = limits.keeps_hints()
                     && known.from.is_none()
                     && !known.unclear
                     && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.expiry_min > 0);
                 let of_sub = |at| {
-                    ways.is_certain((known.node, at), topic.node, (sent, accepted))
-                        || is_stored && ways.is_known((known.node, at), topic.node, sent)
+                    ways.is_certain((node, at), topic.node, (sent, accepted))
+                        || is_stored && ways.is_known((node, at), topic.node, sent)
                 };
                 sub.certain.is_some_and(of_sub)
             };
-            if !certain {
+            if !at_node(known.node) || !known.from.is_none_or(at_node) {
                 continue;
             }
             let own = message.id == *id;
@@ -197,7 +198,11 @@ impl State {
         }
         let overtaken = target.behind.is_some();
         let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
-        let crashed = self.nodes[usize::from(known.node)].lives.stopped_since(accepted);
+        let by = (message.qos == QoS::ExactlyOnce).then_some(message.id);
+        let crashed = self.nodes[usize::from(to)].lives.stopped_since(accepted);
+        if self.ways.exist() && self.may_be_left_behind(id, (from, by), sent, accepted) {
+            return;
+        }
         let check = if crashed { Check::Durable } else { Check::Lost };
         self.lost(check, id, uid, (sent, accepted, accepted_at), (topic, publisher, overtaken), cx);
     }

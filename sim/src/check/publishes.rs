@@ -50,7 +50,7 @@ pub(super) struct Message {
     pub(super) conn: u32,
     /// Session of its publisher.
     pub(super) id: u32,
-    epoch: u32,
+    pub(super) epoch: u32,
     pid: u16,
     /// In the register of its topic.
     pub(super) registered: bool,
@@ -284,6 +284,8 @@ impl State {
         let stopped = self.message_ref(facts.uid).is_some_and(|known| lives.stopped_since(known.resent));
         // A refusal that the client did not hear makes the next one another message, and some may have got this one.
         let refused = self.message_ref(facts.uid).is_some_and(|known| self.may_be_refused(node, known.resent, cx.now));
+        let of_session = |known: &Message| self.ways.exist() && self.moved_badly(id, known.resent, cx.now);
+        let refused = refused || self.message_ref(facts.uid).is_some_and(of_session);
         let Some(uid) = facts.uid else {
             self.count_matches(topic, facts.size, conn.0, &mut Vec::new(), cx);
             return;

@@ -15,12 +15,6 @@ use crate::report::Check;
 /// A node that has heard of no leader for so long is without a quorum, or near it.
 const ALONE: Duration = Duration::from_secs(3);
 
-/// Of CONNECTs that far apart at nodes that could not ask each other, either counts as the later one (docs/cluster.md).
-const CLAIMS_ALIKE: Duration = Duration::from_secs(2);
-/// A node that is asked what it has may be asked again after that, and it is not known which question it answers: its
-/// connections' ages are as uncertain.
-const ASKED_AGAIN: Duration = Duration::from_secs(1);
-
 impl State {
     pub(super) fn id_of(&mut self, node: u16, name: NameIx) -> u32 {
         let key = (if self.ways.exist() { 0 } else { node }, name);
@@ -31,6 +25,9 @@ impl State {
         self.ids.push(Id {
             node,
             from: None,
+            moves: Vec::new(),
+            forked: false,
+            hidden: None,
             epoch: 0,
             current: None,
             live: Vec::new(),
@@ -63,7 +60,9 @@ impl State {
             cx.owe(Check::Degraded);
         }
         let id = self.id_of(node, facts.client_id);
-        self.comes_to(id, node, cx.now);
+        if self.ways.exist() {
+            self.comes_to(id, node, cx.now);
+        }
         let v5 = facts.version == ProtocolVersion::V5;
         let expiry = match (v5, facts.clean) {
             (true, _) => facts.expiry_s.unwrap_or(0).min(self.limits.max_session_expiry_s),
@@ -153,26 +152,13 @@ impl State {
         }
     }
 
-    /// A client connects to another node than before: its session goes there, or is asked for there. What is on its way meanwhile
-    /// is not looked at; and nothing is known of the session if not all could reach each other.
-    fn comes_to(&mut self, id: u32, node: u16, now: Instant) {
-        let known = &self.ids[id as usize];
-        let old = known.node;
-        if old == node {
-            return;
-        }
-        let since = known.current.and_then(|last| self.conn(last).connack).map_or(Instant::START, |last| last.sent_at);
-        let certain = known.from.is_none() && !self.ways.was_split(since, now);
-        self.doubt(id);
-        let known = &mut self.ids[id as usize];
-        (known.node, known.from) = (node, Some(old));
-        known.unclear |= !certain;
-    }
-
     /// Whether a session may be there for a CONNECT that was sent at `sent`.
     fn may_exist(&self, id: u32, conn: u32, sent: Instant) -> bool {
         let known = &self.ids[id as usize];
-        known.possible_until >= sent || known.live.iter().any(|other| *other != conn)
+        known.forked
+            || known.hidden.is_some()
+            || known.possible_until >= sent
+            || known.live.iter().any(|other| *other != conn)
     }
 
     /// Whether a session is surely there until `until`.
@@ -211,12 +197,17 @@ impl State {
         sent_at: Instant,
         cx: &mut Cx<'_>,
     ) {
+        if self.ways.exist() {
+            cx.owe(Check::TurnedAway);
+        }
         let c = self.conn_mut(conn);
         let id = c.id;
         if code.is_error() {
             c.refused = true;
             self.judge_not_asleep(conn.0, sent_at, cx);
+            self.judge_turned_away(conn.0, code, cx);
             self.ids[id as usize].live.retain(|other| *other != conn.0);
+            self.stays_where_it_was(conn.0, cx.now);
             return;
         }
         c.connack = Some(Connack { at: cx.now, sent_at });
@@ -247,11 +238,12 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
-        if self.ids[id as usize].from.take().is_some() && self.ways.was_split(connect_at, sent_at) {
-            self.ids[id as usize].unclear = true;
+        let is_asked_for = self.is_asked_for(id, connect_at, sent_at);
+        if self.arrives(conn.0, present, sent_at) {
+            self.is_another(conn);
         }
         if !v31 {
-            self.judge_present(conn.0, present, sent_at, cx);
+            self.judge_present(conn.0, (present, is_asked_for), sent_at, cx);
         }
         if last.is_some_and(|last| self.conn(last).closed.is_none_or(|(at, _)| at >= connect_at)) {
             cx.owe(Check::TwoServed);
@@ -266,7 +258,9 @@ impl State {
         // A node that restarted while this CONNECT was under way has nothing.
         let restarted = disturbed.is_some_and(|at| at >= connect_at) && self.limits.durability.is_none();
         let unclear = lost || self.ids[id as usize].unclear || restarted || unknown_session;
-        if !present {
+        if !present && self.ids[id as usize].forked {
+            self.is_another(conn);
+        } else if !present {
             self.end_session(id, sent_at);
         } else if unclear {
             self.doubt(id);
@@ -283,38 +277,23 @@ impl State {
         // One that had gone before this CONNACK was written has done by then what it did.
         let others = !known.live.is_empty() || known.unheard >= sent_at;
         known.live.push(conn.0);
-        known.possible_until = Instant::START;
+        known.possible_until = if known.forked { Instant::NEVER } else { Instant::START };
         if durable {
             // Its CONNACK waited until all of that was stored.
             known.ended = Instant::START;
         }
-        known.unclear = others || forked;
+        known.unclear = others || forked || known.forked;
         self.conn_mut(conn).first = !present && !others;
         self.will_resumed(last, conn.0, present && !unclear);
     }
 
-    /// Whether a session is served by a node in no cluster, or without a leader, while the cluster has one of the same client, from a
-    /// node that is gone with its disk, and which of the two began later cannot be told: then either may be kept when both meet.
-    fn may_be_fork(&self, id: u32, conn: u32, now: Instant) -> bool {
-        let c = self.conn(conn);
-        if !self.ways.is_leaderless(c.node, Duration::ZERO, now) {
-            return false;
-        }
-        self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
-            let other = self.conn(*other);
-            let lost = self.nodes[usize::from(other.node)].lost.is_some_and(|lost| lost >= other.connect_at);
-            let alike = CLAIMS_ALIKE + ASKED_AGAIN * 2 + self.limits.late;
-            lost && other.connect_at + alike >= c.connect_at
-        })
-    }
-
-    fn judge_present(&mut self, conn: u32, present: bool, sent_at: Instant, cx: &mut Cx<'_>) {
+    fn judge_present(&mut self, conn: u32, (present, is_asked_for): (bool, bool), sent_at: Instant, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
         let (id, clean, connect_at) = (c.id, c.clean, c.connect_at);
         let last = self.ids[id as usize].current;
         let text = if present && (clean || !self.may_exist(id, conn, connect_at)) {
             if clean { "although it asked for a new session" } else { "although no session can have been there" }
-        } else if !present && !clean && self.surely_exists(id, conn, sent_at) {
+        } else if !present && !clean && is_asked_for && self.surely_exists(id, conn, sent_at) {
             "although its session was there"
         } else {
             return;
@@ -348,7 +327,7 @@ impl State {
     }
 
     /// Whether one of two connections may not have heard of the other one: their nodes, or who decides, could not reach each other.
-    fn may_be_unheard(&self, conn: u32, newer: u32, at: Instant) -> bool {
+    pub(super) fn may_be_unheard(&self, conn: u32, newer: u32, at: Instant) -> bool {
         let (c, n) = (self.conn(conn), self.conn(newer));
         c.node != n.node && self.ways.was_split(n.connect_at, at)
     }
@@ -416,6 +395,9 @@ impl State {
         }
         let (id, clean, expiry_min, refused) = (c.id, c.clean, c.expiry_min, c.refused);
         if c.connack.is_none() {
+            if !refused {
+                self.may_have_come(conn.0, cx.now);
+            }
             if !refused && (clean || expiry_min == 0 || !self.surely_exists(id, conn.0, cx.now)) {
                 self.doubt(id);
                 self.ids[id as usize].unclear = true;
@@ -449,6 +431,7 @@ impl State {
         }
         if !current {
             // It may have been served without anybody knowing.
+            self.may_have_come(conn.0, cx.now);
             self.doubt(id);
             self.ids[id as usize].unclear = true;
             self.ids[id as usize].unheard = cx.now;
@@ -485,12 +468,7 @@ impl State {
     /// A node is gone with everything in its memory.
     pub(super) fn node_lost(&mut self, node: u16, at_once: bool, cx: &mut Cx<'_>) {
         for id in 0..self.ids.len() as u32 {
-            if self.ids[id as usize].from == Some(node) {
-                // Whether its session was there still nobody knows.
-                self.doubt(id);
-                self.ids[id as usize].unclear = true;
-            }
-            if self.ids[id as usize].node != node {
+            if self.lost_on_its_way(id, node, cx) || self.ids[id as usize].node != node {
                 continue;
             }
             if at_once {

@@ -9,6 +9,8 @@ use newtmq_mqtt::ReasonCode;
 
 use super::crashes::Lives;
 use super::flight::InFlight;
+use super::hops::Move;
+use super::kept::KeptWills;
 use super::limits::Limits;
 use super::publishes::{Message, OutPublish, Slot};
 use super::retained::Register;
@@ -16,6 +18,7 @@ use super::subscriptions::{Group, Request, Sub};
 use super::ways::Ways;
 use super::will::WillState;
 use super::witness::Cx;
+use super::written::Writes;
 use crate::history::{Closer, ConnIx, Fault, NameIx, SnConnect, Uid};
 use crate::scenario::Scenario;
 
@@ -46,6 +49,7 @@ pub(super) struct State {
     pub(super) ways: Ways,
     /// What operators asked of nodes that have not answered, and when.
     pub(super) commands: Vec<(u16, RequestId, Instant)>,
+    pub(super) writes: Writes,
     /// Time of the present event.
     pub(super) now: Instant,
     pub(super) topics: Vec<Topic>,
@@ -53,8 +57,9 @@ pub(super) struct State {
     pub(super) sub_numbers: LookupMap<(u32, NameIx), u32>,
     pub(super) groups: Vec<Group>,
     pub(super) group_numbers: LookupMap<(u16, NameIx), u32>,
-    /// Order of first Receives: by session, publisher, topic and the two QoS.
-    pub(super) order: LookupMap<(u32, u32, u32, u8), Position>,
+    /// Order of first Receives: by session, publisher, topic (with the node that it was published at, where that matters) and the
+    /// two QoS.
+    pub(super) order: LookupMap<(u32, u32, (u32, u16), u8), Position>,
     /// Messages in the order in which they may be forgotten.
     pub(super) aging: VecDeque<(Instant, Uid)>,
     /// The same of messages that cannot be forgotten before [`PATIENCE`] is over.
@@ -72,6 +77,8 @@ pub(super) struct State {
     pub(super) wills: u64,
     /// Deliveries of wills that came before anything had happened to their connections.
     pub(super) early_wills: Vec<(u32, u32, Instant)>,
+    /// About wills that the cluster keeps.
+    pub(super) kept: KeptWills,
 }
 
 /// Memory of what was forgotten, for what comes: a busy run has many thousand messages, and fresh memory is slow.
@@ -88,6 +95,8 @@ pub(super) struct Position {
     pub(super) epoch: u32,
     pub(super) first: u64,
     pub(super) uid: Uid,
+    /// Node and epoch of its publisher's session.
+    pub(super) by: (u16, u32),
 }
 
 /// A client of the scenario.
@@ -251,6 +260,12 @@ pub(super) struct Id {
     pub(super) node: u16,
     /// Where its session was before, if it has been asked for from there since.
     pub(super) from: Option<u16>,
+    /// Ways of the session from node to node that may still matter.
+    pub(super) moves: Vec<Move>,
+    /// There may be several sessions, of which any may be the one that is left.
+    pub(super) forked: bool,
+    /// It began at this node when not all could be asked, and another one may be left at one of those.
+    pub(super) hidden: Option<u16>,
     /// Rises when the session ended or may have ended.
     pub(super) epoch: u32,
     /// The last connection that was accepted, in the order of the broker.
@@ -322,6 +337,7 @@ impl State {
             ways: Ways::new(if scenario.is_cluster() { scenario.nodes } else { 0 }, limits.links, limits.strict),
             limits,
             commands: Vec::new(),
+            writes: Writes::default(),
             now: Instant::START,
             clients: scenario.clients.iter().map(client).collect(),
             conns: Vec::new(),
@@ -344,6 +360,7 @@ impl State {
             lag: Duration::ZERO,
             wills: 0,
             early_wills: Vec::new(),
+            kept: KeptWills::new(scenario),
         }
     }
 
@@ -410,6 +427,8 @@ impl State {
 
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         self.fault_of_nodes(fault, cx.now);
+        self.kept.fault(fault, cx.now);
+        self.writes.fault(fault, cx.now);
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),
             Fault::Heal { client } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (false, None)),

@@ -59,7 +59,8 @@ struct End {
     joined_at: Instant,
     /// The last time that somebody said that it is no member, or that it began with an empty disk.
     forgotten_at: Instant,
-    /// Who leads, as it says; since when nobody does.
+    /// Who leads, as it says, and since when; since when nobody does.
+    leader: Option<(NodeId, Instant)>,
     leaderless: Option<Instant>,
     /// When SUBACKs of it did not wait for everybody.
     incomplete: Vec<Instant>,
@@ -81,9 +82,16 @@ struct Way {
 }
 
 impl Ways {
-    /// When a node came into the cluster that it is in. What it had retained by itself is everybody's from then on.
+    /// When a node came into the cluster that it is in.
     pub(super) fn joined_at(&self, node: u16) -> Instant {
         self.ends.get(usize::from(node)).map_or(Instant::START, |end| end.joined_at)
+    }
+
+    /// From when on what a node had retained by itself is everybody's; none while it may be alone in its cluster.
+    pub(super) fn shares_since(&self, node: u16) -> Option<Instant> {
+        let own = Some(self.joined_at(node)).filter(|at| *at > Instant::START)?;
+        let others = (0u16..).zip(&self.ends).filter(|(other, end)| *other != node && end.joined_at > Instant::START);
+        Some(others.map(|(_, end)| end.joined_at).min()?.max(own))
     }
 
     pub(super) fn new(nodes: u16, slack: Duration, strict: bool) -> Ways {
@@ -156,6 +164,28 @@ impl Ways {
         }
     }
 
+    /// How many nodes there are.
+    pub(super) fn count(&self) -> u16 {
+        self.ends.len() as u16
+    }
+
+    /// Whom a member has followed from `since` on, and who has led all the time.
+    pub(super) fn follows(&self, node: u16, since: Instant) -> Option<u16> {
+        let leader_of = |node: u16| {
+            let end = &self.ends[usize::from(node)];
+            let has_joined = end.joined_at > Instant::START && end.joined_at < since;
+            let leader = end.leader.filter(|(_, at)| *at <= since && end.up && !end.leaving && has_joined);
+            self.node_of(leader?.0)
+        };
+        leader_of(node).filter(|leader| leader_of(*leader) == Some(*leader))
+    }
+
+    /// Whether nothing was done to a node from then on.
+    pub(super) fn is_untouched(&self, node: u16, since: Instant) -> bool {
+        let end = &self.ends[usize::from(node)];
+        end.touched < since && end.left_until < since
+    }
+
     /// Whether something may have been between two nodes at some time from `from` to `to`.
     pub(super) fn were_apart(&self, one: u16, other: u16, from: Instant, to: Instant) -> bool {
         one != other && self.apart[self.pair(one, other)].iter().any(|(begin, end)| *begin <= to && *end >= from)
@@ -209,6 +239,13 @@ impl Ways {
     /// Whether somebody said since then that a node is no member, or it has lost its disk, or is to leave.
     pub(super) fn was_forgotten(&self, node: u16, since: Instant) -> bool {
         self.was_leaving(node, since) || self.ends.get(usize::from(node)).is_some_and(|end| end.forgotten_at >= since)
+    }
+
+    /// Whether every other node was out of reach of this one all that time.
+    pub(super) fn is_cut_off(&self, node: u16, from: Instant, to: Instant) -> bool {
+        let apart = |(begin, end): &(Instant, Instant)| *begin <= from && *end >= to;
+        let mut others = (0..self.ends.len() as u16).filter(|other| *other != node);
+        others.all(|other| self.apart[self.pair(node, other)].iter().any(apart))
     }
 
     /// Whether any other node may have been out of reach of this one in that time.
@@ -308,7 +345,8 @@ impl State {
             end.forgotten_at = cx.now;
             ways.lost.entry(before).or_insert((end.touched.min(cx.now), Instant::NEVER));
         }
-        *end = End { id: Some(id), up: true, leaderless: Some(cx.now), touched: cx.now, ..core::mem::take(end) };
+        let before = core::mem::take(end);
+        *end = End { id: Some(id), up: true, leader: None, leaderless: Some(cx.now), touched: cx.now, ..before };
         end.leaving = false;
         ways.settle_all(node.0, cx.now);
     }
@@ -376,6 +414,7 @@ impl State {
 
     /// What a node says of its cluster.
     pub(super) fn said_of_cluster(&mut self, node: NodeIx, event: &ClusterEvent, cx: &mut Cx<'_>) {
+        self.writes.said(node.0, event);
         let ways = &mut self.ways;
         ways.grow(node.0);
         match event {
@@ -405,8 +444,9 @@ impl State {
                 }
             }
             ClusterEvent::Leader { leader, .. } => {
-                let since = &mut ways.ends[usize::from(node.0)].leaderless;
-                *since = if leader.is_some() { None } else { since.or(Some(cx.now)) };
+                let end = &mut ways.ends[usize::from(node.0)];
+                end.leader = leader.map(|leader| (leader, cx.now));
+                end.leaderless = if leader.is_some() { None } else { end.leaderless.or(Some(cx.now)) };
             }
             ClusterEvent::BarrierIncomplete => ways.ends[usize::from(node.0)].incomplete.push(cx.now),
             ClusterEvent::Removed { node: peer, .. } => {
@@ -425,7 +465,11 @@ impl State {
                     ways.ends[usize::from(node.0)].leaving = true;
                 }
             }
-            ClusterEvent::Gone(_) => ways.ends[usize::from(node.0)].leaving = true,
+            ClusterEvent::Gone(_) => {
+                ways.ends[usize::from(node.0)].leaving = true;
+                // It closes its links, maybe long after it was told to leave.
+                ways.touch(node.0, cx.now);
+            }
             ClusterEvent::Joined(_) => {
                 let end = &mut ways.ends[usize::from(node.0)];
                 end.joined_at = cx.now;
@@ -447,6 +491,7 @@ impl State {
     pub(super) fn commanded(&mut self, node: NodeIx, request: RequestId, command: &ClusterCommand, cx: &mut Cx<'_>) {
         let now = cx.now;
         self.asked(node.0, request, cx);
+        self.writes.asked(node.0, request, command, now);
         self.ways.grow(node.0);
         match command {
             ClusterCommand::Leave => {
@@ -459,7 +504,10 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
+            ClusterCommand::Finalize
+            | ClusterCommand::Status
+            | ClusterCommand::Examine
+            | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

@@ -97,11 +97,14 @@ impl State {
     /// A copy of a will came, not as retained message.
     pub(super) fn will_received(&mut self, of: u32, uid: Uid, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
         cx.owe(Check::Will);
+        if self.kept.on {
+            self.kept_will_received(of, uid, conn, sent_at, cx);
+        }
         let c = self.conn(of);
         let Some(will) = c.will.as_deref().filter(|will| will.uid == uid) else {
             return self.old_will_received(of, uid, conn, sent_at, cx);
         };
-        if c.wild || c.disturbed.is_some() {
+        if c.wild || c.disturbed.is_some() || self.kept.may_differ() {
             return;
         }
         let undisturbed = c.rival.is_none_or(|rival| c.gone.is_some_and(|gone| rival > gone));
@@ -187,6 +190,7 @@ impl State {
         for conn in 0..self.conns.len() as u32 {
             if self.conns[conn as usize].as_deref().is_some_and(|c| c.will.is_some()) {
                 self.judge_due(conn, cx);
+                self.judge_kept_will(conn, cx);
             }
         }
     }
@@ -220,6 +224,8 @@ impl State {
 
     fn judge_due(&mut self, conn: u32, cx: &mut Cx<'_>) {
         let Some((end, latest)) = self.due(conn) else { return };
+        // Without a leader a node asks for so long who publishes it.
+        let latest = if self.kept.may_wait() { latest + Duration::from_secs(15) } else { latest };
         if latest + Duration::from_secs(5) + self.lane_slack() + self.limits.late > cx.now {
             return;
         }
@@ -274,7 +280,7 @@ impl State {
     }
 
     #[cold]
-    fn never_fired(
+    pub(super) fn never_fired(
         &mut self,
         conn: u32,
         uid: Uid,

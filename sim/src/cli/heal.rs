@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use newtmq_sim::heal::dropped;
-use newtmq_sim::report::Heal;
+use newtmq_sim::report::{Heal, Violation};
 use newtmq_sim::scenario::Driver;
 use newtmq_sim::{Check, Options, Report, Scenario, run_with};
 use serde_json::{Value, json};
@@ -103,8 +103,14 @@ struct Row {
     not_judged: usize,
     /// Repairs after which it did not become whole.
     never: usize,
-    /// Connections that it cost.
+    /// From a repair until each client had one session.
+    sessions: Vec<Duration>,
+    /// Connections that it cost: those that lost to another one of the same Client Identifier, and others.
+    losers: usize,
     dropped: usize,
+    /// Messages that somebody was owed, and those of them that were lost.
+    owed: u64,
+    lost: usize,
     /// By check: the first seed that violates it, what it says, and how many do.
     failed: BTreeMap<Check, (u64, String, usize)>,
     /// What it says about the exit code.
@@ -113,8 +119,20 @@ struct Row {
 
 impl Row {
     fn new(file: String) -> Row {
-        let (times, failed) = (Vec::new(), BTreeMap::new());
-        Row { file, runs: 0, times, not_judged: 0, never: 0, dropped: 0, failed, code: 0 }
+        Row {
+            file,
+            runs: 0,
+            times: Vec::new(),
+            not_judged: 0,
+            never: 0,
+            sessions: Vec::new(),
+            losers: 0,
+            dropped: 0,
+            owed: 0,
+            lost: 0,
+            failed: BTreeMap::new(),
+            code: 0,
+        }
     }
 
     fn add(&mut self, scenario: &Scenario, report: &Report) {
@@ -129,8 +147,14 @@ impl Row {
                 self.never += 1;
                 self.code = self.code.max(LATE);
             }
-            self.dropped += dropped(scenario, heal, history).len();
+            self.sessions.extend(heal.one_session);
+            let dropped = dropped(scenario, heal, history);
+            self.losers += dropped.losers.len();
+            self.dropped += dropped.others.len();
         }
+        self.owed += report.obligations.of(Check::Lost);
+        let is_loss = |violation: &&Violation| matches!(violation.check, Check::Lost | Check::Durable | Check::Shared);
+        self.lost += report.violations.iter().filter(is_loss).count();
         self.code = self.code.max(report.verdict().exit_code());
         if let Some(violation) = report.violations.first() {
             let first = || (scenario.seed, violation.message.clone(), 0);
@@ -157,7 +181,9 @@ impl Row {
             "file": self.file, "runs": self.runs, "repairs": self.times.len() + self.never,
             "median_s": self.median().map(|time| time.as_secs_f64()),
             "max_s": self.times.iter().max().map(Duration::as_secs_f64),
-            "not_judged": self.not_judged, "not_healed": self.never, "dropped": self.dropped, "failed": failed,
+            "not_judged": self.not_judged, "not_healed": self.never,
+            "one_session_max_s": self.sessions.iter().max().map(Duration::as_secs_f64),
+            "losers": self.losers, "dropped": self.dropped, "owed": self.owed, "lost": self.lost, "failed": failed,
         })
     }
 
@@ -169,7 +195,11 @@ impl Row {
             seconds(self.median()),
             seconds(self.times.iter().max().copied()),
             self.never.to_string(),
+            seconds(self.sessions.iter().max().copied()),
+            self.losers.to_string(),
             self.dropped.to_string(),
+            self.owed.to_string(),
+            self.lost.to_string(),
             self.failed.values().map(|(.., runs)| runs).sum::<usize>().to_string(),
         ]
     }
@@ -183,7 +213,19 @@ fn had_no_time(heal: &Heal) -> bool {
 fn print(rows: &[Row], seeds: usize) {
     let paint = Paint::stdout();
     let cells: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-    let head = ["scenario", "repairs", "median s", "max s", "not healed", "dropped", "failed"];
+    let head = [
+        "scenario",
+        "repairs",
+        "median s",
+        "max s",
+        "not healed",
+        "one session s",
+        "losers",
+        "dropped",
+        "owed",
+        "lost",
+        "failed",
+    ];
     println!("{}", columns(&head, &cells, paint));
     for row in rows {
         for (check, (seed, message, runs)) in &row.failed {
@@ -194,10 +236,13 @@ fn print(rows: &[Row], seeds: usize) {
     let sum = |of: fn(&Row) -> usize| rows.iter().map(of).sum::<usize>();
     let most = rows.iter().flat_map(|row| &row.times).max().copied().unwrap_or_default().as_secs_f64();
     let healed = format!("{} scenarios with {seeds} seeds, {} repairs", rows.len(), sum(|row| row.times.len()));
-    let (never, dropped) = (sum(|row| row.never), sum(|row| row.dropped));
+    let (never, dropped, losers) = (sum(|row| row.never), sum(|row| row.dropped), sum(|row| row.losers));
+    let session = rows.iter().flat_map(|row| &row.sessions).max().copied().unwrap_or_default().as_secs_f64();
+    let (owed, lost) = (rows.iter().map(|row| row.owed).sum::<u64>(), sum(|row| row.lost));
     let failed = rows.iter().any(|row| row.code != 0);
     println!(
-        "{} healed, after {most:.2} s at most; {never} not healed; {dropped} connections dropped",
+        "{} healed, after {most:.2} s at most; {never} not healed; one session of each client after {session:.2} s at most, \
+         {losers} connections lost to another one of their client; {dropped} others dropped; {lost} of {owed} messages lost",
         if failed { paint.red(&healed) } else { paint.green(&healed) }
     );
 }
@@ -216,7 +261,8 @@ mod tests {
 
     fn lasted(ms: u64, is_whole: bool, has_quorum: bool, is_cut_short: bool) -> Heal {
         let repaired = Instant::from_millis(10_000);
-        Heal { repaired, ended: repaired + Duration::from_millis(ms), is_whole, has_quorum, is_cut_short }
+        let one_session = is_whole.then(|| Duration::from_millis(ms));
+        Heal { repaired, ended: repaired + Duration::from_millis(ms), is_whole, has_quorum, is_cut_short, one_session }
     }
 
     #[test]
@@ -250,7 +296,7 @@ mod tests {
         }];
         let mut row = Row::new("a.toml".into());
         row.add(&scenario, &report);
-        assert_eq!(row.cells(), ["a.toml", "3", "0.20", "0.30", "0", "0", "1"]);
+        assert_eq!(row.cells(), ["a.toml", "3", "0.20", "0.30", "0", "0.30", "0", "0", "0", "1", "1"]);
         assert_eq!(row.code, 5);
         let json = row.json();
         assert_eq!((json["median_s"].as_f64(), json["max_s"].as_f64()), (Some(0.2), Some(0.3)));

@@ -15,7 +15,7 @@ pub(super) fn draw(
     scenario: &mut Scenario,
 ) {
     let count = count(profile, source);
-    let ids = ids(profile.family, count, source);
+    let ids = ids(profile.family, features, count, source);
     for number in 0..count {
         let mut client = client(features, topics, source);
         if scenario.broker.durability.is_some() {
@@ -74,6 +74,7 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
         | Family::ClusterCrash
         | Family::ClusterMember
         | Family::ClusterLoad
+        | Family::ClusterHop
         | Family::Sn
         | Family::SnCluster => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
@@ -85,7 +86,7 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
 }
 
 /// How many Client Identifiers there are.
-fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
+fn ids(family: Family, features: &Features, count: u64, source: &mut Source) -> u64 {
     match family {
         Family::Collisions => source.between(1, (count / 2).max(1)),
         Family::Takeover => count.div_ceil(2),
@@ -107,12 +108,18 @@ fn ids(family: Family, count: u64, source: &mut Source) -> u64 {
         | Family::Durable
         | Family::Misbehaving
         | Family::Corners
-        | Family::ClusterPartition
-        | Family::ClusterCrash
-        | Family::ClusterMember
-        | Family::ClusterLoad
         | Family::Sn
         | Family::SnCluster => count,
+        Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad => {
+            if features.hop_percent > 0 && source.percent(15) { source.between(1, count) } else { count }
+        }
+        Family::ClusterHop => {
+            if source.coin() {
+                source.between(1, count)
+            } else {
+                count
+            }
+        }
     }
 }
 
@@ -144,7 +151,7 @@ fn client(features: &Features, topics: &Topics, source: &mut Source) -> ClientSp
         client.will = Some(WillSpec {
             topic: source.pick(&topics.names).clone(),
             qos: qos(features, source),
-            retain: source.percent(features.retain_percent),
+            retain: features.wills_retain && source.percent(features.retain_percent),
             delay_s: if source.coin() { source.log(1, 20) as u32 } else { 0 },
             expiry_s: if features.expiry && source.coin() { source.log(1, 20) as u32 } else { 0 },
         });

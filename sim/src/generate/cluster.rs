@@ -31,6 +31,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     let removes = is(Family::ClusterMember) || source.coin();
     scenario.cluster = ClusterSpec {
         discovery,
+        fresh: is(Family::ClusterHop) && source.percent(10),
         barrier: if source.percent(20) { Barrier::Strict } else { Barrier::Fast },
         autoclean_s: removes.then(|| if quick { source.log(2, 6) } else { source.log(5, 60) } as u32),
         pace_percent: quick.then_some(QUICK_PACE_PERCENT),
@@ -41,8 +42,9 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     scenario.net.nodes = net(is(Family::ClusterLoad), source);
     if source.percent(30) {
         let latest_ms = source.log(10, if quick { 2_000 } else { 8_000 });
-        scenario.node_specs =
-            (0..scenario.nodes).map(|_| NodeSpec { start_ms: source.below(latest_ms), witness: false }).collect();
+        scenario.node_specs = (0..scenario.nodes)
+            .map(|_| NodeSpec { start_ms: source.below(latest_ms), ..NodeSpec::default() })
+            .collect();
     }
     if scenario.nodes == 3 && source.percent(8) {
         scenario.node_specs.resize(3, NodeSpec::default());

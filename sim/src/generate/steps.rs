@@ -2,10 +2,12 @@
 //! each step does to whom, so that the next one is possible.
 
 mod cluster;
+mod hops;
 mod kind;
 mod plots;
 mod sn;
 mod trials;
+mod wills;
 mod world;
 
 use newtmq_mqtt::{ProtocolVersion, RetainHandling};
@@ -67,6 +69,8 @@ pub(super) fn draw(
 struct Tracked {
     id: String,
     version: ProtocolVersion,
+    /// Where it connected last, or is to at first.
+    node: u16,
     up: bool,
     asleep: bool,
     reading: bool,
@@ -83,6 +87,7 @@ impl Tracked {
             id: spec.id.clone(),
             // MQTT-SN has none of what is new in MQTT 5.0.
             version: if spec.sn { ProtocolVersion::V31 } else { spec.version },
+            node: spec.node,
             up: false,
             asleep: false,
             reading: true,
@@ -179,6 +184,7 @@ impl Steps<'_> {
                 | Family::ClusterCrash
                 | Family::ClusterMember
                 | Family::ClusterLoad
+                | Family::ClusterHop
                 | Family::Sn
                 | Family::SnCluster => self.source.percent(70),
             };
@@ -233,14 +239,16 @@ impl Steps<'_> {
     /// Whether something can be done to this client, or to its node.
     fn is_possible(&self, kind: Kind, client: usize) -> bool {
         let of = &self.clients[client];
-        let node = &self.nodes[usize::from(self.scenario.clients[client].node)];
+        let node = &self.nodes[usize::from(of.node)];
         let works = of.up && !of.asleep;
         let stores = self.scenario.broker.durability.is_some();
         let fan_out = self.profile.family == Family::FanOut;
         let fan_in = self.profile.family == Family::FanIn;
         let publishes = if fan_out { client < 2 } else { client > 0 || !fan_in };
         match kind {
-            Kind::Connect => !of.up && !of.asleep && !node.down,
+            Kind::Connect => {
+                !of.up && !of.asleep && (!node.down || self.hops() && self.nodes.iter().any(|node| !node.down))
+            }
             Kind::Publish | Kind::Row | Kind::Burst => works && publishes,
             Kind::Unsubscribe => works && !of.filters.is_empty(),
             Kind::Disconnect | Kind::HangUp | Kind::Subscribe | Kind::Torn | Kind::Ping | Kind::Stray | Kind::Raw => {
@@ -278,7 +286,7 @@ impl Steps<'_> {
     }
 
     fn carry_out(&mut self, kind: Kind, client: usize) {
-        self.at_node = self.scenario.clients[client].node;
+        self.at_node = self.clients[client].node;
         self.carry_out_here(kind, client);
     }
 
@@ -366,6 +374,11 @@ impl Steps<'_> {
 
     /// Whoever had the same Client Identifier is taken over.
     fn connect(&mut self, client: usize) {
+        let node = self.hop(client);
+        self.connect_at(client, node);
+    }
+
+    fn connect_at(&mut self, client: usize, node: Option<u16>) {
         let id = self.clients[client].id.clone();
         for other in self.clients.iter_mut().filter(|other| other.id == id) {
             other.up = false;
@@ -374,7 +387,7 @@ impl Steps<'_> {
         let clean = self.source.percent(10).then(|| self.source.coin());
         let expires = self.features.expiry && self.source.percent(10);
         let session_expiry_s = expires.then(|| if self.source.coin() { self.source.log(1, 60) as u32 } else { 0 });
-        self.act(client, Act::Connect { clean, session_expiry_s, node: None });
+        self.act(client, Act::Connect { clean, session_expiry_s, node });
     }
 
     fn disconnect(&mut self, client: usize) -> Act {
@@ -525,7 +538,8 @@ impl Steps<'_> {
             let chosen = same.iter().rev().find(|other| self.clients[**other].up).or(same.last());
             let has_session = !self.scenario.clients[client].clean || self.scenario.clients[client].reconnect.is_some();
             if chosen == Some(&client) && has_session {
-                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node: None });
+                let node = self.hop(client);
+                self.act(client, Act::Connect { clean: Some(false), session_expiry_s: None, node });
             }
         }
     }

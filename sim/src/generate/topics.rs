@@ -32,6 +32,7 @@ impl Topics {
             | Family::ClusterCrash
             | Family::ClusterMember
             | Family::ClusterLoad
+            | Family::ClusterHop
             | Family::Sn
             | Family::SnCluster => source.between(1, 6),
         };

@@ -20,10 +20,13 @@ pub(super) struct Features {
     pub(super) packet_size: bool,
     pub(super) ack_delay: bool,
     pub(super) wills_percent: u64,
+    pub(super) wills_retain: bool,
     pub(super) reconnect: bool,
     pub(super) options: bool,
     pub(super) shared_percent: u64,
     pub(super) large: bool,
+    /// How often who connects does so at another node, in percent.
+    pub(super) hop_percent: u64,
 }
 
 /// Chooses them, and all of the scenario that is no client and no step.
@@ -54,6 +57,12 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     if is(Family::Durable) || is(Family::Mixed) && source.percent(20) || profile.family.is_cluster() && source.coin() {
         store(source, scenario);
     }
+    // Some clusters have them, and keep most of those.
+    let wills = if profile.family.is_cluster() && source.percent(CLUSTERS_WITH_WILLS) { source.log(5, 60) } else { 0 };
+    if wills > 0 && source.percent(70) {
+        scenario.broker.will_ha = Some(true);
+        scenario.settle_ms += KEPT_WILLS_MS;
+    }
     let percent = |likely: bool, often: u64, source: &mut Source| {
         if likely {
             source.between(50, 100)
@@ -65,7 +74,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
     };
     let sessions = matches!(
         profile.family,
-        Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable
+        Family::Hoppers | Family::Takeover | Family::Collisions | Family::Limits | Family::Durable | Family::ClusterHop
     );
     Features {
         old_percent: percent(false, 100, source),
@@ -78,12 +87,13 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
         receive_maximum: is(Family::Limits) || source.coin(),
         packet_size: source.percent(if is(Family::Limits) { 50 } else { 20 }),
         ack_delay: source.coin(),
-        // Wills of a cluster's nodes come with its sessions.
-        wills_percent: if profile.family.is_cluster() { 0 } else { percent(is(Family::Wills), 50, source) },
+        wills_percent: if profile.family.is_cluster() { wills } else { percent(is(Family::Wills), 50, source) },
+        wills_retain: !profile.family.is_cluster(),
         reconnect: source.percent(30),
         options: source.coin(),
         shared_percent: percent(is(Family::Shared), 50, source),
         large: source.percent(30),
+        hop_percent: if profile.family.is_cluster() { percent(is(Family::ClusterHop), 100, source) } else { 0 },
     }
 }
 
@@ -98,6 +108,11 @@ fn qos(source: &mut Source) -> [u32; 3] {
 const QUICK_SETTLE_MS: u64 = 9_000;
 /// As much shorter than usual as all else.
 const QUICK_HOLD_MS: u64 = 2_500;
+
+/// Until the wills of a node that is down have come.
+const KEPT_WILLS_MS: u64 = 20_000;
+/// Of a hundred clusters so many have clients with wills.
+const CLUSTERS_WITH_WILLS: u64 = 30;
 
 /// Long enough for every scenario with a store.
 pub(super) const LONG_SESSION_S: u32 = 600;

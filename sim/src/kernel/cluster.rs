@@ -44,7 +44,7 @@ impl World<'_, '_> {
         let spec = self.scenario.node_spec(node);
         let max_retained = self.scenario.broker.max_retained_messages.unwrap_or(0) as usize;
         Some(Box::new(ClusterBoot {
-            config: settings::cluster_config(&self.scenario.cluster, spec.witness, max_retained),
+            config: settings::cluster_config(&self.scenario.cluster, spec.witness, max_retained, of.later),
             node: of.id(),
             birth: Stream::new(self.scenario.seed, purpose::BIRTH, born).next_u64(),
             incarnation: Incarnation(u64::from(of.incarnation)),
@@ -262,7 +262,7 @@ impl World<'_, '_> {
         let number = self.commands.len() as u32 + 1;
         let start = of.start;
         self.commands.push(command.clone());
-        self.watch_command(node, &command);
+        self.watch_command(node, RequestId(number.into()), &command);
         self.tell(&Event::Command { node: NodeIx(node), request: RequestId(number.into()), command });
         self.queue.push(now, Happening::Command { node, start, number });
     }

@@ -115,7 +115,6 @@ impl World<'_, '_> {
             Act::SetAcks(acks) => end.acks = *acks,
             Act::SetReading(on) => end.stopped_reading = !on,
             Act::Freeze(on) => end.frozen = *on,
-            Act::Connect { node: Some(node), .. } if end.link.is_none() => end.node = *node,
             _ => {}
         }
         self.with_client(client.0, |model, cx| model.act(act, cx));
@@ -181,6 +180,8 @@ impl World<'_, '_> {
     fn carry_out(&mut self, ix: u32, output: ClientOutput) {
         let now = self.queue.now();
         if let ClientOutput::Open = output {
+            let end = &mut self.clients[ix as usize];
+            end.node = end.model.mqtt().node();
             return self.open(ix);
         }
         if let ClientOutput::Datagram(datagram) = output {

@@ -11,7 +11,7 @@ use super::node::State;
 use super::watch::{members, views, wrong_routes};
 use crate::report::Heal;
 use crate::scenario::{Action, WorldAction};
-use crate::whitebox::cluster::Core;
+use crate::whitebox::cluster::{Core, has_one_session};
 
 /// It is looked so often whether a cluster is whole.
 const EVERY: Duration = Duration::from_millis(10);
@@ -54,6 +54,7 @@ impl World<'_, '_> {
                 is_whole: false,
                 has_quorum: false,
                 is_cut_short: false,
+                one_session: None,
             });
             self.heal_watch.due = now + EVERY;
         }
@@ -80,12 +81,18 @@ impl World<'_, '_> {
         let now = self.queue.now();
         self.heal_watch.due = now + EVERY;
         let members = members(&self.nodes);
-        let whole = self.cluster_watch.knows_itself(&members, self.scenario)
-            && wrong_routes(&members, |ix| views(&self.nodes, ix)).is_empty();
-        if whole {
-            self.heal_watch.due = Instant::NEVER;
-            let last = self.observer.heals.last_mut().expect("a look is due only after a repair");
+        let last = self.observer.heals.last_mut().expect("a look is due only after a repair");
+        if !last.is_whole
+            && self.cluster_watch.knows_itself(&members, self.scenario)
+            && wrong_routes(&members, |ix| views(&self.nodes, ix)).is_empty()
+        {
             (last.ended, last.is_whole, last.has_quorum) = (now, true, true);
+        }
+        if last.one_session.is_none() && has_one_session(&members) {
+            last.one_session = Some(now - last.repaired);
+        }
+        if last.is_whole && last.one_session.is_some() {
+            self.heal_watch.due = Instant::NEVER;
         }
     }
 
@@ -96,7 +103,9 @@ impl World<'_, '_> {
             self.heal_watch.due = Instant::NEVER;
             let has_quorum = Core::of(&members(&self.nodes)).has_quorum();
             let last = self.observer.heals.last_mut().expect("a look is due only after a repair");
-            (last.ended, last.is_cut_short, last.has_quorum) = (now, is_cut_short, has_quorum);
+            if !last.is_whole {
+                (last.ended, last.is_cut_short, last.has_quorum) = (now, is_cut_short, has_quorum);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::queue::Happening;
 use super::records::Records;
 use crate::history::{Fault, NodeIx};
 use crate::scenario::WorldAction;
+use crate::whitebox::cluster::write;
 
 /// Two nodes whose links come and go.
 #[derive(Debug)]
@@ -57,6 +58,13 @@ impl World<'_, '_> {
                 }
             }
             WorldAction::Status { node } => self.command(node, ClusterCommand::Status),
+            WorldAction::Upgrade { node, later } => {
+                if let Some(of) = self.nodes.get_mut(usize::from(node)) {
+                    of.later = later;
+                }
+            }
+            WorldAction::Finalize { node } => self.command(node, ClusterCommand::Finalize),
+            WorldAction::Write { node, key } => self.command(node, write(key, self.commands.len() as u64)),
             _ => {}
         }
     }

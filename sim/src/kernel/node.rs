@@ -16,7 +16,7 @@ use super::records::Records;
 use super::sn::NodeGateway;
 use super::store::Store;
 use crate::draw::Stream;
-use crate::scenario::NetSpec;
+use crate::scenario::{NetSpec, NodeSpec};
 use crate::whitebox::Watch;
 
 /// Whether a node works.
@@ -46,6 +46,8 @@ pub(super) struct Node {
     pub(super) incarnation: u32,
     /// How often it has lost its disk.
     pub(super) wiped: u32,
+    /// So many releases later than this one its program is, from its next start on.
+    pub(super) later: u8,
     /// What it was when it ran last.
     pub(super) last_id: NodeId,
     /// It has no clients.
@@ -114,7 +116,7 @@ pub(super) enum Letter {
 
 impl Node {
     /// A node that has not started.
-    pub(super) fn new(ix: u16, seed: u64, witness: bool) -> Node {
+    pub(super) fn new(ix: u16, seed: u64, spec: NodeSpec) -> Node {
         Node {
             ix,
             state: State::Down,
@@ -124,7 +126,8 @@ impl Node {
             incarnation: 0,
             wiped: 0,
             last_id: id_of(ix, 0),
-            witness,
+            witness: spec.witness,
+            later: spec.later,
             clock: Clock::new(),
             disk: SharedDisk::default(),
             store: None,

@@ -8,7 +8,7 @@ use newtmq_cluster::link::Cookie;
 use newtmq_cluster::{directory, lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
 use newtmq_mqtt_sn::MinusOne;
-use newtmq_node::{ClusterConfig, Durability, Rate, ShardConfig, ZoneConfig};
+use newtmq_node::{ClusterConfig, Durability, Rate, Release, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
 
 use crate::scenario::{Barrier, BrokerSpec, ClusterSpec, Discovery, DurabilitySpec, Qos3, Scenario, SharedStrategy};
@@ -49,7 +49,7 @@ pub(crate) fn shard_config(spec: &BrokerSpec) -> ShardConfig {
 }
 
 /// The configuration of a node in its cluster.
-pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: usize) -> ClusterConfig {
+pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: usize, later: u8) -> ClusterConfig {
     let strict = spec.barrier == Barrier::Strict;
     let mut meta = meta::Config::default();
     for span in [&mut meta.detect, &mut meta.found_wait, &mut meta.request_timeout] {
@@ -74,7 +74,8 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: us
     set(&mut owned.barrier, spec.barrier_ms.map(Duration::from_millis));
     set(&mut owned.lease, spec.lease_ms.map(Duration::from_millis));
     owned.lease_renew = owned.lease_renew.min(owned.lease / 3);
-    let mut directory = directory::Config::default();
+    let away_home = if spec.fresh { directory::AwayHome::Fresh } else { directory::AwayHome::Wait };
+    let mut directory = directory::Config { away_home, ..directory::Config::default() };
     for span in [&mut directory.acting_after, &mut directory.announce_max, &mut directory.claim_max] {
         *span = spec.paced(*span);
     }
@@ -90,6 +91,17 @@ pub(crate) fn cluster_config(spec: &ClusterSpec, witness: bool, max_retained: us
         owned,
         directory,
         max_retained,
+        release: release(later),
+    }
+}
+
+/// What a program speaks that is so many releases later than this one: the last version of links and one more.
+fn release(later: u8) -> Release {
+    let (this, later) = (Release::default(), u16::from(later));
+    let last = this.protocols.end() + later;
+    Release {
+        protocols: last.saturating_sub(1).max(*this.protocols.start())..=last,
+        features: this.features + u32::from(later),
     }
 }
 
@@ -170,6 +182,7 @@ fn zone(zone: &mut ZoneConfig, spec: &BrokerSpec) {
         Some(DurabilitySpec::Group) => Durability::Synced,
         Some(DurabilitySpec::Always) => Durability::SyncedAtOnce,
     };
+    set(&mut zone.will_ha, spec.will_ha);
     zone.publish_limit = spec.publish_limit_per_s.map(u64::from).and_then(per_second);
 }
 

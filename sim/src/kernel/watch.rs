@@ -39,7 +39,8 @@ impl World<'_, '_> {
     }
 
     /// An operator wants something.
-    pub(super) fn watch_command(&mut self, node: u16, command: &ClusterCommand) {
+    pub(super) fn watch_command(&mut self, node: u16, request: RequestId, command: &ClusterCommand) {
+        self.cluster_watch.asked(self.queue.now(), request, command);
         match command {
             ClusterCommand::Leave => self.cluster_watch.sent_away(node),
             ClusterCommand::ForceLeave(id) => {
@@ -54,7 +55,10 @@ impl World<'_, '_> {
                 let now = self.queue.now();
                 self.cluster_watch.joins(node, now);
             }
-            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
+            ClusterCommand::Finalize
+            | ClusterCommand::Status
+            | ClusterCommand::Examine
+            | ClusterCommand::PutBlob { .. } => {}
         }
     }
 
@@ -62,6 +66,10 @@ impl World<'_, '_> {
     pub(super) fn watch_answer(&mut self, node: u16, request: RequestId, answer: &ClusterAnswer) {
         let command = usize::try_from(request.0).ok().and_then(|number| self.commands.get(number.checked_sub(1)?));
         let now = self.queue.now();
+        let of = &self.nodes[usize::from(node)];
+        if let Some(control) = of.control.as_ref() {
+            self.cluster_watch.told(now, &Member { ix: node, id: of.id(), control }, request, answer);
+        }
         if let Some(ClusterCommand::Leave) = command
             && *answer != ClusterAnswer::Done
         {

@@ -40,6 +40,8 @@ impl Nodes {
                 (node, ClusterCommand::ForceLeave(format!("{:x}", id.0)))
             }
             WorldAction::Status { node } => (node, ClusterCommand::Status),
+            WorldAction::Finalize { node } => (node, ClusterCommand::Finalize),
+            WorldAction::Write { node, key } => (node, crate::whitebox::cluster::write(key, number)),
             _ => return false,
         };
         self.command(node, command, RequestId(number));
@@ -94,7 +96,10 @@ impl Nodes {
                 let now = self.journal.now();
                 self.watch.expect(|watch| watch.joins(ix, now));
             }
-            ClusterCommand::Status | ClusterCommand::Examine | ClusterCommand::PutBlob { .. } => {}
+            ClusterCommand::Finalize
+            | ClusterCommand::Status
+            | ClusterCommand::Examine
+            | ClusterCommand::PutBlob { .. } => {}
         }
     }
 

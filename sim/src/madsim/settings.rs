@@ -45,6 +45,7 @@ pub(super) fn config(scenario: &Scenario, node: u16) -> Config {
         scenario::Barrier::Fast => config::Barrier::Fast,
         scenario::Barrier::Strict => config::Barrier::Strict,
     };
+    config.cluster.owner_down = if of.fresh { config::OwnerDown::Fresh } else { config::OwnerDown::Wait };
     config.cluster.witness = scenario.node_spec(node).witness;
     config
 }
@@ -101,6 +102,7 @@ fn zone(zone: &mut Zone, spec: &BrokerSpec) {
     set(&mut zone.idle_timeout, spec.idle_timeout_ms.map(Duration::from_millis));
     set(&mut zone.slow_consumer_timeout, spec.slow_consumer_timeout_ms.map(Duration::from_millis));
     set(&mut zone.max_publisher_hold, spec.max_publisher_hold_ms.map(Duration::from_millis));
+    set(&mut zone.will_ha, spec.will_ha);
     zone.publish_limit = spec
         .publish_limit_per_s
         .filter(|count| *count > 0)
@@ -150,6 +152,7 @@ mod tests {
             retained_expiry_interval_ms: Some(7_777),
             shared_subscription_strategy: Some(scenario::SharedStrategy::Sticky),
             sys_interval_ms: Some(60_000),
+            will_ha: Some(true),
         };
         let limits = |inflight, queue| BrokerSpec {
             max_inflight: Some(inflight),

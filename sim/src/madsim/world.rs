@@ -171,7 +171,10 @@ impl World {
             | WorldAction::Join { .. }
             | WorldAction::Leave { .. }
             | WorldAction::ForceLeave { .. }
-            | WorldAction::Status { .. } => {
+            | WorldAction::Status { .. }
+            | WorldAction::Upgrade { .. }
+            | WorldAction::Finalize { .. }
+            | WorldAction::Write { .. } => {
                 if self.scenario.is_cluster() && !self.mesh.carry_out(action) {
                     self.commands += 1;
                     self.nodes.carry_out(action, self.commands);

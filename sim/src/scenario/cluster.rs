@@ -7,6 +7,8 @@ use core::time::Duration;
 use super::fields::{BYTES_MAX, MS_MAX, Section, US_MAX, Visitor};
 use super::kind::{Bool, Int, Kind, Opt, Span, Words};
 
+/// Releases in a scenario at most, beside this one.
+pub(super) const LATER_MAX: u8 = 9;
 /// Nodes of a scenario at most.
 pub const NODES_MAX: u16 = 31;
 
@@ -17,6 +19,8 @@ pub struct ClusterSpec {
     pub discovery: Discovery,
     /// `cluster.barrier`
     pub barrier: Barrier,
+    /// `cluster.owner_down = "fresh"`: whose stored session is at a node that is down begins another one.
+    pub fresh: bool,
     /// Seconds that a member is down before the leader removes it; 0 for never.
     pub autoclean_s: Option<u32>,
     /// Of a hundred parts of what nodes wait for until somebody counts as down, or until they try again, so many. How often
@@ -114,6 +118,8 @@ impl<V: Visitor> Keys<'_, V> {
         self.0.optional("discovery", "How nodes find each other: by a list of the addresses that all had at first (`seeds`), by one that is always up to date (`dns`), or not at all (`none`): then `join` brings them together.", ways, &mut c.discovery, &Discovery::Seeds);
         let barriers = Words(&[("fast", Barrier::Fast), ("strict", Barrier::Strict)]);
         self.0.optional("barrier", "How long a SUBACK waits for other nodes: for a moment at most (`fast`), or until none can acknowledge a publish that would miss the subscription (`strict`).", barriers, &mut c.barrier, &Barrier::Fast);
+        let owners = Words(&[("wait", false), ("fresh", true)]);
+        self.0.optional("owner_down", "What becomes of a client whose stored session is at a node that is down: it is refused until that node is back (`wait`), or begins another one (`fresh`).", owners, &mut c.fresh, &false);
         self.key("autoclean_s", "`cluster.autoclean`, in seconds: a member that is down for so long is removed; 0 for never", Int(0..=u32::MAX), &mut c.autoclean_s);
         self.key("pace_percent", "Of what nodes wait for until somebody counts as down, or until they try again, so many percent; how often they speak stays. Bounds of checks follow it", Int(1..=1_000), &mut c.pace_percent);
         self.key("heartbeat_ms", "Milliseconds between two heartbeats of a link", Int(1..=MS_MAX), &mut c.heartbeat_ms);
@@ -146,6 +152,8 @@ pub struct NodeSpec {
     pub start_ms: u64,
     /// `cluster.witness`
     pub witness: bool,
+    /// So many releases later than this one its program is.
+    pub later: u8,
 }
 
 impl Section for NodeSpec {
@@ -153,6 +161,7 @@ impl Section for NodeSpec {
     fn fields(&mut self, v: &mut impl Visitor) {
         v.optional("start_ms", "Milliseconds since the start of the world at which it starts; before that its machine is off.", Int(0..=MS_MAX), &mut self.start_ms, &0);
         v.optional("witness", "`cluster.witness`: it votes, and has no clients.", Bool, &mut self.witness, &false);
+        v.optional("later", "So many releases later than this one its program is: each speaks one version of the protocol more with other nodes, of which the next one still speaks the last, and has a feature level more.", Int(0..=LATER_MAX), &mut self.later, &0);
     }
 }
 

@@ -165,6 +165,7 @@ impl<V: Visitor> Broker<'_, V> {
             ("group", DurabilitySpec::Group), ("always", DurabilitySpec::Always),
         ]);
         self.key("durability", "`zone.NAME.durability`; without it nothing is stored", durability, &mut b.durability);
+        self.key("will_ha", "`zone.NAME.will_ha`: the cluster keeps the wills of connected clients", Bool, &mut b.will_ha);
         self.key("sys_interval_ms", "`broker.sys_interval`, in milliseconds; 0 for never, which is the default here", Int(0..=MS_MAX), &mut b.sys_interval_ms);
     }
 }

@@ -111,6 +111,9 @@ impl Action {
                 WorldAction::Leave { .. } => "leave",
                 WorldAction::ForceLeave { .. } => "force_leave",
                 WorldAction::Status { .. } => "status",
+                WorldAction::Upgrade { .. } => "upgrade",
+                WorldAction::Finalize { .. } => "finalize",
+                WorldAction::Write { .. } => "write",
             },
         }
     }
@@ -280,6 +283,9 @@ pub(super) const ACTIONS: &[(&str, &str, Prototype)] = &[
     ("leave", "An operator tells a node to leave its cluster.", || Action::World(WorldAction::Leave { node: 0 })),
     ("force_leave", "An operator tells a node to remove another one that is down.", || Action::World(WorldAction::ForceLeave { node: 0, target: 0 })),
     ("status", "An operator asks a node how its cluster is.", || Action::World(WorldAction::Status { node: 0 })),
+    ("upgrade", "From its next start on a node has another program.", || Action::World(WorldAction::Upgrade { node: 0, later: 1 })),
+    ("finalize", "An operator has the cluster use what all its members understand, as with `newtmq ctl cluster finalize`.", || Action::World(WorldAction::Finalize { node: 0 })),
+    ("write", "An operator has a node write something that all nodes are to have, as a user or a ban; each of these steps writes something else.", || Action::World(WorldAction::Write { node: 0, key: 0 })),
 ];
 
 /// Bytes of a payload at most.

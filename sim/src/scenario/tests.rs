@@ -191,7 +191,10 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             let sn_client = clients.iter().any(|client| client.sn);
             let alone = nodes.is_none() && cluster == ClusterSpec::default() && !sn_client;
             let driver = if alone { Driver::Madsim } else { Driver::Kernel };
-            let node_specs = node_specs.into_iter().map(|(start_ms, witness)| NodeSpec { start_ms, witness }).collect();
+            let node_specs = node_specs
+                .into_iter()
+                .map(|(start_ms, witness)| NodeSpec { start_ms, witness, ..NodeSpec::default() })
+                .collect();
             let expect = Expect { verdict: verdict.into(), trace_hash, kills };
             Scenario {
                 why,
@@ -224,6 +227,7 @@ fn broker() -> impl Strategy<Value = BrokerSpec> {
         SharedStrategy::Hash,
     ]));
     (zone, rest, strategy).prop_map(|((a, b, c, d, e, f), (g, h, i, j, k, l), strategy)| BrokerSpec {
+        will_ha: k,
         durability: d.map(|sync| if sync { DurabilitySpec::Group } else { DurabilitySpec::None }),
         max_inflight: a,
         max_mqueue_len: b,
@@ -311,6 +315,7 @@ fn cluster() -> impl Strategy<Value = ClusterSpec> {
     let numbers = (of(0..9_u32), of(1..999_u64), of(1..999_u32), of(select(vec![1, 3, 5])));
     (ways, any::<bool>(), numbers, of(any::<bool>())).prop_map(
         |(discovery, strict, (seconds, ms, count, voters), on)| ClusterSpec {
+            fresh: on == Some(true),
             discovery,
             barrier: if strict { Barrier::Strict } else { Barrier::Fast },
             autoclean_s: seconds,
@@ -475,7 +480,7 @@ fn action() -> impl Strategy<Value = Action> {
             10 => WorldAction::DiskRot { node, at_ppm: number },
             _ => WorldAction::MemoryPressure { node, level: 2 },
         })),
-        1 => (0..13, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
+        1 => (0..16, 0..NODES, 0..NODES, 1..9_000_u64).prop_map(|(which, from, to, number)| Action::World(match which {
             0 => WorldAction::Wipe { node: from },
             1 => WorldAction::NewAddress { node: from },
             2 => WorldAction::CutLink { from, to },
@@ -488,6 +493,9 @@ fn action() -> impl Strategy<Value = Action> {
             9 => WorldAction::Join { node: from, to },
             10 => WorldAction::Leave { node: from },
             11 => WorldAction::ForceLeave { node: from, target: to },
+            12 => WorldAction::Write { node: from, key: to as u8 },
+            13 => WorldAction::Upgrade { node: from, later: to as u8 },
+            14 => WorldAction::Finalize { node: from },
             _ => WorldAction::Status { node: from },
         })),
     ]

@@ -22,12 +22,18 @@ impl Scenario {
             beyond.push("cluster.discovery = \"dns\": there are no names".to_owned());
         }
         if self.cluster != configurable(self.cluster) {
-            let keys = "cluster: of its keys only discovery, barrier and autoclean_s are keys of a configuration";
+            let keys =
+                "cluster: of its keys only discovery, barrier, owner_down and autoclean_s are keys of a configuration";
             beyond.push(keys.to_owned());
         }
+        if self.node_specs.iter().any(|spec| spec.later > 0) {
+            beyond.push("node.later: there is this program alone".to_owned());
+        }
         for step in self.steps.iter().filter(|step| !is_possible(step)) {
-            beyond
-                .push(format!("the step at {} ms: what it does to a clock, a queue, a disk or an address", step.at_ms));
+            beyond.push(format!(
+                "the step at {} ms: what it does to a clock, a queue, a disk, an address or a program",
+                step.at_ms
+            ));
         }
         beyond
     }
@@ -47,14 +53,15 @@ impl Scenario {
         if self.is_cluster() {
             self.cluster = configurable(self.cluster);
             self.steps.retain(is_possible);
+            self.node_specs.iter_mut().for_each(|spec| spec.later = 0);
         }
     }
 }
 
 fn configurable(cluster: ClusterSpec) -> ClusterSpec {
-    let ClusterSpec { discovery, barrier, autoclean_s, .. } = cluster;
+    let ClusterSpec { discovery, barrier, autoclean_s, fresh, .. } = cluster;
     let discovery = if discovery == Discovery::Dns { Discovery::Seeds } else { discovery };
-    ClusterSpec { discovery, barrier, autoclean_s, ..ClusterSpec::default() }
+    ClusterSpec { discovery, barrier, autoclean_s, fresh, ..ClusterSpec::default() }
 }
 
 fn is_possible(step: &Step) -> bool {
@@ -68,6 +75,7 @@ fn is_possible(step: &Step) -> bool {
                 | WorldAction::DiskFails { .. }
                 | WorldAction::DiskRot { .. }
                 | WorldAction::NewAddress { .. }
+                | WorldAction::Upgrade { .. }
         )
     )
 }

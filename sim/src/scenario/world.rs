@@ -1,5 +1,6 @@
 //! What steps do to the world: to the network, to nodes, to clocks and disks; and the keys of each.
 
+use super::cluster::LATER_MAX;
 use super::fields::{BYTES_MAX, MS_MAX, US_MAX, Visitor};
 use super::kind::{Bool, Client, Groups, Int, Node, Shard, Words};
 use crate::history::ClientIx;
@@ -193,6 +194,25 @@ pub enum WorldAction {
         /// The node.
         node: u16,
     },
+    /// From its next start on a node has another program.
+    Upgrade {
+        /// The node.
+        node: u16,
+        /// So many releases later than this one.
+        later: u8,
+    },
+    /// An operator has the cluster use what all its members understand.
+    Finalize {
+        /// The node that is told.
+        node: u16,
+    },
+    /// An operator has a node write something that all nodes are to have, as a user or a ban: each step something else.
+    Write {
+        /// The node.
+        node: u16,
+        /// What is written replaces what was written with the same key.
+        key: u8,
+    },
 }
 
 impl WorldAction {
@@ -277,6 +297,14 @@ impl WorldAction {
                 v.required("node", "Who is told.", Node, node);
                 v.required("target", "Who is removed: the node that it was before its disk was lost, if it runs again since then.", Node, target);
             }
+            WorldAction::Upgrade { node, later } => {
+                node_key(node, v);
+                v.optional("later", "So many releases later than this one.", Int(0..=LATER_MAX), later, &1);
+            }
+            WorldAction::Write { node, key } => {
+                node_key(node, v);
+                v.optional("key", "What is written replaces what was written with the same key.", Int(0..=255), key, &0);
+            }
             WorldAction::HealLinks => {}
             WorldAction::DiskFails { node }
             | WorldAction::Restart { node }
@@ -285,6 +313,7 @@ impl WorldAction {
             | WorldAction::NewAddress { node }
             | WorldAction::Isolate { node }
             | WorldAction::Leave { node }
+            | WorldAction::Finalize { node }
             | WorldAction::Status { node } => node_key(node, v),
         }
     }

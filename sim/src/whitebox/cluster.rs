@@ -1,24 +1,28 @@
 //! What must hold inside the nodes of a cluster: one leader in a term, commits that stay (W1), copies of routes that are
-//! what their owners have written (W5, W6), starts with new numbers (W11), removals by a majority in time (W12); how soon
+//! what their owners have written (W5, W6), epochs of sessions that rise (W3), starts with new numbers (W11), removals by a majority in time (W12); how soon
 //! all is well after the last fault (L1, L2, L3), and what holds when nothing goes on (Q5, Q7). Looks from time to time, and
 //! at what nodes say when they say it. Changes nothing.
 
 mod largest;
 mod progress;
 mod retained;
+mod sessions;
+mod written;
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use newtmq_base::{Incarnation, Instant, NodeId};
+use newtmq_base::{Incarnation, Instant, NodeId, RequestId};
 use newtmq_cluster::lane::LanesIn;
 use newtmq_cluster::meta::{ClusterId, RemovedBy};
 use newtmq_cluster::owned::Phase;
-use newtmq_node::{Cluster, ClusterEvent, Control, ShardView};
+use newtmq_node::{Cluster, ClusterAnswer, ClusterCommand, ClusterEvent, Control, ShardView};
 
 use crate::report::{Check, Obligations};
 use crate::scenario::{Discovery, Scenario};
 pub(crate) use largest::Core;
+pub(crate) use sessions::has_one_session;
+pub(crate) use written::write;
 
 /// A look is due so often.
 const EVERY: Duration = Duration::from_millis(200);
@@ -102,6 +106,10 @@ pub(crate) struct ClusterWatch {
     began: BTreeMap<u16, (Instant, Instant)>,
     /// Until when a link between two of those who decide counts as down because it flaps, and the same of their routes.
     held: (Instant, Instant),
+    /// What operators wanted to be everywhere.
+    written: written::Written,
+    /// Epochs that clients' connections have had.
+    epochs: sessions::Epochs,
     /// When the last of them has answered.
     answered: Instant,
     /// When somebody was last removed: what is retained may need a new group.
@@ -180,6 +188,16 @@ impl ClusterWatch {
             self.joining.remove(at);
             self.answered = now;
         }
+    }
+
+    /// An operator wants something of all nodes.
+    pub(crate) fn asked(&mut self, now: Instant, request: RequestId, command: &ClusterCommand) {
+        self.written.asked(now, request, command);
+    }
+
+    /// A node has answered that.
+    pub(crate) fn told(&mut self, now: Instant, member: &Member<'_>, request: RequestId, answer: &ClusterAnswer) {
+        self.written.answered(now, member, request, answer);
     }
 
     /// It was told to leave, and says that it could not. It may have been removed, and then it comes back only now.
@@ -285,7 +303,8 @@ impl ClusterWatch {
         let votes = voters.iter().filter(|node| reached(node)).count();
         let found =
             |what: String| Some((Check::Removals, member.ix, format!("{what} when it removes {:x}", removed.0)));
-        if !view.is_leader {
+        // It may have handed over in the same moment, for it votes no more.
+        if !view.is_leader && !self.leads.contains_key(&member.ix) {
             return found("it is no leader".into());
         }
         if by == RemovedBy::Leave {
@@ -339,6 +358,7 @@ impl ClusterWatch {
         }
         for member in members {
             self.look_at_copies(member, members, obligations, &mut found);
+            found.extend(self.epochs.look(member, obligations));
         }
         found
     }
@@ -441,9 +461,10 @@ impl ClusterWatch {
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
         let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
-        let sessions = sessions_differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
+        let sessions = sessions::differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
         let retained = retained::differs(&core, self.is_settled(now, scenario), scenario, obligations);
-        members.into_iter().chain(sessions).chain(retained).collect()
+        let written = self.written.look(&core, obligations);
+        members.into_iter().chain(sessions).chain(retained).chain(written).collect()
     }
 
     /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has
@@ -546,38 +567,4 @@ impl ClusterWatch {
 
 fn is_leader(member: &Member<'_>) -> bool {
     member.cluster().is_some_and(|cluster| cluster.meta().view().is_leader)
-}
-
-/// What stands against that each client has one session and one connection in a cluster, and that who decides knows where.
-fn sessions_differ(core: &Core<'_>, obligations: &mut Obligations) -> Option<(u16, String)> {
-    let directories = core.nodes.iter().filter_map(|member| Some((member, member.cluster()?.directory())));
-    let directories: Vec<_> = directories.collect();
-    let seat = directories.iter().find(|(_, directory)| directory.seated().is_some_and(|seat| seat.open))?;
-    let seats = |(_, directory): &(_, &newtmq_cluster::directory::Directory)| directory.obeys() == Some(seat.0.id);
-    if !directories.iter().all(|of| seats(of) && of.1.is_at_rest()) {
-        return None;
-    }
-    let mut homes: BTreeMap<&str, NodeId> = BTreeMap::new();
-    let mut served: BTreeMap<&str, NodeId> = BTreeMap::new();
-    for (member, directory) in &directories {
-        let sessions = directory.sessions().map(|(client, _)| (&**client, "session"));
-        let connections = directory.served().map(|(client, ..)| (&**client, "connection"));
-        for (client, what) in sessions.chain(connections) {
-            obligations.count(Check::OneSession, 1);
-            let known = if what == "session" { &mut homes } else { &mut served };
-            if let Some(other) = known.insert(client, member.id) {
-                return Some((member.ix, format!("{client} has a {what} here and one at node {:x}", other.0)));
-            }
-        }
-    }
-    for client in homes.keys().chain(served.keys()) {
-        let place = seat.1.place(client)?;
-        let (home, holder) = (homes.get(client).copied(), served.get(client).copied());
-        if (place.home, place.holder.map(|(node, _)| node)) != (home, holder) {
-            let what =
-                format!("{client} is at {home:?} with a connection at {holder:?}, and the directory says {place:?}");
-            return Some((seat.0.ix, what));
-        }
-    }
-    None
 }

@@ -1,7 +1,10 @@
 //! The planted bugs, in one table. Where each of them is, `planted!(Name)` says.
 //!
-//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. Checks
-//! have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
+//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. 42, what a
+//! merge of two sessions drops, is not among them: of two sessions of one client one is left, and nothing is promised of the
+//! other (docs/adr/0011).
+//!
+//! Checks have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
 //! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
 //! of the protocol that a client itself sees broken (a malformed packet, its window, packet size or aliases exceeded,
 //! acknowledgements out of order, an answer that is missing or that it did not ask for, the end of its connection without a
@@ -122,8 +125,12 @@ mutants! {
         "Retained messages are read before every shard has installed the subscription (several shards).";
     RetainedDeleteNotStored, "retained-delete-not-stored", Some(27), ["S9"],
         "That a retained message was deleted is not stored.";
+    WillOfBothNodes, "will-of-both-nodes", Some(28), ["part", "S10"],
+        "A node whose will the cluster keeps publishes it without asking whether another one has (`will_ha`).";
     WillSurvivesTakeover, "will-survives-takeover", Some(29), ["S10"],
         "The delayed will of a session is published when its client resumes it in time.";
+    WillOfDeadNodeLost, "will-of-dead-node-lost", Some(30), ["part", "L8"],
+        "Nobody publishes the wills of a node that is down (`will_ha`).";
     SharedNoRedispatch, "shared-no-redispatch", Some(31), ["S11"],
         "A shared message that comes to a shard without a ready member is dropped instead of going on to the next one \
          (several shards; no client of one node refuses a message).";
@@ -139,6 +146,8 @@ mutants! {
         "A lease counts from when it came and not from when it was asked for.";
     OpenBeforeAnnounced, "open-before-announced", Some(36), ["part", "S6"],
         "A new directory grants claims before the nodes have said whom they have.";
+    AppliedByOwnCount, "applied-by-own-count", Some(37), ["cluster", "W1", "W2"],
+        "What an entry of the meta group's log makes depends on what each node counts for itself (there is no clock to read).";
     WipedDiskKeepsId, "wiped-disk-keeps-id", Some(38), ["part", "W1", "W11", "W2", "crash"],
         "A node that has lost its disk takes part as before, although it has forgotten what it voted for.";
     DamageIsTorn, "damage-is-torn", Some(39), ["W8"],
@@ -274,6 +283,17 @@ mutants! {
     WillTwice, "will-twice", None, ["S10"],
         "A published will stays with its session and is published again at its end.";
 
+    KeptWillNotCancelled, "kept-will-not-cancelled", None, ["part", "S10"],
+        "The delayed will of a node that is down is published although its client has come back elsewhere in time (`will_ha`).";
+    KeptWillNeverOver, "kept-will-never-over", None, ["part", "S10"],
+        "The cluster keeps a will although its client has disconnected, or it was published (`will_ha`).";
+    KeptWillOverTooEarly, "kept-will-over-too-early", None, ["part", "S10"],
+        "The cluster forgets that a will was published before it is stored that its session has none (`will_ha`).";
+    WillsBeforeRoutes, "wills-before-routes", None, ["part", "L8"],
+        "A node that has just started publishes wills before it knows the subscriptions at other nodes (`will_ha`).";
+    WillOfEarlierStartLost, "will-of-earlier-start-lost", None, ["part", "L8"],
+        "A node that is back in time does not publish the wills that the cluster has kept of its earlier start (`will_ha`).";
+
     // Topic Aliases.
     AliasInStale, "alias-in-stale", None, ["S12", "S1", "S2"],
         "A Topic Alias that a client gives to another topic keeps the first one.";
@@ -406,6 +426,20 @@ mutants! {
         "All of a snapshot that waits is written at once, and control waits behind it.";
     RelayForAnybody, "relay-for-anybody", None, ["part", "W"],
         "A node passes frames on between nodes that are not both its direct neighbours, as it last knew them.";
+    WriteAnsweredEarly, "write-answered-early", None, ["part", "W15"],
+        "A user or a ban counts as written when the leader has it, and not when most voters have.";
+    WriteNotTold, "write-not-told", None, ["cluster", "L14"],
+        "Users and bans that were written at another node are not known where clients log in.";
+    OldProgramTakesPart, "old-program-takes-part", None, ["part", "W"],
+        "A node whose program is older than what its cluster uses takes part in its decisions.";
+    TermsOfAnother, "terms-of-another", None, ["part", "L5"],
+        "A node that comes into a cluster obeys nobody there while the terms of the one that it was in before were later.";
+    TermNeverRises, "term-never-rises", None, ["part", "L5"],
+        "A leader gives no session to a client whose session was in a cluster of later terms.";
+    HandedOnTwice, "handed-on-twice", None, ["part", "S3"],
+        "What came to a session beside one at a node that was down comes again when that hands it on.";
+    GrantedMeanwhile, "granted-meanwhile", None, ["part", "S7"],
+        "A node that has too much to report says anew what it has; meanwhile others begin the sessions that are there.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
@@ -598,6 +632,16 @@ mutants! {
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
+    HandedOnUnmatched, "handed-on-unmatched", None, ["cluster", "S2", "S12"],
+        "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
+    HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
+        "A client with No Local gets its own message by way of the node that its session has left.";
+    LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
+        "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
+    MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],
+        "A client is let in with a grant of which its node knows a later one already.";
+    EndedAwaitsStart, "ended-awaits-start", None, ["part", "crash"],
+        "A stored session that has ended before its node's start is over is looked for at the end of that.";
     // Cluster: retained messages.
     RetainedAnsweredWhenSent, "retained-answered-when-sent", None, ["part", "S10"],
         "A retained message is answered before it is committed.";
@@ -646,6 +690,8 @@ mutants! {
         "Retained messages of other nodes are read before they are here.";
     AgreedBarrierIgnored, "agreed-barrier-ignored", None, ["part", "S9b", "S9"],
         "A reader of retained messages does not wait for what other nodes have acknowledged.";
+    AgreedUnnamed, "agreed-unnamed", None, ["part", "S8", "S1", "S9b"],
+        "What a session gets of the retained messages that all nodes agree on is not stored with it.";
     AgreedDeleteKept, "agreed-delete-kept", None, ["part", "S9"],
         "An empty payload is retained in a cluster instead of deleting.";
     UnretainedAcknowledged, "unretained-acknowledged", None, ["part", "S9", "S9b", "Q4"],

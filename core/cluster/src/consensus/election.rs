@@ -34,6 +34,32 @@ impl Engine {
         }
     }
 
+    // Others have heard of a later term, in another cluster. The leader stands for election in the one after that, and need not
+    // wait until nobody hears it any more.
+    pub(crate) fn raise(&mut self, term: u64, rng: &mut Rng) {
+        self.rise = Some(term);
+        self.try_to_rise(rng);
+    }
+
+    pub(super) fn try_to_rise(&mut self, rng: &mut Rng) {
+        let Some(term) = self.rise else { return };
+        // What a sole voter has must be durable when it stands.
+        if self.is_leader() && term >= self.raw.raft.term && (self.is_blocked() || !self.waiting.is_empty()) {
+            return;
+        }
+        self.rise = None;
+        if !self.is_leader() || term < self.raw.raft.term {
+            return;
+        }
+        let raft = &mut self.raw.raft;
+        raft.become_follower(term, raft::INVALID_ID);
+        let mut at_once = Message { to: raft.id, from: raft.id, term, ..Message::default() };
+        at_once.set_msg_type(MessageType::MsgTimeoutNow);
+        // If it cannot stand now, somebody will.
+        let _ = self.raw.step(at_once);
+        self.draw(rng);
+    }
+
     // raft-rs lets a leader that is no voter any more lead on. It hands over instead; and so does a witness, once somebody
     // else has what it alone may have had.
     pub(crate) fn step_down(&mut self, may_lead: impl Fn(NodeId) -> bool) {

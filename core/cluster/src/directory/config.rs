@@ -61,7 +61,7 @@ impl Default for Config {
             tolerance: Duration::from_secs(2),
             page: 512,
             claims: 100_000,
-            reports: 10_000,
+            reports: 200_000,
             clients: 10_000_000,
             homes: 10_000_000,
             voids: 100_000,

@@ -263,7 +263,7 @@ impl Seat {
 
     /// Gives a connection that has its session a higher epoch than all that there are.
     fn raise(&mut self, now: Instant, client: &Client, entry: &mut Entry, mut holder: Holder, sink: &mut Sink<'_>) {
-        if self.is_outranked(entry.top) {
+        if self.has_to_rise(entry.top, sink) {
             entry.holder = Some(holder);
             return;
         }
@@ -451,7 +451,9 @@ impl Seat {
         let Some(mut entry) = self.entries.remove(client) else { return };
         if self.open {
             self.settle(now, client, &mut entry, sink);
-            if let Some(pending) = entry.pending.filter(|_| !self.is_outranked(entry.top)) {
+            if let Some(pending) = entry.pending
+                && !self.has_to_rise(entry.top, sink)
+            {
                 self.serve(now, client, &mut entry, pending, sink);
             }
         }

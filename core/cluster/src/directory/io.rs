@@ -21,6 +21,10 @@ pub enum Input {
         /// What.
         message: Message,
     },
+    /// Whether the node is in no cluster, so that nobody else decides. It has no term then: its epochs are provisional.
+    Alone(bool),
+    /// The node belongs to another cluster than before, of which it knows nothing: terms are counted anew there.
+    Elsewhere,
     /// A node can be reached. Again with a higher incarnation: it has started anew.
     Up {
         /// The node.
@@ -138,6 +142,12 @@ pub enum Output {
         /// For its [`Input::Message`].
         message: Message,
     },
+    /// This node, which leads, knows an epoch of a later term, as of a session that was in another cluster: it can give none
+    /// that counts before it leads in a later one.
+    Raise {
+        /// The later term.
+        term: u64,
+    },
     /// The connection has its session. Also when its epoch rises after a partition: the later one counts.
     Granted(Grant),
     /// A connection that was claimed gets nothing; it is forgotten here.
@@ -176,6 +186,8 @@ pub enum Output {
         clean: bool,
         /// Whether a new one is stored.
         durable: bool,
+        /// Whether a new one stands beside one at a node that is down, of which something may be handed on when that is back.
+        fork: bool,
         /// Of its [`Input::Claim`].
         limits: Box<[u8]>,
     },

@@ -63,6 +63,8 @@ pub struct Directory {
     term: u64,
     leader: Option<NodeId>,
     leaderless: Instant,
+    /// The node is in no cluster.
+    alone: bool,
     /// When nodes help themselves, until then.
     acting_due: Option<Instant>,
     member: Member,
@@ -84,6 +86,7 @@ impl Directory {
             term: 0,
             leader: None,
             leaderless: now,
+            alone: false,
             acting_due: Some(now + config.acting_after),
             obeyed_view: Vec::new(),
             member: Member::new(config.clone(), me, now),
@@ -203,8 +206,19 @@ impl Directory {
                 self.down(now, node, sink);
                 self.reconsider(now, sink);
             }
+            Input::Elsewhere => {
+                (self.term, self.leader, self.leaderless) = (0, None, now);
+                self.acting_due = Some(now + self.config.acting_after);
+                self.obeyed_view.clear();
+                self.member.disobey(now);
+                self.reconsider(now, sink);
+            }
             Input::Members(members) => self.set_members(now, members, sink),
             Input::Leader { term, node } => self.lead(now, term, node, sink),
+            Input::Alone(alone) => {
+                self.alone = alone;
+                self.reconsider(now, sink);
+            }
             Input::Claim { client, conn, clean, durable, limits } => {
                 self.member.claim(now, &client, Line::new(now, conn, clean, durable, limits), sink);
             }
@@ -275,7 +289,7 @@ impl Directory {
 
     /// Whom this node reaches, itself included, if there is no leader and nodes help themselves.
     fn view(&self, now: Instant) -> Option<Vec<NodeId>> {
-        let waited = self.leaderless + self.config.acting_after <= now || planted!(ActingTooEarly);
+        let waited = self.alone || self.leaderless + self.config.acting_after <= now || planted!(ActingTooEarly);
         if self.leader.is_some() || !waited || !self.members.contains(&self.me) {
             return None;
         }

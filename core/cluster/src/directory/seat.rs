@@ -6,6 +6,7 @@ use newtmq_base::{Incarnation, Instant, NodeId, planted};
 
 use super::config::Config;
 use super::entry::Entry;
+use super::io::Output;
 use super::message::{Client, Item, Message, Report};
 use super::node::{Place, Seated, Sink};
 use super::rank::Born;
@@ -49,6 +50,8 @@ pub(super) struct Seat {
     /// Provisional epochs that this incarnation has issued.
     issued: u64,
     seq: u64,
+    /// Another term was asked for.
+    raised: bool,
     /// The highest term and number with a quorum that were heard of.
     top: (u64, u64),
     peers: BTreeMap<NodeId, Peer>,
@@ -76,6 +79,7 @@ impl Seat {
             rounds: inc.0 << 32,
             issued: 0,
             seq: 0,
+            raised: false,
             top: (0, 0),
             peers: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -128,7 +132,7 @@ impl Seat {
         self.peers.clear();
         self.entries.clear();
         self.due.clear();
-        (self.since, self.open, self.seq, self.top) = (now, false, 0, (0, 0));
+        (self.since, self.open, self.seq, self.raised, self.top) = (now, false, 0, false, (0, 0));
         if self.reign.is_some() {
             up.for_each(|node| self.summon(now, node, sink));
             self.look(now, sink);
@@ -282,7 +286,11 @@ impl Seat {
         let (round, complete) = (peer.round, peer.complete);
         match message {
             Message::Again { round: heard } if heard >= round => {
-                // It has heard of this round and obeys no more.
+                // It has heard of this round and obeys no more. Nobody knows until it has said so what it has: as at the
+                // beginning, nobody gets a session that may be there.
+                if !planted!(GrantedMeanwhile) {
+                    (self.open, self.since) = (false, now);
+                }
                 self.peers.remove(&from);
                 self.forget(now, from, sink);
                 self.summon(now, from, sink);
@@ -389,8 +397,17 @@ impl Seat {
     }
 
     /// Whether a leader of a later term has been there: this one can give nothing any more that counts.
-    pub(super) fn is_outranked(&self, known: Epoch) -> bool {
+    fn is_outranked(&self, known: Epoch) -> bool {
         self.reign.as_ref().is_some_and(|reign| reign.view.is_empty() && known.term > reign.term)
+    }
+
+    /// The same; if it is so, a later term is wanted.
+    pub(super) fn has_to_rise(&mut self, known: Epoch, sink: &mut Sink<'_>) -> bool {
+        let is_outranked = self.is_outranked(known);
+        if is_outranked && !core::mem::replace(&mut self.raised, true) && !planted!(TermNeverRises) {
+            sink.out.push(Output::Raise { term: known.term });
+        }
+        is_outranked
     }
 
     /// An epoch for a client that is higher than all that are known for it.

@@ -46,6 +46,8 @@ pub enum BlobKind {
     User,
     /// Who is banned.
     Banned,
+    /// Wills that outlive their node.
+    Will,
 }
 
 /// An opaque value.
@@ -295,6 +297,7 @@ impl BlobKind {
             BlobKind::Acl => 0,
             BlobKind::User => 1,
             BlobKind::Banned => 2,
+            BlobKind::Will => 3,
         }
     }
 
@@ -303,6 +306,7 @@ impl BlobKind {
             0 => Ok(BlobKind::Acl),
             1 => Ok(BlobKind::User),
             2 => Ok(BlobKind::Banned),
+            3 => Ok(BlobKind::Will),
             _ => Err(InvalidField("no table")),
         }
     }

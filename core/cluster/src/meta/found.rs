@@ -283,7 +283,7 @@ impl Meta {
     pub(super) fn begun(&mut self, number: u64, out: &mut Vec<Output>) {
         let Some(Begun { stored, request, .. }) = self.begun.take_if(|begun| begun.number <= number) else { return };
         self.me.birth = stored.birth.unwrap_or(self.me.birth);
-        let group = Group::new(&self.config, self.me.node, self.me.witness, &stored);
+        let group = Group::new(&self.config, &self.me, &stored);
         let mut group = group.expect("a log of one snapshot can be");
         group.start(&mut self.rng);
         self.group = Some(group);

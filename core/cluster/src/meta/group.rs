@@ -7,7 +7,7 @@ use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
 
 use super::Config;
-use super::command::{Command, NotACommand, Rejected};
+use super::command::{Command, Member, NotACommand, Rejected};
 use super::log::{Persist, Stored};
 use super::state::MetaState;
 use crate::consensus::log::Log;
@@ -45,13 +45,15 @@ pub(super) struct Group {
     pub(super) state: MetaState,
     // Another node's, on its way to the disk.
     restored: Option<MetaState>,
+    // The highest feature level that this program understands.
+    features: u32,
     snapshot_every: u64,
     keep_entries: u64,
 }
 
 impl Group {
     /// The group as a start finds it on the disk.
-    pub(super) fn new(config: &Config, node: NodeId, witness: bool, stored: &Stored) -> Result<Group, InvalidField> {
+    pub(super) fn new(config: &Config, me: &Member, stored: &Stored) -> Result<Group, InvalidField> {
         let log = Log::restored(stored.snapshot.clone().unwrap_or_default(), &stored.hard, &stored.entries)?;
         let snapshot = log.last_snapshot();
         let state = if snapshot.data.is_empty() { MetaState::default() } else { MetaState::decode(&snapshot.data)? };
@@ -59,9 +61,22 @@ impl Group {
             return Err(InvalidField("a snapshot of another index"));
         }
         let (election_ticks, heartbeat_ticks) = (config.election_ticks, config.heartbeat_ticks);
-        let engine = Engine::new(Part { node, witness, election_ticks, heartbeat_ticks }, log)?;
-        let (snapshot_every, keep_entries) = (config.snapshot_every, config.keep_entries);
-        Ok(Group { engine, state, restored: None, snapshot_every, keep_entries })
+        let part = Part { node: me.node, witness: me.witness, election_ticks, heartbeat_ticks };
+        let engine = Engine::new(part, log)?;
+        let (snapshot_every, keep_entries, features) = (config.snapshot_every, config.keep_entries, me.feature_max);
+        let mut group = Group { engine, state, restored: None, features, snapshot_every, keep_entries };
+        group.look_at_level();
+        Ok(group)
+    }
+
+    /// What the cluster uses and this program does not know may be in any entry: it takes no part. Says whether it does.
+    fn look_at_level(&mut self) -> bool {
+        let (level, known) = (self.state.feature_level, self.features);
+        let takes_part = level <= known || planted!(OldProgramTakesPart);
+        if !takes_part {
+            self.engine.stop(Stopped::FeatureLevel { level, known });
+        }
+        takes_part
     }
 
     /// A sole voter need not wait for anybody.
@@ -72,6 +87,11 @@ impl Group {
     pub(super) fn tick(&mut self, rng: &mut Rng) {
         self.engine.tick(rng);
         self.step_down();
+    }
+
+    /// Leads in a later term than this one, if it leads.
+    pub(super) fn raise(&mut self, term: u64, rng: &mut Rng) {
+        self.engine.raise(term, rng);
     }
 
     fn step_down(&mut self) {
@@ -119,6 +139,7 @@ impl Group {
             && let Some(state) = self.restored.take()
         {
             effects.replaced = Some(core::mem::replace(&mut self.state, state));
+            self.look_at_level();
         }
         self.work(numbers, rng, effects);
     }
@@ -172,6 +193,7 @@ impl Group {
             } else {
                 &entry.context
             };
+            let raw = if planted!(AppliedByOwnCount, *numbers % 2 == 1) { &[] } else { raw };
             let result = self.state.apply(entry.index, raw, command.as_ref().map(|(_, command)| command));
             if let Some(change) = change.filter(|_| result.is_ok()) {
                 if let Err(what) = self.engine.apply_change(entry.index, &change) {
@@ -184,6 +206,9 @@ impl Group {
                 effects.applied.push(Applied { index: entry.index, origin, command, result });
             }
             self.engine.applied(entry.index);
+            if !self.look_at_level() {
+                return;
+            }
         }
         let covered = self.engine.log().last_snapshot().get_metadata().index;
         // Who has just become a member can only begin with a snapshot that knows it.

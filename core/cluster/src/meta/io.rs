@@ -81,6 +81,11 @@ pub enum Input<'a> {
         /// The member.
         node: NodeId,
     },
+    /// Lead in a later term than this one, if this node leads: others have heard of it in another cluster.
+    Raise {
+        /// The term.
+        term: u64,
+    },
     /// Let the log have one of [`Command::SetConfig`], [`Command::PutBlob`], [`Command::Readmit`],
     /// [`Command::FinalizeFeatureLevel`].
     Write {

@@ -245,7 +245,7 @@ impl Meta {
             out.push(Output::Abandoned { lost });
         }
         let stored = Stored { cluster: Some(cluster), ..Stored::default() };
-        let group = Group::new(&self.config, self.me.node, self.me.witness, &stored);
+        let group = Group::new(&self.config, &self.me, &stored);
         self.group = Some(group.expect("an empty log can be"));
         self.cluster = Some(cluster);
         self.grant = None;

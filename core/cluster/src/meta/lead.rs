@@ -267,7 +267,13 @@ impl Meta {
             }
         };
         let group = self.group.as_mut().ok_or(Refusal::NoLeader)?;
-        if group.propose(origin, &command) { Ok(()) } else { Err(Refusal::Busy) }
+        if !group.propose(origin, &command) {
+            return Err(Refusal::Busy);
+        }
+        if planted!(WriteAnsweredEarly, origin.node == self.me.node) {
+            self.answer(origin.request, Ok(0), out);
+        }
+        Ok(())
     }
 
     /// What was applied: answers, and what follows for this node itself.
@@ -285,7 +291,9 @@ impl Meta {
                 }
                 self.removed(*node);
             }
-            if let (Command::PutBlob { kind, key, value, .. }, Ok(())) = (&command, result) {
+            if let (Command::PutBlob { kind, key, value, .. }, Ok(())) = (&command, result)
+                && !planted!(WriteNotTold, origin.node != self.me.node)
+            {
                 out.push(Output::Blob { kind: *kind, key: key.clone(), value: value.clone() });
             }
             if origin.node == self.me.node && origin.request != RequestId(0) {

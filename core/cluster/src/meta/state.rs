@@ -65,6 +65,8 @@ pub struct MetaState {
     pub(super) config: BTreeMap<String, Vec<u8>>,
     pub(super) blobs: BTreeMap<(BlobKind, String), Blob>,
     pub(super) blob_bytes: u64,
+    /// The same of wills, which have a limit of their own.
+    pub(super) will_bytes: u64,
     pub(super) acl_version: u64,
     pub(super) feature_level: u32,
     pub(super) retained: RetainedGroup,
@@ -312,14 +314,15 @@ impl MetaState {
             None if version == 0 => return Err(Rejected::NoSuchKey),
             None => {
                 self.blobs.remove(&place);
-                self.blob_bytes -= old_bytes;
+                *self.bytes_of(kind) -= old_bytes;
             }
             Some(value) => {
-                let bytes = self.blob_bytes - old_bytes + (value.len() + key.len()) as u64;
-                if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX || bytes > BLOB_BYTES_MAX {
+                let max = if kind == BlobKind::Will { WILL_BYTES_MAX } else { BLOB_BYTES_MAX };
+                let bytes = *self.bytes_of(kind) - old_bytes + (value.len() + key.len()) as u64;
+                if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX || bytes > max {
                     return Err(Rejected::TooMuch);
                 }
-                self.blob_bytes = bytes;
+                *self.bytes_of(kind) = bytes;
                 // Of all blobs together, so that one that is deleted and made again has another one.
                 self.acl_version += 1;
                 self.blobs.insert(place, Blob { version: self.acl_version, value: value.to_vec() });
@@ -328,6 +331,13 @@ impl MetaState {
         }
         self.acl_version += 1;
         Ok(())
+    }
+
+    pub(super) fn bytes_of(&mut self, kind: BlobKind) -> &mut u64 {
+        match kind {
+            BlobKind::Acl | BlobKind::User | BlobKind::Banned => &mut self.blob_bytes,
+            BlobKind::Will => &mut self.will_bytes,
+        }
     }
 
     /// The data directory that a member has, or had when it was removed: as long as those who vote change, who goes is asked
@@ -370,6 +380,8 @@ pub const KEY_BYTES_MAX: usize = 512;
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of all rules, users and bans.
 pub const BLOB_BYTES_MAX: u64 = 64 << 20;
+/// Most bytes of all wills.
+pub const WILL_BYTES_MAX: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests;

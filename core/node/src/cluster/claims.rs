@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use newtmq_base::{InvalidField, NodeId, Put, ShardId, Take};
+use newtmq_base::{InvalidField, NodeId, Put, ShardId, Take, planted};
 use newtmq_cluster::directory::{self, Client, Directory, Input};
 use newtmq_cluster::lane::Epoch;
+use newtmq_cluster::meta::{self, ClusterId};
 use newtmq_cluster::owned::{Batch, Op, RecordKind};
 
 use super::joint::{Cluster, Cx};
@@ -20,6 +21,10 @@ pub(super) struct Told {
     /// The others; `None` before it was told.
     members: Option<BTreeSet<NodeId>>,
     leader: Option<(u64, Option<NodeId>)>,
+    /// It is in no cluster.
+    alone: bool,
+    /// The cluster that its terms are of.
+    cluster: Option<ClusterId>,
     /// What is stored here was told; until then it takes no part.
     pub(super) open: bool,
 }
@@ -40,6 +45,8 @@ impl Cluster {
             | Input::Ended { client, .. } => Some(client.clone()),
             Input::Claim { .. }
             | Input::Closed { .. }
+            | Input::Alone(_)
+            | Input::Elsewhere
             | Input::Tick
             | Input::Message { .. }
             | Input::Up { .. }
@@ -49,6 +56,7 @@ impl Cluster {
             | Input::Home { .. }
             | Input::Supersedes { .. } => None,
         };
+        self.will_claimed(&input);
         self.directory.handle(cx.now, input, &mut self.directory_out);
         if let Some(client) = client {
             let value = self.directory.is_stored(&client).then_some(&[][..]);
@@ -59,6 +67,7 @@ impl Cluster {
     /// All that is stored of this node is known: the others may know of it.
     pub(crate) fn open_directory(&mut self, cx: &mut Cx<'_>) {
         self.told.open = true;
+        self.wills_anew(cx);
         for (by, client, home, epoch) in self.disk.voids() {
             let input = Input::Supersedes { by, client: client.clone(), epoch, home, put: true };
             self.directory.handle(cx.now, input, &mut self.directory_out);
@@ -77,12 +86,18 @@ impl Cluster {
             return;
         }
         let is_member = self.meta.is_member() && !self.gone;
+        if self.told.cluster != self.meta.cluster() && !planted!(TermsOfAnother) {
+            self.told.cluster = self.meta.cluster();
+            self.told.leader = None;
+            self.directory.handle(cx.now, Input::Elsewhere, &mut self.directory_out);
+        }
         let others = self.members.keys().copied().filter(|_| is_member);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
         // One that is not reached is none, whatever the group says.
         let reached = |leader: &NodeId| *leader == self.node || self.reached.contains_key(leader);
-        let leader = if is_member { view.leader.filter(reached) } else { Some(self.node) };
+        let leader = view.leader.filter(|_| is_member).filter(reached);
+        let alone = self.gone || self.meta.cluster().is_none();
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
         let mut news = Vec::new();
         if self.told.members.as_ref().is_none_or(|told| !told.iter().copied().eq(others.clone())) {
@@ -92,6 +107,10 @@ impl Cluster {
         if self.told.leader != Some((term, leader)) {
             self.told.leader = Some((term, leader));
             news.insert(if is_member { 0 } else { news.len() }, Input::Leader { term, node: leader });
+        }
+        if self.told.alone != alone {
+            self.told.alone = alone;
+            news.push(Input::Alone(alone));
         }
         for input in news {
             self.directory.handle(cx.now, input, &mut self.directory_out);
@@ -114,17 +133,29 @@ impl Cluster {
                 let bulk = bytes.len() > streams::SMALL_BYTES_MAX;
                 return self.say(cx.now, *to, bytes, bulk);
             }
+            Output::Raise { term } => {
+                return self.meta.handle(cx.now, meta::Input::Raise { term: *term }, &mut self.meta_out);
+            }
             Output::Supersedes { client, epoch, home, put } => {
                 let (key, value) = put_void(client, *home, *epoch);
                 let value = put.then_some(&value[..]);
                 return cx.owned.record(cx.now, RecordKind::Supersedes, &key, value, cx.given);
             }
-            Output::Granted(grant) => &grant.client,
-            Output::Refused { client, .. }
-            | Output::Fence { client, .. }
-            | Output::Attach { client, .. }
-            | Output::Moved { client, .. }
-            | Output::Lost { client, .. } => client,
+            Output::Granted(grant) => {
+                if grant.home == self.node {
+                    self.will_resumed(&grant.client, Some(grant.epoch));
+                }
+                &grant.client
+            }
+            Output::Moved { client, epoch } => {
+                self.will_resumed(client, Some(*epoch));
+                client
+            }
+            Output::Refused { client, .. } => {
+                self.will_resumed(client, None);
+                client
+            }
+            Output::Fence { client, .. } | Output::Attach { client, .. } | Output::Lost { client, .. } => client,
         };
         let to = ShardId(shard_of(self.node_seed, self.shards, client));
         cx.out.push(ControlOutput::Shard { to, message: FromControl::Directory(Box::new(output)) });

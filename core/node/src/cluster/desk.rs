@@ -20,10 +20,13 @@ pub(super) enum Purpose {
     Init,
     /// To begin a new group of retained messages.
     Renew,
+    /// About a will.
+    Will,
     /// For an operator.
     Join(RequestId),
     Leave(RequestId),
     ForceLeave(RequestId),
+    Finalize(RequestId),
     PutBlob(RequestId),
 }
 
@@ -85,6 +88,7 @@ impl Cluster {
             ClusterCommand::Join(address) => self.join(cx, request, address),
             ClusterCommand::Leave => self.leave(cx, request),
             ClusterCommand::ForceLeave(text) => self.force_leave(cx, request, &text),
+            ClusterCommand::Finalize => self.finalize(cx, request),
             ClusterCommand::Examine => self.examine(cx, request),
             ClusterCommand::Status => Some(ClusterAnswer::Status(Box::new(self.status(cx)))),
             ClusterCommand::PutBlob { kind, key, value, expected } => {
@@ -153,6 +157,31 @@ impl Cluster {
         let request = self.desk.request(Purpose::ForceLeave(request));
         self.meta.handle(cx.now, meta::Input::ForceLeave { request, node }, &mut self.meta_out);
         None
+    }
+
+    fn finalize(&mut self, cx: &mut Cx<'_>, request: RequestId) -> Option<ClusterAnswer> {
+        let (level, most) = self.features();
+        if most <= level {
+            return refused(format!(
+                "the cluster uses feature level {level}, and not every member understands a higher one"
+            ));
+        }
+        let request = self.desk.request(Purpose::Finalize(request));
+        let command = meta::Command::FinalizeFeatureLevel { level: most };
+        self.meta.handle(cx.now, meta::Input::Write { request, command }, &mut self.meta_out);
+        None
+    }
+
+    /// The feature level that is used, and the highest that every member understands.
+    fn features(&self) -> (u32, u32) {
+        let state = self.meta.view().state;
+        let most = state.members().values().map(|member| member.feature_max).min();
+        (state.feature_level(), most.unwrap_or(0))
+    }
+
+    /// Whether an operator has this node leave.
+    pub(super) fn leaves(&self) -> bool {
+        matches!(self.desk.work, Some(Work { task: Task::Leave { .. }, .. }))
     }
 
     /// Whether the node that is to be joined is reached.
@@ -227,13 +256,18 @@ impl Cluster {
     /// The meta group has answered.
     pub(super) fn answered(&mut self, cx: &mut Cx<'_>, request: RequestId, outcome: Result<u64, meta::Refusal>) {
         let Some(purpose) = self.desk.asked.remove(&request) else { return };
+        if purpose == Purpose::Will {
+            return self.will_answered(cx, request, outcome);
+        }
         let answer = match outcome {
             Ok(_) => ClusterAnswer::Done,
             Err(refusal) => ClusterAnswer::Refused(refusal.to_string()),
         };
         match purpose {
-            Purpose::Init | Purpose::Renew => {}
-            Purpose::ForceLeave(request) | Purpose::PutBlob(request) => self.answer(cx, request, answer),
+            Purpose::Init | Purpose::Renew | Purpose::Will => {}
+            Purpose::ForceLeave(request) | Purpose::Finalize(request) | Purpose::PutBlob(request) => {
+                self.answer(cx, request, answer)
+            }
             Purpose::Join(request) | Purpose::Leave(request) => self.done(cx, request, answer),
         }
     }
@@ -297,6 +331,8 @@ impl Cluster {
             leader: view.leader,
             term: view.term,
             applied: view.state.index(),
+            features: self.features(),
+            unready: self.unready(),
             nodes: nodes.collect(),
         }
     }

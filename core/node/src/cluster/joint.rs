@@ -17,8 +17,10 @@ use super::desk::Desk;
 use super::disk::Disk;
 use super::doctor::Doctor;
 use super::peers::Peer;
+use super::readiness::Readiness;
 use super::shelf::Shelf;
 use super::streams::{self, BulkIn, BulkOut};
+use super::wills::Wills;
 use super::{ClusterBoot, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Found};
 use crate::control::{ControlOutput, FromControl};
 
@@ -57,6 +59,7 @@ pub struct Cluster {
     pub(super) directory: Directory,
     pub(super) shelf: Shelf,
     pub(super) told: Told,
+    pub(super) wills: Wills,
     /// Divides clients among the shards.
     pub(super) node_seed: HashSeed,
     pub(super) link_out: Vec<link::Output>,
@@ -72,6 +75,7 @@ pub struct Cluster {
     pub(super) evicted: BTreeSet<NodeId>,
     /// In no cluster, and does not come back by itself.
     pub(super) gone: bool,
+    pub(super) readiness: Readiness,
     pub(super) found: Option<Found>,
     /// What the meta group was told of the seeds.
     pub(super) seeds: Option<(usize, bool, BTreeSet<NodeId>)>,
@@ -135,8 +139,8 @@ impl Cluster {
             node,
             incarnation,
             name: name.clone(),
-            proto_min: PROTOCOL,
-            proto_max: PROTOCOL,
+            proto_min: *config.release.protocols.start(),
+            proto_max: *config.release.protocols.end(),
             features: 0,
             shards,
         };
@@ -148,7 +152,7 @@ impl Cluster {
             name: name.clone(),
             address: address.to_string(),
             witness: config.witness,
-            feature_max: FEATURE_LEVEL,
+            feature_max: config.release.features,
             joined: 0,
         };
         let meta = Meta::new(config.meta.clone(), me, disk.meta(), fork(&mut rng), now)?;
@@ -161,6 +165,7 @@ impl Cluster {
             doctor: Doctor::default(),
             directory: Directory::new(config.directory.clone(), now, node, incarnation),
             told: Told::default(),
+            wills: Wills::default(),
             node_seed: HashSeed::new(node_seed),
             config,
             node,
@@ -181,6 +186,7 @@ impl Cluster {
             reached: BTreeMap::new(),
             evicted: BTreeSet::new(),
             gone: false,
+            readiness: Readiness::default(),
             found: None,
             seeds: None,
             seeds_stale: true,
@@ -247,6 +253,7 @@ impl Cluster {
         let parts = [self.links.next_deadline(), self.swim.next_deadline(), self.meta.next_deadline()];
         let parts = [parts[0], parts[1], parts[2], self.shelf.part.next_deadline()];
         let own = self.desk.next_deadline().min(self.doctor.next_deadline()).min(self.directory.next_deadline());
+        let own = own.min(self.wills_deadline());
         parts.into_iter().flatten().fold(own, Instant::min)
     }
 
@@ -300,6 +307,7 @@ impl Cluster {
             self.meta.handle(now, meta::Input::Tick, &mut self.meta_out);
         }
         self.tick_retained(cx);
+        self.tick_wills(cx);
         if self.directory.next_deadline() <= now {
             self.directory.handle(now, directory::Input::Tick, &mut self.directory_out);
         }
@@ -363,6 +371,8 @@ impl Cluster {
                 self.on_directory(cx, output);
             }
             if self.is_silent() {
+                self.settle_wills(cx);
+                self.look_at_readiness();
                 self.look_at_retained(cx);
                 self.tell_seeds(cx.now);
                 self.pump(cx.now);
@@ -471,19 +481,26 @@ impl Cluster {
             meta::Output::Answer { request, outcome } => self.answered(cx, request, outcome),
             meta::Output::Joined { cluster } => {
                 self.gone = false;
+                self.readiness.joined();
                 cx.event(ClusterEvent::Joined(cluster));
                 cx.event(ClusterEvent::Blobs);
+                self.wills_anew(cx);
                 self.follow_members(cx);
             }
             meta::Output::Abandoned { lost } => cx.event(ClusterEvent::Abandoned(lost)),
             meta::Output::Changed { .. } => self.follow_members(cx),
+            meta::Output::Blob { kind: meta::BlobKind::Will, key, value } => self.on_will(cx, &key, value.as_deref()),
             meta::Output::Blob { kind, key, value } => cx.event(ClusterEvent::Blob { kind, key, value }),
-            meta::Output::Blobs => cx.event(ClusterEvent::Blobs),
+            meta::Output::Blobs => {
+                cx.event(ClusterEvent::Blobs);
+                self.wills_anew(cx);
+            }
             meta::Output::Removing { node, by } => cx.event(ClusterEvent::Removing { node, by }),
             meta::Output::Removed { node, by } => cx.event(ClusterEvent::Removed { node, by }),
             meta::Output::Leader { cluster, term, leader } => cx.event(ClusterEvent::Leader { cluster, term, leader }),
             meta::Output::Gone(gone) => {
                 self.gone = true;
+                self.readiness.gone(gone);
                 cx.event(ClusterEvent::Gone(gone));
                 self.follow_members(cx);
                 if gone == meta::Gone::Left {
@@ -570,8 +587,3 @@ pub(super) fn fork(rng: &mut Rng) -> Rng {
     rng.fill(&mut seed);
     Rng::from_seed(seed)
 }
-
-/// The version of links that is spoken.
-const PROTOCOL: u16 = 1;
-/// What this version of the program understands of the meta group.
-const FEATURE_LEVEL: u32 = 1;

@@ -7,4 +7,5 @@ mod measures;
 mod planted;
 mod scenes;
 mod swarm;
+mod wills;
 mod world;

@@ -97,6 +97,9 @@ impl Report {
         all.push(("messages/hinted/sent".to_owned(), self.ledger.hints_sent));
         all.push(("messages/hinted/ended".to_owned(), self.ledger.hints_ended));
         all.push(("messages/hinted/refused".to_owned(), self.ledger.not_hinted));
+        all.push(("wills/not_kept".to_owned(), self.ledger.wills_not_kept));
+        all.push(("wills/for_others".to_owned(), self.ledger.wills_for_others));
+        all.push(("wills/elsewhere".to_owned(), self.ledger.wills_elsewhere));
         for reason in DropReason::ALL {
             all.push((format!("messages/dropped/{}", reason.name()), self.ledger.dropped(reason)));
         }

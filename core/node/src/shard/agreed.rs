@@ -189,7 +189,9 @@ impl Shard {
             return;
         };
         let Kept { qos, properties: forwardable, payload, .. } = kept;
-        let (id, topic) = (MessageId::NONE, topic.as_bytes());
+        // It has a name, for deliveries of it are stored with their sessions.
+        let id = if planted!(AgreedUnnamed) { MessageId::NONE } else { self.journal.message_id() };
+        let topic = topic.as_bytes();
         let parts = MessageParts { id, topic, forwardable, payload, qos, retain: true, expires, stretched: false };
         let message = Message::new(&parts, &mut self.scratch.block);
         match self.retained.set(Retained { message, stamp: Stamp::of_index(index), segment: 0 }) {

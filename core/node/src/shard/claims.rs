@@ -17,6 +17,7 @@ use crate::conn::{Aside, Feature, NONE, Phase};
 use crate::control::ToControl;
 use crate::io::{Outbox, Output};
 use crate::store::Durability;
+use crate::wills::WillSaid;
 
 /// So long a CONNECT waits; the directory mostly answers before.
 const CLAIM_WITHIN: Duration = Duration::from_secs(14);
@@ -28,12 +29,18 @@ pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(30);
 /// A CONNECT that waits for its session.
 #[derive(Debug)]
 pub(crate) struct Claiming {
-    client: Client,
-    connect: Aside,
+    pub(super) client: Client,
+    pub(super) connect: Aside,
     assigned: Option<Box<str>>,
     authentication_data: Option<Box<[u8]>>,
+    /// The cluster is to keep its will first.
+    pub(super) has_will: bool,
+    /// By which epoch it was asked to, and whether it has answered, or is not waited for.
+    pub(super) keeping: Option<(Epoch, bool)>,
     /// It has attached to a session here with this epoch; whether one was there.
     pub(super) attached: Option<(Epoch, bool)>,
+    /// The session that begins stands beside one at a node that is down.
+    fork: bool,
     /// Its session has come here, and does not count yet.
     pub(super) moving: Option<Epoch>,
     /// Subscriptions of it that were getting retained messages.
@@ -46,6 +53,8 @@ pub(crate) struct Claimed {
     pub(super) epoch: Epoch,
     /// With which it began by a clean start.
     pub(super) clean: Epoch,
+    /// By which epoch the cluster keeps its will, or was asked to.
+    pub(super) will: Option<Epoch>,
     /// It does not expire before.
     pub(super) kept_until: Instant,
     /// It is on its way to a node: deliveries from this place in the order on did not go along.
@@ -76,8 +85,12 @@ pub(crate) struct Claims {
     pub(super) untold: VecDeque<(u64, u64, Later)>,
     /// Sessions that have gone and hand on what comes: client and key.
     pub(super) stubs: BTreeSet<(Client, u32)>,
+    /// Those of them whose markers are awaited, by which.
+    pub(super) flushing: BTreeMap<u64, u32>,
     /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
     pub(super) deferred: BTreeMap<Client, (NodeId, Epoch)>,
+    /// Some node is reached again since not long ago, until then.
+    pub(super) reunited_until: Instant,
 }
 
 impl Claimed {
@@ -107,15 +120,19 @@ impl Shard {
         c.phase = Phase::Claiming;
         c.features.add(Feature::Claimed);
         let zone = usize::from(c.zone);
-        c.rare().claim = Some(Box::new(Claiming {
+        let claim = Box::new(Claiming {
             client: client.clone(),
             connect: frame.bytes.into(),
             assigned: assigned.map(Into::into),
             authentication_data: authentication_data.map(Into::into),
+            has_will: connect.will.is_some() && self.config.zones[zone].will_ha,
+            keeping: None,
             attached: None,
+            fork: false,
             moving: None,
             readings: Vec::new(),
-        }));
+        });
+        self.live(conn).rare().claim = Some(claim);
         self.claims_of.waiting.insert(client.clone(), conn);
         self.arm_conn(conn, now + CLAIM_WITHIN);
         let durable = expiry_interval > 0 && self.config.zones[zone].durability != Durability::Memory;
@@ -126,9 +143,9 @@ impl Shard {
 
     pub(crate) fn on_directory(&mut self, now: Instant, order: Order, out: &mut Outbox) {
         match order {
-            Order::Attach { client, node, conn, epoch, clean, .. } => {
+            Order::Attach { client, node, conn, epoch, clean, fork, .. } => {
                 if node == self.node {
-                    self.attach_here(now, client, conn.id, epoch, clean, out);
+                    self.attach_here(now, client, conn.id, epoch, (clean, fork), out);
                 } else {
                     self.give_away(now, client, node, epoch, clean, out);
                 }
@@ -149,7 +166,9 @@ impl Shard {
             }
             Order::Moved { client, epoch } => self.on_session_here(now, &client, epoch, out),
             Order::Lost { client, epoch, to, discard } => self.lose_session(now, &client, epoch, (to, discard), out),
-            Order::Send { .. } | Order::Supersedes { .. } => unreachable!("that is for the control plane"),
+            Order::Send { .. } | Order::Raise { .. } | Order::Supersedes { .. } => {
+                unreachable!("that is for the control plane")
+            }
         }
     }
 
@@ -171,7 +190,15 @@ impl Shard {
     }
 
     /// A connection of this node attaches to the client's session here, or to one that begins.
-    fn attach_here(&mut self, now: Instant, client: Client, conn: ConnId, epoch: Epoch, clean: bool, out: &mut Outbox) {
+    fn attach_here(
+        &mut self,
+        now: Instant,
+        client: Client,
+        conn: ConnId,
+        epoch: Epoch,
+        (clean, fork): (bool, bool),
+        out: &mut Outbox,
+    ) {
         if clean && let Some(key) = self.find_session(&client) {
             self.end_session(now, key, out);
         }
@@ -191,7 +218,7 @@ impl Shard {
         tell(Input::Attached { client: client.clone(), epoch, present, answer: Box::default() }, out);
         let waiting = self.conn_mut(conn).and_then(|c| c.rare.as_mut()?.claim.as_mut());
         match waiting {
-            Some(claim) => claim.attached = Some((epoch, present)),
+            Some(claim) => (claim.attached, claim.fork) = (Some((epoch, present)), fork && !present),
             // It has gone, and nothing has begun.
             None if !present => tell(Input::Ended { client, epoch }, out),
             None => {}
@@ -214,9 +241,12 @@ impl Shard {
 
     /// The session of a waiting connection is here, and counts.
     fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
-        let conn = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch)).map(|(conn, _)| conn);
-        match conn {
-            Some(conn) => self.enter_soon(now, conn, client, epoch, out),
+        let waits = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch));
+        let later = |of: Option<(Epoch, bool)>| of.is_some_and(|(of, _)| of > epoch) && !planted!(MovedBeforeGrant);
+        match waits.map(|(conn, claim)| (conn, later(claim.attached))) {
+            // It has attached again, and is let in with that.
+            Some((_, true)) => {}
+            Some((conn, false)) => self.enter_soon(now, conn, client, epoch, out),
             None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
             None => {}
         }
@@ -253,8 +283,11 @@ impl Shard {
         if self.reluctance.drains() {
             return self.send_claimant_away(now, conn, ReasonCode::UseAnotherServer, out);
         }
+        if self.keep_will_first(now, conn, epoch, out) {
+            return;
+        }
         let Some(claim) = self.live(conn).rare().claim.take() else { return };
-        let Claiming { client, connect, assigned, authentication_data, readings, .. } = *claim;
+        let Claiming { client, connect, assigned, authentication_data, fork, readings, .. } = *claim;
         self.waits_no_longer(&client, conn);
         if let Some(origin) = self.find_session(&client).and_then(|key| self.claimed(key).origin.as_mut()) {
             origin.enters();
@@ -270,6 +303,9 @@ impl Shard {
         let said = (assigned.as_deref(), authentication_data.as_deref());
         if self.let_in(now, conn, &connect, said, Some(epoch), out) == Next::Go {
             let key = self.live(conn).session;
+            if fork {
+                self.remember_names(key, epoch);
+            }
             for filter in readings {
                 self.read_again(key, filter, out);
             }
@@ -279,6 +315,9 @@ impl Shard {
 
     /// A CONNECT has waited for too long: for its session, or for what was left of it elsewhere.
     pub(super) fn claim_overdue(&mut self, now: Instant, conn: ConnId, out: &mut Outbox) {
+        if self.let_in_unkept(now, conn, out) {
+            return;
+        }
         let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
         let client = claim.map(|claim| claim.client.clone());
         if let Some(key) = client.and_then(|client| self.find_session(&client))
@@ -316,6 +355,9 @@ impl Shard {
         self.waits_no_longer(&client, conn);
         if let Some(epoch) = claim.as_ref().and_then(|claim| claim.moving) {
             self.stop_moving(now, &client, epoch, out);
+        }
+        if let Some((epoch, _)) = claim.as_ref().and_then(|claim| claim.keeping) {
+            super::kept::say(&client, epoch, WillSaid::Over, out);
         }
         if let Some((epoch, present)) = claim.and_then(|claim| claim.attached) {
             match self.find_session(&client) {

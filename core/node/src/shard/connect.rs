@@ -200,6 +200,8 @@ impl Shard {
         if let Some(epoch) = epoch {
             // It is on its way no longer.
             self.keep_until(key, Instant::START);
+            let kept = will.is_some() && self.config.zones[usize::from(zone)].will_ha;
+            self.change_kept_will(key, Some(epoch).filter(|_| kept), out);
             self.set_epoch(key, epoch, (!present).then_some(if connect.clean_start { epoch } else { Epoch::ZERO }));
         }
         self.apply(conn, Op::Claim { expiry_interval });
@@ -271,7 +273,7 @@ impl Shard {
     }
 
     /// Session Expiry Interval in seconds: MQTT 5 says it, within the zone's limit; before it is 0 or the zone's.
-    fn expiry_interval_of(&self, connect: &Connect<'_>, zone: u16) -> u32 {
+    pub(super) fn expiry_interval_of(&self, connect: &Connect<'_>, zone: u16) -> u32 {
         let zone = &self.config.zones[usize::from(zone)];
         match (connect.version, connect.clean_start) {
             (ProtocolVersion::V5, _) => {

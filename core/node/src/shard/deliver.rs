@@ -201,10 +201,13 @@ impl Shard {
 
     /// The shard's parts that a fan-out borrows at the same time.
     pub(crate) fn parts(&mut self) -> (&mut SubscriptionTable, &mut Rng, Parts<'_>) {
+        let reunited_until = self.claims_of.reunited_until;
         let Shard { topics, rng, config, sessions, conns, ledger, pool, scratch, pressure, node_seed, journal, .. } =
             self;
         let (pressure, node_seed) = (*pressure, *node_seed);
-        (topics, rng, Parts { config, sessions, conns, ledger, pool, scratch, pressure, node_seed, journal })
+        let parts =
+            Parts { config, sessions, conns, ledger, pool, scratch, pressure, node_seed, reunited_until, journal };
+        (topics, rng, parts)
     }
 
     /// Lets those go on whose turn ended in an earlier call, and does one step of the oldest unfinished fan-out.

@@ -138,6 +138,9 @@ impl Shard {
         let slot = self.slot(key);
         let expiry_interval = slot.session.expiry_interval();
         slot.session.apply(Op::Detach { expiry_interval }, &limits);
+        if slot.session.will().is_none() && slot.kept_will().is_some() {
+            self.change_kept_will(key, None, out);
+        }
         if expiry_interval == 0 {
             self.end_session(now, key, out);
             return;
@@ -197,6 +200,7 @@ impl Shard {
             self.note(key, |session| Record::End { session });
         }
         let class = self.class_of_session(key);
+        self.awaits_no_start(key);
         let Some(slot) = self.sessions.remove(key) else { return };
         let (session, is_stored) = (slot.session, slot.stored.is_some());
         self.clients.remove(session.client().as_str(), key);
@@ -213,6 +217,9 @@ impl Shard {
     }
 
     pub(crate) fn fire_will(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        if let Some(epoch) = self.sessions.get(key).and_then(super::SessionSlot::kept_will) {
+            return self.ask_for_will(now, key, epoch, out);
+        }
         self.note_op(key, &Op::Will { will: None });
         let Shard { sessions, scratch, config, journal, .. } = self;
         let Some(slot) = sessions.get_mut(key) else { return };
@@ -231,8 +238,9 @@ impl Shard {
     /// shards have no will left either.
     pub(crate) fn on_shutdown(&mut self, now: Instant, out: &mut Outbox) {
         // A delayed will has no time left to wait: with its session in memory, the session ends here.
-        // A stored one goes on after the next start.
-        let ends = |slot: &super::SessionSlot| slot.stored.is_none() && slot.session.will().is_some();
+        // A stored one goes on after the next start, and what the cluster keeps the others publish.
+        let stays = |slot: &super::SessionSlot| slot.stored.is_some() || slot.kept_will().is_some();
+        let ends = |slot: &super::SessionSlot| !stays(slot) && slot.session.will().is_some();
         let wills = self.sessions.iter().filter(|(_, slot)| ends(slot));
         for key in wills.map(|(key, _)| key).collect::<Vec<u32>>() {
             self.fire_will(now, key, out);
@@ -313,7 +321,7 @@ impl Shard {
 }
 
 /// The will as a message whose Message Expiry Interval starts to count.
-fn due(will: &Will, id: MessageId, now: Instant, scratch: &mut Vec<u8>) -> Message {
+pub(super) fn due(will: &Will, id: MessageId, now: Instant, scratch: &mut Vec<u8>) -> Message {
     let Some(seconds) = will.message_expiry_interval else { return will.message.clone() };
     let message = &will.message;
     let parts = MessageParts {

@@ -139,6 +139,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) scratch: &'a mut Scratch,
     pub(crate) pressure: MemoryPressure,
     pub(crate) node_seed: HashSeed,
+    /// Some node is reached again since not long ago, until then.
+    pub(crate) reunited_until: Instant,
     pub(crate) journal: &'a mut Journal,
 }
 
@@ -186,7 +188,7 @@ impl Fan<'_> {
     #[inline]
     fn one(&mut self, subscription: &Subscription) {
         if self.is_own(subscription) {
-            return;
+            return self.keep_from(subscription.subscriber.0);
         }
         let identifier = subscription.identifier;
         self.deliver(&Target {
@@ -209,8 +211,8 @@ impl Fan<'_> {
                 identifiers.push(subscription.identifier);
             }
         }
-        let Some(qos) = qos else { return };
         let subscriber = subscriptions[0].subscriber.0;
+        let Some(qos) = qos else { return self.keep_from(subscriber) };
         self.deliver(&Target { subscriber, qos, retain_as_published, identifiers: &identifiers });
     }
 
@@ -220,6 +222,14 @@ impl Fan<'_> {
         subscription.subscriber.0 == self.publishing.publisher
             && !self.shared
             && ((subscription.no_local() && !planted!(NoLocalIgnored)) || self.parts.config.mqtt.ignore_loop_deliver)
+    }
+
+    /// The session gets the message by no other way: it is its client's own one, or has come with QoS 0.
+    fn keep_from(&mut self, subscriber: u32) {
+        let claimed = self.parts.sessions.get_mut(subscriber).and_then(|slot| slot.claimed.as_mut());
+        if let Some(claimed) = claimed {
+            claimed.keeps_from(self.now, self.publishing.guid);
+        }
     }
 
     /// One session gets the message.
@@ -237,6 +247,10 @@ impl Fan<'_> {
         let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos
             || planted!(QosUpgraded, target.qos > self.publishing.qos);
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
+        if qos < self.publishing.qos && qos == QoS::AtMostOnce && slot.claimed.is_some() {
+            self.keep_from(target.subscriber);
+        }
+        let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
         let refused = if qos == QoS::AtMostOnce
             && slot.conn != NONE
             && (!slot.session.has_queued_qos0() || planted!(Qos0Overtakes))
@@ -348,7 +362,7 @@ impl Fan<'_> {
         }
         if qos > QoS::AtMostOnce
             && let Some(claimed) = &mut slot.claimed
-            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq())
+            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq(), self.now < self.parts.reunited_until)
         {
             // It was handed on by the node that the session was at.
             self.parts.ledger.matched -= 1;

@@ -24,7 +24,7 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Flush {
     /// Which ones they are.
-    token: u64,
+    pub(super) token: u64,
     until: Instant,
     /// By node: how many shards it has, if it has answered, and those whose marker has come.
     nodes: BTreeMap<NodeId, (Option<u16>, BTreeSet<ShardId>)>,
@@ -84,18 +84,14 @@ impl Shard {
     /// What is perhaps a marker has come from a shard.
     pub(super) fn on_flushed(&mut self, now: Instant, (node, shard): (NodeId, ShardId), guid: Guid, out: &mut Outbox) {
         let Some((token, shards)) = marker_parts(guid) else { return };
-        let keys: Vec<u32> = self.claims_of.stubs.iter().map(|(_, key)| *key).collect();
-        for key in keys {
-            let stub = self.claimed(key).stub.as_mut();
-            let Some(flush) = stub.and_then(|stub| stub.flush.as_mut()).filter(|flush| flush.token == token) else {
-                continue;
-            };
-            let Some((of, came)) = flush.nodes.get_mut(&node) else { continue };
-            *of = Some(shards);
-            came.insert(shard);
-            if flush.is_over(|_| true) {
-                self.work_stub(now, key, out);
-            }
+        let Some(key) = self.claims_of.flushing.get(&token).copied() else { return };
+        let stub = self.claimed(key).stub.as_mut();
+        let Some(flush) = stub.and_then(|stub| stub.flush.as_mut()) else { return };
+        let Some((of, came)) = flush.nodes.get_mut(&node) else { return };
+        *of = Some(shards);
+        came.insert(shard);
+        if flush.is_over(|_| true) {
+            self.work_stub(now, key, out);
         }
     }
 
@@ -106,7 +102,9 @@ impl Shard {
         let Some(flush) = &mut stub.flush else { return true };
         let is_over = flush.is_over(|node| up.contains(&node)) || planted!(FlushNotAwaited);
         if is_over || flush.until <= now {
+            let token = flush.token;
             stub.flush = None;
+            self.claims_of.flushing.remove(&token);
             self.ledger.left_unflushed += u64::from(!is_over);
             return true;
         }

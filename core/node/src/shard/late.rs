@@ -13,7 +13,11 @@ use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, NodeId, Put, Take, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::{Epoch, Guid};
-use newtmq_session::{DeliveryRecord, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord};
+use newtmq_mqtt::{QoS, TopicName};
+use newtmq_session::{
+    DeliveryRecord, Identifiers, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord,
+    SubscriptionEntry,
+};
 
 use super::claims::{Claimed, Later, tell};
 use super::fan::{enqueue, pump};
@@ -38,6 +42,8 @@ const RETRY: Duration = Duration::from_millis(500);
 const LETTER_MESSAGES: usize = 512;
 const LETTER_BYTES: usize = 1 << 20;
 
+/// The same of a session that stands beside one at a node that is down, for as long as it lives.
+const REMEMBERED_BESIDE: usize = 4_096;
 /// Of a message that has no name among the nodes.
 pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
@@ -65,8 +71,9 @@ pub(super) struct Stub {
 /// What a session knows of the one that it was made of.
 #[derive(Debug)]
 pub(super) struct Origin {
-    /// The grant by which it came.
+    /// The grant by which it came, and the node that it came from.
     epoch: Epoch,
+    from: Option<NodeId>,
     /// From this place in the order on everything came here.
     pub(super) base: u64,
     pub(super) until: Instant,
@@ -83,19 +90,24 @@ pub(super) struct Origin {
 }
 
 /// Names of messages, of which the oldest are forgotten.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Names {
+    most: usize,
     known: BTreeSet<Guid>,
     in_order: VecDeque<Guid>,
 }
 
 impl Names {
+    fn new(most: usize) -> Names {
+        Names { most, known: BTreeSet::new(), in_order: VecDeque::new() }
+    }
+
     /// Whether it was not known.
     fn add(&mut self, guid: Guid) -> bool {
         if !self.known.insert(guid) {
             return false;
         }
-        if self.in_order.len() >= REMEMBERED_MAX
+        if self.in_order.len() >= self.most
             && let Some(oldest) = self.in_order.pop_front()
         {
             self.known.remove(&oldest);
@@ -107,16 +119,33 @@ impl Names {
 
 impl Origin {
     /// `seen` are names that have come with the session, the oldest first.
-    pub(super) fn new(epoch: Epoch, base: u64, until: Instant, names: Vec<Guid>) -> Origin {
-        let (mut seen, places) = (Names::default(), BTreeMap::new());
+    pub(super) fn new((epoch, from): (Epoch, NodeId), base: u64, until: Instant, names: Vec<Guid>) -> Origin {
+        let (mut seen, places) = (Names::new(REMEMBERED_MAX), BTreeMap::new());
         for name in names {
             seen.add(name);
         }
-        Origin { epoch, base, until, seen, places, waits: None, entered: false, came: false }
+        Origin { epoch, from: Some(from), base, until, seen, places, waits: None, entered: false, came: false }
     }
 }
 
 impl Origin {
+    /// Of a session that stands beside one at a node that is down: when that is back it hands on what it has, of which some may
+    /// have come here, too.
+    fn beside(epoch: Epoch) -> Origin {
+        let (seen, places) = (Names::new(REMEMBERED_BESIDE), BTreeMap::new());
+        Origin {
+            epoch,
+            from: None,
+            base: 0,
+            until: Instant::NEVER,
+            seen,
+            places,
+            waits: None,
+            entered: true,
+            came: true,
+        }
+    }
+
     /// The client is in.
     pub(super) fn enters(&mut self) {
         self.entered = true;
@@ -132,7 +161,8 @@ impl Claimed {
     }
 
     /// A message comes to the session, which is about to get this place in its order. Whether it has come before.
-    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64) -> bool {
+    /// `reunited`: some node is reached again since not long ago.
+    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64, reunited: bool) -> bool {
         if guid == NO_GUID {
             return false;
         }
@@ -144,12 +174,26 @@ impl Claimed {
                 origin.places.insert(dseq, guid);
             }
         }
-        self.note_late(guid, dseq);
+        self.note_late(guid, dseq, reunited);
         false
     }
 
-    fn note_late(&mut self, guid: Guid, dseq: u64) {
-        if (self.given.is_some() || self.stub.is_some()) && self.late.len() < REMEMBERED_MAX {
+    /// A message is not for the session when a node that it was at hands it on: it is its client's own one, or was given out with
+    /// QoS 0.
+    pub(super) fn keeps_from(&mut self, now: Instant, guid: Guid) {
+        if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now && guid != NO_GUID)
+            && !planted!(HandedOnToItself)
+        {
+            origin.seen.add(guid);
+        }
+    }
+
+    /// What the client has elsewhere, too, is told by its name when it is handed on. One that has another session there is not
+    /// known for it at once.
+    fn note_late(&mut self, guid: Guid, dseq: u64, reunited: bool) {
+        if !(self.given.is_some() || self.stub.is_some() || reunited) {
+            self.late.clear();
+        } else if self.late.len() < REMEMBERED_MAX {
             self.late.insert(dseq, guid);
         }
     }
@@ -167,6 +211,7 @@ impl Shard {
     /// The session has lost its client to one at another node: what it got since that left, or what was never sent, goes there.
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
+        self.awaits_no_start(key);
         let client: Client = self.slot(key).session.client().as_str().into();
         let claimed = self.claimed(key);
         let (epoch, given) = (claimed.epoch, claimed.given);
@@ -177,13 +222,22 @@ impl Shard {
         });
         self.clients.remove(&client, key);
         let until = now + STUB_FOR;
-        let flush = Some(self.begin_flush(now));
-        let stub = Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush };
+        let flush = self.begin_flush(now);
+        self.claims_of.flushing.insert(flush.token, key);
+        let stub =
+            Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
         self.claimed(key).stub = Some(Box::new(stub));
         self.claims_of.stubs.insert((client.clone(), key));
         tell(directory_ended(&client, epoch), out);
         let wait = self.ask_for_markers(key, out);
         self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
+    }
+
+    /// A session begins beside one at a node that is down.
+    pub(super) fn remember_names(&mut self, key: u32, epoch: Epoch) {
+        if !planted!(HandedOnTwice) {
+            self.claimed(key).origin = Some(Box::new(Origin::beside(epoch)));
+        }
     }
 
     /// Sends what there is, or again what was not answered; or ends it.
@@ -267,11 +321,16 @@ impl Shard {
         }
     }
 
+    /// What is left of a client's sessions that have gone.
+    fn stubs_of(&self, client: &Client) -> Vec<u32> {
+        let all = (client.clone(), 0)..=(client.clone(), u32::MAX);
+        self.claims_of.stubs.range(all).map(|(_, key)| *key).collect()
+    }
+
     /// What a letter had is stored where it went.
     fn on_receipt(&mut self, now: Instant, from: NodeId, of: (&Client, Epoch, u64), out: &mut Outbox) {
         let (client, epoch, number) = of;
-        let keys = self.claims_of.stubs.iter().filter(|(name, _)| name == client).map(|(_, key)| *key);
-        for key in keys.collect::<Vec<u32>>() {
+        for key in self.stubs_of(client) {
             let Some(stub) = self.claimed(key).stub.as_mut() else { continue };
             if (stub.to, stub.epoch, stub.number) != (from, epoch, number) {
                 continue;
@@ -296,7 +355,7 @@ impl Shard {
     ) {
         let Ok(more) = take.byte() else { return };
         // One that has gone on hands it on.
-        let stub = || self.claims_of.stubs.iter().find(|(name, _)| *name == client).map(|(_, key)| *key);
+        let stub = || self.stubs_of(&client).first().copied();
         let key = self.find_session(&client).or_else(stub);
         let receipt = ToControl::Handover { to: from, message: head(&client, RECEIPT, epoch, number).into() };
         let Some(key) = key else {
@@ -317,7 +376,7 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, letters, out);
+            self.take_letter(now, key, (from, epoch), letters, out);
         } else if number > known + 1 {
             return;
         }
@@ -342,10 +401,18 @@ impl Shard {
         self.give_deferred(now, key, out);
     }
 
-    fn take_letter(&mut self, now: Instant, key: u32, letters: Vec<Letter>, out: &mut Outbox) {
+    fn take_letter(&mut self, now: Instant, key: u32, by: (NodeId, Epoch), letters: Vec<Letter>, out: &mut Outbox) {
         let mut late = Vec::new();
+        // Of another session of the client comes what was for that one, whatever this one is subscribed to.
+        // Where it was before may have started since, and has forgotten by which grant it went.
+        let is_same = |origin: &Origin| origin.from == Some(by.0) || origin.epoch == by.1;
+        let is_same = self.claimed(key).origin.as_deref().is_some_and(is_same);
         for (guid, mut delivery, left, message) in letters {
             if self.claimed(key).is_handed(now, guid) {
+                continue;
+            }
+            // Since it left, its client may have changed its subscriptions here.
+            if is_same && !self.fits(key, guid, &message, &mut delivery) && !planted!(HandedOnUnmatched) {
                 continue;
             }
             // It may have been in flight there, which comes before all that waits.
@@ -360,15 +427,52 @@ impl Shard {
         }
     }
 
+    /// Whether a message that is handed on is for the session as it is subscribed now, and with what. With QoS 0 it came by itself, or
+    /// is lost; one that was published so has no name.
+    fn fits(&mut self, key: u32, guid: Guid, message: &Message, delivery: &mut DeliveryRecord) -> bool {
+        let Shard { sessions, config, .. } = self;
+        let (Some(slot), Ok(topic)) = (sessions.get_mut(key), TopicName::new(message.topic_str())) else {
+            return false;
+        };
+        if message.qos() == QoS::AtMostOnce {
+            return false;
+        }
+        let subscriptions = slot.session.subscriptions().iter();
+        let matching = subscriptions.filter(|(filter, _)| {
+            let filter = filter.as_filter();
+            filter.share_group().is_some() == delivery.shared && filter.matches(topic)
+        });
+        let matching: Vec<&SubscriptionEntry> = matching.map(|(_, entry)| entry).collect();
+        let Some(granted) = matching.iter().map(|entry| entry.options.qos).max() else {
+            // What a member of a group has got is not given to another one any more.
+            return delivery.shared;
+        };
+        let upgrade = config.zones[usize::from(slot.zone)].upgrade_qos;
+        let qos = if upgrade { granted } else { granted.min(message.qos()) };
+        if guid == NO_GUID {
+            // It may be a copy of a retained message, for one of the subscriptions.
+            delivery.qos = delivery.qos.min(qos);
+            return delivery.qos > QoS::AtMostOnce;
+        }
+        delivery.qos = qos;
+        if !delivery.shared {
+            let identifiers: Vec<u32> = matching.iter().filter_map(|entry| Some(entry.identifier?.get())).collect();
+            delivery.identifiers = Identifiers::from_slice(&identifiers);
+            delivery.retain = message.retain() && matching.iter().any(|entry| entry.options.retain_as_published);
+        }
+        delivery.qos > QoS::AtMostOnce
+    }
+
     /// Behind what there is.
     fn append_late(&mut self, now: Instant, key: u32, late: Vec<Late>, out: &mut Outbox) {
         self.ledger.matched += late.len() as u64;
+        let reunited = now < self.claims_of.reunited_until;
         let Shard { sessions, conns, ledger, pool, journal, config, .. } = self;
         let Some(slot) = sessions.get_mut(key) else { return };
         let zone = &config.zones[usize::from(slot.zone)];
         for (guid, delivery, message) in late {
             if let Some(claimed) = &mut slot.claimed {
-                claimed.note_late(guid, slot.session.next_dseq());
+                claimed.note_late(guid, slot.session.next_dseq(), reunited);
             }
             let DeliveryRecord { qos, retain, shared, identifiers, priority, .. } = delivery;
             let op = Op::Enqueue { message, qos, retain, identifiers, priority, shared };
@@ -393,6 +497,12 @@ impl Shard {
     fn insert_late(&mut self, key: u32, base: u64, late: Vec<Late>) {
         self.ledger.matched += late.len() as u64;
         let (mut snapshot, mut messages) = self.whole_of(key);
+        // QoS 0 that waits is not among them.
+        let session = &self.slot(key).session;
+        let left = session.queue_len() + session.inflight_len() - snapshot.deliveries.len();
+        if !planted!(LateForgetsQos0) {
+            self.ledger.drop(DropReason::OfflineQos0, left as u64);
+        }
         let Some(origin) = &mut self.claimed(key).origin else { return };
         let places = core::mem::take(&mut origin.places);
         let (before, since): (Vec<_>, Vec<_>) = snapshot.deliveries.into_iter().partition(|of| of.dseq < base);

@@ -4,10 +4,12 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use newtmq_base::{EXPIRY_STRETCH_PPM, Instant, InvalidField, Put, Take};
+use newtmq_base::{EXPIRY_STRETCH_PPM, Instant, InvalidField, Put, Take, planted};
 use newtmq_cluster::lane::{Epoch, Guid};
 use newtmq_mqtt::{OwnedTopicFilter, PacketId, TopicFilter};
-use newtmq_session::{Message, MessageId, MessageParts, Record, Restored, Restoring, SessionId, SnapshotRecord};
+use newtmq_session::{
+    Message, MessageId, MessageParts, Record, Restored, Restoring, SessionId, SnapshotRecord, unstretched,
+};
 
 use super::Shard;
 
@@ -149,7 +151,8 @@ pub(super) fn take_name(take: &mut Take<'_>) -> Result<Guid, InvalidField> {
 
 /// A message and what is left of its expiry.
 pub(super) fn put_message(bytes: &mut Vec<u8>, now: Instant, message: &Message) {
-    let left = match message.expires() {
+    let again = message.is_stretched() && !planted!(ExpiryStretchedTwice);
+    let left = match if again { unstretched(message.expires(), now) } else { message.expires() } {
         Instant::NEVER => 0,
         expires => u64::try_from(expires.saturating_since(now).as_millis()).unwrap_or(u64::MAX - 1) + 1,
     };

@@ -116,7 +116,7 @@ impl Shard {
         }
         let readings = unpacked.as_ref().map(|restored| restored.readings.clone()).unwrap_or_default();
         if let Some(restored) = unpacked {
-            self.settle_in(now, zone, (restored, names), (epoch, clean));
+            self.settle_in(now, zone, (restored, names), (epoch, clean), grant.home);
         }
         let Some(claim) = self.live(conn).rare().claim.as_mut() else { return };
         (claim.moving, claim.readings) = (Some(epoch), readings);
@@ -137,13 +137,14 @@ impl Shard {
         zone: u16,
         (restored, names): (Restored, Vec<Guid>),
         (epoch, clean): (Epoch, Epoch),
+        from: NodeId,
     ) {
         let Restored { session, readings, forwards, .. } = restored;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         self.ledger.matched += waiting;
         let expiry_interval = session.expiry_interval();
         let (base, until) = (session.next_dseq(), now + REMEMBERS_FOR);
-        let origin = Some(Box::new(Origin::new(epoch, base, until, names)));
+        let origin = Some(Box::new(Origin::new((epoch, from), base, until, names)));
         let kept_until = now + ON_ITS_WAY;
         let claimed = Box::new(Claimed { epoch, clean, kept_until, origin, ..Claimed::default() });
         let key = self.add_session(session, zone);
@@ -236,8 +237,10 @@ impl Shard {
     /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
     pub(super) fn drop_session(&mut self, key: u32) {
         self.stop_waiting(key);
+        self.drop_kept_will(key);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
+        self.awaits_no_start(key);
         let Some(slot) = self.sessions.remove(key) else { return };
         let session = slot.session;
         // A stub has no name.

@@ -224,6 +224,7 @@ impl Shard {
         let Some(slot) = peers.slot_of(node) else { return };
         match news {
             PeerNews::Connected(inc) => {
+                self.claims_of.reunited_until = now + super::late::REMEMBERS_FOR;
                 peers.peer(slot).forgotten = false;
                 if peers.call(slot, |peer, outputs| peer.connected(now, inc, outputs)) {
                     peers.inward.connected(node, inc);

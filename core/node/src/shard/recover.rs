@@ -50,7 +50,8 @@ impl Shard {
             if self.claims {
                 self.tell_recovered(&session, out);
             }
-            self.restore(session);
+            let key = self.restore(session);
+            self.find_kept_will(key, out);
         }
         for retained in chunk.retained {
             if self.agrees_on(retained.message.topic_str()) {
@@ -102,7 +103,7 @@ impl Shard {
     }
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
-    fn restore(&mut self, restored: Restored) {
+    fn restore(&mut self, restored: Restored) -> u32 {
         let Restored {
             id,
             session,
@@ -151,6 +152,7 @@ impl Shard {
             self.add_subscription(&filter, subscription);
         }
         self.restored.push(RestoredSession { key, detached, readings });
+        key
     }
 
     /// What of them was sent before, and acknowledged, comes once more.
@@ -165,6 +167,13 @@ impl Shard {
         } else {
             // Nothing is retained any more: a later start must not read what will have come live by then.
             self.note(key, |session| Record::Reading { session, filter, done: true });
+        }
+    }
+
+    /// A session has ended, or gone to another node, before every shard has what was stored.
+    pub(super) fn awaits_no_start(&mut self, key: u32) {
+        if !self.restored.is_empty() && !planted!(EndedAwaitsStart) {
+            self.restored.retain(|of| of.key != key);
         }
     }
 
@@ -238,7 +247,9 @@ impl Shard {
                 return;
             };
             renewal.topic = next.message.topic_str().into();
-            if next.segment >= renewal.before || next.message.id() == MessageId::NONE {
+            // What all nodes agree on is in the log of the control plane.
+            let is_elsewhere = next.message.id() == MessageId::NONE || next.stamp.index().is_some();
+            if next.segment >= renewal.before || is_elsewhere {
                 continue;
             }
             let (message, stamp, segment) = (next.message.clone(), next.stamp, journal.segment);

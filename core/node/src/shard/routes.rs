@@ -171,6 +171,7 @@ impl Shard {
             FromControl::Drain(drains) => self.on_drain(now, drains, out),
             FromControl::Directory(order) => self.on_directory(now, *order, out),
             FromControl::Retained(news) => self.on_retained_news(now, &news, out),
+            FromControl::Will(news) => self.on_will_news(now, *news, out),
             FromControl::Handover { from, message } => self.on_handover(now, from, &message, out),
         }
     }

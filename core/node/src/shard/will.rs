@@ -22,6 +22,10 @@ impl Shard {
             }
             Some(new) => self.replace_will(conn, new),
         };
+        if permitted {
+            let key = self.live(conn).session;
+            self.keep_changed_will(key, out);
+        }
         out.push(Output::WillSet { conn, permitted });
     }
 

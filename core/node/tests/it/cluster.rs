@@ -5,6 +5,7 @@ mod control;
 mod directory;
 mod groups;
 mod holds;
+mod kept;
 mod plain;
 #[cfg(newtmq_mutants)]
 mod planted;

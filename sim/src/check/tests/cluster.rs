@@ -1,14 +1,16 @@
 //! Nodes: what a cut, a pause, a restart or a late barrier excuses, and what nothing excuses.
 
+mod kept;
+
 use newtmq_base::{Incarnation, NodeId, RequestId};
 use newtmq_cluster::link::{DownCause, Event as LinkEvent};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent};
 
 use super::*;
 
-const FIRST: u16 = 0;
-const SECOND: u16 = 1;
-const THIRD: u16 = 2;
+pub(super) const FIRST: u16 = 0;
+pub(super) const SECOND: u16 = 1;
+pub(super) const THIRD: u16 = 2;
 const KIM: u32 = 3;
 
 fn id(node: u16) -> NodeId {
@@ -17,11 +19,11 @@ fn id(node: u16) -> NodeId {
 
 impl Play {
     /// Three nodes that have reached each other long ago.
-    fn cluster() -> Play {
+    pub(super) fn cluster() -> Play {
         Play::cluster_with(Scenario::default())
     }
 
-    fn cluster_with(scenario: Scenario) -> Play {
+    pub(super) fn cluster_with(scenario: Scenario) -> Play {
         let mut play = Play::of(Scenario { nodes: 3, ..scenario });
         for node in 0..3 {
             play.node_up(node, 1);
@@ -46,26 +48,26 @@ impl Play {
         self.event(Event::Cluster { node: NodeIx(node), event: Box::new(event) });
     }
 
-    fn meets(&mut self, node: u16, other: u16) {
+    pub(super) fn meets(&mut self, node: u16, other: u16) {
         self.says(node, ClusterEvent::Link(LinkEvent::Up { peer: id(other), incarnation: Incarnation(1) }));
         self.says(node, ClusterEvent::Open { node: id(other), open: true });
     }
 
-    fn loses(&mut self, node: u16, other: u16) {
+    pub(super) fn loses(&mut self, node: u16, other: u16) {
         let (peer, incarnation) = (id(other), Incarnation(1));
         self.says(node, ClusterEvent::Open { node: id(other), open: false });
         self.says(node, ClusterEvent::Link(LinkEvent::Down { peer, incarnation, cause: DownCause::Silent }));
     }
 
-    fn cut(&mut self, from: u16, to: u16) {
+    pub(super) fn cut(&mut self, from: u16, to: u16) {
         self.event(Event::Fault(Fault::LinkCut { from: NodeIx(from), to: NodeIx(to) }));
     }
 
-    fn heal(&mut self, from: u16, to: u16) {
+    pub(super) fn heal(&mut self, from: u16, to: u16) {
         self.event(Event::Fault(Fault::LinkHealed { from: NodeIx(from), to: NodeIx(to) }));
     }
 
-    fn connect_at(&mut self, client: u32, node: u16) -> ConnIx {
+    pub(super) fn connect_at(&mut self, client: u32, node: u16) -> ConnIx {
         let conn = self.open(client, ConnectFacts { node: NodeIx(node), ..facts(client) });
         self.accept(conn, false);
         conn
@@ -80,15 +82,15 @@ impl Play {
 }
 
 /// Bob at the second node is subscribed, and ada is at the first one.
-fn pair(play: &mut Play, filter: &str, qos: QoS) -> (ConnIx, ConnIx) {
+pub(super) fn pair(play: &mut Play, filter: &str, qos: QoS) -> (ConnIx, ConnIx) {
     let bob = play.connect_at(BOB, SECOND);
     play.subscribe(bob, filter, qos);
     (play.connect_at(ADA, FIRST), bob)
 }
 
-type Case = (&'static str, fn(&mut Play, ConnIx, ConnIx), Option<Check>);
+pub(super) type Case = (&'static str, fn(&mut Play, ConnIx, ConnIx), Option<Check>);
 
-fn each(cases: &[Case]) {
+pub(super) fn each(cases: &[Case]) {
     for (name, case, check) in cases {
         let mut play = Play::cluster();
         let (ada, bob) = pair(&mut play, "t/+", Q2);

@@ -3,6 +3,7 @@
 
 use newtmq_mqtt::QoS;
 
+use super::hops::STORM_MAX;
 use super::kind::Kind;
 use super::{Steps, WARM_UP_MS};
 use crate::generate::{Family, STEPS_MAX_CLUSTER};
@@ -48,17 +49,22 @@ deeds! {
     Leave 2,
     ForceLeave 2,
     Status 1,
+    Write 4,
     Lag 1,
     LagEnd 4,
     Drift 1,
     DriftEnd 3,
     DiskSlow 1,
     DiskFast 4,
+    Hop 6,
+    Together 4,
+    Storm 2,
+    HopAndBreak 3,
 }
 
 /// What the steps so far did to the cluster as a whole.
 #[derive(Debug, Default)]
-struct Done {
+pub(super) struct Done {
     /// Links, from and to, that are cut.
     cut: Vec<(u16, u16)>,
     slow: Vec<(u16, u16)>,
@@ -71,6 +77,9 @@ impl Steps<'_> {
     /// A scenario of a cluster up to where everything is made well.
     pub(super) fn cluster(&mut self) {
         self.meet();
+        if self.is_of_kept_wills() {
+            return self.kept_wills();
+        }
         self.warm_up_nodes();
         let weights = self.deed_weights();
         let mut done = Done::default();
@@ -123,6 +132,10 @@ impl Steps<'_> {
 
     /// Most clients connect when the cluster is there, and some before.
     fn warm_up_nodes(&mut self) {
+        // Before the cluster is there every node takes clients for itself, and nothing goes from one to another.
+        if self.profile.family == Family::ClusterHop && self.source.percent(75) {
+            self.at_ms += if self.is_quick() { 5_000 } else { 10_000 };
+        }
         let begin_ms = self.at_ms;
         let span_ms = match (self.is_quick(), self.is_micro()) {
             (true, _) => self.source.log(500, 3_000),
@@ -175,7 +188,7 @@ impl Steps<'_> {
     }
 
     /// Whether a small scenario has room for so many steps more, and for what makes everything well.
-    fn has_room(&self, done: &Done, more: usize) -> bool {
+    pub(super) fn has_room(&self, done: &Done, more: usize) -> bool {
         let cost = self.cost_of_making_well() + done.slow.len() + 6 + more;
         !self.is_micro() || self.scenario.steps.len() + cost <= STEPS_MAX_CLUSTER
     }
@@ -207,12 +220,17 @@ impl Steps<'_> {
             Deed::Join => done.left.contains(&self.at_node) && !node.down,
             Deed::Leave => !node.down && nodes > 2 && done.left.is_empty(),
             Deed::ForceLeave => nodes > 2 && !node.down,
+            Deed::Write => !node.down,
             Deed::Lag => node.lagging.is_none() && self.scenario.shards > 1,
             Deed::LagEnd => node.lagging.is_some(),
             Deed::Drift => !node.drifting && !node.down,
             Deed::DriftEnd => node.drifting,
             Deed::DiskSlow => !node.slow,
             Deed::DiskFast => node.slow,
+            Deed::Hop => self.hops() && self.hopper().is_some(),
+            Deed::Together => self.hops() && self.has_same(),
+            Deed::Storm => self.hops() && self.hopper().is_some() && self.has_room(done, 2 * STORM_MAX),
+            Deed::HopAndBreak => self.hops() && self.hopper().is_some() && self.has_room(done, 4),
         }
     }
 
@@ -277,16 +295,24 @@ impl Steps<'_> {
             Deed::Leave => self.world_and(WorldAction::Leave { node }, done, |done| done.left.push(node)),
             Deed::ForceLeave => self.world(WorldAction::ForceLeave { node, target: other }),
             Deed::Status => self.world(WorldAction::Status { node }),
+            Deed::Write => {
+                let key = self.source.below(2) as u8;
+                self.world(WorldAction::Write { node, key });
+            }
             Deed::Lag => self.lag(true),
             Deed::LagEnd => self.lag(false),
             Deed::Drift => self.slight_drift(),
             Deed::DriftEnd => self.drift(false),
             Deed::DiskSlow => self.disk_slow(true),
             Deed::DiskFast => self.disk_slow(false),
+            Deed::Hop => self.hop_away(),
+            Deed::Together => self.connect_together(),
+            Deed::Storm => self.storm(),
+            Deed::HopAndBreak => self.hop_and_break(done),
         }
     }
 
-    fn another(&mut self, node: u16) -> u16 {
+    pub(super) fn another(&mut self, node: u16) -> u16 {
         let others = u64::from(self.scenario.nodes) - 1;
         (node + 1 + self.source.below(others) as u16) % self.scenario.nodes
     }
@@ -296,7 +322,7 @@ impl Steps<'_> {
         self.push(Action::World(action));
     }
 
-    fn cut_link(&mut self, from: u16, to: u16, done: &mut Done) {
+    pub(super) fn cut_link(&mut self, from: u16, to: u16, done: &mut Done) {
         self.world_and(WorldAction::CutLink { from, to }, done, |done| done.cut.push((from, to)));
     }
 
@@ -342,7 +368,7 @@ impl Steps<'_> {
     }
 
     fn publisher_here(&self) -> Option<usize> {
-        let is_here = |client: &usize| self.scenario.clients[*client].node == self.at_node;
+        let is_here = |client: &usize| self.clients[*client].node == self.at_node;
         (0..self.clients.len()).filter(is_here).find(|client| self.is_possible(Kind::Row, *client))
     }
 
@@ -403,6 +429,8 @@ const fn boost(family: Family, deed: Deed) -> u32 {
         (Family::ClusterMember, Deed::Join | Deed::Leave | Deed::ForceLeave | Deed::NewAddress | Deed::Wipe) => 6,
         (Family::ClusterMember, Deed::Restart | Deed::Crash) => 2,
         (Family::ClusterLoad, Deed::Slow | Deed::Pause | Deed::Lag) => 4,
+        (Family::ClusterHop, Deed::Hop | Deed::Together | Deed::Storm | Deed::HopAndBreak) => 5,
+        (Family::ClusterHop, Deed::HealAll | Deed::HealOne | Deed::Restart) => 2,
         _ => 1,
     }
 }

@@ -68,8 +68,8 @@ impl Steps<'_> {
     /// What is wrong with its clock and its queues is still wrong when it starts again.
     fn stop(&mut self, action: WorldAction) {
         self.node_mut().down = true;
-        for (client, spec) in self.clients.iter_mut().zip(&self.scenario.clients) {
-            client.up &= spec.node != self.at_node;
+        for client in &mut self.clients {
+            client.up &= client.node != self.at_node;
         }
         self.world(action);
     }

@@ -35,6 +35,7 @@ impl Member {
         local.until = Some(now + self.config.claim_max * 2);
         let is_new = local.home.is_none();
         let old = if clean { None } else { local.home.take() };
+        let fork = !clean && old.is_none() && !local.supersedes.is_empty();
         let began = if clean { epoch } else { old.as_ref().map_or(Epoch::ZERO, |home| home.clean) };
         let durable = old.as_ref().map_or(durable, |home| home.durable);
         let serves = Some((from, conn));
@@ -42,7 +43,7 @@ impl Member {
         if is_new {
             self.report(now, &client, Report::Began(epoch), sink);
         }
-        sink.out.push(Output::Attach { client, node: from, conn, epoch, clean, durable, limits });
+        sink.out.push(Output::Attach { client, node: from, conn, epoch, clean, durable, fork, limits });
     }
 
     /// The shard has attached it.

@@ -128,6 +128,8 @@ fn planted_bugs_are_found() {
         Mutant::AwayIsNone,
         Mutant::LateMoveCounts,
         Mutant::GivenIsHere,
+        Mutant::GrantedMeanwhile,
+        Mutant::TermNeverRises,
     ];
     let scenes: [fn(); 3] = [
         hidden_session_does_not_come_back,

@@ -178,13 +178,44 @@ pub(super) fn who_sees_others_is_not_obeyed() {
     }
 }
 
-pub(super) const ALL: [fn(); 6] = [
+/// What the other node has in its memory.
+fn in_memory(term: u64) -> Item {
+    let epoch = Epoch { term, seq: 1, provisional: 0, issuer: OTHER };
+    let age = Duration::from_secs(60);
+    let session = Session { epoch, clean: Epoch::ZERO, durable: false, age, serves: Some(OTHER) };
+    Item { client: client(), known: epoch, links: Vec::new(), session: Some(session), supersedes: Vec::new() }
+}
+
+pub(super) fn nobody_gets_what_a_node_is_about_to_say_anew() {
+    let mut seat = Seat::new();
+    seat.announce(vec![in_memory(1)]);
+    // It had too much to report.
+    seat.hear(Message::Again { round: seat.round });
+    seat.claim(1);
+    assert!(seat.attach().is_none() && !seat.out.iter().any(|output| matches!(output, Output::Granted(_))));
+    seat.announce(vec![in_memory(1)]);
+    let granted =
+        seat.out.iter().find_map(|output| if let Output::Granted(of) = output { Some(of.home) } else { None });
+    let asks = seat.says(|message| matches!(message, Message::Attach { .. }));
+    assert!(asks || granted == Some(OTHER), "the session is at the other node: {:?}", seat.out);
+}
+
+pub(super) fn a_session_of_a_later_term_is_given_in_one_that_is_later_still() {
+    let mut seat = Seat::new();
+    seat.announce(vec![in_memory(5)]);
+    seat.claim(1);
+    assert!(seat.out.contains(&Output::Raise { term: 5 }), "{:?}", seat.out);
+}
+
+pub(super) const ALL: [fn(); 8] = [
     nothing_is_granted_before_all_have_said_what_they_have,
     a_claim_that_comes_late_is_none,
     a_stored_session_of_a_node_that_is_silent_is_waited_for,
     a_session_that_was_given_away_is_not_taken_for_here,
     a_move_that_is_too_late_counts_for_nothing,
     who_sees_others_is_not_obeyed,
+    nobody_gets_what_a_node_is_about_to_say_anew,
+    a_session_of_a_later_term_is_given_in_one_that_is_later_still,
 ];
 
 #[test]

@@ -291,6 +291,8 @@ impl World {
     fn carry_out(&mut self, i: usize, output: Output) {
         match output {
             Output::Send { to, message } => self.send(i, to, &message),
+            // Who was heard of in a later term leads here, too, or will.
+            Output::Raise { .. } => {}
             Output::Granted(grant) => self.on_granted(i, &grant),
             Output::Refused { client, conn, why } => {
                 let line = self.nodes[i].lines.remove(&conn).expect("it was claimed");

@@ -68,7 +68,7 @@ impl MetaState {
         for _ in 0..take.count()? {
             let place = (BlobKind::from_byte(take.byte()?)?, take.text()?.to_owned());
             let blob = Blob { version: take.number()?, value: take.bytes()?.to_vec() };
-            state.blob_bytes += (blob.value.len() + place.1.len()) as u64;
+            *state.bytes_of(place.0) += (blob.value.len() + place.1.len()) as u64;
             state.blobs.insert(place, blob);
         }
         if version >= WITH_RETAINED {

@@ -50,6 +50,7 @@ fn planted_bugs_are_found() {
         procedures::writes_from_any_node,
         procedures::who_was_away_for_long_gets_a_snapshot,
         procedures::unknown_entry_stops_the_node,
+        procedures::an_older_program_takes_no_part,
         procedures::late_words_of_an_earlier_leader_do_not_stop_a_node,
         procedures::same_seed_same_messages,
         adversary::who_leads_when_it_is_removed_goes_when_that_is_known,
@@ -59,6 +60,7 @@ fn planted_bugs_are_found() {
     ];
     let bugs = [
         Mutant::AnyoneAbandons,
+        Mutant::AppliedByOwnCount,
         Mutant::AutocleanByWallClock,
         Mutant::AutocleanSurvivesLeader,
         Mutant::AutocleanWithoutQuorum,
@@ -73,6 +75,7 @@ fn planted_bugs_are_found() {
         Mutant::ComesBackAsItWas,
         Mutant::CountedWhileAway,
         Mutant::LeadsBeforeSync,
+        Mutant::OldProgramTakesPart,
         Mutant::OnlySeedsAreJoined,
         Mutant::RemovedIsNobody,
         Mutant::SentBeforeSync,

@@ -559,6 +559,31 @@ pub(super) fn unknown_entry_stops_the_node() {
 }
 
 #[test]
+pub(super) fn an_older_program_takes_no_part() {
+    let mut net = Net::cluster(3, 14);
+    for place in 0..3 {
+        net.crash(place);
+        net.nodes[place].me.feature_max = 5;
+        net.start(place);
+        net.until("somebody leads", 5, |net| net.leader().is_some());
+        net.seconds(2);
+    }
+    let request = net.request();
+    net.input(1, Input::Write { request, command: Command::FinalizeFeatureLevel { level: 5 } });
+    assert!(net.answer(request.0, 3).is_ok());
+    net.seconds(1);
+    for (known, stopped) in [(4, Some(Stopped::FeatureLevel { level: 5, known: 4 })), (6, None)] {
+        net.crash(0);
+        net.nodes[0].me.feature_max = known;
+        net.start(0);
+        net.seconds(5);
+        assert_eq!(net.meta(0).view().stopped, stopped);
+        assert!(stopped.is_none() || !net.meta(0).view().is_leader);
+    }
+    assert_eq!(net.meta(0).view().state.index(), net.meta(1).view().state.index());
+}
+
+#[test]
 pub(super) fn late_words_of_an_earlier_leader_do_not_stop_a_node() {
     let mut net = Net::cluster(3, 14);
     let leader = net.leader().unwrap();

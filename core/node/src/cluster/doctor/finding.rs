@@ -67,6 +67,7 @@ pub(super) fn findings(
         look.links();
         look.routes();
         look.retained();
+        look.release(status);
     } else {
         look.error("no_cluster", "this node is in no cluster".into(), "have it join one: newtmq ctl cluster join NODE");
     }
@@ -95,6 +96,16 @@ impl<'a> Look<'a> {
 
     fn name(&self, node: NodeId) -> String {
         self.names.get(&node).map_or_else(|| format!("{:016x}", node.0), |name| format!("'{name}'"))
+    }
+
+    /// Whether an upgrade has come to its end.
+    fn release(&mut self, status: &ClusterStatus) {
+        let (used, understood) = status.features;
+        if used < understood {
+            let what = format!("all members understand feature level {understood}, and the cluster uses {used}");
+            let advice = "when no node is to go back to an older program: newtmq ctl cluster finalize";
+            self.notice("not_finalized", what, advice);
+        }
     }
 
     /// Who has said nothing.
@@ -289,8 +300,16 @@ mod tests {
             entries: 0,
         });
         let leader = Some(ids[0]);
-        let status =
-            ClusterStatus { name: "c".into(), is_member: true, leader, term: 2, applied: 9, nodes: nodes.into() };
+        let status = ClusterStatus {
+            name: "c".into(),
+            is_member: true,
+            leader,
+            term: 2,
+            applied: 9,
+            features: (1, 1),
+            unready: None,
+            nodes: nodes.into(),
+        };
         let charts = ids.map(|node| {
             let sees = ids.iter().filter(|other| **other != node).map(|other| Sight {
                 node: *other,
@@ -337,6 +356,10 @@ mod tests {
     fn each_is_named() {
         let rows: &[(Change, &[&str])] = &[
             (|_, _| {}, &[]),
+            (
+                |status, _| status.features = (1, 2),
+                &["notice not_finalized: all members understand feature level 2, and the cluster uses 1"],
+            ),
             (|status, _| status.is_member = false, &["error no_cluster: this node is in no cluster"]),
             (
                 |status, charts| {

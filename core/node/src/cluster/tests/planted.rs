@@ -2,7 +2,7 @@
 
 use newtmq_base::Mutant;
 
-use super::{scenes, swarm};
+use super::{scenes, swarm, wills};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -21,4 +21,17 @@ fn planted_bugs_are_found() {
             || (0..200).any(|seed| Mutant::fails(bug, || swarm::story(seed)))
     };
     Mutant::assert_found(&bugs, is_found);
+}
+
+#[test]
+fn planted_bugs_of_wills_are_found() {
+    let bugs = [
+        Mutant::WillOfBothNodes,
+        Mutant::WillOfDeadNodeLost,
+        Mutant::KeptWillNotCancelled,
+        Mutant::KeptWillNeverOver,
+        Mutant::WillOfEarlierStartLost,
+        Mutant::WillsBeforeRoutes,
+    ];
+    Mutant::assert_found(&bugs, |bug| wills::ALL.iter().any(|scene| Mutant::fails(bug, scene)));
 }

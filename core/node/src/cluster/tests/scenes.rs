@@ -8,7 +8,7 @@ use newtmq_cluster::owned::{Class, Phase};
 use newtmq_cluster::{lane, meta};
 
 use super::world::{World, config};
-use crate::{ClusterAnswer, ClusterCommand, ClusterConfig, ClusterEvent, PeerNews};
+use crate::{ClusterAnswer, ClusterCommand, ClusterConfig, ClusterEvent, PeerNews, Unready};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -64,6 +64,10 @@ fn ask(world: &mut World, at: usize, command: ClusterCommand) -> ClusterAnswer {
     let request = world.command(at, command);
     world.until("an answer", 40 * SECOND, |world| world.nodes[at].answers.contains_key(&request));
     world.nodes[at].answers[&request].clone()
+}
+
+fn unready(world: &World, at: usize) -> Option<Unready> {
+    world.control(at).cluster().and_then(|cluster| cluster.unready())
 }
 
 fn last_news(world: &World, at: usize, of: NodeId) -> Option<PeerNews> {
@@ -288,6 +292,7 @@ pub(super) fn leaving_and_joining_again() {
         whole(&mut world, &[1], 10 * SECOND);
         world.run(20 * SECOND);
         assert!(world.is_whole(&[0, 2]) && world.is_whole(&[1]), "it does not come back by itself");
+        assert_eq!((unready(&world, 0), unready(&world, 1)), (None, Some(Unready::Left)));
         assert_eq!(last_news(&world, 0, old), Some(PeerNews::Forgotten));
         assert!(world.nodes[1].shards.iter().all(|shard| shard.drained == [true, false]));
         assert_eq!(world.control(0).cluster().unwrap().reached().count(), if discovers { 2 } else { 1 });
@@ -297,7 +302,36 @@ pub(super) fn leaving_and_joining_again() {
         whole(&mut world, &[1], 10 * SECOND);
         assert_eq!(join(&mut world, 1, 2), ClusterAnswer::Done);
         whole(&mut world, &[0, 1, 2], 20 * SECOND);
+        world.run(SECOND);
+        assert_eq!(unready(&world, 1), None);
     }
+}
+
+pub(super) fn who_comes_and_goes_is_not_ready() {
+    let mut world = World::new(21, 3);
+    world.start(0);
+    world.run(SECOND);
+    assert_eq!(unready(&world, 0), Some(Unready::Outside), "it may not found a cluster by itself");
+    world.start(1);
+    world.start(2);
+    whole(&mut world, &[0, 1, 2], 20 * SECOND);
+    world.run(SECOND);
+    assert!((0..3).all(|at| unready(&world, at).is_none()));
+    world.command(1, ClusterCommand::Leave);
+    assert_eq!(unready(&world, 1), Some(Unready::Leaving));
+    world.run(20 * SECOND);
+    assert_eq!(unready(&world, 1), Some(Unready::Left));
+    // Nobody leads, and all of them are sent clients.
+    world.crash(2);
+    world.run(20 * SECOND);
+    assert_eq!(unready(&world, 0), None);
+    // Alone, it decides by itself after a while.
+    world.crash(0);
+    world.start(0);
+    world.run(Duration::from_millis(100));
+    assert_eq!(unready(&world, 0), Some(Unready::Undirected));
+    world.run(20 * SECOND);
+    assert_eq!(unready(&world, 0), None);
 }
 
 pub(super) fn who_cannot_leave_is_told() {
@@ -486,6 +520,7 @@ pub(super) fn a_witness_votes_and_has_no_clients() {
     world.start_all();
     whole(&mut world, &[0, 1, 2], 20 * SECOND);
     assert_eq!(world.nodes[2].shards[0].drained, [true]);
+    assert_eq!(unready(&world, 2), Some(Unready::Witness));
 }
 
 pub(super) fn the_same_seed_is_the_same_story() {
@@ -532,6 +567,7 @@ scenes! {
     who_cannot_leave_is_told
     joining_nobody_is_refused
     leaving_and_joining_again
+    who_comes_and_goes_is_not_ready
     forced_out_stays_out
     who_lost_its_disk_is_another_node
     a_foreign_cookie_has_no_effect

@@ -8,14 +8,16 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, ShardId, WallTime};
+use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::link::{self, Cookie, DialId};
 use newtmq_cluster::owned::{self, Batch, Change, Class, Count};
-use newtmq_cluster::{lane, meta, swim};
+use newtmq_cluster::{directory, lane, meta, swim};
 use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, ShardConfig, ToControl,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, ShardConfig, ToControl,
+    WillNews, WillNote, WillSaid,
 };
 
 use net::Pipe;
@@ -34,6 +36,10 @@ pub(super) struct Shard {
     pub(super) frames: Vec<(NodeId, lane::Frame)>,
     pub(super) drained: Vec<bool>,
     pub(super) is_recovered: bool,
+    /// What was said of wills, in order.
+    pub(super) wills: Vec<WillNews>,
+    /// Claims that were granted, by client.
+    pub(super) grants: BTreeMap<String, Epoch>,
     sent: u64,
     /// Messages come in order, not before this time.
     reaches: Instant,
@@ -69,6 +75,8 @@ pub(super) struct Node {
     told: Told,
     /// A shard takes this long to have everything that was stored.
     pub(super) recovers_in: Duration,
+    /// Stored sessions with a will: what its shard says of them when it starts.
+    pub(super) stored_wills: Vec<(String, Epoch)>,
 }
 
 /// What a node has said.
@@ -119,6 +127,7 @@ pub(super) fn config() -> ClusterConfig {
         owned: owned::Config { stored: true, ..owned::Config::default() },
         directory: newtmq_cluster::directory::Config::default(),
         max_retained: 0,
+        release: Release::default(),
     }
 }
 
@@ -169,6 +178,7 @@ impl World {
             sent: Chatter::default(),
             told: Told::default(),
             recovers_in: Duration::from_millis(20),
+            stored_wills: Vec::new(),
         });
         at
     }
@@ -229,6 +239,9 @@ impl World {
             let changes: Vec<Change> = of_shard.map(|(filter, class, _)| change(&filter, class, Count::Plus)).collect();
             self.nodes[at].shards[usize::from(shard)].answers = self.now + self.nodes[at].recovers_in;
             self.routes(at, shard, changes);
+            for (client, epoch) in self.nodes[at].stored_wills.clone().into_iter().filter(|_| shard == 0) {
+                self.will(at, &client, epoch, WillSaid::Stored);
+            }
             self.shard_says(at, shard, ToControl::Recovered);
         }
     }
@@ -301,6 +314,21 @@ impl World {
         of.sent += 1;
         let seq = of.sent;
         self.shard_says(at, shard, ToControl::Routes { seq, changes });
+    }
+
+    /// A shard says something of a will.
+    pub(super) fn will(&mut self, at: usize, client: &str, epoch: Epoch, said: WillSaid) {
+        let note = WillNote { client: client.into(), epoch, said };
+        self.shard_says(at, 0, ToControl::Will(Box::new(note)));
+    }
+
+    /// A connection of a client asks for its session.
+    pub(super) fn claim(&mut self, at: usize, client: &str, clean: bool) {
+        let id = newtmq_base::ConnId { slot: 0, generation: 0 };
+        let conn = directory::Conn { shard: ShardId(0), id };
+        let limits = Box::default();
+        let input = directory::Input::Claim { client: client.into(), conn, clean, durable: false, limits };
+        self.shard_says(at, 0, ToControl::Directory(Box::new(input)));
     }
 
     pub(super) fn command(&mut self, at: usize, command: ClusterCommand) -> u64 {
@@ -500,8 +528,34 @@ impl World {
                 assert!(!core::mem::replace(&mut of.is_recovered, true));
                 None
             }
-            FromControl::Directory(_)
-            | FromControl::Handover { .. }
+            FromControl::Will(news) => {
+                of.wills.push((*news).clone());
+                match *news {
+                    WillNews::Yours { client, epoch } | WillNews::Over { client, epoch } => {
+                        let said = WillSaid::Over;
+                        Some(ToControl::Will(Box::new(WillNote { client, epoch, said })))
+                    }
+                    WillNews::Kept { .. } | WillNews::Publish { .. } => None,
+                }
+            }
+            FromControl::Directory(order) => match *order {
+                directory::Output::Attach { client, epoch, .. } => {
+                    let input = directory::Input::Attached { client, epoch, present: false, answer: Box::default() };
+                    Some(ToControl::Directory(Box::new(input)))
+                }
+                directory::Output::Granted(grant) => {
+                    of.grants.insert(grant.client.to_string(), grant.epoch);
+                    None
+                }
+                directory::Output::Send { .. }
+                | directory::Output::Refused { .. }
+                | directory::Output::Fence { .. }
+                | directory::Output::Moved { .. }
+                | directory::Output::Lost { .. }
+                | directory::Output::Raise { .. }
+                | directory::Output::Supersedes { .. } => None,
+            },
+            FromControl::Handover { .. }
             | FromControl::Retained(_)
             | FromControl::Granted(..)
             | FromControl::Denied(_)

@@ -42,6 +42,7 @@ impl World {
             ToControl::Want(kind) => self.say(node, shard, Say::Control(FromControl::Granted(kind, 1000))),
             ToControl::Directory(input) => self.directory(node, *input),
             ToControl::Handover { to, message } => self.say_far(node, at(to), true, message.to_vec()),
+            ToControl::Will(note) => self.wills.push((node, *note)),
             ToControl::Drained => self.nodes[node].drained += 1,
             ToControl::Returned(..)
             | ToControl::Report(_)

@@ -90,7 +90,7 @@ impl World {
                 message.encode(&mut bytes);
                 return self.say_far(node, at(*to), false, bytes);
             }
-            Output::Supersedes { .. } => return,
+            Output::Supersedes { .. } | Output::Raise { .. } => return,
             Output::Granted(grant) => grant.client.clone(),
             Output::Refused { client, .. }
             | Output::Fence { client, .. }

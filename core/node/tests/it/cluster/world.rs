@@ -106,6 +106,8 @@ pub(super) struct World {
     pub(super) leader: Option<(u64, usize)>,
     pub(super) directories: newtmq_cluster::directory::Config,
     pub(super) size: usize,
+    /// What shards said of wills, and at which node.
+    pub(super) wills: Vec<(usize, newtmq_node::WillNote)>,
 }
 
 const STEPS_MAX: u64 = 3_000_000;
@@ -156,6 +158,7 @@ impl World {
             leader,
             directories: newtmq_cluster::directory::Config::default(),
             size: nodes,
+            wills: Vec::new(),
         };
         for node in 0..nodes {
             world.nodes.push(Node {

@@ -33,6 +33,7 @@ impl Told {
             | FromControl::Directory(_)
             | FromControl::Handover { .. }
             | FromControl::Retained(_)
+            | FromControl::Will(_)
             | FromControl::Drain(_) => {}
         }
     }
