@@ -144,6 +144,8 @@ pub struct SnClient {
     names: BTreeMap<u16, String>,
     /// It has forgotten ids that a gateway may think it knows.
     forgetful: bool,
+    /// An answer of the connection before may tell an id after all.
+    vague: bool,
     /// QoS 2 messages that came and were not released.
     received: BTreeMap<u16, (Option<Uid>, Instant)>,
     /// Those that were, and when.
@@ -264,6 +266,7 @@ impl SnClient {
             ids: BTreeMap::new(),
             names: BTreeMap::new(),
             forgetful: false,
+            vague: false,
             received: BTreeMap::new(),
             over: BTreeMap::new(),
             seen: VecDeque::new(),
@@ -378,7 +381,8 @@ impl SnClient {
             cx.events.push(Event::Close { conn, by });
         }
         self.accepted = false;
-        self.asked = None;
+        let asked = self.asked.take();
+        self.vague = asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
         self.suspended = None;
         if let Some(unacked) = &mut self.unacked {
             unacked.again = true;

@@ -98,7 +98,7 @@ impl World<'_, '_> {
                 }
                 Output::Record { conn, record } => {
                     let at = self.part(node, shard).link_of(conn);
-                    self.tell_gateway(at, Told::Record(record.into()));
+                    self.tell_gateway(at, Told::Record(record));
                 }
                 Output::Flaps { .. } => unreachable!("nobody asks for it"),
                 Output::Lanes => {

@@ -227,7 +227,7 @@ impl SnClient {
             let bytes = self.encode(Message::Publish(publish));
             self.payload = data;
             let facts = PublishFacts { pid: None, ..self.facts(&message, 0, false) };
-            let own = core::mem::replace(&mut self.conn, Some(conn));
+            let own = self.conn.replace(conn);
             self.send(bytes, Meaning::Publish(facts), cx);
             self.conn = own;
         }

@@ -279,6 +279,7 @@ impl SnClient {
     fn must_know(&self) -> bool {
         self.around.reliable
             && !self.forgetful
+            && !self.vague
             && !matches!(&self.asked, Some(asked) if matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }))
     }
 
