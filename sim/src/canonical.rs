@@ -80,6 +80,11 @@ pub(crate) fn write(at: Instant, event: &Event, hash: &mut TraceHash) {
         Event::Cluster { node, event } => put(hash, 26, &[u64::from(node.0), text(event)]),
         Event::Command { node, request, command } => put(hash, 27, &[u64::from(node.0), request.0, text(command)]),
         Event::Answer { node, request, answer } => put(hash, 28, &[u64::from(node.0), request.0, text(answer)]),
+        Event::AskWill { conn, will } => {
+            put(hash, 51, &[u64::from(conn.0)]);
+            will.iter().for_each(|will| put_will(hash, will));
+        }
+        Event::WillSet { conn } => put(hash, 52, &[u64::from(conn.0)]),
         Event::Calm => hash.add(21),
         Event::Quiesce => hash.add(22),
     }
@@ -118,6 +123,7 @@ fn connect(hash: &mut TraceHash, facts: &ConnectFacts) {
         node,
         client_id,
         version,
+        sn,
         clean,
         expiry_s,
         keep_alive_s,
@@ -128,17 +134,19 @@ fn connect(hash: &mut TraceHash, facts: &ConnectFacts) {
     let who = [u64::from(node.0), u64::from(client_id.0), *version as u64, u64::from(*clean), option(*expiry_s)];
     put(hash, 0, &who);
     put(hash, 0, &[u64::from(*keep_alive_s), u64::from(*receive_maximum), option(*max_packet_size)]);
-    if let Some(WillFacts { uid: of, topic, qos, retain, delay_s, expiry_s }) = will {
-        let fields = [
-            uid(Some(*of)),
-            u64::from(topic.0),
-            *qos as u64,
-            u64::from(*retain),
-            u64::from(*delay_s),
-            option(*expiry_s),
-        ];
-        put(hash, 1, &fields);
+    if let Some(sn) = sn {
+        put(hash, 2, &[*sn as u64]);
     }
+    if let Some(will) = will {
+        put_will(hash, will);
+    }
+}
+
+fn put_will(hash: &mut TraceHash, will: &WillFacts) {
+    let WillFacts { uid: of, topic, qos, retain, delay_s, expiry_s } = will;
+    let fields =
+        [uid(Some(*of)), u64::from(topic.0), *qos as u64, u64::from(*retain), u64::from(*delay_s), option(*expiry_s)];
+    put(hash, 1, &fields);
 }
 
 fn fault(hash: &mut TraceHash, fault: &Fault) {

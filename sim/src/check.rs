@@ -82,6 +82,8 @@ impl Invariant for HistoryChecker {
             Event::Pingreq { conn } => self.state.ping(*conn, cx),
             Event::Pingresp { conn } => self.state.pinged(*conn, cx),
             Event::Disconnect { conn, by, code, expiry_s } => self.state.disconnect(*conn, *by, *code, *expiry_s, cx),
+            Event::AskWill { conn, will } => self.state.will_asked(*conn, *will, cx),
+            Event::WillSet { conn } => self.state.will_set(*conn, cx),
             Event::Close { conn, by } => self.state.close(*conn, *by, cx),
             Event::Gone { conn } => self.state.gone(*conn, cx),
             Event::Wild { conn, .. } => self.state.wild(*conn),

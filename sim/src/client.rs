@@ -10,6 +10,7 @@ mod payload;
 mod receiving;
 mod sending;
 mod session;
+pub mod sn;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -20,7 +21,7 @@ use newtmq_base::Instant;
 
 use crate::draw::Stream;
 use crate::history::{ClientIx, Closer, ConnIx, Event, Fault, Names, Uid};
-use crate::scenario::{Act, ClientSpec, PublishSpec};
+use crate::scenario::{Act, ClientSpec, PublishSpec, ReconnectSpec};
 use link::{Link, Phase};
 use session::Session;
 use topics::Topics;
@@ -40,6 +41,8 @@ pub enum ClientOutput {
     Abandon,
     /// Read nothing from here on, or read again.
     Read(bool),
+    /// Send a datagram: clients of MQTT-SN have no connections.
+    Datagram(Box<sn::SnDatagram>),
 }
 
 /// Where a client writes what it does.
@@ -125,7 +128,7 @@ impl Client {
             rows: Vec::new(),
             reading: true,
             asleep: None,
-            retry: Retry { at: Instant::NEVER, failures: 0, waits: 0 },
+            retry: Retry::new(),
             topics: Topics::default(),
             outbox: Vec::new(),
             payload: Vec::new(),
@@ -280,21 +283,9 @@ impl Client {
     }
 
     fn try_again_later(&mut self, now: Instant) {
-        let Some(policy) = self.spec.reconnect else { return };
-        self.retry.waits += 1;
-        let growth = 100 + u128::from(policy.growth_percent);
-        let mut wait_us = u128::from(policy.first_ms) * 1_000;
-        let max_us = u128::from(policy.max_ms.max(policy.first_ms)) * 1_000;
-        for _ in 0..self.retry.failures {
-            if wait_us >= max_us || growth == 100 {
-                break;
-            }
-            wait_us = wait_us * growth / 100;
+        if let Some(policy) = self.spec.reconnect {
+            self.retry.later(policy, (self.seed, self.name), now);
         }
-        let wait_us = wait_us.min(max_us) as u64;
-        let chance = wait_us / 100 * u64::from(policy.jitter_percent.min(100));
-        let less = Stream::new(self.seed, RECONNECT, self.name ^ self.retry.waits).between(0, chance);
-        self.retry.at = now + Duration::from_micros(wait_us - less);
     }
 
     fn set_reading(&mut self, on: bool, cx: &mut Context<'_>) {
@@ -366,6 +357,30 @@ impl Client {
             }
             cx.out.push(ClientOutput::Send(core::mem::take(&mut self.outbox)));
         }
+    }
+}
+
+impl Retry {
+    fn new() -> Retry {
+        Retry { at: Instant::NEVER, failures: 0, waits: 0 }
+    }
+
+    /// When the next attempt is. `(seed, name)` is the client's key for draws.
+    fn later(&mut self, policy: ReconnectSpec, (seed, name): (u64, u64), now: Instant) {
+        self.waits += 1;
+        let growth = 100 + u128::from(policy.growth_percent);
+        let mut wait_us = u128::from(policy.first_ms) * 1_000;
+        let max_us = u128::from(policy.max_ms.max(policy.first_ms)) * 1_000;
+        for _ in 0..self.failures {
+            if wait_us >= max_us || growth == 100 {
+                break;
+            }
+            wait_us = wait_us * growth / 100;
+        }
+        let wait_us = wait_us.min(max_us) as u64;
+        let chance = wait_us / 100 * u64::from(policy.jitter_percent.min(100));
+        let less = Stream::new(seed, RECONNECT, name ^ self.waits).between(0, chance);
+        self.at = now + Duration::from_micros(wait_us - less);
     }
 }
 

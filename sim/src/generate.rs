@@ -3,6 +3,7 @@
 
 mod clients;
 mod cluster;
+mod sn;
 mod source;
 mod steps;
 mod strategy;
@@ -62,6 +63,8 @@ families! {
     ClusterMember "cluster_member" "Nodes that join, leave, are removed and come back, with other addresses.",
     ClusterLoad "cluster_load" "Several nodes with busy publishers, narrow lanes and slow links.",
     ClusterHop "cluster_hop" "Clients that go from node to node, and several with one Client Identifier, while nodes and links break.",
+    Sn "sn" "Clients of MQTT-SN that sleep and move, on a network that loses, doubles and delays datagrams, beside clients of MQTT.",
+    SnCluster "sn_cluster" "The same at several nodes, between which they move.",
 }
 
 impl Family {
@@ -75,7 +78,14 @@ impl Family {
                 | Family::ClusterMember
                 | Family::ClusterLoad
                 | Family::ClusterHop
+                | Family::SnCluster
         )
+    }
+
+    /// Whether its scenarios have clients of MQTT-SN.
+    #[must_use]
+    pub const fn is_sn(self) -> bool {
+        matches!(self, Family::Sn | Family::SnCluster)
     }
 
     /// The family with this name.
@@ -125,6 +135,7 @@ pub fn scenario_from(profile: Profile, source: &mut Source) -> Scenario {
     let features = world::draw(profile, source, &mut scenario);
     let topics = topics::Topics::draw(profile, source);
     clients::draw(profile, &features, &topics, source, &mut scenario);
+    sn::draw(profile, &features, &topics, source, &mut scenario);
     steps::draw(profile, &features, &topics, source, &mut scenario);
     scenario
 }

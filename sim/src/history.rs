@@ -65,8 +65,10 @@ pub struct ConnectFacts {
     pub node: NodeIx,
     /// Client Identifier.
     pub client_id: NameIx,
-    /// Protocol version.
+    /// Protocol version; of a client of MQTT-SN MQTT 3.1, which promises as much: no Session Present, no reasons.
     pub version: ProtocolVersion,
+    /// It speaks MQTT-SN. Then `receive_maximum` is that of its gateway.
+    pub sn: Option<SnConnect>,
     /// Clean Start, or Clean Session before MQTT 5.0.
     pub clean: bool,
     /// Session Expiry Interval in seconds as asked for; before MQTT 5.0 `None`: the broker's if Clean Session is 0.
@@ -79,6 +81,18 @@ pub struct ConnectFacts {
     pub max_packet_size: Option<u32>,
     /// Will Message.
     pub will: Option<WillFacts>,
+}
+
+/// How a client of MQTT-SN comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnConnect {
+    /// With CONNECT.
+    Connect,
+    /// With a PINGREQ: it sleeps, and is there for what waits for it. A client that sleeps has no connection in the history, but
+    /// its session goes on, and its will is not due.
+    Wake,
+    /// It publishes with QoS -1 alone. The connection stands for that, and is never over.
+    Unconnected,
 }
 
 /// A filter of a SUBSCRIBE.
@@ -397,7 +411,7 @@ pub enum Event {
         /// By filter; none before MQTT 5.0.
         codes: Vec<ReasonCode>,
     },
-    /// A PUBLISH was sent.
+    /// A PUBLISH was sent; one of a client of MQTT-SN when it comes to the gateway, each time.
     Publish {
         /// The connection.
         conn: ConnIx,
@@ -486,6 +500,18 @@ pub enum Event {
         conn: ConnIx,
         /// Who ended it.
         by: Closer,
+    },
+    /// MQTT-SN: a client asks for another will, or for none.
+    AskWill {
+        /// The connection.
+        conn: ConnIx,
+        /// The will.
+        will: Option<WillFacts>,
+    },
+    /// MQTT-SN: the answer to that came, and was yes.
+    WillSet {
+        /// The connection.
+        conn: ConnIx,
     },
     /// The broker has noticed the end of the connection, if the tier can tell.
     Gone {

@@ -18,6 +18,7 @@ mod pipe;
 mod queue;
 mod records;
 pub(crate) mod settings;
+mod sn;
 mod store;
 pub(crate) mod watch;
 mod wire;
@@ -60,6 +61,8 @@ mod purpose {
     pub(super) const PACKET: u64 = 112;
     pub(super) const RECORDS: u64 = 113;
     pub(super) const DISCOVERY: u64 = 114;
+    pub(super) const SN_TO_GATEWAY: u64 = 115;
+    pub(super) const SN_TO_CLIENT: u64 = 116;
 }
 
 /// Events that any run may have, and those for each simulated millisecond and for each message that steps publish to each
@@ -98,6 +101,8 @@ struct World<'o, 'a> {
     /// The network between nodes.
     mesh: Mesh,
     flaps: Vec<Flap>,
+    /// The network of MQTT-SN.
+    sn: sn::Sn,
     /// What operators wanted, in order.
     commands: Vec<ClusterCommand>,
     /// Connections, in the order in which they were asked for.
@@ -144,9 +149,10 @@ impl<'o, 'a> World<'o, 'a> {
             queue: Queue::default(),
             nodes,
             paused: 0,
-            clients: clients.map(|(ix, spec)| End::new(ix as u32, spec, scenario.seed)).collect(),
+            clients: clients.map(|(ix, spec)| End::new(ix as u32, spec, scenario)).collect(),
             mesh: Mesh::new(scenario.seed, &scenario.net, scenario.nodes),
             flaps: Vec::new(),
+            sn: sn::Sn::new(scenario),
             commands: Vec::new(),
             links: Vec::new(),
             next_conn: 0,
@@ -220,6 +226,8 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Abort(link) => self.close(link),
             Happening::Moved(link) => self.on_moved(link),
             Happening::Client(client) => self.on_client_tick(client),
+            Happening::Datagram(place) => self.on_datagram(place),
+            Happening::GatewayTick { node, start } if self.lives(node, start) => self.on_gateway_tick(node),
             Happening::Said { node, pair, start } if self.lives(node, start) => self.on_said(node, pair),
             Happening::Tick { node, shard, start } if self.lives(node, start) => self.on_tick(node, shard),
             Happening::Disk { node, start } if self.lives(node, start) => self.on_disk(node),
@@ -248,6 +256,7 @@ impl<'o, 'a> World<'o, 'a> {
             }
             Happening::Begin(node) if self.nodes[usize::from(node)].start == 0 => self.boot(node),
             Happening::Said { .. }
+            | Happening::GatewayTick { .. }
             | Happening::Tick { .. }
             | Happening::ControlTick { .. }
             | Happening::Disk { .. }
@@ -263,6 +272,7 @@ impl<'o, 'a> World<'o, 'a> {
             Happening::Calm => self.on_calm(),
             Happening::Quiesce => {
                 let now = self.queue.now();
+                self.look_at_sleepers();
                 self.observer.event(now, &Event::Quiesce);
                 self.observer.traffic = self.mesh.traffic;
                 self.end_of_heals();
@@ -303,7 +313,12 @@ impl<'o, 'a> World<'o, 'a> {
                 Some(node) => node,
                 None => return false,
             },
+            Happening::ToClient(link) => match self.links[link as usize].as_deref().filter(|link| link.sn.is_some()) {
+                Some(link) => link.node,
+                None => return false,
+            },
             Happening::Said { node, .. }
+            | Happening::GatewayTick { node, .. }
             | Happening::Records { node, .. }
             | Happening::Discover { node, .. }
             | Happening::Command { node, .. }
@@ -312,8 +327,8 @@ impl<'o, 'a> World<'o, 'a> {
             | Happening::Disk { node, .. }
             | Happening::Admin { node, .. }
             | Happening::Stopped { node, .. } => node,
-            Happening::ToClient(_)
-            | Happening::Client(_)
+            Happening::Client(_)
+            | Happening::Datagram(_)
             | Happening::Resume { .. }
             | Happening::Flap(_)
             | Happening::Begin(_)

@@ -8,6 +8,7 @@ mod fields;
 mod kind;
 mod problem;
 mod read;
+mod sn;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use newtmq_mqtt::{ProtocolVersion, QoS, RetainHandling};
 pub use self::cluster::{Barrier, ClusterSpec, Discovery, NODES_MAX, NodeNetSpec, NodeSpec};
 pub use self::docs::markdown;
 pub use self::problem::{Fault, Problem, Problems};
+pub use self::sn::{Qos3, SnSpec};
 pub use self::world::WorldAction;
 use crate::history::ClientIx;
 
@@ -46,6 +48,8 @@ pub struct Scenario {
     pub cluster: ClusterSpec,
     /// The network and the queues in a node.
     pub net: NetSpec,
+    /// MQTT-SN: gateways, and the network of their clients.
+    pub sn: SnSpec,
     /// The disk of each node.
     pub disk: DiskSpec,
     /// The nodes, in order; those that are left out at the end are as any.
@@ -70,6 +74,7 @@ impl Default for Scenario {
             broker: BrokerSpec::default(),
             cluster: ClusterSpec::default(),
             net: NetSpec::default(),
+            sn: SnSpec::default(),
             disk: DiskSpec::default(),
             node_specs: Vec::new(),
             clients: Vec::new(),
@@ -84,6 +89,12 @@ impl Scenario {
     #[must_use]
     pub fn is_cluster(&self) -> bool {
         self.nodes > 1 || self.cluster != ClusterSpec::default()
+    }
+
+    /// Whether any client speaks MQTT-SN.
+    #[must_use]
+    pub fn has_sn(&self) -> bool {
+        self.clients.iter().any(|client| client.sn)
     }
 
     /// What is special about a node.
@@ -251,6 +262,10 @@ pub struct ClientSpec {
     pub node: u16,
     /// Protocol version.
     pub version: ProtocolVersion,
+    /// It speaks MQTT-SN instead, over datagrams.
+    pub sn: bool,
+    /// The forwarder that it is behind (MQTT-SN).
+    pub forwarder: Option<String>,
     /// Clean Start, or Clean Session before MQTT 5.0.
     pub clean: bool,
     /// Session Expiry Interval in seconds (MQTT 5.0).
@@ -282,6 +297,8 @@ impl Default for ClientSpec {
             id: String::new(),
             node: 0,
             version: ProtocolVersion::V5,
+            sn: false,
+            forwarder: None,
             clean: true,
             session_expiry_s: 0,
             keep_alive_s: 0,
@@ -424,6 +441,29 @@ pub enum Act {
     },
     /// Sends these bytes, whatever they are. The broker may do as it likes with the connection.
     Raw(Vec<u8>),
+    /// MQTT-SN: the client goes to sleep.
+    Sleep {
+        /// Its time of sleep, in seconds.
+        duration_s: u16,
+        /// It wakes by itself before that is over, again and again.
+        wakes: bool,
+    },
+    /// MQTT-SN: a client that sleeps wakes for what waits for it.
+    Wake {
+        /// At this node from here on, if that changes.
+        node: Option<u16>,
+    },
+    /// MQTT-SN: the client has another address, as behind a NAT that has forgotten it.
+    Rebind {
+        /// That of this client.
+        of: Option<ClientIx>,
+    },
+    /// MQTT-SN: another will, or none. Without a connection it is that of the next CONNECT.
+    SetWill(Option<WillSpec>),
+    /// MQTT-SN: PUBLISH with QoS -1, connected or not.
+    PublishUnconnected(PublishSpec),
+    /// MQTT-SN: SEARCHGW.
+    Search,
 }
 
 /// A filter of [`Act::Subscribe`].

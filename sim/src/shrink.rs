@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use crate::draw;
 use crate::history::ClientIx;
 use crate::report::Check;
-use crate::scenario::{Act, Action, BrokerSpec, ClientSpec, NetSpec, PublishSpec, Scenario, WorldAction};
+use crate::scenario::{Act, Action, BrokerSpec, ClientSpec, NetSpec, PublishSpec, Scenario, SnSpec, WorldAction};
 
 /// What came of it.
 #[derive(Debug, Clone)]
@@ -191,6 +191,11 @@ impl Shrinker<'_> {
             self.change(|s| s.net.shard_delay_us = plain.shard_delay_us.clone());
             self.change(|s| s.net.work_delay_us = plain.work_delay_us);
         }
+        if self.best.sn != SnSpec::default() && !self.change(|s| s.sn = SnSpec::default()) {
+            for default in SN_DEFAULTS {
+                self.change(|s| default(&mut s.sn));
+            }
+        }
         if !self.change(|s| s.shards = 1) && self.best.shards > 2 {
             self.change(|s| s.shards = 2);
         }
@@ -295,6 +300,13 @@ fn without_clients(base: &Scenario, gone: &BTreeSet<usize>) -> Scenario {
             let earlier = gone.iter().filter(|gone| **gone < client.0 as usize).count();
             client.0 -= u32::try_from(earlier).expect("no more than there are clients");
         }
+        if let Action::Client { act: Act::Rebind { of }, .. } = &mut step.action {
+            *of = of.filter(|of| !gone.contains(&(of.0 as usize)));
+            if let Some(of) = of {
+                let earlier = gone.iter().filter(|gone| **gone < of.0 as usize).count();
+                of.0 -= u32::try_from(earlier).expect("no more than there are clients");
+            }
+        }
     }
     fewer
 }
@@ -384,16 +396,34 @@ fn is_fault(action: &Action) -> bool {
             | Act::SetReading(_)
             | Act::Freeze(_)
             | Act::StrayAck { .. }
+            | Act::Rebind { .. }
+            | Act::Search
             | Act::Raw(_) => true,
             Act::Connect { .. }
             | Act::Disconnect { .. }
             | Act::Subscribe { .. }
             | Act::Unsubscribe { .. }
             | Act::Publish(_)
+            | Act::Sleep { .. }
+            | Act::Wake { .. }
+            | Act::SetWill(_)
+            | Act::PublishUnconnected(_)
             | Act::Ping => false,
         },
     }
 }
+
+const SN_DEFAULTS: &[fn(&mut SnSpec)] = &[
+    |sn| sn.loss_ppm = 0,
+    |sn| sn.dup_ppm = 0,
+    |sn| sn.late_ppm = 0,
+    |sn| sn.latency_us = 1_000..=1_000,
+    |sn| sn.predefined = Vec::new(),
+    |sn| sn.retry_interval_ms = None,
+    |sn| sn.max_buffer_len = None,
+    |sn| sn.max_topic_ids = None,
+    |sn| sn.subs_resume = None,
+];
 
 const BROKER_DEFAULTS: &[fn(&mut BrokerSpec)] = &[
     |b| b.max_inflight = None,
@@ -430,6 +460,7 @@ const CLIENT_DEFAULTS: &[fn(&mut ClientSpec)] = &[
     |c| c.reconnect = None,
     |c| c.username = None,
     |c| c.keep_alive_s = 0,
+    |c| c.forwarder = None,
     |c| c.receive_maximum = u16::MAX,
     |c| c.max_packet_size = 0,
     |c| c.topic_alias_maximum = 0,

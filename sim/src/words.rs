@@ -9,7 +9,8 @@ use newtmq_base::{Instant, NodeId};
 use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
 use crate::history::{
-    AckKind, ClientIx, Closer, ConnIx, ConnectFacts, Event, Fault, NameIx, NodeIx, PublishFacts, ReceiveFacts, Uid,
+    AckKind, ClientIx, Closer, ConnIx, ConnectFacts, Event, Fault, NameIx, NodeIx, PublishFacts, ReceiveFacts,
+    SnConnect, Uid,
 };
 use crate::report::{Report, Violation};
 use crate::scenario::Scenario;
@@ -178,6 +179,14 @@ impl<'a> Words<'a> {
             Event::Close { conn, by } => {
                 (conn, Way::Here, format!("connection is over, {}", closer(*by)), String::new())
             }
+            Event::AskWill { conn, will } => {
+                let what = will.map_or_else(
+                    || "asks for no will".to_owned(),
+                    |will| format!("asks for the will {} to {}", self.uid(will.uid), self.text(will.topic)),
+                );
+                (conn, Way::ToServer, what, String::new())
+            }
+            Event::WillSet { conn } => (conn, Way::ToClient, "the will is as it asked".into(), String::new()),
             Event::Gone { conn } => {
                 (conn, Way::Here, "the broker notices that the connection is over".into(), String::new())
             }
@@ -200,7 +209,13 @@ impl<'a> Words<'a> {
     }
 
     fn connect_note(&self, facts: &ConnectFacts) -> String {
-        let mut note = vec![version_name(facts.version).to_owned()];
+        let version = match facts.sn {
+            None => version_name(facts.version),
+            Some(SnConnect::Connect) => "MQTT-SN",
+            Some(SnConnect::Wake) => "MQTT-SN, wakes with PINGREQ",
+            Some(SnConnect::Unconnected) => "MQTT-SN, without a connection",
+        };
+        let mut note = vec![version.to_owned()];
         note.extend(facts.clean.then(|| "clean".to_owned()));
         note.extend(facts.expiry_s.filter(|s| *s > 0).map(|s| format!("session expiry {s} s")));
         note.extend(facts.will.map(|will| format!("will to {} q{}", self.text(will.topic), will.qos as u8)));
@@ -307,6 +322,8 @@ impl<'a> Words<'a> {
                 | Event::Pingreq { .. }
                 | Event::Pingresp { .. }
                 | Event::Disconnect { .. }
+                | Event::AskWill { .. }
+                | Event::WillSet { .. }
                 | Event::Close { .. }
                 | Event::Gone { .. }
                 | Event::Wild { .. }

@@ -41,6 +41,9 @@ pub(crate) struct Client {
     /// What is kept with its session has changed.
     pub(crate) dirty: bool,
     pub(crate) sleep: u16,
+    /// What the broker permits: the highest QoS, and RETAIN. More would end the link.
+    pub(crate) max_qos: QoS,
+    pub(crate) may_retain: bool,
     /// Server Keep Alive of the broker in seconds, and when the link has to show life next.
     pub(crate) link_keep_alive: u16,
     pub(crate) link_ping: Instant,
@@ -183,6 +186,8 @@ impl Client {
             draining: false,
             dirty: false,
             sleep: 0,
+            max_qos: QoS::ExactlyOnce,
+            may_retain: true,
             link_keep_alive: 0,
             link_ping: Instant::NEVER,
             heard: now,

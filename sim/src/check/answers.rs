@@ -10,11 +10,13 @@ use super::limits::CONTROL_BYTES;
 use super::publishes::OutPublish;
 use super::state::{Conn, State, TIMER_SLACK};
 use super::witness::{Cx, Story};
-use crate::history::{Closer, ConnIx};
+use crate::history::{Closer, ConnIx, SnConnect, Uid};
 use crate::report::Check;
 
 /// What was wrong so shortly before a CONNECT may be a reason to refuse it.
 const BEFORE_CONNECT: Duration = Duration::from_secs(10);
+/// A gateway answers sooner; its client gives up after it has asked four times.
+const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// An operator has an answer by then. What a command waits for follows no pace.
 const COMMAND: Duration = Duration::from_secs(15);
 
@@ -105,11 +107,17 @@ impl State {
             {
                 self.unanswered_connect(conn, "was closed by the broker", cx);
             }
-            (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) => {
+            (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) || self.gave_up(c, by) => {
                 self.unanswered_connect(conn, "ended", cx);
             }
             (true | false, Closer::Client | Closer::Network | Closer::Server) => {}
         }
+    }
+
+    /// Whether a client of MQTT-SN has asked again and again, where nothing is lost.
+    fn gave_up(&self, c: &Conn, by: Closer) -> bool {
+        let lost = self.limits.sn_unreliable || self.ways.exist() || by != Closer::Client;
+        c.sn.is_some() && !lost && c.connect_at + SN_PATIENCE + self.limits.late < self.now
     }
 
     /// Reasons that have to do with limits and time.
@@ -125,8 +133,10 @@ impl State {
         // Clients that share a session do not know of each other's exchanges, which count toward its limit.
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
         let cluster = self.ways.exist() && self.is_sent_away(c);
+        let sn = c.sn.is_some() && self.limits.sn_unreliable;
         let lost = || self.may_have_lost(conn);
         cluster
+            || sn
             || (matches!(code, None | Some(ReasonCode::SessionTakenOver)) && lost())
             || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
@@ -333,6 +343,70 @@ impl State {
         let c = self.conn_mut(conn);
         c.heard = cx.now;
         c.pings.pop_front();
+        if c.sn == Some(SnConnect::Wake) {
+            self.judge_slept(conn.0, cx);
+        }
+    }
+
+    /// A client of MQTT-SN that was awake is told to sleep on: it has got everything that waited when it woke.
+    fn judge_slept(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        cx.owe(Check::Protocol);
+        let c = self.conn(conn);
+        let (id, woke, client) = (c.id, c.connect_at, c.client);
+        let known = &self.ids[id as usize];
+        // Of several that follow each other only the last one is certain.
+        if !c.is_plain() || known.current != Some(conn) || known.unclear {
+            return;
+        }
+        let debts: Vec<(Uid, Instant)> = known.lost.iter().chain(&known.owed).copied().collect();
+        for (uid, accepted) in debts {
+            let Some((topic, sent)) = self.message(uid).map(|message| (message.topic, message.sent)) else { continue };
+            let from = self.node_of_topic(topic);
+            let arrived = self.lanes(from).by(accepted);
+            // What waits for a node that is apart comes when it can.
+            let apart = self.ways.exist() && from != self.conn(conn).node;
+            if arrived >= woke || apart || !self.is_owed(id, uid) {
+                continue;
+            }
+            let message = format!(
+                "{} was told to sleep on before it had {uid}, which waited when it woke [MQTT-SN 6.14]",
+                self.who(conn)
+            );
+            let story = Story::default()
+                .uid(Some(uid))
+                .client(client)
+                .conn(conn)
+                .when(sent, format!("PUBLISH {uid} was sent"))
+                .when(accepted, "the broker wrote that it accepted it")
+                .when(woke, "PINGREQ was sent")
+                .when(cx.now, "PINGRESP arrived");
+            return cx.violated(Check::Protocol, message, story);
+        }
+    }
+
+    /// A client of MQTT-SN wakes, and the broker knows of no session that sleeps.
+    pub(super) fn judge_not_asleep(&mut self, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
+        let c = self.conn(conn);
+        if c.sn != Some(SnConnect::Wake) || self.limits.sn_unreliable || !c.is_plain() {
+            return;
+        }
+        let last = self.ids[c.id as usize].current;
+        // Its session is taken over before the answer comes.
+        let goes = |of: &Conn| of.gone.is_none_or(|gone| gone >= c.connect_at);
+        let steady = last.is_some_and(|last| self.conn(last).is_plain() && goes(self.conn(last)));
+        if !steady
+            || !self.surely_exists(c.id, conn, sent_at)
+            || self.ways.exist() && self.ways.was_split(c.connect_at, sent_at)
+        {
+            return;
+        }
+        let message = format!("{} slept, and was told that it is not connected when it woke", self.who(conn));
+        let story = Story::default()
+            .client(c.client)
+            .conn(conn)
+            .when(c.connect_at, "PINGREQ was sent")
+            .when(sent_at, "DISCONNECT was written");
+        cx.violated(Check::SessionPresent, message, story);
     }
 
     /// How long a packet may have to wait behind what its client sent before, and its answer behind what it gets.

@@ -318,6 +318,7 @@ impl State {
         let id = self.conn(conn).id;
         let known = &self.ids[id as usize];
         let (epoch, counts) = (known.epoch, known.settled);
+        let late_first = self.conn(conn).sn.is_some() && self.limits.sn_unreliable;
         let Some(of) = self.message(message.uid) else { return };
         let target = of.target(id, epoch, counts);
         let before = Before {
@@ -336,7 +337,8 @@ impl State {
         let known = target.copies_known().find(|(other, _)| *other == pid && pid > 0);
         // A copy keeps its Packet Identifier when it is sent again.
         let last_conn = known.map(|(_, last)| core::mem::replace(last, conn));
-        let again = facts.dup && last_conn.is_some();
+        // A datagram that was sent before the one with DUP may come behind it.
+        let again = (facts.dup || late_first) && last_conn.is_some();
         if last_conn != Some(conn) {
             // What was acknowledged was another copy, or this one on another connection.
             target.acked = None;
@@ -388,7 +390,11 @@ impl State {
         }
         if let Some(of) = message.will {
             self.will_received(of, message.uid, conn, facts.sent_at, cx);
-        } else if copies == 1 && explained.shared == 0 && !(facts.dup && before.earlier) {
+        } else if copies == 1
+            && explained.shared == 0
+            && !(facts.dup && before.earlier)
+            && !self.may_overtake(conn, facts.qos)
+        {
             self.judge_order(conn, facts, message, epoch, cx);
             if facts.qos > QoS::AtMostOnce && !facts.dup {
                 self.overtaken(id, message.sent);
@@ -457,7 +463,7 @@ impl State {
     /// A copy with DUP of what had come before.
     fn judge_again(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, before: Before, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        let retries = self.limits.retries && !c.v5;
+        let retries = c.may_resend(self.limits.retries);
         if facts.qos != QoS::AtLeastOnce || retries || before.conn == u32::MAX {
             return;
         }
@@ -483,13 +489,18 @@ impl State {
 
     fn judge_first_dup(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        if !c.first || (self.limits.retries && !c.v5) || c.rival.is_some() {
+        if !c.first || c.may_resend(self.limits.retries) || c.rival.is_some() {
             return;
         }
         if facts.qos == QoS::AtMostOnce {
             return self.wrong(conn, facts, message, "DUP is set with QoS 0", cx);
         }
         self.wrong(conn, facts, message, "DUP is set in the first delivery of a new session", cx);
+    }
+
+    /// Whether messages to this client keep no order: a datagram overtakes another one, and with QoS 0 nothing waits for an answer.
+    fn may_overtake(&self, conn: u32, qos: QoS) -> bool {
+        self.conn(conn).sn.is_some() && qos == QoS::AtMostOnce
     }
 
     fn judge_order(&mut self, conn: u32, facts: &ReceiveFacts, message: &Facts, epoch: u32, cx: &mut Cx<'_>) {

@@ -68,7 +68,7 @@ impl State {
     fn crossed(&mut self, conn: u32, facts: &ReceiveFacts) -> bool {
         let c = self.conn(conn);
         let (id, pid) = (c.id, facts.pid.unwrap_or(0));
-        if !facts.dup || c.v5 || !self.limits.retries {
+        if !facts.dup || !c.may_resend(self.limits.retries) {
             return false;
         }
         let epoch = self.ids[id as usize].epoch;

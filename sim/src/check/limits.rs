@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::scenario::{Barrier, DurabilitySpec, Scenario};
+use crate::scenario::{Act, Action, Barrier, DurabilitySpec, Scenario, Step};
 
 /// A piece is lost six times at most, each time for twice as long.
 const LOSSES_WORTH: u64 = (1 << 6) - 1;
@@ -76,6 +76,10 @@ pub(super) struct Limits {
     trip: Duration,
     /// A network in which packets may come very late.
     pub(super) late: Duration,
+    /// Clients of MQTT-SN may be lost for datagrams that are, or because another one has their address.
+    pub(super) sn_unreliable: bool,
+    /// `mqtt.sn.max_topic_ids` is set.
+    pub(super) sn_few_ids: bool,
     /// `durability`; none if everything is in memory alone.
     pub(super) durability: Option<DurabilitySpec>,
 }
@@ -140,6 +144,8 @@ impl Limits {
             server_keep_alive_s: broker.server_keepalive_s,
             hold: Duration::from_millis(broker.max_publisher_hold_ms.unwrap_or(10_000)),
             late: Duration::from_micros(late_us),
+            sn_unreliable: !scenario.sn.is_reliable() || scenario.steps.iter().any(takes_an_address),
+            sn_few_ids: scenario.sn.max_topic_ids.is_some(),
             durability: broker.durability.filter(|durability| *durability != DurabilitySpec::Memory),
         }
     }
@@ -158,6 +164,11 @@ impl Limits {
         };
         wait(publishes, self.publish_limit).max(wait(bytes, self.rate_limit))
     }
+}
+
+/// Whether a client takes the address that another one has, or had.
+fn takes_an_address(step: &Step) -> bool {
+    matches!(step.action, Action::Client { act: Act::Rebind { of: Some(_) }, .. })
 }
 
 /// How long what nodes say to each other is on its way, a few times there and back.

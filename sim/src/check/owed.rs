@@ -33,7 +33,10 @@ impl State {
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
-            if sub.group.is_some() || known.packet_max <= room {
+            // A client of MQTT-SN whose ids are used up gets nothing on other topics.
+            let few_ids = limits.sn_few_ids
+                && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
+            if sub.group.is_some() || known.packet_max <= room || few_ids {
                 continue;
             }
             let at_node = |node: u16| {
@@ -147,6 +150,21 @@ impl State {
         for uid in waiting {
             self.judge_groups(uid, cx);
         }
+    }
+
+    /// Whether a session is owed a message that has not come, and nothing may have pushed it out of its queue.
+    pub(super) fn is_owed(&mut self, id: u32, uid: Uid) -> bool {
+        let State { clients, ids, limits, wills, .. } = self;
+        let known = &ids[id as usize];
+        let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return false };
+        let Some(target) = message.targets.iter().find(|target| target.id == id) else { return false };
+        let behind =
+            target.behind.unwrap_or((known.matched - target.matched + *wills, known.matched_bytes - target.bytes));
+        target.epoch == known.epoch
+            && target.owed
+            && !target.received
+            && known.unsubscribed.is_empty()
+            && !overflows(behind, limits.queue_len, limits.queue_bytes)
     }
 
     fn judge_lost(&mut self, id: u32, uid: Uid, accepted: Instant, cx: &mut Cx<'_>) {

@@ -69,7 +69,9 @@ impl State {
         let (sequence, sent) = (self.sequence, cx.now);
         let PublishFacts { uid, dup, qos, .. } = *facts;
         let deletes = facts.size == 0;
-        let again = dup || uid.is_some_and(|uid| self.message(uid).is_some());
+        // What a client of MQTT-SN sends with QoS 0 may be of an id that its gateway does not know.
+        let vague = qos == QoS::AtMostOnce && self.conn(conn).sn.is_some();
+        let again = dup || vague || uid.is_some_and(|uid| self.message(uid).is_some());
         if uid.is_none() && !deletes {
             return;
         }

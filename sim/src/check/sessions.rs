@@ -67,6 +67,9 @@ impl State {
         let expiry = match (v5, facts.clean) {
             (true, _) => facts.expiry_s.unwrap_or(0).min(self.limits.max_session_expiry_s),
             (false, true) => 0,
+            (false, false) if facts.sn.is_some() => {
+                facts.expiry_s.unwrap_or(self.limits.session_expiry_s).min(self.limits.max_session_expiry_s)
+            }
             (false, false) => self.limits.session_expiry_s,
         };
         let mut unanswered = false;
@@ -92,6 +95,7 @@ impl State {
             node,
             v5,
             v31: facts.version == ProtocolVersion::V31,
+            sn: facts.sn,
             clean: facts.clean,
             connect_at: cx.now,
             connack: None,
@@ -99,7 +103,7 @@ impl State {
             expiry_min: expiry,
             expiry_max: expiry,
             keep_alive_s: facts.keep_alive_s,
-            receive_maximum: if v5 { facts.receive_maximum } else { u16::MAX },
+            receive_maximum: if v5 || facts.sn.is_some() { facts.receive_maximum } else { u16::MAX },
             max_packet_size: facts.max_packet_size.filter(|_| v5),
             closed: None,
             gone: None,
@@ -126,6 +130,7 @@ impl State {
             last_expiry: None,
             unread_expiry: None,
             will,
+            old_wills: Vec::new(),
         };
         let at = conn.0 as usize;
         if self.conns.len() <= at {
@@ -200,6 +205,7 @@ impl State {
         if code.is_error() {
             c.refused = true;
             self.judge_turned_away(conn.0, code, cx);
+            self.judge_not_asleep(conn.0, sent_at, cx);
             self.ids[id as usize].live.retain(|other| *other != conn.0);
             self.stays_where_it_was(conn.0, cx.now);
             return;

@@ -179,9 +179,11 @@ impl State {
         let epoch = self.ids[id as usize].epoch;
         let c = self.conn(conn);
         let lost = c.closed.is_some() || !c.is_plain();
+        // An acknowledgement that is a datagram may never come.
+        let vague = c.sn.is_some();
         let Some(message) = self.message(uid) else { return true };
         let target = message.targets.iter().find(|target| target.id == id);
-        target.is_none_or(|target| target.epoch != epoch || (target.acked.is_none() && lost))
+        target.is_none_or(|target| target.epoch != epoch || ((target.acked.is_none() || vague) && lost))
     }
 
     #[cold]

@@ -19,7 +19,7 @@ use super::ways::Ways;
 use super::will::WillState;
 use super::witness::Cx;
 use super::written::Writes;
-use crate::history::{Closer, ConnIx, Fault, NameIx, Uid};
+use crate::history::{Closer, ConnIx, Fault, NameIx, SnConnect, Uid};
 use crate::scenario::Scenario;
 
 /// A publish that the broker may not have worked off.
@@ -155,6 +155,8 @@ pub(super) struct Conn {
     pub(super) v5: bool,
     /// MQTT 3.1, which has no Session Present.
     pub(super) v31: bool,
+    /// MQTT-SN.
+    pub(super) sn: Option<SnConnect>,
     pub(super) clean: bool,
     pub(super) connect_at: Instant,
     pub(super) connack: Option<Connack>,
@@ -207,6 +209,8 @@ pub(super) struct Conn {
     /// What the interval may be if that DISCONNECT is never read: a take-over may come before it.
     pub(super) unread_expiry: Option<(u32, u32)>,
     pub(super) will: Option<Box<WillState>>,
+    /// Wills that it had before, and when the broker had said that they are not any more.
+    pub(super) old_wills: Vec<(Uid, Option<Instant>)>,
 }
 
 /// A CONNACK without error.
@@ -220,6 +224,12 @@ impl Conn {
     /// Whether it was accepted and is not over for the client.
     pub(super) fn is_up(&self) -> bool {
         self.connack.is_some() && self.closed.is_none() && self.client_disconnect.is_none()
+    }
+
+    /// Whether a message may come again in the same connection, because its acknowledgement has not: `retries` if the broker does
+    /// so before MQTT 5.0.
+    pub(super) fn may_resend(&self, retries: bool) -> bool {
+        self.sn.is_some() || retries && !self.v5
     }
 
     /// Whether nothing excuses odd behaviour toward it.

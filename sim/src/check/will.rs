@@ -10,7 +10,7 @@ use super::owed::overflows;
 use super::publishes::Message;
 use super::state::State;
 use super::witness::{Cx, Story};
-use crate::history::{Closer, ConnIx, Uid, WillFacts};
+use crate::history::{Closer, ConnIx, SnConnect, Uid, WillFacts};
 use crate::report::Check;
 
 /// The will of a connection.
@@ -22,6 +22,8 @@ pub(super) struct WillState {
     pub(super) topic: u32,
     /// The next connection of the session, when its CONNACK was written, and whether the session went on.
     pub(super) next: Option<(u32, Instant, bool)>,
+    /// The broker surely has it.
+    pub(super) certain: bool,
 }
 
 impl State {
@@ -32,7 +34,7 @@ impl State {
         }
         let message = Message::of_will(&will, topic, conn, id, cx.now, self.sequence);
         self.put_will(will.uid, message);
-        WillState { uid: will.uid, delay_s: will.delay_s, qos: will.qos, topic, next: None }
+        WillState { uid: will.uid, delay_s: will.delay_s, qos: will.qos, topic, next: None, certain: true }
     }
 
     /// The broker has noticed the end of a connection: its will comes after what is in the queues of others by now.
@@ -47,10 +49,46 @@ impl State {
         }
     }
 
+    /// A client of MQTT-SN asks for another will, or for none.
+    pub(super) fn will_asked(&mut self, conn: ConnIx, will: Option<WillFacts>, cx: &mut Cx<'_>) {
+        let (node, id) = (self.conn(conn.0).node, self.conn(conn.0).id);
+        let new = will.map(|will| Box::new(WillState { certain: false, ..self.new_will(will, conn.0, node, id, cx) }));
+        let c = self.conn_mut(conn);
+        if let Some(old) = core::mem::replace(&mut c.will, new) {
+            c.old_wills.push((old.uid, None));
+        }
+    }
+
+    /// It was told that it is so.
+    pub(super) fn will_set(&mut self, conn: ConnIx, cx: &Cx<'_>) {
+        let c = self.conn_mut(conn);
+        c.heard = cx.now;
+        for (_, until) in &mut c.old_wills {
+            until.get_or_insert(cx.now);
+        }
+        if let Some(will) = &mut c.will {
+            will.certain = true;
+        }
+    }
+
+    /// A will came that its client had replaced or deleted.
+    fn old_will_received(&mut self, of: u32, uid: Uid, conn: u32, sent_at: Instant, cx: &mut Cx<'_>) {
+        let c = self.conn(of);
+        let until = c.old_wills.iter().find(|(old, _)| *old == uid).and_then(|(_, until)| *until);
+        let ended = c.earliest_end().unwrap_or(sent_at);
+        if until.is_some_and(|until| until <= ended) && c.is_plain() && !c.wild {
+            self.will_wrong(of, uid, conn, sent_at, "although its client had replaced or deleted it", cx);
+        }
+    }
+
     /// A session has a new connection; `present` if it surely is the same one.
     pub(super) fn will_resumed(&mut self, last: Option<u32>, conn: u32, present: bool) {
         let Some(connack) = self.conn(conn).connack else { return };
         let Some(last) = last else { return };
+        if self.conn(conn).sn == Some(SnConnect::Wake) {
+            // It goes on to sleep, with the will that it has.
+            return;
+        }
         if let Some(will) = &mut self.conn_mut(ConnIx(last)).will {
             will.next.get_or_insert((conn, connack.sent_at, present));
         }
@@ -63,7 +101,9 @@ impl State {
             self.kept_will_received(of, uid, conn, sent_at, cx);
         }
         let c = self.conn(of);
-        let Some(will) = c.will.as_deref() else { return };
+        let Some(will) = c.will.as_deref().filter(|will| will.uid == uid) else {
+            return self.old_will_received(of, uid, conn, sent_at, cx);
+        };
         if c.wild || c.disturbed.is_some() || self.kept.may_differ() {
             return;
         }
@@ -158,7 +198,7 @@ impl State {
     /// When a will surely was due: the earliest and the latest moment.
     fn due(&self, conn: u32) -> Option<(Instant, Instant)> {
         let c = self.conn(conn);
-        let will = c.will.as_deref()?;
+        let will = c.will.as_deref().filter(|will| will.certain)?;
         // The broker had it until the node went.
         let end = if c.crashed { c.disturbed } else { c.earliest_end() };
         let (gone, end) = (c.gone?, end?);
@@ -174,7 +214,9 @@ impl State {
         }
         let latest = self.latest(c.node, gone, delay);
         let resumed = |other: &u32| *other > conn && self.conn(*other).connect_at <= latest;
-        if delay > 0 && (c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(resumed)) {
+        // With CleanSession a gateway ends what a device had as if it had disconnected.
+        let may_resume = delay > 0 || c.sn.is_some();
+        if may_resume && (c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(resumed)) {
             return None;
         }
         Some((end, latest))

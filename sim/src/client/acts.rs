@@ -42,6 +42,13 @@ impl Client {
             Act::Freeze(false) => self.wake_up(cx),
             Act::StrayAck { kind, pid } => self.stray_ack(*kind, *pid, cx),
             Act::Raw(bytes) => self.send_raw(bytes, cx),
+            // Those of MQTT-SN.
+            Act::Sleep { .. }
+            | Act::Wake { .. }
+            | Act::Rebind { .. }
+            | Act::SetWill(_)
+            | Act::PublishUnconnected(_)
+            | Act::Search => {}
         }
     }
 
@@ -53,7 +60,18 @@ impl Client {
         }
         match act {
             Act::Connect { .. } => link.later.iter().any(ends_connection),
-            Act::HangUp | Act::Reset | Act::Vanish | Act::SetAcks(_) | Act::SetReading(_) | Act::Freeze(_) => false,
+            Act::HangUp
+            | Act::Reset
+            | Act::Vanish
+            | Act::SetAcks(_)
+            | Act::SetReading(_)
+            | Act::Freeze(_)
+            | Act::Sleep { .. }
+            | Act::Wake { .. }
+            | Act::Rebind { .. }
+            | Act::SetWill(_)
+            | Act::PublishUnconnected(_)
+            | Act::Search => false,
             Act::Disconnect { .. }
             | Act::Subscribe { .. }
             | Act::Unsubscribe { .. }

@@ -42,6 +42,7 @@ impl Client {
             node: NodeIx(spec.node),
             client_id: cx.names.number(&spec.id),
             version: spec.version,
+            sn: None,
             clean: spec.clean,
             expiry_s: v5.then_some(spec.session_expiry_s),
             keep_alive_s: spec.keep_alive_s,

@@ -144,6 +144,7 @@ impl World {
                 | ClientOutput::Close
                 | ClientOutput::Reset
                 | ClientOutput::Abandon
+                | ClientOutput::Datagram(_)
                 | ClientOutput::Read(_) => log.push(format!("{output:?}!")),
             }
         }
@@ -192,6 +193,8 @@ fn show(event: &Event, names: &Names) -> String {
         Event::Wild { what, .. } => format!("wild {what}"),
         Event::Unexpected { what, .. } => format!("unexpected {what}"),
         Event::Gone { .. }
+        | Event::AskWill { .. }
+        | Event::WillSet { .. }
         | Event::Fault(_)
         | Event::NodeUp { .. }
         | Event::NodeDown { .. }

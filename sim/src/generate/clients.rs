@@ -74,7 +74,9 @@ fn count(profile: Profile, source: &mut Source) -> u64 {
         | Family::ClusterCrash
         | Family::ClusterMember
         | Family::ClusterLoad
-        | Family::ClusterHop => 2,
+        | Family::ClusterHop
+        | Family::Sn
+        | Family::SnCluster => 2,
         Family::Mixed | Family::Limits | Family::Misbehaving => 1,
     };
     match profile.size {
@@ -105,7 +107,9 @@ fn ids(family: Family, features: &Features, count: u64, source: &mut Source) -> 
         | Family::Limits
         | Family::Durable
         | Family::Misbehaving
-        | Family::Corners => count,
+        | Family::Corners
+        | Family::Sn
+        | Family::SnCluster => count,
         Family::ClusterPartition | Family::ClusterCrash | Family::ClusterMember | Family::ClusterLoad => {
             if features.hop_percent > 0 && source.percent(15) { source.between(1, count) } else { count }
         }

@@ -5,6 +5,7 @@ mod cluster;
 mod hops;
 mod kind;
 mod plots;
+mod sn;
 mod trials;
 mod wills;
 mod world;
@@ -17,7 +18,7 @@ use super::topics::Topics;
 use super::world::Features;
 use super::{Family, Profile, STEPS_MAX_MICRO, Size, Source, wire};
 use crate::history::{AckKind, ClientIx};
-use crate::scenario::{Acks, Act, Action, FilterSpec, PublishSpec, Scenario, Step};
+use crate::scenario::{Acks, Act, Action, ClientSpec, FilterSpec, PublishSpec, Scenario, Step};
 
 pub(super) fn draw(
     profile: Profile,
@@ -31,7 +32,7 @@ pub(super) fn draw(
         features,
         topics,
         source,
-        clients: scenario.clients.iter().map(|spec| Tracked::new(&spec.id, spec.version, spec.node)).collect(),
+        clients: scenario.clients.iter().map(Tracked::new).collect(),
         nodes: vec![Node::default(); usize::from(scenario.nodes)],
         scenario,
         at_node: 0,
@@ -41,7 +42,9 @@ pub(super) fn draw(
         faults_end_ms: 0,
     };
     steps.weights = kind::weights(profile.family, steps.source);
-    if profile.family.is_cluster() {
+    if profile.family.is_sn() {
+        steps.sn();
+    } else if profile.family.is_cluster() {
         steps.cluster();
     } else if profile.family == Family::Corners {
         steps.plot();
@@ -79,11 +82,12 @@ struct Tracked {
 }
 
 impl Tracked {
-    fn new(id: &str, version: ProtocolVersion, node: u16) -> Tracked {
+    fn new(spec: &ClientSpec) -> Tracked {
         Tracked {
-            id: id.into(),
-            version,
-            node,
+            id: spec.id.clone(),
+            // MQTT-SN has none of what is new in MQTT 5.0.
+            version: if spec.sn { ProtocolVersion::V31 } else { spec.version },
+            node: spec.node,
             up: false,
             asleep: false,
             reading: true,
@@ -180,7 +184,9 @@ impl Steps<'_> {
                 | Family::ClusterCrash
                 | Family::ClusterMember
                 | Family::ClusterLoad
-                | Family::ClusterHop => self.source.percent(70),
+                | Family::ClusterHop
+                | Family::Sn
+                | Family::SnCluster => self.source.percent(70),
             };
             if receives {
                 self.carry_out(Kind::Subscribe, client);
@@ -356,6 +362,12 @@ impl Steps<'_> {
             | Act::Publish(_)
             | Act::PublishAgain
             | Act::Ping
+            | Act::Sleep { .. }
+            | Act::Wake { .. }
+            | Act::Rebind { .. }
+            | Act::SetWill(_)
+            | Act::PublishUnconnected(_)
+            | Act::Search
             | Act::StrayAck { .. } => {}
         }
     }

@@ -32,7 +32,9 @@ impl Topics {
             | Family::ClusterCrash
             | Family::ClusterMember
             | Family::ClusterLoad
-            | Family::ClusterHop => source.between(1, 6),
+            | Family::ClusterHop
+            | Family::Sn
+            | Family::SnCluster => source.between(1, 6),
         };
         let mut names: Vec<String> = Vec::new();
         for _ in 0..count {

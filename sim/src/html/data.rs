@@ -80,7 +80,7 @@ fn client(spec: &crate::scenario::ClientSpec) -> Value {
         "name": printable(&spec.name),
         "id": printable(&spec.id),
         "node": spec.node,
-        "version": version_name(spec.version),
+        "version": if spec.sn { "MQTT-SN" } else { version_name(spec.version) },
     })
 }
 
@@ -185,6 +185,10 @@ fn row(out: &mut String, words: &Words<'_>, stamped: &Stamped, last: u64) {
             write!(out, "[14,{step},{},{},{},{}]", conn.0, *by as u8, code.code(), option(*expiry_s))
         }
         Event::Close { conn, by } => write!(out, "[15,{step},{},{},{}]", conn.0, *by as u8, quoted(closer(*by))),
+        Event::AskWill { conn, will } => {
+            write!(out, "[28,{step},{},{}]", conn.0, message(will.map(|will| will.uid)))
+        }
+        Event::WillSet { conn } => write!(out, "[29,{step},{}]", conn.0),
         Event::Gone { conn } => write!(out, "[16,{step},{}]", conn.0),
         Event::Wild { conn, what } => write!(out, "[17,{step},{},{}]", conn.0, quoted(what)),
         Event::Unexpected { conn, what } => write!(out, "[18,{step},{},{}]", conn.0, quoted(what)),

@@ -4,7 +4,8 @@
 const run = JSON.parse(document.getElementById('run').textContent)
 const NONE = -1
 const [CONNECT, CONNACK, SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PUBLISH, ACKED, RELEASE, RECEIVE, ACK, RELEASED, HANDED, PINGRESP,
-  DISCONNECT, CLOSE, GONE, WILD, UNEXPECTED, FAULT, CALM, QUIESCE, PINGREQ, NODE_UP, NODE_DOWN, CLUSTER, COMMAND, ANSWER] = Array(28).keys()
+  DISCONNECT, CLOSE, GONE, WILD, UNEXPECTED, FAULT, CALM, QUIESCE, PINGREQ, NODE_UP, NODE_DOWN, CLUSTER, COMMAND, ANSWER,
+  ASK_WILL, WILL_SET] = Array(30).keys()
 const ACK_NAMES = ['PUBACK', 'PUBREC', 'PUBREL', 'PUBCOMP']
 const CLOSERS = ['client', 'broker', 'network']
 
@@ -97,6 +98,8 @@ function buildArrows(events, times, conns) {
       case DISCONNECT: add(i, e[2], e[3] === 1 ? 1 : 0, CONTROL, e[3] === 1 ? t - typical : t, e[3] === 1 ? t : t + typical); break
       case PINGREQ: add(i, e[2], 0, PING, t, t + typical); break
       case PINGRESP: add(i, e[2], 1, PING, t - typical, t); break
+      case ASK_WILL: add(i, e[2], 0, CONTROL, t, t + typical); break
+      case WILL_SET: add(i, e[2], 1, CONTROL, t - typical, t); break
     }
   }
   const n = list.from.length
@@ -281,6 +284,8 @@ function describe(i) {
     case HANDED: return told('Handed to the application', uidText(e[3], e[4]), `qos${e[5]}`)
     case PINGREQ: return told('PINGREQ', who, 'ack')
     case PINGRESP: return told('PINGRESP', who, 'ack')
+    case ASK_WILL: return told('Asks for a will', e[3] === NONE ? 'none' : uidText(e[3], e[4]), 'control')
+    case WILL_SET: return told('The will is as it asked', who, 'control')
     case DISCONNECT: return told(`DISCONNECT by the ${CLOSERS[e[3]]}`, codeText(e[4]), 'control')
     case CLOSE: return told('Connection over', e[4], 'mute')
     case GONE: return told('Connection over for the broker', who, 'mute')

@@ -10,7 +10,7 @@ use newtmq_node::{
 };
 
 use super::World;
-use super::link::{ClientEnd, ServerEnd};
+use super::link::{ClientEnd, ServerEnd, Told};
 use super::node::{Letter, State};
 use super::pipe::What;
 use super::queue::{Command, Happening};
@@ -92,9 +92,15 @@ impl World<'_, '_> {
                     let control = self.nodes[usize::from(node)].control_side();
                     self.say(node, usize::from(shard), control, Letter::ToControl(message));
                 }
-                Output::WillSet { .. } | Output::Record { .. } | Output::Flaps { .. } => {
-                    unreachable!("nobody asks for it")
+                Output::WillSet { conn, permitted } => {
+                    let at = self.part(node, shard).link_of(conn);
+                    self.tell_gateway(at, Told::WillSet(permitted));
                 }
+                Output::Record { conn, record } => {
+                    let at = self.part(node, shard).link_of(conn);
+                    self.tell_gateway(at, Told::Record(record.into()));
+                }
+                Output::Flaps { .. } => unreachable!("nobody asks for it"),
                 Output::Lanes => {
                     if let Some(message) = self.part(node, shard).shard.take_lanes() {
                         let control = self.nodes[usize::from(node)].control_side();
@@ -266,9 +272,17 @@ impl World<'_, '_> {
             return;
         }
         while let Some(link) = self.links[at as usize].as_deref_mut() {
+            if link.sn.is_some() && link.server == ServerEnd::Open && link.waits() {
+                // What the gateway says beside its bytes keeps its place among them: it stays in the pipe.
+                return;
+            }
             let Some((what, data, _)) = link.to_server.arrived(now) else { break };
             match (link.server, what) {
-                (ServerEnd::Open, What::Data(_)) if link.held || link.moving.is_some() || !link.kept.is_empty() => {
+                (ServerEnd::Open, What::Note) => {
+                    link.to_server.read();
+                    self.on_note(at);
+                }
+                (ServerEnd::Open, What::Data(_)) if link.waits() => {
                     link.kept.extend_from_slice(data);
                     link.to_server.read();
                 }
@@ -311,6 +325,7 @@ impl World<'_, '_> {
                 }
             }
         }
+        self.let_gateway_go_on(at);
         self.arm_to_server(at);
     }
 
@@ -383,7 +398,10 @@ impl World<'_, '_> {
             && !link.held
             && link.kept.is_empty()
         {
-            self.gone(at, cause);
+            return self.gone(at, cause);
+        }
+        if link.sn.is_some() {
+            self.arm_to_server(at);
         }
     }
 
@@ -437,8 +455,8 @@ impl World<'_, '_> {
     /// Writes what the socket takes; whether that was anything.
     fn write(&mut self, at: u32, batch: &mut newtmq_node::WriteBatch) -> bool {
         let now = self.queue.now();
-        let net = &self.scenario.net;
         let link = self.links[at as usize].as_deref_mut().expect("the caller has it");
+        let net = if link.sn.is_some() { &self.sn.inside } else { &self.scenario.net };
         if link.swallows() {
             // The operating system takes bytes until it knows better.
             batch.advance(batch.remaining());

@@ -149,6 +149,7 @@ impl World<'_, '_> {
     /// All connections break.
     fn everybody_leaves(&mut self) {
         let now = self.queue.now();
+        self.end_gateways();
         for node in &mut self.nodes {
             node.clock.drift(now, 0);
         }

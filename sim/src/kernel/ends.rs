@@ -6,19 +6,20 @@ use super::World;
 use super::link::{ClientEnd, Link, NewLink, ServerEnd};
 use super::pipe::What;
 use super::queue::Happening;
+use crate::client::sn::SnClient;
 use crate::client::{Client, ClientOutput, Context};
 use crate::draw::{mix, of_name};
-use crate::history::{ClientIx, Closer};
-use crate::scenario::{Acks, Act, ClientSpec};
+use crate::history::{ClientIx, Closer, ConnIx};
+use crate::scenario::{Acks, Act, ClientSpec, Scenario};
 
 /// A client and its network.
 #[derive(Debug)]
 pub(super) struct End {
-    pub(super) client: Client,
+    pub(super) model: Model,
     node: u16,
-    name: u64,
+    pub(super) name: u64,
     /// How many connections it asked for.
-    asked: u64,
+    pub(super) asked: u64,
     /// The one that it has.
     pub(super) link: Option<u32>,
     pub(super) reads: bool,
@@ -31,12 +32,57 @@ pub(super) struct End {
     pub(super) acks: Acks,
     pub(super) stopped_reading: bool,
     pub(super) frozen: bool,
+    /// A connection of a client of MQTT-SN of which its gateway has not heard.
+    pub(super) unheard: Option<ConnIx>,
+}
+
+/// What a client speaks.
+#[derive(Debug)]
+pub(super) enum Model {
+    Mqtt(Box<Client>),
+    Sn(Box<SnClient>),
+}
+
+impl Model {
+    fn act(&mut self, act: &Act, cx: &mut Context<'_>) {
+        match self {
+            Model::Mqtt(client) => client.act(act, cx),
+            Model::Sn(client) => client.act(act, cx),
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        match self {
+            Model::Mqtt(client) => client.next_deadline(),
+            Model::Sn(client) => client.next_deadline(),
+        }
+    }
+
+    fn on_tick(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Model::Mqtt(client) => client.on_tick(cx),
+            Model::Sn(client) => client.on_tick(cx),
+        }
+    }
+
+    /// One that has connections.
+    fn mqtt(&mut self) -> &mut Client {
+        match self {
+            Model::Mqtt(client) => client,
+            Model::Sn(_) => unreachable!("a client of MQTT-SN opens no connection"),
+        }
+    }
 }
 
 impl End {
-    pub(super) fn new(ix: u32, spec: &ClientSpec, seed: u64) -> End {
+    pub(super) fn new(ix: u32, spec: &ClientSpec, scenario: &Scenario) -> End {
+        let ix = ClientIx(ix);
         End {
-            client: Client::new(ClientIx(ix), spec, seed),
+            model: if spec.sn {
+                Model::Sn(Box::new(SnClient::new(ix, spec, scenario)))
+            } else {
+                Model::Mqtt(Box::new(Client::new(ix, spec, scenario.seed)))
+            },
             node: spec.node,
             name: of_name(&spec.name),
             asked: 0,
@@ -48,7 +94,15 @@ impl End {
             acks: spec.acks,
             stopped_reading: false,
             frozen: false,
+            unheard: None,
         }
+    }
+}
+
+impl End {
+    /// Whether it sleeps, as clients of MQTT-SN do.
+    pub(super) fn sleeps(&self) -> bool {
+        matches!(&self.model, Model::Sn(client) if client.sleeps())
     }
 }
 
@@ -63,12 +117,12 @@ impl World<'_, '_> {
             Act::Freeze(on) => end.frozen = *on,
             _ => {}
         }
-        self.with_client(client.0, |client, cx| client.act(act, cx));
+        self.with_client(client.0, |model, cx| model.act(act, cx));
     }
 
     /// Lets a client do something, and does what it asks for.
     #[inline]
-    pub(super) fn with_client(&mut self, ix: u32, call: impl FnOnce(&mut Client, &mut Context<'_>)) {
+    pub(super) fn with_client(&mut self, ix: u32, call: impl FnOnce(&mut Model, &mut Context<'_>)) {
         if self.over {
             return;
         }
@@ -79,16 +133,19 @@ impl World<'_, '_> {
             out: &mut self.client_outputs,
             next_conn: &mut self.next_conn,
         };
-        call(&mut self.clients[ix as usize].client, &mut cx);
+        call(&mut self.clients[ix as usize].model, &mut cx);
         self.after_client(ix);
     }
 
     /// After each call of a client.
     fn after_client(&mut self, ix: u32) {
         let now = self.queue.now();
-        for event in &self.events {
+        let events = core::mem::take(&mut self.events);
+        for event in &events {
+            self.note_unheard(event);
             self.observer.event(now, event);
         }
+        self.events = events;
         self.events.clear();
         if !self.client_outputs.is_empty() {
             let mut outputs = core::mem::take(&mut self.client_outputs);
@@ -98,7 +155,7 @@ impl World<'_, '_> {
             self.client_outputs = outputs;
         }
         let end = &mut self.clients[ix as usize];
-        if let Some(deadline) = end.client.next_deadline()
+        if let Some(deadline) = end.model.next_deadline()
             && deadline < end.armed
         {
             end.armed = deadline.max(now);
@@ -113,8 +170,8 @@ impl World<'_, '_> {
             return;
         }
         end.armed = Instant::NEVER;
-        if end.client.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.with_client(ix, Client::on_tick);
+        if end.model.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.with_client(ix, Model::on_tick);
         } else {
             self.with_client(ix, |_, _| {});
         }
@@ -122,11 +179,15 @@ impl World<'_, '_> {
 
     fn carry_out(&mut self, ix: u32, output: ClientOutput) {
         let now = self.queue.now();
-        let end = &mut self.clients[ix as usize];
         if let ClientOutput::Open = output {
-            end.node = end.client.node();
+            let end = &mut self.clients[ix as usize];
+            end.node = end.model.mqtt().node();
             return self.open(ix);
         }
+        if let ClientOutput::Datagram(datagram) = output {
+            return self.send_datagram(ix, *datagram);
+        }
+        let end = &mut self.clients[ix as usize];
         if let ClientOutput::Read(on) = output {
             end.reads = on;
             if on && let Some(at) = end.link {
@@ -140,14 +201,14 @@ impl World<'_, '_> {
         match output {
             ClientOutput::Send(bytes) => {
                 if link.ix.is_none() {
-                    link.ix = end.client.conn();
+                    link.ix = end.model.mqtt().conn();
                 }
                 if !matches!(link.server, ServerEnd::Closed) {
                     link.to_server.buffer().extend_from_slice(&bytes);
                     link.to_server.wrote(now, bytes.len(), net);
                     self.arm_to_server(at);
                 }
-                self.clients[ix as usize].client.sent(bytes);
+                self.clients[ix as usize].model.mqtt().sent(bytes);
                 return;
             }
             ClientOutput::Close => {
@@ -160,7 +221,7 @@ impl World<'_, '_> {
                 link.to_client.clear();
             }
             ClientOutput::Abandon => link.to_client.kill(),
-            ClientOutput::Open | ClientOutput::Read(_) => {}
+            ClientOutput::Open | ClientOutput::Datagram(_) | ClientOutput::Read(_) => {}
         }
         link.client_end = ClientEnd::Gone;
         end.link = None;
@@ -189,6 +250,9 @@ impl World<'_, '_> {
     /// Something has reached the client's machine.
     pub(super) fn on_to_client(&mut self, at: u32) {
         let now = self.queue.now();
+        if self.links[at as usize].as_deref().is_some_and(|link| link.sn.is_some()) {
+            return self.on_to_gateway(at);
+        }
         if !self.links[at as usize].as_deref_mut().is_some_and(|link| link.to_client.fired(now)) {
             return;
         }
@@ -212,7 +276,7 @@ impl World<'_, '_> {
                         out: &mut self.client_outputs,
                         next_conn: &mut self.next_conn,
                     };
-                    end.client.on_bytes(data, sent_at, &mut cx);
+                    end.model.mqtt().on_bytes(data, sent_at, &mut cx);
                     link.to_client.read();
                     if link.blocked {
                         self.unblock(at);
@@ -222,8 +286,9 @@ impl World<'_, '_> {
                 What::Syn => {
                     link.to_client.read();
                     link.client_end = ClientEnd::Open;
-                    self.with_client(ix, Client::on_open);
+                    self.with_client(ix, |model, cx| model.mqtt().on_open(cx));
                 }
+                What::Note => unreachable!("only a gateway is told something beside bytes"),
                 What::Fin | What::Rst => {
                     link.to_client.read();
                     link.client_end = ClientEnd::Gone;
@@ -231,7 +296,7 @@ impl World<'_, '_> {
                     end.reads = true;
                     let by = if what == What::Fin { Closer::Server } else { Closer::Network };
                     self.free_if_over(at);
-                    self.with_client(ix, |client, cx| client.on_closed(by, cx));
+                    self.with_client(ix, |model, cx| model.mqtt().on_closed(by, cx));
                 }
             }
         }
@@ -252,7 +317,8 @@ impl World<'_, '_> {
         if what == What::Rst {
             link.to_client.clear();
         }
-        link.to_client.send(now, what, &self.scenario.net);
+        let net = if link.sn.is_some() { &self.sn.inside } else { &self.scenario.net };
+        link.to_client.send(now, what, net);
         self.arm_to_client(at);
     }
 
@@ -276,7 +342,8 @@ impl World<'_, '_> {
     /// All connections of a client that are not over.
     pub(super) fn links_of(&self, client: u32) -> Vec<u32> {
         let links = self.links.iter().enumerate();
-        let own = links.filter(|(_, link)| link.as_deref().is_some_and(|link| link.client == client));
+        let own =
+            links.filter(|(_, link)| link.as_deref().is_some_and(|link| link.client == client && link.sn.is_none()));
         own.map(|(at, _)| at as u32).collect()
     }
 }

@@ -199,6 +199,11 @@ impl World<'_, '_> {
     fn take_down(&mut self, node: u16, crash: Option<bool>) {
         for at in 0..self.links.len() as u32 {
             let Some(link) = self.links[at as usize].as_deref_mut() else { continue };
+            if link.node == node && link.sn.is_some() {
+                // Both its ends were there.
+                self.links[at as usize] = None;
+                continue;
+            }
             if link.node != node || link.server != ServerEnd::Open {
                 continue;
             }
@@ -245,6 +250,7 @@ impl World<'_, '_> {
             self.found(Check::Stored, node, 0, what);
         }
         self.arm_control(node);
+        self.start_gateway(node);
         if let Some(replay) = replay {
             self.hand_out(node, replay);
         }
@@ -328,11 +334,13 @@ impl World<'_, '_> {
                 end.frozen.then_some(Act::Freeze(false)),
                 end.stopped_reading.then_some(Act::SetReading(true)),
                 (end.acks == Acks::Never).then_some(Act::SetAcks(Acks::Auto)),
+                end.sleeps().then_some(Act::Connect { clean: None, session_expiry_s: None, node: None }),
             ];
             for act in acts.into_iter().flatten() {
                 self.act(client, &act);
             }
         }
+        self.sn.calm = true;
         self.calm_links();
         for node in 0..self.nodes.len() as u16 {
             for shard in 0..self.nodes[usize::from(node)].shards.len() as u16 {

@@ -1,8 +1,11 @@
 //! A network connection of a client: the two directions, and the states of the driver's and the client's ends. How they
 //! change is in the modules of the two ends.
 
+use std::collections::VecDeque;
+
 use newtmq_base::ConnId;
-use newtmq_node::{CloseCause, Moved, WriteBatch};
+use newtmq_mqtt_sn::LinkId;
+use newtmq_node::{CloseCause, Moved, NewWill, WriteBatch};
 
 use super::pipe::Pipe;
 use super::purpose;
@@ -30,6 +33,21 @@ pub(super) enum ClientEnd {
     Open,
     /// Closed, broken or forgotten.
     Gone,
+}
+
+/// What a gateway for MQTT-SN says to a shard beside bytes.
+#[derive(Debug)]
+pub(super) enum Note {
+    Will(Option<Box<NewWill>>),
+    Keep(Box<[u8]>),
+    Outlive(u32),
+}
+
+/// What a shard says to it.
+#[derive(Debug)]
+pub(super) enum Told {
+    WillSet(bool),
+    Record(Box<[u8]>),
 }
 
 /// A network connection.
@@ -63,6 +81,13 @@ pub(super) struct Link {
     pub(super) blocked: bool,
     /// The shard asked to close it.
     pub(super) closing: bool,
+    /// What the gateway for MQTT-SN of the node calls it, which has the client's end then.
+    pub(super) sn: Option<LinkId>,
+    /// What is said beside the bytes, each with its mark among them.
+    pub(super) notes: VecDeque<Note>,
+    pub(super) told: VecDeque<Told>,
+    /// The gateway was told to hold back.
+    pub(super) gateway_held: bool,
 }
 
 /// What a new link starts from.
@@ -99,7 +124,16 @@ impl Link {
             rest: WriteBatch::default(),
             blocked: false,
             closing: false,
+            sn: None,
+            notes: VecDeque::new(),
+            told: VecDeque::new(),
+            gateway_held: false,
         }
+    }
+
+    /// What comes from the client has to wait: the shard takes no more, or there is none.
+    pub(super) fn waits(&self) -> bool {
+        self.held || self.moving.is_some() || !self.kept.is_empty()
     }
 
     /// Nobody is at either end.

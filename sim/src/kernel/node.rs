@@ -13,6 +13,7 @@ use super::clock::Clock;
 use super::disk::SharedDisk;
 use super::purpose;
 use super::records::Records;
+use super::sn::NodeGateway;
 use super::store::Store;
 use crate::draw::Stream;
 use crate::scenario::{NetSpec, NodeSpec};
@@ -64,6 +65,8 @@ pub(super) struct Node {
     pub(super) shards: Vec<Part>,
     pub(super) control: Option<Control>,
     pub(super) control_armed: Instant,
+    /// For MQTT-SN, if any client speaks it.
+    pub(super) gateway: Option<Box<NodeGateway>>,
     /// By source, then by destination; the control plane is behind the shards.
     pub(super) pairs: Vec<Pair>,
     /// Connections that its shards have.
@@ -134,6 +137,7 @@ impl Node {
             shards: Vec::new(),
             control: None,
             control_armed: Instant::NEVER,
+            gateway: None,
             pairs: Vec::new(),
             connections: 0,
             connections_ever: 0,
@@ -225,6 +229,7 @@ impl Node {
         self.shards.clear();
         self.control = None;
         self.control_armed = Instant::NEVER;
+        self.gateway = None;
         self.pairs.clear();
         (self.connections, self.told, self.pressure) = (0, 0, 0);
         self.paused_until = None;

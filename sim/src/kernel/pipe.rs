@@ -23,6 +23,8 @@ pub(super) enum What {
     Syn,
     /// So many bytes.
     Data(u32),
+    /// Something beside the bytes, between a gateway for MQTT-SN and a shard. What it is stands in a list.
+    Note,
     /// The sender's end.
     Fin,
     /// The connection is broken or refused.
@@ -208,7 +210,7 @@ impl Pipe {
         let item = self.items.front().filter(|item| item.arrives <= now && !self.cut && !self.dead)?;
         let len = match item.what {
             What::Data(len) => len as usize,
-            What::Syn | What::Fin | What::Rst => 0,
+            What::Syn | What::Note | What::Fin | What::Rst => 0,
         };
         Some((item.what, &self.bytes[self.start..self.start + len], item.sent_at))
     }

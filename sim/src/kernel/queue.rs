@@ -55,6 +55,10 @@ pub(super) enum Happening {
     Resume { node: u16, start: u32 },
     /// A node that stops has had its time.
     Stopped { node: u16, start: u32 },
+    /// A datagram of MQTT-SN arrives.
+    Datagram(u32),
+    /// The deadline of a node's gateway for MQTT-SN.
+    GatewayTick { node: u16, start: u32 },
     /// A client's deadline.
     Client(u32),
     /// All steps are done.

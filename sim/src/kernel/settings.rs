@@ -2,14 +2,16 @@
 
 use core::time::Duration;
 
+use newtmq_base::NodeId;
 use newtmq_cluster::lane::Qos0;
 use newtmq_cluster::link::Cookie;
 use newtmq_cluster::{directory, lane, link, meta, owned, swim};
 use newtmq_mqtt::QoS;
+use newtmq_mqtt_sn::MinusOne;
 use newtmq_node::{ClusterConfig, Durability, Rate, Release, ShardConfig, ZoneConfig};
 use newtmq_topic::PickStrategy;
 
-use crate::scenario::{Barrier, BrokerSpec, ClusterSpec, Discovery, DurabilitySpec, SharedStrategy};
+use crate::scenario::{Barrier, BrokerSpec, ClusterSpec, Discovery, DurabilitySpec, Qos3, Scenario, SharedStrategy};
 
 /// What Packet Identifiers leave for `max_mqueue_len` and `max_inflight` together.
 const WAITING_MAX: usize = 65_534;
@@ -182,6 +184,29 @@ fn zone(zone: &mut ZoneConfig, spec: &BrokerSpec) {
     };
     set(&mut zone.will_ha, spec.will_ha);
     zone.publish_limit = spec.publish_limit_per_s.map(u64::from).and_then(per_second);
+}
+
+/// What the gateway of a node is told.
+pub(crate) fn gateway_config(scenario: &Scenario, node: NodeId) -> newtmq_mqtt_sn::Config {
+    let spec = &scenario.sn;
+    let mut config = newtmq_mqtt_sn::Config {
+        advertise_interval: Duration::ZERO,
+        minus_one: match spec.qos3 {
+            Qos3::Off => MinusOne::Off,
+            Qos3::Connected => MinusOne::Connected,
+            Qos3::On => MinusOne::Anybody,
+        },
+        minus_one_client: format!("newtmq-sn-{:016x}", node.0).into(),
+        predefined: (1..).zip(spec.predefined.iter().map(|topic| topic.as_str().into())).collect(),
+        ..newtmq_mqtt_sn::Config::default()
+    };
+    set(&mut config.session_expiry_interval, scenario.broker.session_expiry_interval_s);
+    set(&mut config.retry_interval, spec.retry_interval_ms.map(Duration::from_millis));
+    set(&mut config.retries, spec.max_retries);
+    set(&mut config.max_topic_ids, spec.max_topic_ids);
+    set(&mut config.max_buffer_len, spec.max_buffer_len.map(usize::from));
+    set(&mut config.register_on_resume, spec.subs_resume);
+    config
 }
 
 fn set<T>(value: &mut T, spec: Option<T>) {

@@ -10,6 +10,7 @@ use crate::scenario::{
 use crate::{Options, run_with};
 
 mod clusters;
+mod sn;
 
 fn client(name: &str) -> ClientSpec {
     ClientSpec { name: name.into(), id: name.into(), ..ClientSpec::default() }

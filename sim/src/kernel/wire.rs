@@ -126,7 +126,8 @@ impl Wire {
                 }
                 (End::Closed, What::Data(_) | What::Syn) => return Some(Heard::Refuse),
                 (End::Lost | End::Closed, What::Fin | What::Rst) => self.ends[end] = End::Closed,
-                (End::Lost, What::Data(_) | What::Syn)
+                (_, What::Note)
+                | (End::Lost, What::Data(_) | What::Syn)
                 | (End::Waiting | End::Asking(_), What::Data(_) | What::Fin | What::Rst)
                 | (End::Open, What::Data(_) | What::Syn) => {}
             }

@@ -150,6 +150,8 @@ impl Actor {
                 }
             }
             ClientOutput::Read(on) => self.reading = on,
+            // Clients of MQTT-SN are in the other tier.
+            ClientOutput::Datagram(_) => {}
         }
     }
 

@@ -5,7 +5,9 @@ use core::fmt::Write as _;
 use super::fields::{Section, Visitor};
 use super::kind::{Context, Kind, Micros};
 use super::steps::ACTIONS;
-use super::{BrokerSpec, ClientSpec, ClusterSpec, DiskSpec, Expect, FilterSpec, NetSpec, NodeSpec, QoS, Scenario};
+use super::{
+    BrokerSpec, ClientSpec, ClusterSpec, DiskSpec, Expect, FilterSpec, NetSpec, NodeSpec, QoS, Scenario, SnSpec,
+};
 use crate::report::Check;
 
 /// The reference of scenario files, as Markdown.
@@ -19,6 +21,7 @@ pub fn markdown() -> String {
     docs.part("`[broker]`", BROKER, &mut BrokerSpec::default());
     docs.part("`[cluster]`", CLUSTER, &mut ClusterSpec::default());
     docs.part("`[net]`", NET, &mut NetSpec::default());
+    docs.part("`[sn]`", SN, &mut SnSpec::default());
     docs.part("`[disk]`", DISK, &mut DiskSpec::default());
     docs.part("`[[node]]`", NODE, &mut NodeSpec::default());
     docs.part("`[[client]]`", CLIENT, &mut ClientSpec::default());
@@ -195,6 +198,9 @@ const CLUSTER: &str = "What all nodes have in common. Several nodes are a cluste
 out has the broker's default.";
 
 const NET: &str = "Between clients and nodes, between the shards of a node, and between nodes.";
+
+const SN: &str = "MQTT-SN, if a client speaks it: the gateway of each node, by the names that its keys have in the \
+[configuration](configuration.md#mqtt-sn), and the network between clients and gateways. After the last step no datagram is lost, doubled or late.";
 
 const NODE: &str =
     "The first one is node 0, the next node 1, and so on. Nodes without one are as any: there at the beginning.";

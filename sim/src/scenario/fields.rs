@@ -99,6 +99,7 @@ impl Section for Scenario {
         v.section("broker", &mut self.broker);
         v.section("cluster", &mut self.cluster);
         v.section("net", &mut self.net);
+        v.section("sn", &mut self.sn);
         v.section("disk", &mut self.disk);
         v.sections("node", &mut self.node_specs);
         v.sections("client", &mut self.clients);
@@ -208,6 +209,9 @@ impl Section for ClientSpec {
         v.optional("node", "The node that it connects to.", Node, &mut self.node, &d.node);
         let versions = Words(&[("5", ProtocolVersion::V5), ("3.1.1", ProtocolVersion::V311), ("3.1", ProtocolVersion::V31)]);
         v.optional("version", "Protocol version.", versions, &mut self.version, &d.version);
+        v.optional("sn", "It speaks MQTT-SN 1.2 with the gateway of its node instead of MQTT. Of the keys of a client it has `clean`, `keep_alive_s`, `will_*` and `reconnect_*`, and of the steps those that say so, connect, disconnect, vanish, subscribe, unsubscribe, publish, ping, freeze and raw. `session_expiry_interval_s` of the broker is for it. Only with `driver = \"kernel\"`.", Bool, &mut self.sn, &d.sn);
+        let forwarder = Text { expected: "a text of 1 to 100 bytes", accepts: |text| (1..=100).contains(&text.len()) };
+        v.optional("forwarder", "The forwarder that it is behind (MQTT-SN): all with the same one have its address.", Opt(forwarder), &mut self.forwarder, &d.forwarder);
         v.optional("clean", "Clean Start, or Clean Session before MQTT 5.0.", Bool, &mut self.clean, &d.clean);
         v.optional("session_expiry_s", "Session Expiry Interval in seconds (MQTT 5.0); 4294967295 for never.", Int(0..=u32::MAX), &mut self.session_expiry_s, &d.session_expiry_s);
         v.optional("keep_alive_s", "Keep Alive in seconds; 0 for none. The client sends PINGREQ in time.", Int(0..=65_535), &mut self.keep_alive_s, &d.keep_alive_s);
@@ -224,7 +228,7 @@ impl Section for ClientSpec {
 }
 
 #[rustfmt::skip]
-fn will(of: &mut Option<WillSpec>, v: &mut impl Visitor) {
+pub(super) fn will(of: &mut Option<WillSpec>, v: &mut impl Visitor) {
     let d = WillSpec { topic: String::new(), qos: QoS::AtMostOnce, retain: false, delay_s: 0, expiry_s: 0 };
     let mut topic = of.as_ref().map(|will| will.topic.clone());
     let mut will = of.take().unwrap_or_else(|| d.clone());

@@ -75,6 +75,12 @@ impl Action {
                 Act::Freeze(_) => "freeze",
                 Act::StrayAck { .. } => "stray_ack",
                 Act::Raw(_) => "raw",
+                Act::Sleep { .. } => "sleep",
+                Act::Wake { .. } => "wake",
+                Act::Rebind { .. } => "rebind",
+                Act::SetWill(_) => "set_will",
+                Act::PublishUnconnected(_) => "publish_unconnected",
+                Act::Search => "search",
             },
             Action::World(action) => match action {
                 WorldAction::Cut { .. } => "cut",
@@ -171,7 +177,19 @@ impl Act {
             Act::Raw(bytes) => {
                 v.required("bytes", "What is sent.", Hex, bytes);
             }
-            Act::HangUp | Act::Reset | Act::Vanish | Act::PublishAgain | Act::Ping => {}
+            Act::Sleep { duration_s, wakes } => {
+                v.required("duration_s", "Its time of sleep.", Int(1..=65_535), duration_s);
+                v.optional("wakes", "Whether it wakes by itself before that is over, again and again.", Bool, wakes, &true);
+            }
+            Act::Wake { node } => {
+                v.optional("node", "The node that it speaks with from here on, if it changes.", Opt(Node), node, &None);
+            }
+            Act::Rebind { of } => {
+                v.optional("of", "Its new address is that of this client, who has left it; without it nobody had it.", Opt(Client), of, &None);
+            }
+            Act::SetWill(will) => super::fields::will(will, v),
+            Act::PublishUnconnected(publish) => publish.fields(v),
+            Act::HangUp | Act::Reset | Act::Vanish | Act::PublishAgain | Act::Ping | Act::Search => {}
         }
     }
 }
@@ -231,6 +249,12 @@ pub(super) const ACTIONS: &[(&str, &str, Prototype)] = &[
     ("freeze", "The client's machine sleeps, or wakes up.", || of_client(Act::Freeze(true))),
     ("stray_ack", "Sends an acknowledgement that nothing asks for.", || of_client(Act::StrayAck { kind: AckKind::Puback, pid: 1 })),
     ("raw", "Sends these bytes, whatever they are. The broker may do as it likes with the connection.", || of_client(Act::Raw(Vec::new()))),
+    ("sleep", "MQTT-SN: sends DISCONNECT with a duration. At the end of all steps it connects again.", || of_client(Act::Sleep { duration_s: 1, wakes: true })),
+    ("wake", "MQTT-SN: a client that sleeps sends PINGREQ with its ClientId, and sleeps on when it has what waits for it. One that has a will connects instead where it was not before.", || of_client(Act::Wake { node: None })),
+    ("rebind", "MQTT-SN: the client has another address from here on. What goes to the old one is lost.", || of_client(Act::Rebind { of: None })),
+    ("set_will", "MQTT-SN: changes the payload of the will, or deletes it without `will_topic`. Any other change makes a new connection. Without one it is what the next CONNECT says.", || of_client(Act::SetWill(None))),
+    ("publish_unconnected", "MQTT-SN: sends PUBLISH with QoS -1, connected or not, if its topic has two bytes or is predefined. `qos` says nothing.", || of_client(Act::PublishUnconnected(PublishSpec::new("", QoS::AtMostOnce)))),
+    ("search", "MQTT-SN: sends SEARCHGW, and again until GWINFO comes.", || of_client(Act::Search)),
     ("cut", "Bytes between a client and its node no longer arrive; they do after `heal`.", || Action::World(WorldAction::Cut { client: ClientIx(0), to_server: true, to_client: true })),
     ("heal", "The end of a cut.", || Action::World(WorldAction::Heal { client: ClientIx(0) })),
     ("bandwidth", "A client's connections get slow.", || Action::World(WorldAction::Bandwidth { client: ClientIx(0), bytes_per_s: 0 })),

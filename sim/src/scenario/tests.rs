@@ -178,8 +178,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     let expect = (select(vec!["ok", "S1", "S9b", "crash"]), of("[0-9a-f]{16}"), vec("[a-z0-9-]{1,9}", 0..3));
     let nodes = (cluster(), vec((0..5_000_u64, any::<bool>()), 0..3));
     let steps = vec((0..5_000_u64, action()), 0..12);
-    (head, broker(), nodes, net(), vec(client(), CLIENTS as usize), steps, expect).prop_map(
-        |(head, broker, (cluster, node_specs), net, mut clients, steps, (verdict, trace_hash, kills))| {
+    (head, broker(), nodes, (net(), sn()), vec(client(), CLIENTS as usize), steps, expect).prop_map(
+        |(head, broker, (cluster, node_specs), (net, sn), mut clients, steps, (verdict, trace_hash, kills))| {
             let (why, nodes, seed, shards, settle_ms) = head;
             for (number, client) in clients.iter_mut().enumerate() {
                 client.name.push_str(&number.to_string());
@@ -188,7 +188,8 @@ fn scenario() -> impl Strategy<Value = Scenario> {
             steps.sort_by_key(|step| step.at_ms);
             let nodes = if steps.iter().any(names_a_node) { Some(NODES) } else { nodes };
             // What several nodes cannot do in the madsim tier is refused.
-            let alone = nodes.is_none() && cluster == ClusterSpec::default();
+            let sn_client = clients.iter().any(|client| client.sn);
+            let alone = nodes.is_none() && cluster == ClusterSpec::default() && !sn_client;
             let driver = if alone { Driver::Madsim } else { Driver::Kernel };
             let node_specs = node_specs
                 .into_iter()
@@ -205,6 +206,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 broker,
                 cluster,
                 net,
+                sn,
                 disk: DiskSpec { write_us: 0..=shards.into(), ..DiskSpec::default() },
                 node_specs,
                 clients,
@@ -286,6 +288,28 @@ fn net() -> impl Strategy<Value = NetSpec> {
     prop_oneof![Just(NetSpec::default()), random]
 }
 
+fn sn() -> impl Strategy<Value = SnSpec> {
+    let who = select(vec![Qos3::Off, Qos3::Connected, Qos3::On]);
+    let topics = vec(select(vec!["a", "b/c", "ä"]), 0..3);
+    let random =
+        (who, topics, (of(1..999_u64), of(0..9_u8), of(1..9_u16), of(any::<bool>())), span(4_000), 0..=900_000_u32)
+            .prop_map(|(qos3, topics, (ms, retries, count, resume), latency_us, ppm)| SnSpec {
+                predefined: topics.into_iter().map(str::to_owned).collect(),
+                qos3,
+                retry_interval_ms: ms,
+                max_retries: retries,
+                max_topic_ids: count,
+                max_buffer_len: count,
+                subs_resume: resume,
+                late_us: *latency_us.end(),
+                latency_us,
+                loss_ppm: ppm,
+                dup_ppm: ppm / 2,
+                late_ppm: ppm / 3,
+            });
+    prop_oneof![Just(SnSpec::default()), random]
+}
+
 fn cluster() -> impl Strategy<Value = ClusterSpec> {
     let ways = select(vec![Discovery::Seeds, Discovery::Dns, Discovery::None]);
     let numbers = (of(0..9_u32), of(1..999_u64), of(1..999_u32), of(select(vec![1, 3, 5])));
@@ -328,7 +352,10 @@ fn client() -> impl Strategy<Value = ClientSpec> {
     let reconnect = of((0..9_999_u64, 0..99_999_u64, 0..300_u32, 0..=100_u32));
     (who, numbers, will, reconnect).prop_map(|((name, id, version, clean, username), numbers, will, reconnect)| {
         let (expiry, keep_alive_s, receive_maximum, max_packet_size, topic_alias_maximum, auto, ack_delay_ms) = numbers;
+        let sn = keep_alive_s % 3 == 0;
         ClientSpec {
+            sn,
+            forwarder: (sn && auto).then(|| "hub".to_owned()),
             id: id.unwrap_or_else(|| name.clone()),
             name,
             node: 0,
@@ -411,6 +438,20 @@ fn act() -> impl Strategy<Value = Act> {
         any::<bool>().prop_map(Act::Freeze),
         (kinds, 1..=u16::MAX).prop_map(|(kind, pid)| Act::StrayAck { kind, pid }),
         vec(any::<u8>(), 0..9).prop_map(Act::Raw),
+        of_sn(),
+    ]
+}
+
+fn of_sn() -> impl Strategy<Value = Act> {
+    let will = of(("[a-z/]{1,5}", qos(), any::<bool>()))
+        .prop_map(|will| will.map(|(topic, qos, retain)| WillSpec { topic, qos, retain, delay_s: 0, expiry_s: 0 }));
+    prop_oneof![
+        (1..=u16::MAX, any::<bool>()).prop_map(|(duration_s, wakes)| Act::Sleep { duration_s, wakes }),
+        Just(Act::Wake { node: None }),
+        of((0..CLIENTS).prop_map(ClientIx)).prop_map(|of| Act::Rebind { of }),
+        will.prop_map(Act::SetWill),
+        publish().prop_map(Act::PublishUnconnected),
+        Just(Act::Search),
     ]
 }
 

@@ -1,14 +1,20 @@
 //! What nodes that are a cluster can do in the kernel tier alone. A file for madsim that wants it is refused.
 
-use super::{Action, ClusterSpec, Discovery, Driver, DurabilitySpec, Scenario, Step, WorldAction};
+use super::{Act, Action, ClusterSpec, Discovery, Driver, DurabilitySpec, Scenario, Step, WorldAction};
 
 impl Scenario {
     /// What the scenario wants of its tier that it cannot do, in words.
     pub(super) fn beyond_its_tier(&self) -> Vec<String> {
-        if self.driver != Driver::Madsim || !self.is_cluster() {
+        if self.driver != Driver::Madsim {
             return Vec::new();
         }
         let mut beyond = Vec::new();
+        if self.has_sn() {
+            beyond.push("client.sn: there are no gateways for MQTT-SN".to_owned());
+        }
+        if !self.is_cluster() {
+            return beyond;
+        }
         if self.broker.durability.is_some_and(|durability| durability != DurabilitySpec::Memory) {
             beyond.push("broker.durability: nodes have no store".to_owned());
         }
@@ -32,10 +38,18 @@ impl Scenario {
         beyond
     }
 
-    /// Leaves out what a cluster cannot do in madsim.
+    /// Leaves out what cannot be done in madsim. Clients of MQTT-SN become clients of MQTT.
     pub fn fit_madsim(&mut self) {
         self.driver = Driver::Madsim;
         self.broker.durability = None;
+        for client in &mut self.clients {
+            (client.sn, client.forwarder) = (false, None);
+        }
+        for step in &mut self.steps {
+            if let Action::Client { act: Act::Connect { node, .. }, .. } = &mut step.action {
+                *node = None;
+            }
+        }
         if self.is_cluster() {
             self.cluster = configurable(self.cluster);
             self.steps.retain(is_possible);

@@ -53,6 +53,7 @@ impl World {
             node: NodeIx(0),
             client_id: self.names.number(id),
             version: ProtocolVersion::V5,
+            sn: None,
             clean,
             expiry_s: (!clean).then_some(300),
             keep_alive_s: 30,

@@ -27,6 +27,11 @@ impl Gateway {
             return;
         };
         let Some(client) = self.clients.get_mut(slot) else { return };
+        if qos > client.max_qos || publish.retain && !client.may_retain {
+            let code = ReturnCode::NotSupported;
+            self.tell(round, slot, &Message::Puback(Ack { topic_id, msg_id, code }));
+            return;
+        }
         let waiting = |inbound: &Inbound| inbound.step == InboundStep::Received;
         if client.inbound.len() >= INBOUND_MAX
             && let Some(at) = client.inbound.iter().position(waiting)

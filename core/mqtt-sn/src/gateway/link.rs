@@ -1,7 +1,7 @@
 //! What the broker says on a client's link.
 
 use newtmq_base::planted;
-use newtmq_mqtt::{Connack, Packet, PacketType, ProtocolVersion, ReasonCode, Sender};
+use newtmq_mqtt::{Connack, Packet, PacketType, ProtocolVersion, QoS, ReasonCode, Sender};
 
 use super::connect::{code_of, packet_bytes_max};
 use super::{Gateway, Round};
@@ -87,6 +87,8 @@ impl Gateway {
             client.link_keep_alive = seconds;
             client.link_ping = round.now + core::time::Duration::from_secs(u64::from(seconds));
         }
+        client.max_qos = connack.properties.maximum_qos.unwrap_or(QoS::ExactlyOnce);
+        client.may_retain = connack.properties.retain_available.unwrap_or(true);
         if !connack.session_present {
             client.registry = Registry::default();
             client.sleep = 0;

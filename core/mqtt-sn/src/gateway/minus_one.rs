@@ -70,6 +70,10 @@ impl Gateway {
                     self.counters.congested_dropped += 1;
                     return;
                 }
+                if publish.retain && !client.may_retain {
+                    self.counters.minus_one_dropped += 1;
+                    return;
+                }
                 client.heard = round.now;
                 client.untouched = false;
                 let link = client.link;

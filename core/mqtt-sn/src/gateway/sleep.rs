@@ -70,6 +70,8 @@ impl Gateway {
             self.bind(slot, from.to_address());
         }
         self.on_ping(round, slot);
+        // What was under way to its old address was taken back.
+        self.pump(round, slot);
     }
 
     /// Somebody wakes who did not go to sleep here. The broker knows whether there is such a session, and whether it sleeps.

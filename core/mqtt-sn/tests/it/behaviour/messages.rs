@@ -117,6 +117,21 @@ pub(crate) fn publish_denied_by_the_rules() {
 }
 
 #[test]
+pub(crate) fn publish_that_the_broker_does_not_support() {
+    let mut shard = ShardConfig::default();
+    shard.mqtt.max_qos_allowed = AtLeastOnce;
+    shard.mqtt.retain_available = false;
+    let mut world = World::with(&config(), shard, 1);
+    let a = device(1);
+    join(&mut world, &a, connect("a"));
+    let topic = TopicRef::Short(*b"ab");
+    world.exchange(&a, publish(topic, ExactlyOnce, 5, b""), &[Message::Puback(nack(topic.id(), 5, DENIED))]);
+    let retained = Publish { dup: false, qos: SnQoS::Mqtt(AtLeastOnce), retain: true, topic, msg_id: 6, data: b"" };
+    world.exchange(&a, Message::Publish(retained), &[Message::Puback(nack(topic.id(), 6, DENIED))]);
+    world.exchange(&a, publish(topic, AtLeastOnce, 7, b""), &[Message::Puback(ack(topic.id(), 7))]);
+}
+
+#[test]
 pub(crate) fn repeated_publishes_are_answered_and_not_published_again() {
     let (mut world, a, m) = world_with_client(&config(), connect("a"));
     world.mqtt_subscribe(m, "#");

@@ -128,6 +128,11 @@ pub(crate) fn ping_from_a_new_port() {
     join(&mut world, &b, resume("a"));
     world.exchange(&a, Message::Pingreq(Some("a")), &[Message::Pingresp]);
     world.exchange(&b, Message::Pingreq(None), &[Message::Disconnect(None)]);
+    // What is under way goes along, at once.
+    world.mqtt_publish(m, "topic", b"1", AtLeastOnce, false);
+    let under_way = world.take(&a).len();
+    world.send(&b, Message::Pingreq(Some("a")));
+    assert_eq!((under_way, world.take(&b).len()), (1, 2));
 }
 
 #[test]
