@@ -487,7 +487,8 @@ impl World {
                 self.send(ix);
             }
             ClientOutput::Close | ClientOutput::Reset | ClientOutput::Abandon => self.forget(ix),
-            ClientOutput::Read(_) => {}
+            // None of them speaks MQTT-SN.
+            ClientOutput::Read(_) | ClientOutput::Datagram(_) => {}
         }
     }
 

@@ -257,7 +257,8 @@ impl<'a> World<'a> {
                 self.send(ix);
             }
             ClientOutput::Close | ClientOutput::Reset | ClientOutput::Abandon => self.forget(ix),
-            ClientOutput::Read(_) => {}
+            // None of them speaks MQTT-SN.
+            ClientOutput::Read(_) | ClientOutput::Datagram(_) => {}
         }
     }
 

@@ -13,10 +13,10 @@ use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx, SnConnect, Uid};
 use crate::report::Check;
 
-/// A gateway answers sooner; its client gives up after it has asked four times.
-const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// What was wrong so shortly before a CONNECT may be a reason to refuse it.
 const BEFORE_CONNECT: Duration = Duration::from_secs(10);
+/// A gateway answers sooner; its client gives up after it has asked four times.
+const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// An operator has an answer by then. What a command waits for follows no pace.
 const COMMAND: Duration = Duration::from_secs(15);
 

@@ -204,8 +204,8 @@ impl State {
         let id = c.id;
         if code.is_error() {
             c.refused = true;
-            self.judge_not_asleep(conn.0, sent_at, cx);
             self.judge_turned_away(conn.0, code, cx);
+            self.judge_not_asleep(conn.0, sent_at, cx);
             self.ids[id as usize].live.retain(|other| *other != conn.0);
             self.stays_where_it_was(conn.0, cx.now);
             return;

@@ -440,6 +440,8 @@ mutants! {
         "What came to a session beside one at a node that was down comes again when that hands it on.";
     GrantedMeanwhile, "granted-meanwhile", None, ["part", "S7"],
         "A node that has too much to report says anew what it has; meanwhile others begin the sessions that are there.";
+    SeatBeforeDurable, "seat-before-durable", None, ["part", "W3"],
+        "A leader gives epochs before it is stored that it leads, and gives the same ones again after a start.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],

@@ -94,8 +94,10 @@ impl Cluster {
         let others = self.members.keys().copied().filter(|_| is_member);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
-        // One that is not reached is none, whatever the group says.
-        let reached = |leader: &NodeId| *leader == self.node || self.reached.contains_key(leader);
+        // One that is not reached is none, whatever the group says; and this node is none before its term is durable, or a later
+        // start of it would give the same epochs again.
+        let leads = view.is_leader || planted!(SeatBeforeDurable);
+        let reached = |leader: &NodeId| self.reached.contains_key(leader) || *leader == self.node && leads;
         let leader = view.leader.filter(|_| is_member).filter(reached);
         let alone = self.gone || self.meta.cluster().is_none();
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.
