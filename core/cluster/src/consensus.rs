@@ -91,6 +91,8 @@ pub(crate) struct Engine {
     raw: RawNode<Log>,
     waiting: VecDeque<Waiting>,
     stopped: Option<Stopped>,
+    /// It stands for election, and nobody has asked yet what it has to store for that.
+    unsaid: bool,
     /// The term above which this leader is to lead.
     rise: Option<u64>,
     witness: bool,
@@ -142,6 +144,7 @@ impl Engine {
             waiting: VecDeque::new(),
             stopped: None,
             rise: None,
+            unsaid: false,
             witness: part.witness,
             election: range,
             drawn: None,
@@ -157,6 +160,7 @@ impl Engine {
         if self.is_sole_voter() && !self.witness {
             // It can only fail for a node that is none.
             let _ = self.raw.campaign();
+            self.unsaid = true;
         }
         self.draw(rng);
     }
@@ -266,6 +270,7 @@ impl Engine {
     /// Takes what raft-rs has to say next. `numbers` counts what is given to the disk; what may leave at once is added to
     /// `sent`.
     pub(crate) fn turn(&mut self, numbers: &mut u64, sent: &mut Vec<Message>) -> Option<Turn> {
+        self.unsaid = false;
         if !self.has_turn() {
             return None;
         }
@@ -435,7 +440,7 @@ impl Engine {
 
     /// Whether this node leads: its vote for itself is durable, or it might lead the same term again and not know it.
     pub(crate) fn is_leader(&self) -> bool {
-        let votes = self.waiting.iter().any(|waiting| waiting.votes) && !planted!(LeadsBeforeSync);
+        let votes = (self.unsaid || self.waiting.iter().any(|waiting| waiting.votes)) && !planted!(LeadsBeforeSync);
         self.raw.raft.state == StateRole::Leader && self.stopped.is_none() && !votes
     }
 

@@ -58,7 +58,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
         store(source, scenario);
     }
     // Some clusters have them, and keep most of those.
-    let wills = if profile.family.is_cluster() && source.percent(CLUSTERS_WITH_WILLS) { source.log(5, 60) } else { 0 };
+    let wills = if is(Family::ClusterHop) && source.percent(CLUSTERS_WITH_WILLS) { source.log(5, 60) } else { 0 };
     if wills > 0 && source.percent(70) {
         scenario.broker.will_ha = Some(true);
         scenario.settle_ms += KEPT_WILLS_MS;
@@ -93,7 +93,7 @@ pub(super) fn draw(profile: Profile, source: &mut Source, scenario: &mut Scenari
         options: source.coin(),
         shared_percent: percent(is(Family::Shared), 50, source),
         large: source.percent(30),
-        hop_percent: if profile.family.is_cluster() { percent(is(Family::ClusterHop), 100, source) } else { 0 },
+        hop_percent: if is(Family::ClusterHop) { percent(true, 100, source) } else { 0 },
     }
 }
 

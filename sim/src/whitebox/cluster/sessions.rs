@@ -39,6 +39,10 @@ impl Epochs {
                 let what = format!("two connections of {client} have the epoch {epoch:?}: {known:?} and {own:?}");
                 found.push((Check::Epochs, member.ix, what));
             }
+            // Without a quorum only what somebody still knows is extended: a session that ended long ago is forgotten.
+            if epoch.provisional > 0 {
+                continue;
+            }
             let last = self.last.insert((start, of), epoch);
             if let Some(last) = last.filter(|last| *last > epoch) {
                 let what = format!("{client} has the epoch {epoch:?} here, and had {last:?} before");
