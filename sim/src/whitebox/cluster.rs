@@ -250,6 +250,7 @@ impl ClusterWatch {
             }
             ClusterEvent::Removed { .. } => self.removed = now,
             ClusterEvent::Joined(cluster) => {
+                self.epochs.came(member.ix);
                 if self.away.contains(&member.ix) && member.knows() == BTreeSet::from([member.id]) {
                     self.apart.insert(*cluster);
                 }

@@ -1,6 +1,6 @@
 //! Sessions and connections of clients as the directory has them: at rest one of each (Q3), and epochs that rise (W3).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::NodeId;
 use newtmq_cluster::directory::{Client, Conn};
@@ -20,18 +20,33 @@ type Of = (ClusterId, Client);
 pub(super) struct Epochs {
     /// Whose connection had it.
     given: BTreeMap<(Of, Epoch), (Start, Conn)>,
+    /// In which cluster a connection got its epoch.
+    given_in: BTreeMap<(Start, Conn, Epoch), ClusterId>,
+    /// Nodes that have come into a cluster since they were looked at.
+    came: BTreeSet<u16>,
     /// The last one of a client at a node.
     last: BTreeMap<(Start, Of), Epoch>,
 }
 
 impl Epochs {
+    /// A node has come into a cluster.
+    pub(super) fn came(&mut self, node: u16) {
+        self.came.insert(node);
+    }
+
     /// Looks at a node that runs: an epoch is one connection's, and the next one at the same node has a higher one.
     pub(super) fn look(&mut self, member: &Member<'_>, obligations: &mut Obligations) -> Vec<Found> {
         let (Some(cluster), Some(id)) = (member.cluster(), member.belongs()) else { return Vec::new() };
         let start = (member.ix, member.control.owned().log().incarnation().0);
         let mut found = Vec::new();
+        let has_come = self.came.remove(&member.ix);
         // What a node has given alone has no term.
         for (client, conn, epoch, _) in cluster.directory().served().filter(|(.., epoch, _)| epoch.term > 0) {
+            // One that was given in the cluster that the node was in before counts there.
+            let of = if has_come { ClusterId(0) } else { id };
+            if *self.given_in.entry((start, conn, epoch)).or_insert(of) != id {
+                continue;
+            }
             obligations.count(Check::Epochs, 1);
             let (of, own) = ((id, client.clone()), (start, conn));
             let known = *self.given.entry((of.clone(), epoch)).or_insert(own);
