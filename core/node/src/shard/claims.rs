@@ -230,7 +230,8 @@ impl Shard {
         let Some(c) = self.conn(conn) else { return };
         match c.phase {
             // Its epoch has risen.
-            Phase::Open if grant.home == self.node && grant.present => {}
+            Phase::Open if grant.home == self.node && (grant.present || self.has_epoch(&grant.client, grant.epoch)) => {
+            }
             // Its session is lost.
             Phase::Open => _ = self.reject(now, conn, ReasonCode::ServerBusy, out),
             Phase::Claiming if grant.home == self.node => self.enter_soon(now, conn, &grant.client, grant.epoch, out),
@@ -239,14 +240,19 @@ impl Shard {
         }
     }
 
+    fn has_epoch(&self, client: &str, epoch: Epoch) -> bool {
+        let slot = self.find_session(client).and_then(|key| self.sessions.get(key));
+        slot.and_then(|slot| slot.claimed.as_ref()).is_some_and(|claimed| claimed.epoch == epoch)
+    }
+
     /// The session of a waiting connection is here, and counts.
     fn on_session_here(&mut self, now: Instant, client: &str, epoch: Epoch, out: &mut Outbox) {
         let waits = self.claimant(client).filter(|(_, claim)| claim.moving == Some(epoch));
-        let later = |of: Option<(Epoch, bool)>| of.is_some_and(|(of, _)| of > epoch) && !planted!(MovedBeforeGrant);
-        match waits.map(|(conn, claim)| (conn, later(claim.attached))) {
-            // It has attached again, and is let in with that.
-            Some((_, true)) => {}
-            Some((conn, false)) => self.enter_soon(now, conn, client, epoch, out),
+        // It may have attached again, and is let in with that.
+        let attached = |of: Option<(Epoch, bool)>| of.map_or(epoch, |(of, _)| of.max(epoch));
+        let with = |of| if planted!(MovedBeforeGrant) { epoch } else { attached(of) };
+        match waits.map(|(conn, claim)| (conn, with(claim.attached))) {
+            Some((conn, with)) => self.enter_soon(now, conn, client, with, out),
             None if self.find_session(client).is_none() => tell(Input::Ended { client: client.into(), epoch }, out),
             None => {}
         }
