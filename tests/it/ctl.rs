@@ -73,11 +73,13 @@ fn alarms_are_told_of_every_node() {
     let scratch = Scratch::new("ctl-alarms");
     let broker = broker(&scratch, &["node.name=n@h", "alarm.memory=1MB"]);
     wait_until("an alarm", || {
-        told(&ctl(&scratch, &["alarms"])).starts_with("Alarm(memory, node=n@h, severity=warning, ").then_some(())
+        told(&ctl(&scratch, &["alarms"])).contains("Alarm(memory, node=n@h, severity=warning, ").then_some(())
     });
     let json: serde_json::Value = serde_json::from_slice(&ctl(&scratch, &["alarms", "--json"]).stdout).unwrap();
+    // The disk of this machine may be nearly full, too.
     let of = &json["data"][0];
-    assert_eq!((of["node"].as_str(), of["alarms"][0]["id"].as_str()), (Some("n@h"), Some("memory")));
+    let is_memory = |alarm: &serde_json::Value| alarm["id"] == "memory";
+    assert!(of["node"] == "n@h" && of["alarms"].as_array().unwrap().iter().any(is_memory), "{json}");
     assert_eq!(told(&ctl(&scratch, &["alarms", "history"])), "No alarms.\n");
     broker.stays_well();
 }
