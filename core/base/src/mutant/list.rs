@@ -634,7 +634,7 @@ mutants! {
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
-    HandedOnUnmatched, "handed-on-unmatched", None, ["cluster", "S2", "S12"],
+    HandedOnUnmatched, "handed-on-unmatched", None, ["part", "S2", "S12"],
         "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
     HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
         "A client with No Local gets its own message by way of the node that its session has left.";
