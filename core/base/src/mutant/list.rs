@@ -97,7 +97,7 @@ mutants! {
         "A home that does not answer is taken for none, and a new session begins.";
     ToldBeforeSync, "told-before-sync", Some(12), ["W8", "S13"],
         "What was written is told to be stored before it is synced.";
-    AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["cluster", "S1", "S13", "W"],
+    AckBeforeForwardAck, "ack-before-forward-ack", Some(13), ["part", "S1", "S13", "W"],
         "A publisher is answered before the other nodes that its message went to have it.";
     InFlightDropped, "in-flight-dropped", Some(15), ["S1", "Q9", "W"],
         "What was sent and not acknowledged is dropped when the connection ends.";
