@@ -179,7 +179,9 @@ fn a_client_that_nobody_hears_hears() {
 /// Small cases of every family, as the generator makes them: no panic, nothing is left, one seed has one history.
 #[test]
 fn generated_cases() {
-    for (family, seed) in Family::ALL.iter().flat_map(|family| (0..2).map(move |seed| (*family, seed))) {
+    for (family, seed) in
+        Family::ALL.iter().filter(|family| !family.is_sn()).flat_map(|family| (0..2).map(move |seed| (*family, seed)))
+    {
         let mut case = generate::scenario(Profile { family, size: Size::Micro }, seed);
         case.fit_madsim();
         let report = run_with(&case, Options::default(), Vec::new());
