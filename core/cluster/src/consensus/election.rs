@@ -43,12 +43,13 @@ impl Engine {
 
     pub(super) fn try_to_rise(&mut self, rng: &mut Rng) {
         let Some(term) = self.rise else { return };
+        let wants = self.is_leader() && term >= self.raw.raft.term;
         // What a sole voter has must be durable when it stands.
-        if self.is_leader() && term >= self.raw.raft.term && (self.is_blocked() || !self.waiting.is_empty()) {
+        if wants && (self.is_blocked() || !self.waiting.is_empty()) {
             return;
         }
         self.rise = None;
-        if !self.is_leader() || term < self.raw.raft.term {
+        if !wants {
             return;
         }
         let raft = &mut self.raw.raft;

@@ -160,6 +160,7 @@ impl Shard {
         }
     }
 
+    /// With a name of this shard, or deliveries of it to stored sessions would not be stored.
     fn kept_message(&mut self, now: Instant, kept: &KeptWill) -> Message {
         let message = &kept.message;
         let parts = MessageParts {
