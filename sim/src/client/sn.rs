@@ -3,7 +3,7 @@
 //! history. A connection there is what the specification calls active or awake; while the device sleeps it has none, and
 //! its session goes on.
 //!
-//! It does what a careful device has to. One exchange goes on at a time, and is repeated [`RETRIES_MAX`] times. With CONNECT it
+//! It does what a careful device has to. One exchange goes on at a time, and is repeated three times. With CONNECT it
 //! waits until every datagram from before has come or is lost: nothing in the protocol could tell it from a new one. Of what is
 //! not a copy it remembers QoS 2 exchanges that are over, for the same reason. What the network doubles is answered again
 //! and not written down: it is not the broker's doing.
@@ -31,7 +31,7 @@ use crate::scenario::{Action, ClientSpec, FilterSpec, Scenario, Step, WillSpec, 
 /// T_retry: less than what the specification says, so that all copies of a message come within the time for which a gateway
 /// remembers what it has answered.
 const RETRY: Duration = Duration::from_secs(2);
-/// N_retry.
+/// N_retry: how often a request is repeated before the device takes its gateway for lost.
 const RETRIES_MAX: u32 = 3;
 /// A gateway takes the same CONNECT for a copy for so long.
 const SAME_CONNECT: Duration = Duration::from_millis(2_100);
