@@ -209,6 +209,10 @@ impl State {
         if code != ReasonCode::ServerUnavailable || !self.ways.exist() || !c.is_plain() || self.limits.links_late {
             return;
         }
+        // Of CONNECTs with one Client Identifier that wait at the same time the others are refused.
+        if c.rival.is_some() {
+            return;
+        }
         let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);
         let is_well = |node| {
             let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);

@@ -638,6 +638,14 @@ mutants! {
         "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
     HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
         "A client with No Local gets its own message by way of the node that its session has left.";
+    GroupCopyTaken, "group-copy-taken", None, ["S11"],
+        "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
+    StubStaysMember, "stub-stays-member", None, ["part", "S2"],
+        "A session that has gone to another node stays a member of its groups where it was.";
+    GivenForgotten, "given-forgotten", None, ["S12"],
+        "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
+    GreetedBySilence, "greeted-by-silence", None, ["L5"],
+        "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
         "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
     MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],

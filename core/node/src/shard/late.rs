@@ -47,6 +47,10 @@ const REMEMBERED_BESIDE: usize = 4_096;
 /// Of a message that has no name among the nodes.
 pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
+/// In a letter: another one follows; it is of the same session.
+const MORE: u8 = 1;
+const GIVEN: u8 = 2;
+
 const LETTER: u8 = 1;
 const RECEIPT: u8 = 2;
 pub(super) const FLUSH: u8 = 3;
@@ -58,6 +62,8 @@ pub(super) struct Stub {
     to: NodeId,
     /// The grant by which it went.
     pub(super) epoch: Epoch,
+    /// The session there is this one; else another one of its client that stays.
+    given: bool,
     until: Instant,
     /// Of the last letter.
     number: u64,
@@ -160,14 +166,16 @@ impl Claimed {
         origin.into_iter().flat_map(|origin| &origin.seen.in_order).copied().collect()
     }
 
-    /// A message comes to the session, which is about to get this place in its order. Whether it has come before.
+    /// A message comes to the session, which is about to get this place in its order. Whether it has come before; a copy of a group
+    /// has not: only one member gets it, beside what the session gets by its other subscriptions.
     /// `reunited`: some node is reached again since not long ago.
-    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64, reunited: bool) -> bool {
+    pub(super) fn comes(&mut self, now: Instant, (guid, shared): (Guid, bool), dseq: u64, reunited: bool) -> bool {
         if guid == NO_GUID {
             return false;
         }
+        let shared = shared && !planted!(GroupCopyTaken);
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now) {
-            if !origin.seen.add(guid) && !planted!(LateTwice) {
+            if !shared && !origin.seen.add(guid) && !planted!(LateTwice) {
                 return true;
             }
             if !origin.entered && origin.places.len() < REMEMBERED_MAX {
@@ -224,13 +232,31 @@ impl Shard {
         let until = now + STUB_FOR;
         let flush = self.begin_flush(now);
         self.claims_of.flushing.insert(flush.token, key);
-        let stub =
-            Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
+        let given = given.is_some();
+        let flush = Some(flush);
+        let stub = Stub { client: client.clone(), to, epoch, given, until, number: 0, open: None, polls: 0, flush };
         self.claimed(key).stub = Some(Box::new(stub));
+        self.leave_groups(key);
         self.claims_of.stubs.insert((client.clone(), key));
         tell(directory_ended(&client, epoch), out);
         let wait = self.ask_for_markers(key, out);
         self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
+    }
+
+    /// Its groups have the new one as a member, and what is still under way to this one is given to another.
+    fn leave_groups(&mut self, key: u32) {
+        let class = self.class_of_session(key);
+        let filters = self.slot(key).session.subscriptions().iter().map(|(filter, _)| filter.clone());
+        let shared: Vec<_> = filters.filter(|filter| filter.as_filter().share_group().is_some()).collect();
+        for filter in shared.iter().filter(|_| !planted!(StubStaysMember)) {
+            let filter = filter.as_filter();
+            self.remove_subscription(filter, key, class);
+            let op = Op::Unsubscribe { filter };
+            self.note_op(key, &op);
+            let zone = usize::from(self.slot(key).zone);
+            let limits = self.config.zones[zone].session;
+            self.slot(key).session.apply(op, &limits);
+        }
     }
 
     /// A session begins beside one at a node that is down.
@@ -295,7 +321,8 @@ impl Shard {
         let Some(stub) = slot.claimed.as_mut().and_then(|claimed| claimed.stub.as_mut()) else { return };
         stub.number += 1;
         let mut letter = head(&stub.client, LETTER, stub.epoch, stub.number);
-        Put(&mut letter).byte(u8::from(places.len() < all)).number(places.len() as u64);
+        let flags = if places.len() < all { MORE } else { 0 } | if stub.given { GIVEN } else { 0 };
+        Put(&mut letter).byte(flags).number(places.len() as u64);
         letter.extend_from_slice(&body);
         stub.open = Some((letter.into(), places));
         stub.polls = 0;
@@ -353,7 +380,7 @@ impl Shard {
         mut take: Take<'_>,
         out: &mut Outbox,
     ) {
-        let Ok(more) = take.byte() else { return };
+        let Ok(flags) = take.byte() else { return };
         // One that has gone on hands it on.
         let stub = || self.stubs_of(&client).first().copied();
         let key = self.find_session(&client).or_else(stub);
@@ -376,13 +403,13 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, (from, epoch), letters, out);
+            self.take_letter(now, key, (from, epoch), flags & GIVEN > 0, letters, out);
         } else if number > known + 1 {
             return;
         }
         self.tell_later(Later::Control(receipt), 0, out);
         // One of an earlier stay says nothing of this one.
-        if more == 0 && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
+        if flags & MORE == 0 && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
             self.letter_came(now, key, out);
         }
     }
@@ -401,14 +428,22 @@ impl Shard {
         self.give_deferred(now, key, out);
     }
 
-    fn take_letter(&mut self, now: Instant, key: u32, by: (NodeId, Epoch), letters: Vec<Letter>, out: &mut Outbox) {
+    fn take_letter(
+        &mut self,
+        now: Instant,
+        key: u32,
+        by: (NodeId, Epoch),
+        given: bool,
+        letters: Vec<Letter>,
+        out: &mut Outbox,
+    ) {
         let mut late = Vec::new();
         // Of another session of the client comes what was for that one, whatever this one is subscribed to.
-        // Where it was before may have started since, and has forgotten by which grant it went.
+        // Either node may have started since, and has forgotten where it went, or came from.
         let is_same = |origin: &Origin| origin.from == Some(by.0) || origin.epoch == by.1;
-        let is_same = self.claimed(key).origin.as_deref().is_some_and(is_same);
+        let is_same = given && !planted!(GivenForgotten) || self.claimed(key).origin.as_deref().is_some_and(is_same);
         for (guid, mut delivery, left, message) in letters {
-            if self.claimed(key).is_handed(now, guid) {
+            if !delivery.shared && self.claimed(key).is_handed(now, guid) {
                 continue;
             }
             // Since it left, its client may have changed its subscriptions here.
