@@ -218,10 +218,11 @@ impl State {
         cx.owe(Check::SessionPresent);
         cx.owe(Check::Kept);
         let v31 = self.conn(conn.0).v31 && !self.conn(conn.0).clean;
-        // MQTT 3.1 cannot tell: the session goes on if it surely was there, else nothing is known.
-        let unknown_session = v31 && !self.surely_exists(id, conn.0, sent_at);
-        let present = present || v31;
         let (connect_at, disturbed) = (self.conn(conn.0).connect_at, self.conn(conn.0).disturbed);
+        let is_asked_for = self.is_asked_for(id, connect_at, sent_at);
+        // MQTT 3.1 cannot tell: the session goes on if it surely was there, and to be had, else nothing is known.
+        let unknown_session = v31 && !(is_asked_for && self.surely_exists(id, conn.0, sent_at));
+        let present = present || v31;
         let last = self.ids[id as usize].current;
         if self.nodes[usize::from(self.conn(conn.0).node)].lost.is_some_and(|lost| sent_at <= lost) {
             // The node that said so is gone.
@@ -238,7 +239,6 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
-        let is_asked_for = self.is_asked_for(id, connect_at, sent_at);
         if self.arrives(conn.0, present, sent_at) {
             self.is_another(conn);
         }

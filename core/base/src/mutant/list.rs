@@ -644,6 +644,14 @@ mutants! {
         "A session that has gone to another node stays a member of its groups where it was.";
     GivenForgotten, "given-forgotten", None, ["S12"],
         "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
+    NewHomeUnrecorded, "new-home-unrecorded", None, ["S7"],
+        "A stored session that begins at a node where another one of its client has ended is not known to the others.";
+    NamelessAsItWas, "nameless-as-it-was", None, ["S12"],
+        "What a session's old node hands on after a start comes as it was subscribed there.";
+    DroppedWillKept, "dropped-will-kept", None, ["Q3"],
+        "The cluster is not told that a session is gone of which it keeps the will, because its client has another one.";
+    GoneForgotten, "gone-forgotten", None, ["S7"],
+        "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],

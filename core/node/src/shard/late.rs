@@ -19,7 +19,7 @@ use newtmq_session::{
     SubscriptionEntry,
 };
 
-use super::claims::{Claimed, Later, tell};
+use super::claims::{Claimed, Later};
 use super::fan::{enqueue, pump};
 use super::flush::{ASK_AGAIN, Flush};
 use super::luggage::{put_epoch, put_message, take_epoch, take_message, take_name};
@@ -47,6 +47,8 @@ const REMEMBERED_BESIDE: usize = 4_096;
 /// Of a message that has no name among the nodes.
 pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
+/// In the number of a letter, above its place among those of one start.
+const STARTS: u32 = 32;
 /// In a letter: another one follows; it is of the same session.
 const MORE: u8 = 1;
 const GIVEN: u8 = 2;
@@ -65,13 +67,24 @@ pub(super) struct Stub {
     /// The session there is this one; else another one of its client that stays.
     given: bool,
     until: Instant,
-    /// Of the last letter.
+    /// Of the last letter: from [`STARTS`] on the start of this node.
     number: u64,
     /// What of it is not answered: the letter, and the places of its messages in the order.
     open: Option<(Bytes, Vec<u64>)>,
     polls: u32,
     /// None when the first letter can leave.
     pub(super) flush: Option<Flush>,
+}
+
+impl Stub {
+    pub(super) fn to(&self) -> NodeId {
+        self.to
+    }
+
+    /// Whether it has written no letter in this start.
+    fn is_new(&self) -> bool {
+        self.number << STARTS == 0
+    }
 }
 
 /// What a session knows of the one that it was made of.
@@ -220,6 +233,9 @@ impl Shard {
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
         self.awaits_no_start(key);
+        if !planted!(DroppedWillKept) {
+            self.change_kept_will(key, None, out);
+        }
         let client: Client = self.slot(key).session.client().as_str().into();
         let claimed = self.claimed(key);
         let (epoch, given) = (claimed.epoch, claimed.given);
@@ -232,15 +248,36 @@ impl Shard {
         let until = now + STUB_FOR;
         let flush = self.begin_flush(now);
         self.claims_of.flushing.insert(flush.token, key);
-        let given = given.is_some();
-        let flush = Some(flush);
-        let stub = Stub { client: client.clone(), to, epoch, given, until, number: 0, open: None, polls: 0, flush };
+        let (given, flush, number) = (given.is_some(), Some(flush), self.letters_from());
+        let stub = Stub { client: client.clone(), to, epoch, given, until, number, open: None, polls: 0, flush };
         self.claimed(key).stub = Some(Box::new(stub));
         self.leave_groups(key);
         self.claims_of.stubs.insert((client.clone(), key));
-        tell(directory_ended(&client, epoch), out);
+        if !planted!(GoneForgotten) {
+            self.note(key, |session| Record::Gone { session, to: to.0 });
+        }
+        // Before it is stored a start would find a session here, and there may be none of its client elsewhere any more.
+        self.tell_later(Later::Directory(directory_ended(&client, epoch)), 0, out);
         let wait = self.ask_for_markers(key, out);
         self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
+    }
+
+    /// The number before that of the first letter in this start. What was sent before is told apart by it.
+    fn letters_from(&self) -> u64 {
+        self.peers.as_ref().map_or(0, |peers| peers.incarnation().0 << STARTS)
+    }
+
+    /// A session that had gone before this start: what was stored of it and not handed on leaves.
+    pub(super) fn restore_stub(&mut self, now: Instant, key: u32, to: NodeId) {
+        let client: Client = self.slot(key).session.client().as_str().into();
+        self.clients.remove(&client, key);
+        let number = self.letters_from();
+        let claimed = self.claimed(key);
+        let (epoch, given, until) = (claimed.epoch, true, now + STUB_FOR);
+        let stub = Stub { client: client.clone(), to, epoch, given, until, number, open: None, polls: 0, flush: None };
+        claimed.stub = Some(Box::new(stub));
+        self.claims_of.stubs.insert((client, key));
+        self.look_again(key, |_| Away { expires: now + ASK_AGAIN, will: Instant::NEVER });
     }
 
     /// Its groups have the new one as a member, and what is still under way to this one is given to another.
@@ -274,12 +311,12 @@ impl Shard {
         }
         let Some(stub) = self.claimed(key).stub.as_mut() else { return };
         stub.polls += 1;
-        let is_first = stub.number == 0;
+        let is_first = stub.is_new();
         let is_open = stub.open.is_some();
         if !is_open && !has_more && stub.until <= now {
             let client = stub.client.clone();
             self.claims_of.stubs.remove(&(client, key));
-            return self.drop_session(key);
+            return self.drop_session(key, out);
         }
         if !is_open && (is_first || has_more) {
             self.write_letter(now, key);
@@ -391,7 +428,10 @@ impl Shard {
         };
         let claimed = self.claimed(key);
         let known = claimed.letters.get(&(from, epoch)).copied().unwrap_or(0);
-        if number == known + 1 {
+        let is_next = number == known + 1;
+        // A start of its node begins again.
+        let is_anew = number >> STARTS > known >> STARTS && number << STARTS == 1 << STARTS;
+        if is_next || is_anew {
             let Ok(letters) = read_letter(&mut take) else { return };
             if claimed.letters.len() >= LETTER_WRITERS_MAX {
                 claimed.letters.pop_first();
@@ -404,7 +444,7 @@ impl Shard {
                 number,
             });
             self.take_letter(now, key, (from, epoch), flags & GIVEN > 0, letters, out);
-        } else if number > known + 1 {
+        } else if number > known {
             return;
         }
         self.tell_later(Later::Control(receipt), 0, out);
@@ -484,8 +524,8 @@ impl Shard {
         };
         let upgrade = config.zones[usize::from(slot.zone)].upgrade_qos;
         let qos = if upgrade { granted } else { granted.min(message.qos()) };
-        if guid == NO_GUID {
-            // It may be a copy of a retained message, for one of the subscriptions.
+        if guid == NO_GUID && (delivery.retain || planted!(NamelessAsItWas)) {
+            // It may be a copy of a retained message, for one of the subscriptions. Others have lost their names by a start.
             delivery.qos = delivery.qos.min(qos);
             return delivery.qos > QoS::AtMostOnce;
         }

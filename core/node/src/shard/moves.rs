@@ -104,7 +104,7 @@ impl Shard {
         let epoch = grant.epoch;
         if let Some(key) = self.find_session(&grant.client) {
             // One of before, which lost its client.
-            self.drop_session(key);
+            self.drop_session(key, out);
         }
         let mut luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
         let clean = luggage.as_ref().map_or(Epoch::ZERO, |luggage| luggage.clean);
@@ -120,11 +120,10 @@ impl Shard {
         }
         let Some(claim) = self.live(conn).rare().claim.as_mut() else { return };
         (claim.moving, claim.readings) = (Some(epoch), readings);
+        // One that begins, for the one before has ended as its connection did, is stored when its client is let in.
+        let will_be = claim.durable && !planted!(NewHomeUnrecorded);
         let key = self.find_session(&grant.client);
-        let durable = match key {
-            Some(key) => self.slot(key).stored.is_some(),
-            None => false,
-        };
+        let durable = will_be || key.is_some_and(|key| self.slot(key).stored.is_some());
         let input = Input::Moved { client: grant.client.clone(), conn: grant.conn, epoch, clean, durable };
         self.send_changes(out);
         self.tell_later(Later::Directory(input), self.routes.seq(), out);
@@ -208,7 +207,7 @@ impl Shard {
         self.claims_of.untold.retain(|(.., later)| !is_it(later));
         let key = self.find_session(client);
         match key {
-            Some(key) if self.claims_of.untold.len() < before => self.drop_session(key),
+            Some(key) if self.claims_of.untold.len() < before => self.drop_session(key, out),
             Some(key) => {
                 self.keep_until(key, Instant::START);
                 self.wait_for_client(now, key);
@@ -235,9 +234,9 @@ impl Shard {
     }
 
     /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
-    pub(super) fn drop_session(&mut self, key: u32) {
+    pub(super) fn drop_session(&mut self, key: u32, out: &mut Outbox) {
         self.stop_waiting(key);
-        self.drop_kept_will(key);
+        self.drop_kept_will(key, out);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
         self.awaits_no_start(key);
