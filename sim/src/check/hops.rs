@@ -183,6 +183,11 @@ impl State {
         known.forked || known.moves.iter().filter(counts).any(|of| self.was_bad(of))
     }
 
+    /// Whether a client sent a message again at another node, which may not have known all the others.
+    pub(super) fn sent_again_badly(&self, id: u32, from: Instant, to: Instant) -> bool {
+        self.ids[id as usize].moves.iter().any(|of| of.begun >= from && of.begun <= to && self.was_bad(of))
+    }
+
     fn was_bad(&self, of: &Move) -> bool {
         let until = if of.ended == Instant::NEVER { self.now } else { (of.ended + HANDS_ON).min(self.now) };
         let since = back(of.begun, HANDS_ON);

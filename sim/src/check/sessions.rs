@@ -8,6 +8,7 @@ use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
 use super::limits::CONTROL_BYTES;
 use super::state::{Conn, Connack, Id, State};
+use super::ways::CONVERGENCE;
 use super::witness::{Cx, Story};
 use crate::history::{ClientIx, Closer, ConnIx, ConnectFacts, NameIx};
 use crate::report::Check;
@@ -329,7 +330,9 @@ impl State {
     /// Whether one of two connections may not have heard of the other one: their nodes, or who decides, could not reach each other.
     pub(super) fn may_be_unheard(&self, conn: u32, newer: u32, at: Instant) -> bool {
         let (c, n) = (self.conn(conn), self.conn(newer));
-        c.node != n.node && self.ways.was_split(n.connect_at, at)
+        // Who comes to a cluster has said soon after what it has.
+        let met = self.ways.joined_at(c.node).max(self.ways.joined_at(n.node)) + CONVERGENCE;
+        c.node != n.node && (self.ways.was_split(n.connect_at, at) || n.connect_at <= met)
     }
 
     #[cold]

@@ -652,6 +652,8 @@ mutants! {
         "The cluster is not told that a session is gone of which it keeps the will, because its client has another one.";
     GoneForgotten, "gone-forgotten", None, ["S7"],
         "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
+    GivenBeforeStart, "given-before-start", None, ["L8"],
+        "A session goes to another node before the will of the connection that it had at a crash is published.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],

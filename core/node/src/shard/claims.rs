@@ -89,8 +89,9 @@ pub(crate) struct Claims {
     pub(super) stubs: BTreeSet<(Client, u32)>,
     /// Those of them whose markers are awaited, by which.
     pub(super) flushing: BTreeMap<u64, u32>,
-    /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
-    pub(super) deferred: BTreeMap<Client, (NodeId, Epoch)>,
+    /// Sessions that are to go on to another node when all of them has come: where to, by which grant, and whether they
+    /// end instead.
+    pub(super) deferred: BTreeMap<Client, (NodeId, Epoch, bool)>,
     /// Some node is reached again since not long ago, until then.
     pub(super) reunited_until: Instant,
 }

@@ -28,6 +28,11 @@ impl Shard {
         clean: bool,
         out: &mut Outbox,
     ) {
+        if self.recovering && !planted!(GivenBeforeStart) {
+            // The will of a connection that a crash has ended is due before.
+            _ = self.claims_of.deferred.insert(client, (node, epoch, clean));
+            return;
+        }
         if let Some(key) = self.find_session(&client).filter(|_| clean) {
             self.end_session(now, key, out);
         }
@@ -45,7 +50,7 @@ impl Shard {
         let origin = self.claimed(key).origin.as_ref();
         if origin.is_some_and(|origin| !origin.came) && !planted!(LateBehind) {
             // What is still under way to here belongs in front of what has come since.
-            self.claims_of.deferred.insert(client, (node, epoch));
+            self.claims_of.deferred.insert(client, (node, epoch, false));
             self.keep_until(key, now + ON_ITS_WAY);
             return self.look_again(key, |_| Away { expires: now + LETTER_WITHIN, will: Instant::NEVER });
         }
@@ -69,9 +74,16 @@ impl Shard {
         let client: Client = self.slot(key).session.client().as_str().into();
         let deferred = self.claims_of.deferred.remove(&client);
         let own = self.claimed(key).epoch;
-        if let Some((node, epoch)) = deferred.filter(|(_, epoch)| *epoch > own) {
+        if let Some((node, epoch, clean)) = deferred.filter(|(_, epoch, _)| *epoch > own) {
             self.wait_for_client(now, key);
-            self.give_away(now, client, node, epoch, false, out);
+            self.give_away(now, client, node, epoch, clean, out);
+        }
+    }
+
+    /// Sessions that were asked for before this node was open go now.
+    pub(super) fn give_recovered(&mut self, now: Instant, out: &mut Outbox) {
+        for (client, (node, epoch, clean)) in core::mem::take(&mut self.claims_of.deferred) {
+            self.give_away(now, client, node, epoch, clean, out);
         }
     }
 

@@ -94,6 +94,7 @@ impl Shard {
                 Some(at) => self.wait_again(now, key, at),
             }
         }
+        self.give_recovered(now, out);
         for conn in self.all_conns() {
             let c = self.live(conn);
             if c.phase == Phase::AwaitGrant {
