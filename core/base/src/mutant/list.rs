@@ -640,7 +640,7 @@ mutants! {
         "A client with No Local gets its own message by way of the node that its session has left.";
     GroupCopyTaken, "group-copy-taken", None, ["S11"],
         "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
-    StubStaysMember, "stub-stays-member", None, ["part", "S2"],
+    StubStaysMember, "stub-stays-member", None, ["S2"],
         "A session that has gone to another node stays a member of its groups where it was.";
     GivenForgotten, "given-forgotten", None, ["S12"],
         "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
