@@ -135,12 +135,14 @@ impl State {
         // Clients that share a session do not know of each other's exchanges, which count toward its limit.
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
         let cluster = self.ways.exist() && self.is_sent_away(c);
+        // Its session may be one of before that another node had.
+        let moved = || self.ways.exist() && self.moved_badly(c.id, c.connect_at, self.now);
         let sn = c.sn.is_some() && self.limits.sn_unreliable;
         let lost = || self.may_have_lost(conn);
         cluster
             || sn
             || (matches!(code, None | Some(ReasonCode::SessionTakenOver)) && lost())
-            || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
+            || (matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)) && (shares || moved()))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
     }
