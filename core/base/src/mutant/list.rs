@@ -654,6 +654,8 @@ mutants! {
         "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
     GivenBeforeStart, "given-before-start", None, ["L8"],
         "A session goes to another node before the will of the connection that it had at a crash is published.";
+    BegunInMemory, "begun-in-memory", None, ["S7"],
+        "A stored session that begins because the one before has ended under its grant is given up when its node is silent.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
