@@ -37,6 +37,7 @@ impl State {
             unheard: Instant::START,
             revived: Instant::START,
             ended: Instant::START,
+            kept_out: 0,
             several: false,
             owner: u32::MAX,
             subs: Vec::new(),
@@ -212,6 +213,8 @@ impl State {
             return;
         }
         c.connack = Some(Connack { at: cx.now, sent_at });
+        self.ids[id as usize].kept_out = 0;
+        let c = self.conn_mut(conn);
         c.heard = sent_at;
         if let Some(expiry) = expiry_s.filter(|_| c.v5) {
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
