@@ -47,6 +47,13 @@ impl Member {
         sink.out.push(Output::Attach { client, node: from, conn, epoch, clean, durable, fork, limits });
     }
 
+    /// One that comes from outside of those who help each other asks again when they do.
+    pub(in super::super) fn on_foreign_attach(&self, from: NodeId, message: Message, sink: &mut Sink<'_>) {
+        let Message::Attach { client, conn, epoch, .. } = message else { return };
+        let known = self.locals.get(&client).map_or(Epoch::ZERO, |local| local.known);
+        sink.send(from, Message::Outdated { client, conn, epoch, known });
+    }
+
     /// The shard has attached it.
     pub(in super::super) fn answered(
         &mut self,
