@@ -340,9 +340,10 @@ impl Directory {
         same && view.first() == Some(&from)
     }
 
-    /// Without a quorum: whether a node is none of those who help each other.
+    /// Whether a node obeys another seat, for all that this one knows.
     fn is_outside(&self, node: NodeId) -> bool {
-        self.member.obeys.is_some() && !self.obeyed_view.is_empty() && !self.obeyed_view.contains(&node)
+        let is_in = self.obeyed_view.is_empty() || self.obeyed_view.contains(&node);
+        node != self.me && !(self.member.obeys.is_some() && is_in)
     }
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message, sink: &mut Sink<'_>) {
