@@ -36,8 +36,8 @@ pub(crate) struct Client {
     pub(crate) untouched: bool,
     /// The broker does not read its link.
     pub(crate) held: bool,
-    /// The broker was asked whether it has more for a client that is awake.
-    pub(crate) draining: bool,
+    /// The broker was asked whether it has more for a client that is awake, and whether its answer will count.
+    pub(crate) draining: Option<Draining>,
     /// What is kept with its session has changed.
     pub(crate) dirty: bool,
     pub(crate) sleep: u16,
@@ -68,6 +68,15 @@ pub(crate) struct Client {
     pub(crate) request: Option<Box<Request>>,
     /// Exchanges that are over, to know what repeats them.
     pub(crate) done: Done,
+}
+
+/// What the broker's answer says that it has no more for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Draining {
+    /// That the client may sleep on.
+    Asked,
+    /// Nothing: something was acknowledged since, for which the broker sends what it had to keep back.
+    Outdated,
 }
 
 /// A will on its way to the broker.
@@ -183,7 +192,7 @@ impl Client {
             is_clean: facts.clean_session,
             untouched: true,
             held: false,
-            draining: false,
+            draining: None,
             dirty: false,
             sleep: 0,
             max_qos: QoS::ExactlyOnce,
@@ -267,6 +276,17 @@ impl Client {
             step @ (Step::AwaitRelease(_) | Step::Release(_)) => {
                 self.outgoing = Some(Box::new(Outgoing { step, sent: 0, next: Instant::NEVER }));
             }
+        }
+    }
+
+    /// An answer has come to a message that was taken back: before the client slept, or connected again, it was sent.
+    pub(crate) fn recall(&mut self, msg_id: u16) {
+        let is_it = |item: &Item| matches!(item, Item::Message(delivery) if delivery.dup && delivery.msg_id == msg_id);
+        if self.outgoing.is_some() || !self.queue.front().is_some_and(is_it) || planted!(SnLateAnswerForgotten) {
+            return;
+        }
+        if let Some(Item::Message(delivery)) = self.pop_front() {
+            self.outgoing = Some(Box::new(Outgoing { step: Step::Message(delivery), sent: 1, next: Instant::NEVER }));
         }
     }
 

@@ -279,10 +279,12 @@ impl State {
             return;
         }
         let read = last.is_done(since, &self.lanes(self.topics[topic as usize].node));
-        let State { clients, ids, limits, wills, .. } = self;
+        let State { clients, ids, limits, wills, conns, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
-        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) {
+        let few_ids = limits.sn_few_ids
+            && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
+        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) || few_ids {
             return;
         }
         cx.owe(Check::RetainedMissed);

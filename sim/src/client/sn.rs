@@ -134,7 +134,7 @@ pub struct SnClient {
     sleep: Option<(u16, bool)>,
     search_at: Instant,
     last_sent: Instant,
-    /// When CONNECT was sent last.
+    /// When CONNECT was sent or accepted last.
     last_connect: Option<Instant>,
     retry: Retry,
     rows: Vec<Row>,
@@ -323,6 +323,12 @@ impl SnClient {
             self.jobs.push_back(Job::Ping);
         }
         self.go_on(cx);
+    }
+
+    /// The node whose gateway it speaks with.
+    #[must_use]
+    pub fn node(&self) -> u16 {
+        self.spec.node
     }
 
     /// The address that its datagrams come from.

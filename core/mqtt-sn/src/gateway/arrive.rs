@@ -1,5 +1,6 @@
 //! Datagrams: who sent one, and whose matter it is. Strangers cost no memory unless they CONNECT.
 
+use newtmq_base::planted;
 use newtmq_mqtt::QoS;
 
 use super::{Gateway, Round, send};
@@ -26,7 +27,10 @@ impl Gateway {
         };
         let from = Source { endpoint, forwarded: datagram.forwarded };
         match datagram.message {
-            Message::SearchGw { radius } => self.on_search(round, from, radius),
+            Message::SearchGw { radius } => {
+                self.note_life(round, from);
+                self.on_search(round, from, radius);
+            }
             Message::Advertise { .. } | Message::GwInfo { .. } => {}
             Message::Connect { will, clean_session, duration, client_id } => {
                 let facts = crate::client::ConnectFacts { will, clean_session, duration };
@@ -61,6 +65,18 @@ impl Gateway {
                 None => self.on_stray(round, from, &message),
             },
         }
+    }
+
+    /// Whatever comes from a client that is connected is a sign of its life (6.11).
+    fn note_life(&mut self, round: &Round<'_>, from: Source<'_>) {
+        let Some(slot) = self.find_address(from.key()) else { return };
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.state == ClientState::Active) else {
+            return;
+        };
+        if !planted!(SnSearchIsNoLife) {
+            client.heard = round.now;
+        }
+        self.touched = Some(slot);
     }
 
     /// A message of a client that is known.

@@ -222,6 +222,7 @@ impl Gateway {
         let link = client.link;
         client.facts = facts;
         client.heard = round.now;
+        client.untouched = true;
         if client.is_clean {
             client.is_clean = false;
             round.out.push(Output::Outlive { link, expiry_interval });
@@ -286,8 +287,8 @@ impl Gateway {
         client.sleep = 0;
         client.heard = round.now;
         client.since = round.now;
-        client.untouched = true;
-        client.draining = false;
+        client.untouched |= planted!(SnCopyIsConnect);
+        client.draining = None;
         client.dirty = true;
         client.take_back();
         if register_on_resume {

@@ -282,9 +282,10 @@ impl SnClient {
         }
         if let Some(mut asked) = self.asked.take() {
             if let Ask::Rebind = asked.ask {
-                asked.again_at = cx.now;
+                // What it has sent from the address before must not come behind it, or the gateway goes back there.
+                asked.again_at = self.last_sent + self.around.lifetime;
                 self.asked = Some(asked);
-                return self.ask_again(cx);
+                return;
             }
             self.suspended = Some(asked);
         }

@@ -27,7 +27,9 @@ impl SnClient {
             // It is for another one behind the same forwarder.
             return;
         }
-        let copy = self.is_copy(arrival.number);
+        // What it does not listen to is not known again either.
+        let listens = matches!(self.state, State::Active | State::Awake) && arrival.sent_at >= self.begun;
+        let copy = listens && self.is_copy(arrival.number);
         self.on_message(datagram.message, copy, arrival, cx);
         self.go_on(cx);
     }
@@ -129,6 +131,8 @@ impl SnClient {
         cx.events.push(Event::Connack { conn, present: false, code, expiry_s: None, sent_at });
         self.accepted = true;
         self.since = sent_at;
+        // The gateway may have accepted it just now.
+        self.last_connect = Some(cx.now);
         self.state = State::Active;
         self.asked = None;
         self.retry.failures = 0;

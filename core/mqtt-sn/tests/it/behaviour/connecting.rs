@@ -91,7 +91,8 @@ pub(crate) fn duplicate_connect() {
     world.mqtt_publish(m, "topic", b"x", AtMostOnce, false);
     world.expect(&a, &[Message::Register { topic_id: 1, msg_id: 1, topic: "topic" }]);
     world.exchange(&a, Message::Regack(ack(1, 1)), &[publish(TopicRef::Normal(1), AtMostOnce, 0, b"x")]);
-    // A device that has started again does.
+    // A device that has started again does, even after one more copy.
+    world.exchange(&a, connect("a"), &[ACCEPTED]);
     world.advance_secs(3);
     world.exchange(&a, connect("a"), &[ACCEPTED]);
     world.mqtt_publish(m, "topic", b"y", AtMostOnce, false);
@@ -160,6 +161,20 @@ pub(crate) fn will_is_published_when_the_client_is_lost() {
         world.advance_secs(3);
         assert_eq!(world.received(watcher), ["w gone"]);
         assert_eq!(world.gateway().counters().lost, 1);
+    }
+}
+
+#[test]
+pub(crate) fn whatever_comes_keeps_alive() {
+    for message in [Message::Pingreq(None), Message::SearchGw { radius: 0 }, Message::Pubcomp(7)] {
+        let (mut world, watcher) = world_with_will(true);
+        for _ in 0..5 {
+            world.advance_secs(80);
+            world.send(&device(1), message);
+        }
+        assert_eq!(world.received(watcher), [""; 0], "{message:?}");
+        world.advance_secs(93);
+        assert_eq!(world.received(watcher), ["w gone"], "{message:?}");
     }
 }
 

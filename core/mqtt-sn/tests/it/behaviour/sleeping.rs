@@ -1,7 +1,10 @@
 //! Clients that sleep, wake, move, and wake at another gateway.
 
+use std::net::SocketAddr;
+
+use newtmq_base::Instant;
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use newtmq_mqtt_sn::{ClientState, Config, Message, TopicRef, WillTopic};
+use newtmq_mqtt_sn::{ClientState, Config, Datagram, Endpoint, Gateway, Input, Message, Output, TopicRef, WillTopic};
 use newtmq_node::ShardConfig;
 
 use super::{ACCEPTED, ack, again, connect, join, publish, resume, subscribed};
@@ -114,6 +117,74 @@ pub(crate) fn unanswered_while_awake_waits_for_the_next_time() {
     assert_eq!(world.gateway().client("a").unwrap().state, ClientState::Asleep);
     world.exchange(&a, wake(), &[again(message)]);
     world.exchange(&a, Message::Puback(ack(1, 1)), &[Message::Pingresp]);
+}
+
+#[test]
+pub(crate) fn acknowledged_behind_falling_asleep_is_not_sent_again() {
+    let mut world = World::new(&Config::default());
+    let a = device(1);
+    join(&mut world, &a, connect("a"));
+    subscribed(&mut world, &a, "topic", ExactlyOnce, 1);
+    let m = world.mqtt("m");
+    for (id, qos) in [(1, AtLeastOnce), (2, ExactlyOnce)] {
+        world.mqtt_publish(m, "topic", b"1", qos, false);
+        world.expect(&a, &[publish(T, qos, id, b"1")]);
+        world.exchange(&a, Message::Disconnect(Some(100)), &[Message::Disconnect(None)]);
+        if qos == AtLeastOnce {
+            world.exchange(&a, Message::Puback(ack(1, id)), &[]);
+        } else {
+            // What it answers is asked for when it listens.
+            world.exchange(&a, Message::Pubrec(id), &[]);
+            world.exchange(&a, wake(), &[Message::Pubrel(id)]);
+            world.send(&a, Message::Pubcomp(id));
+            world.expect(&a, &[Message::Pingresp]);
+        }
+        world.exchange(&a, resume("a"), &[ACCEPTED]);
+        world.exchange(&a, Message::Register { topic_id: 0, msg_id: 9, topic: "topic" }, &[Message::Regack(ack(1, 9))]);
+    }
+}
+
+/// The shard is slow: its answers come when the test says so.
+#[test]
+pub(crate) fn sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement() {
+    let now = Instant::from_millis(1);
+    let mut gateway = Gateway::new(Config::default(), 1, now);
+    let from: Endpoint = SocketAddr::from(([192, 0, 2, 1], 1)).into();
+    let mut out = Vec::new();
+    let mut device = |gateway: &mut Gateway, message: Message<'_>| {
+        let mut data = Vec::new();
+        Datagram { forwarded: None, message }.encode(&mut data).unwrap();
+        gateway.handle(now, Input::Datagram { from, data: &data }, &mut out);
+        core::mem::take(&mut out)
+    };
+    let opened = device(&mut gateway, connect("a"));
+    let Some(Output::Open { link, .. }) = opened.first() else { panic!("{opened:?}") };
+    let broker = |gateway: &mut Gateway, data: &[u8]| {
+        let mut out = Vec::new();
+        gateway.handle(now, Input::Bytes { link: *link, data }, &mut out);
+        out
+    };
+    let asks = |outputs: &[Output]| {
+        outputs.iter().any(|output| matches!(output, Output::Bytes { data, .. } if *data == [0xC0, 0]))
+    };
+    let sleeps = |outputs: &[Output]| {
+        outputs.iter().any(|output| matches!(output, Output::Datagram { data, .. } if data[1] == 0x17))
+    };
+    let message = |id| [0x32, 7, 0, 2, b'a', b'b', 0, id, 0];
+    const PINGRESP: &[u8] = &[0xD0, 0];
+    broker(&mut gateway, &[0x20, 3, 0, 0, 0]);
+    device(&mut gateway, Message::Disconnect(Some(100)));
+    broker(&mut gateway, &message(1));
+    device(&mut gateway, wake());
+    let puback = |id| Message::Puback(ack(u16::from_be_bytes(*b"ab"), id));
+    assert!(asks(&device(&mut gateway, puback(1))));
+    broker(&mut gateway, &message(2));
+    device(&mut gateway, puback(2));
+    // It was asked before it heard of the second one: there may be a third.
+    let outputs = broker(&mut gateway, PINGRESP);
+    assert!(asks(&outputs) && !sleeps(&outputs), "{outputs:?}");
+    let outputs = broker(&mut gateway, PINGRESP);
+    assert!(sleeps(&outputs), "{outputs:?}");
 }
 
 #[test]
