@@ -143,6 +143,10 @@ impl SnClient {
         if self.spec.clean || self.around.told_again {
             self.forgetful = false;
         }
+        if self.around.told_again {
+            // They may be those of a session that has ended: this one's come anew.
+            self.names.clear();
+        }
     }
 
     /// The first that comes to a client that wakes says that its session is there.
