@@ -249,6 +249,8 @@ impl State {
             let id = &state.ids[sub.id as usize];
             long_ago(sub.certain)
                 && !state.nodes[usize::from(id.node)].pressed
+                // What is lost on its way to a device is sent again after many seconds.
+                && !id.current.is_some_and(|conn| state.conn(conn).sn.is_some() && state.limits.sn_unreliable)
                 && id.current.is_some_and(|conn| state.conn(conn).is_plain())
         };
         self.judge_readers(topic, steady, cx);

@@ -136,6 +136,8 @@ pub struct SnClient {
     last_sent: Instant,
     /// When CONNECT was sent or accepted last.
     last_connect: Option<Instant>,
+    /// It asked for a clean session then.
+    was_clean: bool,
     retry: Retry,
     rows: Vec<Row>,
     /// Names that it publishes to, with their ids.
@@ -261,6 +263,7 @@ impl SnClient {
             search_at: Instant::NEVER,
             last_sent: Instant::START,
             last_connect: None,
+            was_clean: false,
             retry: Retry::new(),
             rows: Vec::new(),
             ids: BTreeMap::new(),

@@ -293,12 +293,11 @@ impl World<'_, '_> {
             }
             Meaning::Disconnect => {
                 let code = newtmq_mqtt::ReasonCode::Success;
-                let open = client.conn() == Some(conn);
                 let known = self.nodes[usize::from(node)].gateway.as_deref();
                 let link = known.and_then(|known| Some((known, known.gateway.client(client.id())?.link)));
                 let at = link.and_then(|(known, link)| known.links.get(&link));
                 let ix = at.and_then(|at| self.links[*at as usize].as_deref()).and_then(|link| link.ix);
-                if open && ix == Some(conn) {
+                if ix == Some(conn) {
                     let event = Event::Disconnect { conn, by: Closer::Client, code, expiry_s: None };
                     self.observer.event(now, &event);
                 }

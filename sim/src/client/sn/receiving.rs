@@ -201,6 +201,15 @@ impl SnClient {
             return;
         }
         let Some(asked) = &self.asked else { return self.lost(Closer::Server, cx) };
+        // It answers what was asked from the address before.
+        match self.suspended.as_ref().map(|suspended| (&suspended.ask, suspended.first_at)) {
+            Some((Ask::Disconnect(Some(_)), first_at)) if first_at <= sent_at => return,
+            Some((Ask::Disconnect(None), first_at)) if first_at <= sent_at => {
+                self.asked = self.suspended.take();
+                return self.on_disconnect(sent_at, cx);
+            }
+            Some(_) | None => {}
+        }
         #[allow(clippy::wildcard_enum_match_arm)] // what else was asked is not answered so
         match asked.ask {
             Ask::Disconnect(Some(sleep)) if asked.first_at <= sent_at => {
@@ -288,7 +297,10 @@ impl SnClient {
         self.around.reliable
             && !self.forgetful
             && !self.vague
-            && !matches!(&self.asked, Some(asked) if matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }))
+            && ![&self.asked, &self.suspended]
+                .into_iter()
+                .flatten()
+                .any(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }))
     }
 
     fn topic_of(&self, topic: TopicRef) -> Option<String> {
