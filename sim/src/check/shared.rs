@@ -179,7 +179,9 @@ impl State {
         }
         let epoch = self.ids[id as usize].epoch;
         let c = self.conn(conn);
-        let lost = c.closed.is_some() || !c.is_plain();
+        // What is on its way to a device when its DISCONNECT comes is not acknowledged.
+        let leaves = c.sn.is_some() && c.client_disconnect.is_some();
+        let lost = c.closed.is_some() || !c.is_plain() || leaves;
         // An acknowledgement that is a datagram may never come.
         let vague = c.sn.is_some();
         let Some(message) = self.message(uid) else { return true };

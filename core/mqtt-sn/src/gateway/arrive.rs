@@ -26,11 +26,9 @@ impl Gateway {
             }
         };
         let from = Source { endpoint, forwarded: datagram.forwarded };
+        self.note_life(round, from, &datagram.message);
         match datagram.message {
-            Message::SearchGw { radius } => {
-                self.note_life(round, from);
-                self.on_search(round, from, radius);
-            }
+            Message::SearchGw { radius } => self.on_search(round, from, radius),
             Message::Advertise { .. } | Message::GwInfo { .. } => {}
             Message::Connect { will, clean_session, duration, client_id } => {
                 let facts = crate::client::ConnectFacts { will, clean_session, duration };
@@ -67,16 +65,22 @@ impl Gateway {
         }
     }
 
-    /// Whatever comes from a client that is connected is a sign of its life (6.11).
-    fn note_life(&mut self, round: &Round<'_>, from: Source<'_>) {
-        let Some(slot) = self.find_address(from.key()) else { return };
-        let Some(client) = self.clients.get_mut(slot).filter(|client| client.state == ClientState::Active) else {
-            return;
+    /// Whatever comes from a client that is connected is a sign of its life (6.11), also what needs no connection.
+    #[allow(clippy::wildcard_enum_match_arm)] // all others are heard as messages of the client
+    fn note_life(&mut self, round: &Round<'_>, from: Source<'_>, message: &Message<'_>) {
+        let is_anonymous = match message {
+            Message::SearchGw { .. } | Message::GwInfo { .. } | Message::Advertise { .. } => true,
+            Message::Publish(publish) => publish.qos == SnQoS::MinusOne,
+            _ => false,
         };
-        if !planted!(SnSearchIsNoLife) {
+        let Some(slot) = is_anonymous.then(|| self.find_address(from.key())).flatten() else { return };
+        if let Some(client) = self.clients.get_mut(slot)
+            && client.state == ClientState::Active
+            && !planted!(SnSearchIsNoLife)
+        {
             client.heard = round.now;
+            self.touched = Some(slot);
         }
-        self.touched = Some(slot);
     }
 
     /// A message of a client that is known.

@@ -239,6 +239,8 @@ impl SnClient {
         let SnQoS::Mqtt(qos) = publish.qos else { return self.unexpected("QoS -1 from a gateway", cx) };
         let (topic_id, msg_id) = (publish.topic.id(), publish.msg_id);
         let Some(topic) = self.topic_of(publish.topic) else {
+            // It has not taken it: one more copy may come when it knows.
+            self.seen.retain(|number| *number != arrival.number);
             if self.must_know() && arrival.sent_at > self.since {
                 self.unexpected("a topic id that it was not told [MQTT-SN 6.10]", cx);
             }

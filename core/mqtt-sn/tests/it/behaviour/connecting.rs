@@ -1,7 +1,7 @@
 //! CONNECT and its repetitions, discovery, the will, the end of connections.
 
 use newtmq_mqtt::QoS::{self, AtLeastOnce, AtMostOnce};
-use newtmq_mqtt_sn::{ClientState, Config, Datagram, Input, Message, ReturnCode, TopicRef, WillTopic};
+use newtmq_mqtt_sn::{ClientState, Config, Datagram, Input, Message, Publish, ReturnCode, SnQoS, TopicRef, WillTopic};
 use newtmq_node::{AccessConfig, ShardConfig};
 
 use super::{ACCEPTED, ack, connect, join, nack, publish, resume, subscribe, subscribed};
@@ -166,7 +166,9 @@ pub(crate) fn will_is_published_when_the_client_is_lost() {
 
 #[test]
 pub(crate) fn whatever_comes_keeps_alive() {
-    for message in [Message::Pingreq(None), Message::SearchGw { radius: 0 }, Message::Pubcomp(7)] {
+    let (topic, qos) = (TopicRef::Short(*b"ab"), SnQoS::MinusOne);
+    let unconnected = Message::Publish(Publish { dup: false, qos, retain: false, topic, msg_id: 0, data: b"" });
+    for message in [Message::Pingreq(None), Message::SearchGw { radius: 0 }, Message::Pubcomp(7), unconnected] {
         let (mut world, watcher) = world_with_will(true);
         for _ in 0..5 {
             world.advance_secs(80);
