@@ -642,7 +642,12 @@ impl State {
         if target.handed <= live && target.handed_retained <= live + reads && both <= live + reads {
             return;
         }
-        let (count, first) = (both, target.received_at);
+        let (count, first, live_ones) = (both, target.received_at, target.handed);
+        let woken = message.will.map_or(0, |of| self.woken_since(of));
+        let strays = if explained.shared > 0 { self.strays(&message, id) } else { 0 };
+        if live_ones <= live + strays + woken && both <= live + reads + strays + woken {
+            return;
+        }
         // What a session has got while it was on its way is not stored by name.
         let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
         if moved(id) || moved(message.id) {

@@ -40,7 +40,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// A QoS 2 exchange that is over is remembered for so long, should a copy of its PUBLISH come.
 const OVER: Duration = Duration::from_secs(10);
 /// Datagrams that are known again.
-const SEEN_MAX: usize = 64;
+const SEEN_MAX: usize = 512;
 /// Of a hundred parts of its time of sleep a client sleeps so many before it wakes by itself.
 const WAKES_PERCENT: u32 = 80;
 
@@ -240,7 +240,8 @@ impl SnClient {
                 reliable: sn.is_reliable(),
                 lifetime: Duration::from_micros(sn.lifetime_us()),
                 told_again: sn.subs_resume.unwrap_or(true),
-                steady: !scenario.steps.iter().any(may_lose_sessions),
+                steady: scenario.broker.session_expiry_interval_s.is_none()
+                    && !scenario.steps.iter().any(may_lose_sessions),
             },
             state: State::Off,
             conn: None,
@@ -389,9 +390,10 @@ impl SnClient {
         if let Some(conn) = self.conn.take() {
             cx.events.push(Event::Close { conn, by });
         }
-        self.accepted = false;
+        let was_up = core::mem::take(&mut self.accepted);
         let asked = self.asked.take();
-        self.vague = asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
+        self.vague = self.vague && !was_up
+            || asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
         self.suspended = None;
         if let Some(unacked) = &mut self.unacked {
             unacked.again = true;
