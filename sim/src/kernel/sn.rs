@@ -347,7 +347,10 @@ impl World<'_, '_> {
             match output {
                 Output::Datagram { to, data } => self.send_to_address(node, to.address(), data),
                 Output::Broadcast { .. } => {}
-                Output::Open { link, client, .. } => self.open_link(node, link, &client, about),
+                Output::Open { link, client, peer } => {
+                    let about = about.or_else(|| self.whose(peer.address(), &client));
+                    self.open_link(node, link, &client, about);
+                }
                 Output::Bytes { link, data } => self.write_to_shard(node, link, &data),
                 Output::Close { link } => self.close_link(node, link),
                 Output::Will { link, will } => {
@@ -366,9 +369,21 @@ impl World<'_, '_> {
         self.arm_gateway(node);
     }
 
+    /// Who waits at an address for its link.
+    fn whose(&self, address: SocketAddr, id: &str) -> Option<About> {
+        let mut clients = self.clients.iter().enumerate();
+        clients.find_map(|(ix, end)| match &end.model {
+            Model::Sn(model) if model.id() == id && model.address() == address => {
+                Some(About { client: ix as u32, conn: model.conn() })
+            }
+            Model::Sn(_) | Model::Mqtt(_) => None,
+        })
+    }
+
     fn open_link(&mut self, node: u16, name: LinkId, id: &str, about: Option<About>) {
         let now = self.queue.now();
-        let About { client, conn } = about.expect("only a datagram opens a link");
+        // Of a client that has gone to another address meanwhile nobody knows.
+        let Some(About { client, conn }) = about else { return };
         let end = &mut self.clients[client as usize];
         end.asked += 1;
         let key = mix(end.name.wrapping_add(end.asked));

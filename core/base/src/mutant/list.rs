@@ -749,6 +749,8 @@ mutants! {
         "An MQTT-SN client that is awake is told to sleep on though it has acknowledged something since the broker was asked for more.";
     SnCopyIsConnect, "sn-copy-is-connect", None, ["part"],
         "After a late copy of a CONNECT whatever has come from its MQTT-SN client before is forgotten.";
+    SnConnectOvertakes, "sn-connect-overtakes", None, ["part"],
+        "A CONNECT of an MQTT-SN client for a clean session does not wait until its former connection has ended.";
     SnSearchIsNoLife, "sn-search-is-no-life", None, ["part"],
         "An MQTT-SN client that says nothing but SEARCHGW counts as silent.";
     SnLateAnswerForgotten, "sn-late-answer-forgotten", None, ["part"],

@@ -143,7 +143,7 @@ impl Gateway {
         if self.is_anonymous(link) {
             return self.on_anonymous_closed(round);
         }
-        let Some(slot) = self.of_link(link) else { return };
+        let Some(slot) = self.of_link(link) else { return self.on_ended(round, link) };
         let Some(client) = self.clients.get(slot) else { return };
         if client.state == ClientState::Connecting {
             // Its CONNACK, if there was one, has been told.

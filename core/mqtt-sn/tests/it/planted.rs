@@ -27,6 +27,7 @@ const FOUND: &[(Mutant, fn())] = &[
     (Mutant::SnOutliveIgnored, sleeping::a_session_that_began_clean_outlives_its_gateway_once_asked_to),
     (Mutant::SnDrainedTooEarly, sleeping::sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement),
     (Mutant::SnCopyIsConnect, connecting::duplicate_connect),
+    (Mutant::SnConnectOvertakes, connecting::clean_session_begins_when_the_former_one_has_ended),
     (Mutant::SnSearchIsNoLife, connecting::whatever_comes_keeps_alive),
     (Mutant::SnLateAnswerForgotten, sleeping::acknowledged_behind_falling_asleep_is_not_sent_again),
 ];
