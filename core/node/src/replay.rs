@@ -160,6 +160,7 @@ impl Replay {
             | Record::Keep { session, .. }
             | Record::Epoch { session, .. }
             | Record::Given { session, .. }
+            | Record::Gone { session, .. }
             | Record::Letter { session, .. }
             | Record::Will { session, .. }) => {
                 if let Record::Detach { at, .. } = &record {

@@ -200,6 +200,13 @@ pub enum Record {
         /// Deliveries from this place in the order on did not go along; none if the session is here again.
         upto: Option<u64>,
     },
+    /// The session is another node's: what is left of it here goes there.
+    Gone {
+        /// Whose.
+        session: SessionId,
+        /// The node.
+        to: u64,
+    },
     /// What a node has handed on of a session that was there before has come, up to this letter.
     Letter {
         /// Whose.
@@ -265,6 +272,7 @@ const SNAPSHOT_KEPT: u8 = 26;
 const EPOCH: u8 = 22;
 const GIVEN: u8 = 23;
 const LETTER: u8 = 24;
+const GONE: u8 = 29;
 const HINT: u8 = 27;
 const HINT_DONE: u8 = 28;
 
@@ -334,6 +342,7 @@ impl Record {
                 &mut put
             }
             Record::Given { session, upto } => put.tag(GIVEN, *session).number(upto.map_or(0, |upto| upto + 1)),
+            Record::Gone { session, to } => put.tag(GONE, *session).number(*to),
             Record::Letter { session, node, epoch, number } => {
                 put.tag(LETTER, *session).number(*node);
                 epoch.iter().for_each(|part| _ = put.number(*part));
@@ -529,6 +538,7 @@ impl TakeRecord for Take<'_> {
                 let epoch = [self.number()?, self.number()?, self.number()?, self.number()?];
                 Record::Letter { session, node, epoch, number: self.number()? }
             }
+            GONE => Record::Gone { session, to: self.number()? },
             GIVEN => Record::Given { session, upto: self.number()?.checked_sub(1) },
             FORWARDED => Record::Forwarded { session, packet_id: self.packet_id()? },
             _ => return Err(InvalidRecord("an unknown kind")),

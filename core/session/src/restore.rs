@@ -43,6 +43,7 @@ pub struct Restoring {
     epoch: [u64; 4],
     clean: [u64; 4],
     given: Option<u64>,
+    gone: Option<u64>,
     letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// Segment of the log that it begins in.
     segment: u64,
@@ -83,6 +84,8 @@ pub struct Restored {
     pub clean: [u64; 4],
     /// It was on its way to another node: deliveries from this place in the order on did not go along.
     pub given: Option<u64>,
+    /// It is the session of this node now, and hands on there what is left.
+    pub gone: Option<u64>,
     /// Letters that have come, by node and number by which the session came from there.
     pub letters: BTreeMap<(u64, [u64; 4]), u64>,
     /// The first segment of the log that it needs.
@@ -132,6 +135,7 @@ impl Restoring {
             epoch: [0; 4],
             clean: [0; 4],
             given: None,
+            gone: None,
             letters: BTreeMap::new(),
             segment,
         })
@@ -237,9 +241,10 @@ impl Restoring {
                 forward.confirmed = true;
             }
             Record::Epoch { epoch, clean, .. } => {
-                (self.epoch, self.clean, self.given) = (epoch, clean, None);
+                (self.epoch, self.clean, self.given, self.gone) = (epoch, clean, None, None);
             }
             Record::Given { upto, .. } => self.given = upto,
+            Record::Gone { to, .. } => self.gone = Some(to),
             Record::Letter { node, epoch, number, .. } => _ = self.letters.insert((node, epoch), number),
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Keep { bytes, .. } => self.kept = Some(bytes),
@@ -383,8 +388,22 @@ impl Restoring {
         let session =
             Session::restored(self.client, self.subscriptions, flow, self.will, self.kept, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        let Restoring { id, zone, detached, forwards, epoch, clean, given, letters, segment, .. } = self;
-        Restored { id, session, zone, detached, readings, forwards, given_up, epoch, clean, given, letters, segment }
+        let Restoring { id, zone, detached, forwards, epoch, clean, given, gone, letters, segment, .. } = self;
+        Restored {
+            id,
+            session,
+            zone,
+            detached,
+            readings,
+            forwards,
+            given_up,
+            epoch,
+            clean,
+            given,
+            gone,
+            letters,
+            segment,
+        }
     }
 }
 

@@ -75,7 +75,9 @@ impl State {
     /// A connection ends: whether there was a reason.
     pub(super) fn judge_end(&mut self, conn: u32, by: Closer, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
-        if c.client_disconnect.is_some() || c.refused || !c.is_plain() || c.rival.is_some() {
+        // Whoever waits for CONNACK gets one, also when another connection takes over.
+        let rivals = c.rival.is_some() && (c.connack.is_some() || by != Closer::Server);
+        if c.client_disconnect.is_some() || c.refused || !c.is_plain() || rivals {
             return;
         }
         if self.nodes[usize::from(c.node)].down || self.clients[c.client as usize].is_troubled() {
@@ -187,7 +189,10 @@ impl State {
         cx.owe(Check::Refused);
         let c = self.conn(conn);
         let of = &self.nodes[usize::from(c.node)];
-        if c.wild || of.pressed || self.may_be_refused(c.node, publish.at, cx.now) || self.may_be_full(publish.topic) {
+        // A shard that hears late answers too late.
+        let is_late = self.lag > Duration::from_secs(1);
+        let may = self.may_be_refused(c.node, publish.at, cx.now) || self.may_be_full(publish.topic);
+        if c.wild || of.pressed || is_late || may {
             return;
         }
         let name = publish.uid.map_or_else(|| format!("with Packet Identifier {}", publish.pid), |uid| uid.to_string());
@@ -209,6 +214,10 @@ impl State {
     pub(super) fn judge_turned_away(&mut self, conn: u32, code: ReasonCode, cx: &mut Cx<'_>) {
         let c = self.conn(conn);
         if code != ReasonCode::ServerUnavailable || !self.ways.exist() || !c.is_plain() || self.limits.links_late {
+            return;
+        }
+        // Of CONNECTs with one Client Identifier that wait at the same time the others are refused.
+        if c.rival.is_some() {
             return;
         }
         let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);

@@ -111,7 +111,10 @@ impl State {
             (Some(sent), Some(_)) => {
                 let node = self.conn(conn).node;
                 let Some(accepted) = message.accepted.filter(|_| message.logical == 1 && !facts.dup) else { return };
-                let slow = !self.conn(conn).is_plain();
+                // What was stored where the session was before counts by the clock there, which stands still while that is down.
+                let id = self.conn(conn).id;
+                let slow = !self.conn(conn).is_plain()
+                    || self.ways.exist() && self.moved_over_a_start(id, accepted, facts.sent_at);
                 // It is taken out of its queue in time, and may then stand behind others at the socket.
                 let queued = self.limits.queueing(self.ids[self.conn(conn).id as usize].matched_bytes);
                 let deadline = self.latest(node, accepted, sent) + Duration::from_secs(1) + self.lane_slack() + queued;

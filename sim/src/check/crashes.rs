@@ -310,9 +310,11 @@ impl State {
             self.maybe_ended(id);
             // What is there may be older than what was there last.
             self.reopen_subscriptions(id, Instant::START);
+            let live = core::mem::take(&mut self.ids[id as usize].live);
+            let live = live.into_iter().filter(|conn| self.conn(*conn).node != node).collect();
             let known = &mut self.ids[id as usize];
             known.revived = now;
-            known.live.clear();
+            known.live = live;
             known.possible_until = Instant::NEVER;
             known.current = None;
         }

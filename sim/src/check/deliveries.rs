@@ -455,7 +455,10 @@ impl State {
     /// was wrong.
     fn may_repeat(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, now);
-        self.were_parted(message, id, now) || moved(id) || moved(message.id)
+        // What a member of a group has not acknowledged when its session ends is given to another one.
+        let mut members = self.topics[message.topic as usize].subs.iter();
+        let mut of_group = || members.any(|(other, sub)| self.subs[*sub as usize].group.is_some() && moved(*other));
+        self.were_parted(message, id, now) || moved(id) || moved(message.id) || of_group()
     }
 
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.

@@ -82,9 +82,18 @@ impl State {
         // It is not one of a node that nobody reaches, as of one that has left: then one of before was left elsewhere.
         let from = self.ids[id as usize].from;
         let has_left = present && from.is_some_and(|from| self.ways.is_cut_off(from, begun, sent_at));
+        // One that waits elsewhere asks for it from here.
+        let mut live = self.ids[id as usize].live.iter().map(|other| self.conn(*other));
+        let is_awaited = live.any(|other| other.connack.is_none() && other.node != node);
         let known = &mut self.ids[id as usize];
         let moved = known.from.take().is_some();
         known.moves.iter_mut().for_each(|of| of.ended = of.ended.min(sent_at));
+        if known.node != node && is_awaited {
+            known.from = Some(node);
+            known.moves.push(Move { from: node, begun: sent_at, ended: Instant::NEVER });
+        } else {
+            known.node = node;
+        }
         // Where it was begun anew it is that one; elsewhere, as long as the others have not said so, it may be the one of before.
         let is_old = was_split && known.hidden.is_some_and(|at| at != node);
         let before = known.forked || is_old || has_left;
@@ -172,6 +181,11 @@ impl State {
         let counts =
             |of: &&Move| of.begun <= to + HANDS_ON && (of.ended == Instant::NEVER || of.ended + HANDS_ON >= from);
         known.forked || known.moves.iter().filter(counts).any(|of| self.was_bad(of))
+    }
+
+    /// Whether a client sent a message again at another node, which may not have known all the others.
+    pub(super) fn sent_again_badly(&self, id: u32, from: Instant, to: Instant) -> bool {
+        self.ids[id as usize].moves.iter().any(|of| of.begun >= from && of.begun <= to && self.was_bad(of))
     }
 
     fn was_bad(&self, of: &Move) -> bool {

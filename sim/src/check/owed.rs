@@ -197,9 +197,12 @@ impl State {
         }
         let overtaken = target.behind.is_some();
         let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
-        let by = (message.qos == QoS::ExactlyOnce).then_some(message.id);
+        let (by, author) = ((message.qos == QoS::ExactlyOnce).then_some(message.id), message.id);
         let crashed = self.nodes[usize::from(to)].lives.stopped_since(accepted);
         if self.ways.exist() && self.may_be_left_behind(id, (from, by), sent, accepted) {
+            return;
+        }
+        if self.sent_again_badly(author, sent, accepted) {
             return;
         }
         let check = if crashed { Check::Durable } else { Check::Lost };

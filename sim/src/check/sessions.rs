@@ -8,6 +8,7 @@ use newtmq_mqtt::{ProtocolVersion, ReasonCode};
 
 use super::limits::CONTROL_BYTES;
 use super::state::{Conn, Connack, Id, State};
+use super::ways::CONVERGENCE;
 use super::witness::{Cx, Story};
 use crate::history::{ClientIx, Closer, ConnIx, ConnectFacts, NameIx};
 use crate::report::Check;
@@ -220,10 +221,11 @@ impl State {
         cx.owe(Check::SessionPresent);
         cx.owe(Check::Kept);
         let v31 = self.conn(conn.0).v31 && !self.conn(conn.0).clean;
-        // MQTT 3.1 cannot tell: the session goes on if it surely was there, else nothing is known.
-        let unknown_session = v31 && !self.surely_exists(id, conn.0, sent_at);
-        let present = present || v31;
         let (connect_at, disturbed) = (self.conn(conn.0).connect_at, self.conn(conn.0).disturbed);
+        let is_asked_for = self.is_asked_for(id, connect_at, sent_at);
+        // MQTT 3.1 cannot tell: the session goes on if it surely was there, and to be had, else nothing is known.
+        let unknown_session = v31 && !(is_asked_for && self.surely_exists(id, conn.0, sent_at));
+        let present = present || v31;
         let last = self.ids[id as usize].current;
         if self.nodes[usize::from(self.conn(conn.0).node)].lost.is_some_and(|lost| sent_at <= lost) {
             // The node that said so is gone.
@@ -240,7 +242,6 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
-        let is_asked_for = self.is_asked_for(id, connect_at, sent_at);
         if self.arrives(conn.0, present, sent_at) {
             self.is_another(conn);
         }
@@ -331,7 +332,9 @@ impl State {
     /// Whether one of two connections may not have heard of the other one: their nodes, or who decides, could not reach each other.
     pub(super) fn may_be_unheard(&self, conn: u32, newer: u32, at: Instant) -> bool {
         let (c, n) = (self.conn(conn), self.conn(newer));
-        c.node != n.node && self.ways.was_split(n.connect_at, at)
+        // Who comes to a cluster has said soon after what it has.
+        let met = self.ways.joined_at(c.node).max(self.ways.joined_at(n.node)) + CONVERGENCE;
+        c.node != n.node && (self.ways.was_split(n.connect_at, at) || n.connect_at <= met)
     }
 
     #[cold]

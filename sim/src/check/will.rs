@@ -108,7 +108,8 @@ impl State {
             return;
         }
         let undisturbed = c.rival.is_none_or(|rival| c.gone.is_some_and(|gone| rival > gone));
-        if let Some((_, code)) = c.client_disconnect
+        // Of one that the cluster keeps that was judged above.
+        if let Some((_, code)) = c.client_disconnect.filter(|_| !self.kept.on)
             && !code.is_error()
             && code != ReasonCode::DisconnectWithWillMessage
             && c.trouble.is_none()

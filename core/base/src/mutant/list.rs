@@ -638,6 +638,24 @@ mutants! {
         "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
     HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
         "A client with No Local gets its own message by way of the node that its session has left.";
+    GroupCopyTaken, "group-copy-taken", None, ["S11"],
+        "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
+    StubStaysMember, "stub-stays-member", None, ["S2"],
+        "A session that has gone to another node stays a member of its groups where it was.";
+    GivenForgotten, "given-forgotten", None, ["S12"],
+        "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
+    NewHomeUnrecorded, "new-home-unrecorded", None, ["S7"],
+        "A stored session that begins at a node where another one of its client has ended is not known to the others.";
+    NamelessAsItWas, "nameless-as-it-was", None, ["S12"],
+        "What a session's old node hands on after a start comes as it was subscribed there.";
+    DroppedWillKept, "dropped-will-kept", None, ["Q3"],
+        "The cluster is not told that a session is gone of which it keeps the will, because its client has another one.";
+    GoneForgotten, "gone-forgotten", None, ["S7"],
+        "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
+    GivenBeforeStart, "given-before-start", None, ["L8"],
+        "A session goes to another node before the will of the connection that it had at a crash is published.";
+    GreetedBySilence, "greeted-by-silence", None, ["L5"],
+        "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
         "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
     MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],

@@ -33,6 +33,8 @@ pub(crate) struct Claiming {
     pub(super) connect: Aside,
     assigned: Option<Box<str>>,
     authentication_data: Option<Box<[u8]>>,
+    /// What begins with it is stored.
+    pub(super) durable: bool,
     /// The cluster is to keep its will first.
     pub(super) has_will: bool,
     /// By which epoch it was asked to, and whether it has answered, or is not waited for.
@@ -87,8 +89,9 @@ pub(crate) struct Claims {
     pub(super) stubs: BTreeSet<(Client, u32)>,
     /// Those of them whose markers are awaited, by which.
     pub(super) flushing: BTreeMap<u64, u32>,
-    /// Sessions that are to go on to another node when all of them has come: where to, and by which grant.
-    pub(super) deferred: BTreeMap<Client, (NodeId, Epoch)>,
+    /// Sessions that are to go on to another node when all of them has come: where to, by which grant, and whether they
+    /// end instead.
+    pub(super) deferred: BTreeMap<Client, (NodeId, Epoch, bool)>,
     /// Some node is reached again since not long ago, until then.
     pub(super) reunited_until: Instant,
 }
@@ -120,11 +123,13 @@ impl Shard {
         c.phase = Phase::Claiming;
         c.features.add(Feature::Claimed);
         let zone = usize::from(c.zone);
+        let durable = expiry_interval > 0 && self.config.zones[zone].durability != Durability::Memory;
         let claim = Box::new(Claiming {
             client: client.clone(),
             connect: frame.bytes.into(),
             assigned: assigned.map(Into::into),
             authentication_data: authentication_data.map(Into::into),
+            durable,
             has_will: connect.will.is_some() && self.config.zones[zone].will_ha,
             keeping: None,
             attached: None,
@@ -135,7 +140,6 @@ impl Shard {
         self.live(conn).rare().claim = Some(claim);
         self.claims_of.waiting.insert(client.clone(), conn);
         self.arm_conn(conn, now + CLAIM_WITHIN);
-        let durable = expiry_interval > 0 && self.config.zones[zone].durability != Durability::Memory;
         let clean = connect.clean_start;
         tell(Input::Claim { client, conn: id, clean, durable, limits: Box::default() }, out);
         Next::Hold

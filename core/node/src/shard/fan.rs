@@ -247,7 +247,7 @@ impl Fan<'_> {
         let upgrade = self.parts.config.zones[usize::from(slot.zone)].upgrade_qos
             || planted!(QosUpgraded, target.qos > self.publishing.qos);
         let qos = if upgrade { target.qos } else { target.qos.min(self.publishing.qos) };
-        if qos < self.publishing.qos && qos == QoS::AtMostOnce && slot.claimed.is_some() {
+        if qos < self.publishing.qos && qos == QoS::AtMostOnce && slot.claimed.is_some() && !self.shared {
             self.keep_from(target.subscriber);
         }
         let Some(slot) = self.parts.sessions.get(target.subscriber) else { return };
@@ -360,9 +360,10 @@ impl Fan<'_> {
         if qos == QoS::AtMostOnce && self.parts.pressure != MemoryPressure::None {
             return Some(DropReason::MemoryPressure);
         }
+        let of = (publishing.guid, self.shared);
         if qos > QoS::AtMostOnce
             && let Some(claimed) = &mut slot.claimed
-            && claimed.comes(self.now, publishing.guid, slot.session.next_dseq(), self.now < self.parts.reunited_until)
+            && claimed.comes(self.now, of, slot.session.next_dseq(), self.now < self.parts.reunited_until)
         {
             // It was handed on by the node that the session was at.
             self.parts.ledger.matched -= 1;

@@ -105,12 +105,10 @@ impl Shard {
     }
 
     /// The session is dropped without a word to anybody.
-    pub(super) fn drop_kept_will(&mut self, key: u32) {
+    pub(super) fn drop_kept_will(&mut self, key: u32, out: &mut Outbox) {
         let Some(slot) = self.sessions.get(key) else { return };
-        if let Some(epoch) = slot.kept_will() {
-            let note = WillNote { client: slot.session.client().as_str().into(), epoch, said: WillSaid::Over };
-            let later = Later::Control(ToControl::Will(Box::new(note)));
-            self.claims_of.untold.push_back((0, 0, later));
+        if let Some(epoch) = slot.kept_will().filter(|_| !planted!(DroppedWillKept)) {
+            say(&slot.session.client().as_str().into(), epoch, WillSaid::Over, out);
         }
     }
 

@@ -19,7 +19,7 @@ use newtmq_session::{
     SubscriptionEntry,
 };
 
-use super::claims::{Claimed, Later, tell};
+use super::claims::{Claimed, Later};
 use super::fan::{enqueue, pump};
 use super::flush::{ASK_AGAIN, Flush};
 use super::luggage::{put_epoch, put_message, take_epoch, take_message, take_name};
@@ -47,6 +47,12 @@ const REMEMBERED_BESIDE: usize = 4_096;
 /// Of a message that has no name among the nodes.
 pub(crate) const NO_GUID: Guid = Guid([0; 16]);
 
+/// In the number of a letter, above its place among those of one start.
+const STARTS: u32 = 32;
+/// In a letter: another one follows; it is of the same session.
+const MORE: u8 = 1;
+const GIVEN: u8 = 2;
+
 const LETTER: u8 = 1;
 const RECEIPT: u8 = 2;
 pub(super) const FLUSH: u8 = 3;
@@ -58,14 +64,27 @@ pub(super) struct Stub {
     to: NodeId,
     /// The grant by which it went.
     pub(super) epoch: Epoch,
+    /// The session there is this one; else another one of its client that stays.
+    given: bool,
     until: Instant,
-    /// Of the last letter.
+    /// Of the last letter: from [`STARTS`] on the start of this node.
     number: u64,
     /// What of it is not answered: the letter, and the places of its messages in the order.
     open: Option<(Bytes, Vec<u64>)>,
     polls: u32,
     /// None when the first letter can leave.
     pub(super) flush: Option<Flush>,
+}
+
+impl Stub {
+    pub(super) fn to(&self) -> NodeId {
+        self.to
+    }
+
+    /// Whether it has written no letter in this start.
+    fn is_new(&self) -> bool {
+        self.number << STARTS == 0
+    }
 }
 
 /// What a session knows of the one that it was made of.
@@ -160,14 +179,16 @@ impl Claimed {
         origin.into_iter().flat_map(|origin| &origin.seen.in_order).copied().collect()
     }
 
-    /// A message comes to the session, which is about to get this place in its order. Whether it has come before.
+    /// A message comes to the session, which is about to get this place in its order. Whether it has come before; a copy of a group
+    /// has not: only one member gets it, beside what the session gets by its other subscriptions.
     /// `reunited`: some node is reached again since not long ago.
-    pub(super) fn comes(&mut self, now: Instant, guid: Guid, dseq: u64, reunited: bool) -> bool {
+    pub(super) fn comes(&mut self, now: Instant, (guid, shared): (Guid, bool), dseq: u64, reunited: bool) -> bool {
         if guid == NO_GUID {
             return false;
         }
+        let shared = shared && !planted!(GroupCopyTaken);
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now) {
-            if !origin.seen.add(guid) && !planted!(LateTwice) {
+            if !shared && !origin.seen.add(guid) && !planted!(LateTwice) {
                 return true;
             }
             if !origin.entered && origin.places.len() < REMEMBERED_MAX {
@@ -212,6 +233,9 @@ impl Shard {
     pub(super) fn become_stub(&mut self, now: Instant, key: u32, to: NodeId, out: &mut Outbox) {
         self.stop_waiting(key);
         self.awaits_no_start(key);
+        if !planted!(DroppedWillKept) {
+            self.change_kept_will(key, None, out);
+        }
         let client: Client = self.slot(key).session.client().as_str().into();
         let claimed = self.claimed(key);
         let (epoch, given) = (claimed.epoch, claimed.given);
@@ -224,13 +248,52 @@ impl Shard {
         let until = now + STUB_FOR;
         let flush = self.begin_flush(now);
         self.claims_of.flushing.insert(flush.token, key);
-        let stub =
-            Stub { client: client.clone(), to, epoch, until, number: 0, open: None, polls: 0, flush: Some(flush) };
+        let (given, flush, number) = (given.is_some(), Some(flush), self.letters_from());
+        let stub = Stub { client: client.clone(), to, epoch, given, until, number, open: None, polls: 0, flush };
         self.claimed(key).stub = Some(Box::new(stub));
+        self.leave_groups(key);
         self.claims_of.stubs.insert((client.clone(), key));
-        tell(directory_ended(&client, epoch), out);
+        if !planted!(GoneForgotten) {
+            self.note(key, |session| Record::Gone { session, to: to.0 });
+        }
+        // Before it is stored a start would find a session here, and there may be none of its client elsewhere any more.
+        self.tell_later(Later::Directory(directory_ended(&client, epoch)), 0, out);
         let wait = self.ask_for_markers(key, out);
         self.look_again(key, |_| Away { expires: now + wait, will: Instant::NEVER });
+    }
+
+    /// The number before that of the first letter in this start. What was sent before is told apart by it.
+    fn letters_from(&self) -> u64 {
+        self.peers.as_ref().map_or(0, |peers| peers.incarnation().0 << STARTS)
+    }
+
+    /// A session that had gone before this start: what was stored of it and not handed on leaves.
+    pub(super) fn restore_stub(&mut self, now: Instant, key: u32, to: NodeId) {
+        let client: Client = self.slot(key).session.client().as_str().into();
+        self.clients.remove(&client, key);
+        let number = self.letters_from();
+        let claimed = self.claimed(key);
+        let (epoch, given, until) = (claimed.epoch, true, now + STUB_FOR);
+        let stub = Stub { client: client.clone(), to, epoch, given, until, number, open: None, polls: 0, flush: None };
+        claimed.stub = Some(Box::new(stub));
+        self.claims_of.stubs.insert((client, key));
+        self.look_again(key, |_| Away { expires: now + ASK_AGAIN, will: Instant::NEVER });
+    }
+
+    /// Its groups have the new one as a member, and what is still under way to this one is given to another.
+    fn leave_groups(&mut self, key: u32) {
+        let class = self.class_of_session(key);
+        let filters = self.slot(key).session.subscriptions().iter().map(|(filter, _)| filter.clone());
+        let shared: Vec<_> = filters.filter(|filter| filter.as_filter().share_group().is_some()).collect();
+        for filter in shared.iter().filter(|_| !planted!(StubStaysMember)) {
+            let filter = filter.as_filter();
+            self.remove_subscription(filter, key, class);
+            let op = Op::Unsubscribe { filter };
+            self.note_op(key, &op);
+            let zone = usize::from(self.slot(key).zone);
+            let limits = self.config.zones[zone].session;
+            self.slot(key).session.apply(op, &limits);
+        }
     }
 
     /// A session begins beside one at a node that is down.
@@ -248,12 +311,12 @@ impl Shard {
         }
         let Some(stub) = self.claimed(key).stub.as_mut() else { return };
         stub.polls += 1;
-        let is_first = stub.number == 0;
+        let is_first = stub.is_new();
         let is_open = stub.open.is_some();
         if !is_open && !has_more && stub.until <= now {
             let client = stub.client.clone();
             self.claims_of.stubs.remove(&(client, key));
-            return self.drop_session(key);
+            return self.drop_session(key, out);
         }
         if !is_open && (is_first || has_more) {
             self.write_letter(now, key);
@@ -295,7 +358,8 @@ impl Shard {
         let Some(stub) = slot.claimed.as_mut().and_then(|claimed| claimed.stub.as_mut()) else { return };
         stub.number += 1;
         let mut letter = head(&stub.client, LETTER, stub.epoch, stub.number);
-        Put(&mut letter).byte(u8::from(places.len() < all)).number(places.len() as u64);
+        let flags = if places.len() < all { MORE } else { 0 } | if stub.given { GIVEN } else { 0 };
+        Put(&mut letter).byte(flags).number(places.len() as u64);
         letter.extend_from_slice(&body);
         stub.open = Some((letter.into(), places));
         stub.polls = 0;
@@ -353,7 +417,7 @@ impl Shard {
         mut take: Take<'_>,
         out: &mut Outbox,
     ) {
-        let Ok(more) = take.byte() else { return };
+        let Ok(flags) = take.byte() else { return };
         // One that has gone on hands it on.
         let stub = || self.stubs_of(&client).first().copied();
         let key = self.find_session(&client).or_else(stub);
@@ -364,7 +428,10 @@ impl Shard {
         };
         let claimed = self.claimed(key);
         let known = claimed.letters.get(&(from, epoch)).copied().unwrap_or(0);
-        if number == known + 1 {
+        let is_next = number == known + 1;
+        // A start of its node begins again.
+        let is_anew = number >> STARTS > known >> STARTS && number << STARTS == 1 << STARTS;
+        if is_next || is_anew {
             let Ok(letters) = read_letter(&mut take) else { return };
             if claimed.letters.len() >= LETTER_WRITERS_MAX {
                 claimed.letters.pop_first();
@@ -376,13 +443,13 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, (from, epoch), letters, out);
-        } else if number > known + 1 {
+            self.take_letter(now, key, (from, epoch), flags & GIVEN > 0, letters, out);
+        } else if number > known {
             return;
         }
         self.tell_later(Later::Control(receipt), 0, out);
         // One of an earlier stay says nothing of this one.
-        if more == 0 && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
+        if flags & MORE == 0 && self.claimed(key).origin.as_ref().is_some_and(|origin| origin.epoch == epoch) {
             self.letter_came(now, key, out);
         }
     }
@@ -401,14 +468,22 @@ impl Shard {
         self.give_deferred(now, key, out);
     }
 
-    fn take_letter(&mut self, now: Instant, key: u32, by: (NodeId, Epoch), letters: Vec<Letter>, out: &mut Outbox) {
+    fn take_letter(
+        &mut self,
+        now: Instant,
+        key: u32,
+        by: (NodeId, Epoch),
+        given: bool,
+        letters: Vec<Letter>,
+        out: &mut Outbox,
+    ) {
         let mut late = Vec::new();
         // Of another session of the client comes what was for that one, whatever this one is subscribed to.
-        // Where it was before may have started since, and has forgotten by which grant it went.
+        // Either node may have started since, and has forgotten where it went, or came from.
         let is_same = |origin: &Origin| origin.from == Some(by.0) || origin.epoch == by.1;
-        let is_same = self.claimed(key).origin.as_deref().is_some_and(is_same);
+        let is_same = given && !planted!(GivenForgotten) || self.claimed(key).origin.as_deref().is_some_and(is_same);
         for (guid, mut delivery, left, message) in letters {
-            if self.claimed(key).is_handed(now, guid) {
+            if !delivery.shared && self.claimed(key).is_handed(now, guid) {
                 continue;
             }
             // Since it left, its client may have changed its subscriptions here.
@@ -449,8 +524,8 @@ impl Shard {
         };
         let upgrade = config.zones[usize::from(slot.zone)].upgrade_qos;
         let qos = if upgrade { granted } else { granted.min(message.qos()) };
-        if guid == NO_GUID {
-            // It may be a copy of a retained message, for one of the subscriptions.
+        if guid == NO_GUID && (delivery.retain || planted!(NamelessAsItWas)) {
+            // It may be a copy of a retained message, for one of the subscriptions. Others have lost their names by a start.
             delivery.qos = delivery.qos.min(qos);
             return delivery.qos > QoS::AtMostOnce;
         }

@@ -28,6 +28,11 @@ impl Shard {
         clean: bool,
         out: &mut Outbox,
     ) {
+        if self.recovering && !planted!(GivenBeforeStart) {
+            // The will of a connection that a crash has ended is due before.
+            _ = self.claims_of.deferred.insert(client, (node, epoch, clean));
+            return;
+        }
         if let Some(key) = self.find_session(&client).filter(|_| clean) {
             self.end_session(now, key, out);
         }
@@ -45,7 +50,7 @@ impl Shard {
         let origin = self.claimed(key).origin.as_ref();
         if origin.is_some_and(|origin| !origin.came) && !planted!(LateBehind) {
             // What is still under way to here belongs in front of what has come since.
-            self.claims_of.deferred.insert(client, (node, epoch));
+            self.claims_of.deferred.insert(client, (node, epoch, false));
             self.keep_until(key, now + ON_ITS_WAY);
             return self.look_again(key, |_| Away { expires: now + LETTER_WITHIN, will: Instant::NEVER });
         }
@@ -69,9 +74,16 @@ impl Shard {
         let client: Client = self.slot(key).session.client().as_str().into();
         let deferred = self.claims_of.deferred.remove(&client);
         let own = self.claimed(key).epoch;
-        if let Some((node, epoch)) = deferred.filter(|(_, epoch)| *epoch > own) {
+        if let Some((node, epoch, clean)) = deferred.filter(|(_, epoch, _)| *epoch > own) {
             self.wait_for_client(now, key);
-            self.give_away(now, client, node, epoch, false, out);
+            self.give_away(now, client, node, epoch, clean, out);
+        }
+    }
+
+    /// Sessions that were asked for before this node was open go now.
+    pub(super) fn give_recovered(&mut self, now: Instant, out: &mut Outbox) {
+        for (client, (node, epoch, clean)) in core::mem::take(&mut self.claims_of.deferred) {
+            self.give_away(now, client, node, epoch, clean, out);
         }
     }
 
@@ -104,7 +116,7 @@ impl Shard {
         let epoch = grant.epoch;
         if let Some(key) = self.find_session(&grant.client) {
             // One of before, which lost its client.
-            self.drop_session(key);
+            self.drop_session(key, out);
         }
         let mut luggage = if grant.present { Luggage::read(&grant.answer).ok() } else { None };
         let clean = luggage.as_ref().map_or(Epoch::ZERO, |luggage| luggage.clean);
@@ -120,11 +132,10 @@ impl Shard {
         }
         let Some(claim) = self.live(conn).rare().claim.as_mut() else { return };
         (claim.moving, claim.readings) = (Some(epoch), readings);
+        // One that begins, for the one before has ended as its connection did, is stored when its client is let in.
+        let will_be = claim.durable && !planted!(NewHomeUnrecorded);
         let key = self.find_session(&grant.client);
-        let durable = match key {
-            Some(key) => self.slot(key).stored.is_some(),
-            None => false,
-        };
+        let durable = will_be || key.is_some_and(|key| self.slot(key).stored.is_some());
         let input = Input::Moved { client: grant.client.clone(), conn: grant.conn, epoch, clean, durable };
         self.send_changes(out);
         self.tell_later(Later::Directory(input), self.routes.seq(), out);
@@ -208,7 +219,7 @@ impl Shard {
         self.claims_of.untold.retain(|(.., later)| !is_it(later));
         let key = self.find_session(client);
         match key {
-            Some(key) if self.claims_of.untold.len() < before => self.drop_session(key),
+            Some(key) if self.claims_of.untold.len() < before => self.drop_session(key, out),
             Some(key) => {
                 self.keep_until(key, Instant::START);
                 self.wait_for_client(now, key);
@@ -235,9 +246,9 @@ impl Shard {
     }
 
     /// Removes a session that is the client's no more: it has no will, and what it has is another one's.
-    pub(super) fn drop_session(&mut self, key: u32) {
+    pub(super) fn drop_session(&mut self, key: u32, out: &mut Outbox) {
         self.stop_waiting(key);
-        self.drop_kept_will(key);
+        self.drop_kept_will(key, out);
         self.note(key, |session| Record::End { session });
         let class = self.class_of_session(key);
         self.awaits_no_start(key);

@@ -151,6 +151,9 @@ impl Journal {
             if let Some((_, upto)) = claimed.given {
                 self.record(&Record::Given { session, upto: Some(upto) }, zone.durability);
             }
+            if let Some(stub) = &claimed.stub {
+                self.record(&Record::Gone { session, to: stub.to().0 }, zone.durability);
+            }
         }
         for record in slot.forwards.iter().flat_map(|forwards| forwards.records(session)) {
             self.record(&record, zone.durability);

@@ -255,9 +255,14 @@ impl Shard {
     /// Sends an MQTT 5 client a DISCONNECT with the reason, then closes; others are just closed [MQTT-4.13.1-1].
     pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
         let c = self.live(conn);
-        // Before its CONNACK it is told nothing [MQTT-3.2.0-1].
+        // One whose CONNACK still waits gets another one: nothing comes before it [MQTT-3.2.0-1].
         if c.features.has(Feature::Greeting) && !planted!(DisconnectBeforeConnack, c.version == ProtocolVersion::V5) {
             self.drop_barred(conn);
+            if !planted!(GreetedBySilence) {
+                let other = reason == ReasonCode::UseAnotherServer;
+                let reason = if other { reason } else { ReasonCode::ServerUnavailable };
+                return self.reject_connect(now, conn, reason, out);
+            }
         } else if c.version == ProtocolVersion::V5 && c.phase == Phase::Open {
             // Nothing may follow the DISCONNECT [MQTT-3.14.4-1], and it waits for nothing.
             self.send_withheld(now, conn, out);

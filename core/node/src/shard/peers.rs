@@ -92,6 +92,11 @@ impl Peers {
         }
     }
 
+    /// Of this start of this node.
+    pub(super) fn incarnation(&self) -> newtmq_base::Incarnation {
+        self.inc
+    }
+
     /// The slot of a node; a new one if it has none. None if there are too many.
     pub(crate) fn slot_of(&mut self, node: NodeId) -> Option<u8> {
         if let Some(slot) = self.by_node.get(&node) {

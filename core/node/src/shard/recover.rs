@@ -47,11 +47,15 @@ pub(crate) struct Renewal {
 impl Shard {
     pub(crate) fn on_recovered(&mut self, now: Instant, chunk: RecoveredChunk, out: &mut Outbox) {
         for session in chunk.sessions {
-            if self.claims {
+            let gone = session.gone.filter(|_| self.claims).map(newtmq_base::NodeId);
+            if self.claims && gone.is_none() {
                 self.tell_recovered(&session, out);
             }
             let key = self.restore(session);
-            self.find_kept_will(key, out);
+            match gone {
+                Some(to) => self.restore_stub(now, key, to),
+                None => self.find_kept_will(key, out),
+            }
         }
         for retained in chunk.retained {
             if self.agrees_on(retained.message.topic_str()) {
@@ -90,6 +94,7 @@ impl Shard {
                 Some(at) => self.wait_again(now, key, at),
             }
         }
+        self.give_recovered(now, out);
         for conn in self.all_conns() {
             let c = self.live(conn);
             if c.phase == Phase::AwaitGrant {
@@ -115,6 +120,7 @@ impl Shard {
             epoch,
             clean,
             given,
+            gone,
             letters,
             segment,
         } = restored;
@@ -151,7 +157,10 @@ impl Shard {
             );
             self.add_subscription(&filter, subscription);
         }
-        self.restored.push(RestoredSession { key, detached, readings });
+        // What has gone waits for nobody.
+        if gone.is_none() || !self.claims {
+            self.restored.push(RestoredSession { key, detached, readings });
+        }
         key
     }
 

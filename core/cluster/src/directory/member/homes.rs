@@ -37,7 +37,8 @@ impl Member {
         let old = if clean { None } else { local.home.take() };
         let fork = !clean && old.is_none() && !local.supersedes.is_empty();
         let began = if clean { epoch } else { old.as_ref().map_or(Epoch::ZERO, |home| home.clean) };
-        let durable = old.as_ref().map_or(durable, |home| home.durable);
+        // One in memory that ends as it is taken over begins anew as a stored one.
+        let durable = durable || old.as_ref().is_some_and(|home| home.durable);
         let serves = Some((from, conn));
         local.home = Some(Home { epoch, clean: began, durable, since: Some(now), serves, answer: None, lost: false });
         if is_new {
