@@ -117,13 +117,13 @@ pub(crate) fn clean_session_begins_when_the_former_one_has_ended() {
     };
     let mut data = Vec::new();
     Datagram { forwarded: None, message: connect("a") }.encode(&mut data).unwrap();
-    let datagram = Input::Datagram { from: device(1).at, data: &data };
-    let link = links(&handle(&mut gateway, 1, datagram))[0];
+    let datagram = || Input::Datagram { from: device(1).at, data: &data };
+    let link = links(&handle(&mut gateway, 1, datagram()))[0];
     handle(&mut gateway, 1, Input::Bytes { link, data: &[0x20, 3, 0, 0, 0] });
     // It has started again.
     let ping = [2, 0x16];
     handle(&mut gateway, 2, Input::Datagram { from: device(1).at, data: &ping });
-    let outputs = handle(&mut gateway, 5_000, datagram);
+    let outputs = handle(&mut gateway, 5_000, datagram());
     assert_eq!(outputs, [Output::Bytes { link, data: vec![0xE0, 0] }]);
     let opened = links(&handle(&mut gateway, 5_001, Input::Closed { link }));
     assert_eq!((opened.len(), opened[0] == link), (1, false));
