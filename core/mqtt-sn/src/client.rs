@@ -279,6 +279,15 @@ impl Client {
         }
     }
 
+    /// An answer to what it has asked does not reach it any more, or not surely: the id that is in it counts as not told.
+    pub(crate) fn miss_answer(&mut self) {
+        if let Some(subscribe) = self.request.as_mut().and_then(|request| request.subscribe.as_mut())
+            && !planted!(SnMissedAnswerTold)
+        {
+            subscribe.registered = false;
+        }
+    }
+
     /// An answer has come to a message that was taken back: before the client slept, or connected again, it was sent.
     pub(crate) fn recall(&mut self, msg_id: u16) {
         let is_it = |item: &Item| matches!(item, Item::Message(delivery) if delivery.dup && delivery.msg_id == msg_id);

@@ -411,10 +411,12 @@ impl State {
     }
 
     /// How often a client of MQTT-SN woke after this connection. Who wakes too late has its will again, and it comes again when the
-    /// client does not come in time once more.
+    /// client does not come in time once more. It may say that it is at another address, for which it says PINGREQ, too: where
+    /// its DISCONNECT may be lost, so that it does not know that it sleeps.
     fn woken_since(&self, conn: u32) -> u32 {
+        let unaware = u32::from(self.conn(conn).sn.is_some() && self.limits.sn_unreliable);
         let conns = self.ids[self.conn(conn).id as usize].conns.iter().filter(|other| **other > conn);
-        conns.filter(|other| self.conn(**other).sn == Some(SnConnect::Wake)).count() as u32
+        unaware + conns.filter(|other| self.conn(**other).sn == Some(SnConnect::Wake)).count() as u32
     }
 
     /// Whether it is a will that the cluster publishes, which knows no publisher: No Local does not count.

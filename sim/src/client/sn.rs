@@ -390,10 +390,11 @@ impl SnClient {
         if let Some(conn) = self.conn.take() {
             cx.events.push(Event::Close { conn, by });
         }
-        let was_up = core::mem::take(&mut self.accepted);
+        self.accepted = false;
         let asked = self.asked.take();
-        self.vague = self.vague && !was_up
-            || asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
+        self.vague = asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
+        // Where nothing is told again it will not learn them.
+        self.forgetful |= self.vague && !self.around.told_again;
         self.suspended = None;
         if let Some(unacked) = &mut self.unacked {
             unacked.again = true;

@@ -769,6 +769,8 @@ mutants! {
         "After a late copy of a CONNECT whatever has come from its MQTT-SN client before is forgotten.";
     SnConnectOvertakes, "sn-connect-overtakes", None, ["part"],
         "A CONNECT of an MQTT-SN client for a clean session does not wait until its former connection has ended.";
+    SnMissedAnswerTold, "sn-missed-answer-told", None, ["part"],
+        "An MQTT-SN client counts as having been told a topic id by an answer that comes when it sleeps.";
     SnSearchIsNoLife, "sn-search-is-no-life", None, ["part"],
         "An MQTT-SN client that says nothing but SEARCHGW counts as silent.";
     SnLateAnswerForgotten, "sn-late-answer-forgotten", None, ["part"],

@@ -322,6 +322,7 @@ impl Gateway {
         client.draining = None;
         client.dirty = true;
         client.take_back();
+        client.miss_answer();
         if register_on_resume {
             client.registry.forget_told();
         }

@@ -32,6 +32,7 @@ impl Gateway {
                 client.sleep = sleep;
                 client.draining = None;
                 client.take_back();
+                client.miss_answer();
                 client.done.clear();
                 client.inbound.shrink_to_fit();
             }

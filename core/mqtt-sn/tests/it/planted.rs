@@ -28,6 +28,7 @@ const FOUND: &[(Mutant, fn())] = &[
     (Mutant::SnDrainedTooEarly, sleeping::sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement),
     (Mutant::SnCopyIsConnect, connecting::duplicate_connect),
     (Mutant::SnConnectOvertakes, connecting::clean_session_begins_when_the_former_one_has_ended),
+    (Mutant::SnMissedAnswerTold, sleeping::an_answer_that_comes_when_it_sleeps_tells_nothing),
     (Mutant::SnSearchIsNoLife, connecting::whatever_comes_keeps_alive),
     (Mutant::SnLateAnswerForgotten, sleeping::acknowledged_behind_falling_asleep_is_not_sent_again),
 ];

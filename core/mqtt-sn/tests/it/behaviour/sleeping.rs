@@ -1,10 +1,10 @@
 //! Clients that sleep, wake, move, and wake at another gateway.
 
-use std::net::SocketAddr;
-
 use newtmq_base::Instant;
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use newtmq_mqtt_sn::{ClientState, Config, Datagram, Endpoint, Gateway, Input, Message, Output, TopicRef, WillTopic};
+use newtmq_mqtt_sn::{
+    ClientState, Config, Datagram, Gateway, Input, LinkId, Message, MessageType, Output, TopicRef, TopicSpec, WillTopic,
+};
 use newtmq_node::ShardConfig;
 
 use super::{ACCEPTED, ack, again, connect, join, publish, resume, subscribed};
@@ -144,47 +144,78 @@ pub(crate) fn acknowledged_behind_falling_asleep_is_not_sent_again() {
     }
 }
 
-/// The shard is slow: its answers come when the test says so.
-#[test]
-pub(crate) fn sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement() {
-    let now = Instant::from_millis(1);
-    let mut gateway = Gateway::new(Config::default(), 1, now);
-    let from: Endpoint = SocketAddr::from(([192, 0, 2, 1], 1)).into();
-    let mut out = Vec::new();
-    let mut device = |gateway: &mut Gateway, message: Message<'_>| {
+/// A device and its gateway, whose broker is slow: what that says comes when the test says so.
+struct Slow {
+    gateway: Gateway,
+    link: Option<LinkId>,
+}
+
+impl Slow {
+    fn connected() -> Slow {
+        let mut slow = Slow { gateway: Gateway::new(Config::default(), 1, Instant::from_millis(1)), link: None };
+        let opened = slow.device(connect("a"));
+        let Some(Output::Open { link, .. }) = opened.first() else { panic!("{opened:?}") };
+        slow.link = Some(*link);
+        slow.broker(&[0x20, 3, 0, 0, 0]);
+        slow
+    }
+
+    fn handle(&mut self, input: Input<'_>) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.gateway.handle(Instant::from_millis(1), input, &mut out);
+        out
+    }
+
+    fn device(&mut self, message: Message<'_>) -> Vec<Output> {
         let mut data = Vec::new();
         Datagram { forwarded: None, message }.encode(&mut data).unwrap();
-        gateway.handle(now, Input::Datagram { from, data: &data }, &mut out);
-        core::mem::take(&mut out)
-    };
-    let opened = device(&mut gateway, connect("a"));
-    let Some(Output::Open { link, .. }) = opened.first() else { panic!("{opened:?}") };
-    let broker = |gateway: &mut Gateway, data: &[u8]| {
-        let mut out = Vec::new();
-        gateway.handle(now, Input::Bytes { link: *link, data }, &mut out);
-        out
-    };
+        self.handle(Input::Datagram { from: device(1).at, data: &data })
+    }
+
+    fn broker(&mut self, data: &[u8]) -> Vec<Output> {
+        let link = self.link.unwrap();
+        self.handle(Input::Bytes { link, data })
+    }
+}
+
+/// Whether a datagram of this type is among them.
+fn says(outputs: &[Output], message_type: MessageType) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Datagram { data, .. } if data[1] == message_type.code()))
+}
+
+#[test]
+pub(crate) fn sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement() {
+    let mut slow = Slow::connected();
     let asks = |outputs: &[Output]| {
         outputs.iter().any(|output| matches!(output, Output::Bytes { data, .. } if *data == [0xC0, 0]))
     };
-    let sleeps = |outputs: &[Output]| {
-        outputs.iter().any(|output| matches!(output, Output::Datagram { data, .. } if data[1] == 0x17))
-    };
     let message = |id| [0x32, 7, 0, 2, b'a', b'b', 0, id, 0];
-    const PINGRESP: &[u8] = &[0xD0, 0];
-    broker(&mut gateway, &[0x20, 3, 0, 0, 0]);
-    device(&mut gateway, Message::Disconnect(Some(100)));
-    broker(&mut gateway, &message(1));
-    device(&mut gateway, wake());
     let puback = |id| Message::Puback(ack(u16::from_be_bytes(*b"ab"), id));
-    assert!(asks(&device(&mut gateway, puback(1))));
-    broker(&mut gateway, &message(2));
-    device(&mut gateway, puback(2));
+    const PINGRESP: &[u8] = &[0xD0, 0];
+    slow.device(Message::Disconnect(Some(100)));
+    slow.broker(&message(1));
+    slow.device(wake());
+    assert!(asks(&slow.device(puback(1))));
+    slow.broker(&message(2));
+    slow.device(puback(2));
     // It was asked before it heard of the second one: there may be a third.
-    let outputs = broker(&mut gateway, PINGRESP);
-    assert!(asks(&outputs) && !sleeps(&outputs), "{outputs:?}");
-    let outputs = broker(&mut gateway, PINGRESP);
-    assert!(sleeps(&outputs), "{outputs:?}");
+    let outputs = slow.broker(PINGRESP);
+    assert!(asks(&outputs) && !says(&outputs, MessageType::Pingresp), "{outputs:?}");
+    let outputs = slow.broker(PINGRESP);
+    assert!(says(&outputs, MessageType::Pingresp), "{outputs:?}");
+}
+
+#[test]
+pub(crate) fn an_answer_that_comes_when_it_sleeps_tells_nothing() {
+    for anew in [Message::Disconnect(Some(100)), resume("a")] {
+        let mut slow = Slow::connected();
+        slow.device(Message::Subscribe { dup: false, qos: AtMostOnce, msg_id: 1, topic: TopicSpec::Name("topic") });
+        slow.device(anew);
+        slow.broker(&[0x90, 4, 0, 1, 0, 0]);
+        let mut outputs = slow.broker(&[0x30, 9, 0, 5, b't', b'o', b'p', b'i', b'c', 0, 7]);
+        outputs.extend(slow.device(wake()));
+        assert!(says(&outputs, MessageType::Register) && !says(&outputs, MessageType::Publish), "{anew:?} {outputs:?}");
+    }
 }
 
 #[test]
