@@ -12,6 +12,45 @@ use crate::io::{ClientState, ClientView, LinkId, Will};
 use crate::registry::{Key, Registry};
 use crate::{Ack, TopicRef};
 
+/// A list that is empty most of the time, and then costs a pointer.
+#[derive(Debug)]
+pub(crate) struct Thin<T>(#[allow(clippy::box_collection)] Option<Box<Vec<T>>>);
+
+impl<T> Default for Thin<T> {
+    fn default() -> Thin<T> {
+        Thin(None)
+    }
+}
+
+impl<T> core::ops::Deref for Thin<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        self.0.as_ref().map_or(&[], |list| list)
+    }
+}
+
+impl<T> core::ops::DerefMut for Thin<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        self.0.as_mut().map_or(&mut [], |list| list)
+    }
+}
+
+impl<T> Thin<T> {
+    pub(crate) fn push(&mut self, item: T) {
+        self.0.get_or_insert_default().push(item);
+    }
+
+    pub(crate) fn remove(&mut self, at: usize) -> Option<T> {
+        let list = self.0.as_mut().filter(|list| at < list.len())?;
+        let item = list.remove(at);
+        if list.is_empty() {
+            self.0 = None;
+        }
+        Some(item)
+    }
+}
+
 /// What a CONNECT says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectFacts {
@@ -52,7 +91,8 @@ pub(crate) struct Client {
     pub(crate) since: Instant,
     /// When its timer is armed.
     pub(crate) armed: Instant,
-    pub(crate) decoder: Decoder,
+    /// Holds what came of a packet that is not whole yet; none if nothing did.
+    pub(crate) decoder: Option<Box<Decoder>>,
     pub(crate) registry: Registry,
     pub(crate) will: Option<Box<Will>>,
     /// A change of the will that the broker has not answered.
@@ -63,7 +103,7 @@ pub(crate) struct Client {
     /// What the client has to answer.
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// QoS 1 and 2 of the client that are not over.
-    pub(crate) inbound: Vec<Inbound>,
+    pub(crate) inbound: Thin<Inbound>,
     /// Its SUBSCRIBE or UNSUBSCRIBE that the broker has not answered.
     pub(crate) request: Option<Box<Request>>,
     /// Exchanges that are over, to know what repeats them.
@@ -202,14 +242,14 @@ impl Client {
             heard: now,
             since: now,
             armed: Instant::NEVER,
-            decoder: Decoder::new(),
+            decoder: None,
             registry: Registry::default(),
             will: None,
             will_change: None,
             queue: VecDeque::new(),
             queue_bytes: 0,
             outgoing: None,
-            inbound: Vec::new(),
+            inbound: Thin::default(),
             request: None,
             done: Done::default(),
         }

@@ -34,7 +34,6 @@ impl Gateway {
                 client.take_back();
                 client.miss_answer();
                 client.done.clear();
-                client.inbound.shrink_to_fit();
             }
             Some(_) | None => {
                 client.state = ClientState::Active;
