@@ -335,6 +335,12 @@ impl SnClient {
         self.spec.node
     }
 
+    /// The connection that it has, or had last.
+    #[must_use]
+    pub fn last_conn(&self) -> Option<ConnIx> {
+        self.last_conn
+    }
+
     /// The address that its datagrams come from.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -374,7 +374,8 @@ impl World<'_, '_> {
         let mut clients = self.clients.iter().enumerate();
         clients.find_map(|(ix, end)| match &end.model {
             Model::Sn(model) if model.id() == id && model.address() == address => {
-                Some(About { client: ix as u32, conn: model.conn() })
+                // Its power may have failed since it asked.
+                Some(About { client: ix as u32, conn: model.conn().or(model.last_conn()) })
             }
             Model::Sn(_) | Model::Mqtt(_) => None,
         })
