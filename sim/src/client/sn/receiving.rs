@@ -62,6 +62,9 @@ impl SnClient {
             }
             (State::Off | State::Asleep, _) => {}
             (State::Connecting | State::Active | State::Awake, _) if sent_at < self.begun => {}
+            // A device could not tell it from what comes for its new session.
+            (State::Active, Message::Publish(_) | Message::Register { .. } | Message::Pubrel(_))
+                if self.spec.clean && sent_at < self.since => {}
             (State::Connecting, message) => self.on_connecting(message, sent_at, cx),
             (State::Awake, Message::Disconnect(_)) => self.not_asleep(sent_at, cx),
             (State::Awake, Message::Pingresp) => self.sleep_on(sent_at, cx),
