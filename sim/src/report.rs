@@ -70,6 +70,7 @@ checks! {
     RequestAnswered "L12" Liveness black "a SUBSCRIBE, UNSUBSCRIBE or PINGREQ was not answered in time",
     CommandAnswered "L9" Liveness black "a node did not answer what an operator asked of its cluster",
     Degraded "L11" Liveness black "a node without a quorum did not answer a CONNECT in time",
+    KeptOut "L10" Liveness black "connections with one Client Identifier kept each other out",
     Spread "L14" Liveness black "a node did not have in time what an operator had written for the whole cluster",
     WillFired "L8" Liveness black "a Will Message that was due never came",
     Kept "L13" Liveness black "a client that did nothing wrong lost its connection",

@@ -15,6 +15,8 @@ use crate::report::Check;
 
 /// What was wrong so shortly before a CONNECT may be a reason to refuse it.
 const BEFORE_CONNECT: Duration = Duration::from_secs(10);
+/// More than so many clients that share an identifier have no scenarios.
+const KEPT_OUT_MAX: u32 = 12;
 /// A gateway answers sooner; its client gives up after it has asked four times.
 const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// An operator has an answer by then. What a command waits for follows no pace.
@@ -137,12 +139,14 @@ impl State {
         // Clients that share a session do not know of each other's exchanges, which count toward its limit.
         let shares = self.ids[c.id as usize].several && !c.publishes.is_empty();
         let cluster = self.ways.exist() && self.is_sent_away(c);
+        // Its session may be one of before that another node had.
+        let moved = || self.ways.exist() && self.moved_badly(c.id, c.connect_at, self.now);
         let sn = c.sn.is_some() && self.limits.sn_unreliable;
         let lost = || self.may_have_lost(conn);
         cluster
             || sn
             || (matches!(code, None | Some(ReasonCode::SessionTakenOver)) && lost())
-            || (shares && matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)))
+            || (matches!(code, None | Some(ReasonCode::ReceiveMaximumExceeded)) && (shares || moved()))
             || (slow && matches!(code, None | Some(ReasonCode::KeepAliveTimeout)))
             || (small && matches!(code, None | Some(ReasonCode::PacketTooLarge)))
     }
@@ -216,10 +220,6 @@ impl State {
         if code != ReasonCode::ServerUnavailable || !self.ways.exist() || !c.is_plain() || self.limits.links_late {
             return;
         }
-        // Of CONNECTs with one Client Identifier that wait at the same time the others are refused.
-        if c.rival.is_some() {
-            return;
-        }
         let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);
         let is_well = |node| {
             let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
@@ -228,9 +228,30 @@ impl State {
         if self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
             return;
         }
+        if c.rival.is_some() {
+            return self.judge_kept_out(conn, cx);
+        }
         let message = format!("{} was refused at node {}, and nothing was out of reach", self.who(conn), c.node);
         let story = Story::default().client(c.client).conn(conn).when(c.connect_at, "CONNECT was sent");
         cx.violated(Check::TurnedAway, message, story);
+    }
+
+    /// L10: of CONNECTs with one Client Identifier that wait at the same time the others are refused, and one is accepted.
+    fn judge_kept_out(&mut self, conn: u32, cx: &mut Cx<'_>) {
+        cx.owe(Check::KeptOut);
+        let (id, client) = (self.conn(conn).id, self.conn(conn).client);
+        let known = &mut self.ids[id as usize];
+        known.kept_out += 1;
+        if known.kept_out < KEPT_OUT_MAX {
+            return;
+        }
+        known.kept_out = 0;
+        let message = format!(
+            "{} is the last of {KEPT_OUT_MAX} connections with its Client Identifier that were refused, and none was accepted",
+            self.who(conn)
+        );
+        let story = Story::default().client(client).conn(conn).when(self.conn(conn).connect_at, "CONNECT was sent");
+        cx.violated(Check::KeptOut, message, story);
     }
 
     /// An operator asks a node for something.

@@ -79,9 +79,11 @@ impl State {
         let was_split = self.ways.was_split(back(begun, self.limits.one_session), sent_at);
         let node = c.node;
         let beside = is_split && !present && (self.has_first(conn) || self.has_beside(conn) || self.has_left(conn));
-        // It is not one of a node that nobody reaches, as of one that has left: then one of before was left elsewhere.
+        // It is not one of a node that nobody reaches, as of one that has left, and such a node has none of the others': then one
+        // of before was left elsewhere.
         let from = self.ids[id as usize].from;
-        let has_left = present && from.is_some_and(|from| self.ways.is_cut_off(from, begun, sent_at));
+        let is_cut_off = |node| self.ways.is_cut_off(node, begun, sent_at);
+        let has_left = present && from.is_some_and(|from| is_cut_off(from) || is_cut_off(node));
         // One that waits elsewhere asks for it from here.
         let mut live = self.ids[id as usize].live.iter().map(|other| self.conn(*other));
         let is_awaited = live.any(|other| other.connack.is_none() && other.node != node);

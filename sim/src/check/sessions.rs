@@ -37,6 +37,7 @@ impl State {
             unheard: Instant::START,
             revived: Instant::START,
             ended: Instant::START,
+            kept_out: 0,
             several: false,
             owner: u32::MAX,
             subs: Vec::new(),
@@ -214,6 +215,8 @@ impl State {
             return;
         }
         c.connack = Some(Connack { at: cx.now, sent_at });
+        self.ids[id as usize].kept_out = 0;
+        let c = self.conn_mut(conn);
         c.heard = sent_at;
         if let Some(expiry) = expiry_s.filter(|_| c.v5) {
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
@@ -235,7 +238,10 @@ impl State {
             let together = last.closed.is_none_or(|(at, _)| at >= connect_at);
             last.connack.is_some_and(|of| of.sent_at > sent_at || (of.sent_at == sent_at && together))
         });
-        if overtaken {
+        // Of a later one that is over by now nothing else may be known.
+        let served = |other: &u32| *other != conn.0 && self.conn(*other).connack.is_some_and(|of| of.sent_at > sent_at);
+        let outlived = self.ways.exist() && self.ids[id as usize].conns.iter().any(served);
+        if overtaken || outlived {
             // Both were under way; the other one was served later, or may have been: a node that was paused answers all
             // at one moment.
             self.doubt(id);

@@ -117,6 +117,7 @@ impl State {
             && !c.odd
             && c.server_disconnect.is_none()
             && c.closed.is_some_and(|(_, by)| by == Closer::Client)
+            && !self.ways.was_leaving(c.node, c.connect_at)
         {
             return self.will_wrong(of, uid, conn, sent_at, "although its client had disconnected", cx);
         }
@@ -149,7 +150,9 @@ impl State {
             return;
         }
         // Another connection may have begun a new session; its CONNECT may have been sent before and come later.
-        let others = c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(|other| *other > of);
+        // And where nodes meet that had not known of each other, the session that is not kept ends.
+        let later = c.rival.is_some() || self.ids[c.id as usize].conns.iter().any(|other| *other > of);
+        let others = later || self.may_have_lost(of);
         if sent_at < due && !others {
             self.will_wrong(of, uid, conn, sent_at, "before its Will Delay Interval was over", cx);
         }

@@ -654,6 +654,12 @@ mutants! {
         "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
     GivenBeforeStart, "given-before-start", None, ["L8"],
         "A session goes to another node before the will of the connection that it had at a crash is published.";
+    BegunInMemory, "begun-in-memory", None, ["S7"],
+        "A stored session that begins because the one before has ended under its grant is given up when its node is silent.";
+    MovedOverLater, "moved-over-later", None, ["S17"],
+        "A session that has come to a node is taken for the one of its grant, though its connection has attached again since; nobody says when that has ended.";
+    OldAttachTaken, "old-attach-taken", None, ["L13"],
+        "A connection has to end for one that was granted its session before their nodes could not reach each other.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],

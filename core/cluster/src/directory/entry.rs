@@ -24,6 +24,8 @@ struct Holder {
     epoch: Epoch,
     born: Born,
     home: NodeId,
+    /// What begins with it is stored.
+    durable: bool,
     /// It has to hear of its epoch; when that is sent again.
     raise: Option<Instant>,
 }
@@ -232,7 +234,8 @@ impl Seat {
             let born = Born::new(now, link.age + since, error);
             match link.granted {
                 Some((epoch, home)) => {
-                    let holder = Holder { node, conn: link.conn, epoch, born, home, raise: None };
+                    let (conn, durable) = (link.conn, link.durable);
+                    let holder = Holder { node, conn, epoch, born, home, durable, raise: None };
                     self.adopt_holder(now, &client, holder, sink);
                 }
                 None => self.claim(now, &client, node, link, born, known, sink),
@@ -560,6 +563,8 @@ impl Seat {
             Some(place) => {
                 // Where it goes is known from now on, if it goes.
                 (place.epoch, place.born, place.serves) = (epoch, attached, None);
+                // One in memory may end with its connection, and a stored one begin.
+                place.durable |= durable;
                 if clean {
                     place.clean = epoch;
                 }
@@ -581,7 +586,7 @@ impl Seat {
         let home = entry.places.first().map_or(node, |place| place.node);
         entry.supersedes.retain(|(by, at, _)| *by != node || !void.contains(at));
         entry.supersedes.extend(void.iter().map(|at| (node, *at, epoch)));
-        let holder = Holder { node, conn, epoch, born, home, raise: None };
+        let holder = Holder { node, conn, epoch, born, home, durable, raise: None };
         holder.send(client, self.round(node), void, sink);
         entry.holder = Some(holder);
         entry.pending = None;

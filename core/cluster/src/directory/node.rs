@@ -340,6 +340,11 @@ impl Directory {
         same && view.first() == Some(&from)
     }
 
+    /// Without a quorum: whether a node is none of those who help each other.
+    fn is_outside(&self, node: NodeId) -> bool {
+        self.member.obeys.is_some() && !self.obeyed_view.is_empty() && !self.obeyed_view.contains(&node)
+    }
+
     fn receive(&mut self, now: Instant, from: NodeId, message: Message, sink: &mut Sink<'_>) {
         match message {
             Message::Summon { round, term, ref view, .. } => {
@@ -361,6 +366,10 @@ impl Directory {
                 } else {
                     sink.stale(&message);
                 }
+            }
+            // A grant from before this node and that one could not reach each other any more: it may come long after.
+            Message::Attach { .. } if self.is_outside(from) && !planted!(OldAttachTaken) => {
+                self.member.on_foreign_attach(from, message, sink);
             }
             Message::Attach { .. } => self.member.on_attach(now, from, message, sink),
             Message::Attached { .. } => self.member.on_attached(message, sink),

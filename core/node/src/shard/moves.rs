@@ -193,7 +193,9 @@ impl Shard {
                 self.send_claimant_away(now, conn, ReasonCode::SessionTakenOver, out);
             }
         }
-        let Some(key) = self.find_session(client) else { return };
+        let Some(key) = self.find_session(client) else {
+            return tell(Input::Ended { client: client.into(), epoch: upto }, out);
+        };
         let epoch = self.claimed(key).epoch;
         if epoch > upto {
             return;

@@ -81,17 +81,9 @@ impl Seat {
                 let (node, epoch, serves) = (holder.node, entry.top, Some(holder.node));
                 holder.home = entry.places.first().map_or(node, |place| place.node);
                 if entry.places.is_empty() {
-                    let clean = Epoch::ZERO;
-                    entry.places.push(Place {
-                        node,
-                        epoch,
-                        clean,
-                        durable: false,
-                        born,
-                        serves,
-                        begun: None,
-                        over: true,
-                    });
+                    let (clean, begun, over) = (Epoch::ZERO, None, true);
+                    let durable = holder.durable && !planted!(BegunInMemory);
+                    entry.places.push(Place { node, epoch, clean, durable, born, serves, begun, over });
                 }
             }
         }

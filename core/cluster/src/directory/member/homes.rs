@@ -47,6 +47,13 @@ impl Member {
         sink.out.push(Output::Attach { client, node: from, conn, epoch, clean, durable, fork, limits });
     }
 
+    /// One that comes from outside of those who help each other asks again when they do.
+    pub(in super::super) fn on_foreign_attach(&self, from: NodeId, message: Message, sink: &mut Sink<'_>) {
+        let Message::Attach { client, conn, epoch, .. } = message else { return };
+        let known = self.locals.get(&client).map_or(Epoch::ZERO, |local| local.known);
+        sink.send(from, Message::Outdated { client, conn, epoch, known });
+    }
+
     /// The shard has attached it.
     pub(in super::super) fn answered(
         &mut self,
@@ -96,7 +103,9 @@ impl Member {
 
     pub(in super::super) fn ended(&mut self, now: Instant, client: &Client, epoch: Epoch, sink: &mut Sink<'_>) {
         let Some(local) = self.locals.get_mut(client) else { return };
-        if local.home.as_ref().is_some_and(|home| home.epoch == epoch) {
+        // Of one that has to end it may be known already that it is no more.
+        let is_it = |home: &Home| home.epoch == epoch || home.lost && home.epoch < epoch && !planted!(MovedOverLater);
+        if local.home.as_ref().is_some_and(is_it) {
             local.home = None;
             let began = |(of, report, _): &(Client, Report, Instant)| {
                 of == client && matches!(report, Report::Began(_) | Report::Moved(..))
@@ -118,7 +127,11 @@ impl Member {
         let local = self.locals.entry(client.clone()).or_default();
         local.known = local.known.max(epoch);
         let serves = Some((self.me, conn));
-        local.home = Some(Home { epoch, clean, durable, since: Some(now), serves, answer: None, lost: false });
+        // Its connection may have attached again since.
+        let is_later = |home: &Home| home.epoch > epoch && !planted!(MovedOverLater);
+        if !local.home.as_ref().is_some_and(is_later) {
+            local.home = Some(Home { epoch, clean, durable, since: Some(now), serves, answer: None, lost: false });
+        }
         if let Some(line) = local.line(conn).filter(|line| line.granted.is_some_and(|granted| granted.0 == epoch)) {
             line.granted = Some((epoch, self.me));
         }
