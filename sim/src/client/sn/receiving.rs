@@ -29,7 +29,7 @@ impl SnClient {
         }
         // What it does not listen to is not known again either.
         let listens = matches!(self.state, State::Active | State::Awake) && arrival.sent_at >= self.begun;
-        let copy = listens && !self.around.reliable && self.is_copy(arrival.number);
+        let copy = listens && self.is_copy(arrival.number);
         self.on_message(datagram.message, copy, arrival, cx);
         self.go_on(cx);
     }
