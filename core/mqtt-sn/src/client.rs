@@ -385,6 +385,6 @@ mod tests {
     #[test]
     fn a_client_is_small() {
         // Most are idle or asleep: 1 KiB each, with what the broker has for them (150 bytes a connection, 300 a session).
-        assert!(size_of::<Client>() <= 320, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 240, "{}", size_of::<Client>());
     }
 }
