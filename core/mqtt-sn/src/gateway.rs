@@ -36,6 +36,8 @@ pub struct Gateway {
     by_door: LookupTable,
     /// Clients whose CONNECT the broker has not answered.
     connecting: usize,
+    /// Links that end for another one of the same client, which is opened when they have.
+    ending: Vec<Ending>,
     timers: TimerQueue<Timer>,
     counters: Counters,
     next_serial: u32,
@@ -55,6 +57,14 @@ enum Timer {
     Client(u32),
     Door(u32),
     Advertise,
+}
+
+/// A link that the broker was asked to end, and what opens the next one.
+#[derive(Debug)]
+struct Ending {
+    link: LinkId,
+    next: LinkId,
+    opening: Vec<Output>,
 }
 
 /// How many answers strangers get: so many a second.
@@ -90,6 +100,7 @@ impl Gateway {
             doors: Slab::default(),
             by_door: LookupTable::new(hash),
             connecting: 0,
+            ending: Vec::new(),
             timers: TimerQueue::default(),
             counters: Counters::default(),
             next_serial: 0,

@@ -5,9 +5,12 @@ use crate::config::Config;
 /// 0 and 0xFFFF are reserved (5.3.11).
 const TOPIC_ID_MAX: u16 = 0xFFFE;
 
-/// Topic ids and names.
+/// Topic ids and names. Most clients have few, many none: those cost a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Registry {
+pub(crate) struct Registry(Option<Box<Topics>>);
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Topics {
     /// Index is id - 1.
     entries: Vec<Entry>,
     /// Indexes, in the order of their names.
@@ -42,17 +45,17 @@ pub(crate) enum NoKey {
 
 impl Registry {
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries().len()
     }
 
-    fn place(&self, name: &str) -> Result<usize, usize> {
-        self.order.binary_search_by(|index| (*self.entries[usize::from(*index)].name).cmp(name))
+    fn entries(&self) -> &[Entry] {
+        self.0.as_ref().map_or(&[], |topics| &topics.entries)
     }
 
     /// The id of a name.
     #[cfg(test)]
     pub(crate) fn find(&self, name: &str) -> Option<u16> {
-        self.place(name).ok().map(|at| self.order[at] + 1)
+        self.0.as_ref().and_then(|topics| topics.place(name).ok().map(|at| topics.order[at] + 1))
     }
 
     /// The name of an id.
@@ -61,21 +64,22 @@ impl Registry {
     }
 
     fn entry(&self, id: u16) -> Option<&Entry> {
-        self.entries.get(usize::from(id).checked_sub(1)?)
+        self.entries().get(usize::from(id).checked_sub(1)?)
     }
 
     fn entry_mut(&mut self, id: u16) -> Option<&mut Entry> {
-        self.entries.get_mut(usize::from(id).checked_sub(1)?)
+        self.0.as_mut()?.entries.get_mut(usize::from(id).checked_sub(1)?)
     }
 
     /// The id of a name, a new one if need be; `None` if there are `max` already.
     pub(crate) fn assign(&mut self, name: &str, max: u16) -> Option<u16> {
-        match self.place(name) {
-            Ok(at) => Some(self.order[at] + 1),
+        let topics = self.0.get_or_insert_default();
+        match topics.place(name) {
+            Ok(at) => Some(topics.order[at] + 1),
             Err(at) => {
-                let index = u16::try_from(self.entries.len()).ok().filter(|index| *index < max.min(TOPIC_ID_MAX))?;
-                self.entries.push(Entry { name: name.into(), told: false, refused: false });
-                self.order.insert(at, index);
+                let index = u16::try_from(topics.entries.len()).ok().filter(|index| *index < max.min(TOPIC_ID_MAX))?;
+                push(&mut topics.entries, Entry { name: name.into(), told: false, refused: false });
+                topics.order.insert(at, index);
                 Some(index + 1)
             }
         }
@@ -103,16 +107,17 @@ impl Registry {
 
     /// The client may have forgotten all of them.
     pub(crate) fn forget_told(&mut self) {
-        for entry in &mut self.entries {
+        for entry in self.0.iter_mut().flat_map(|topics| &mut topics.entries) {
             entry.told = false;
         }
     }
 
     /// The client has used a predefined id; says whether that is new.
     pub(crate) fn use_predefined(&mut self, id: u16) -> bool {
-        let at = self.predefined.binary_search(&id);
+        let predefined = &mut self.0.get_or_insert_default().predefined;
+        let at = predefined.binary_search(&id);
         if let Err(at) = at {
-            self.predefined.insert(at, id);
+            predefined.insert(at, id);
         }
         at.is_err()
     }
@@ -123,7 +128,7 @@ impl Registry {
             return Ok(Key::Short(short));
         }
         let named = |id: &&u16| config.predefined_name(**id) == Some(topic);
-        if let Some(id) = self.predefined.iter().find(named) {
+        if let Some(id) = self.predefined().iter().find(named) {
             return Ok(Key::Predefined(*id));
         }
         let id = self.assign(topic, config.max_topic_ids).ok_or(NoKey::Exhausted)?;
@@ -135,12 +140,26 @@ impl Registry {
 
     /// Names in the order of their ids, and whether the client knows them and takes them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, bool, bool)> {
-        self.entries.iter().map(|entry| (&*entry.name, entry.told, entry.refused))
+        self.entries().iter().map(|entry| (&*entry.name, entry.told, entry.refused))
     }
 
     pub(crate) fn predefined(&self) -> &[u16] {
-        &self.predefined
+        self.0.as_ref().map_or(&[], |topics| &topics.predefined)
     }
+}
+
+impl Topics {
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.order.binary_search_by(|index| (*self.entries[usize::from(*index)].name).cmp(name))
+    }
+}
+
+/// The first one alone: most clients have one topic, and a Vec begins with place for four.
+fn push(entries: &mut Vec<Entry>, entry: Entry) {
+    if entries.capacity() == 0 {
+        entries.reserve_exact(1);
+    }
+    entries.push(entry);
 }
 
 #[cfg(test)]

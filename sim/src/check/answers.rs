@@ -111,6 +111,8 @@ impl State {
             {
                 self.unanswered_connect(conn, "was closed by the broker", cx);
             }
+            // Nobody knows which of the datagrams were lost.
+            (false, Closer::Client | Closer::Network) if c.sn.is_some() && self.limits.sn_unreliable => {}
             (false, Closer::Client | Closer::Network) if self.is_late(c.connect_at, cx.now) || self.gave_up(c, by) => {
                 self.unanswered_connect(conn, "ended", cx);
             }

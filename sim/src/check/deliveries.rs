@@ -9,7 +9,7 @@ use super::publishes::Message;
 use super::state::{Position, State};
 use super::subscriptions::Grant;
 use super::witness::{Cx, Story};
-use crate::history::{ConnIx, ReceiveFacts, Uid};
+use crate::history::{ConnIx, ReceiveFacts, SnConnect, Uid};
 use crate::report::Check;
 
 /// Which subscriptions of a session can explain a delivery.
@@ -207,6 +207,8 @@ impl State {
         let node = self.ids[id as usize].node;
         let lives = &self.nodes[usize::from(node)].lives;
         let moves = |since| if self.ways.exist() { self.moves_since(id, since) } else { 0 };
+        // At a gateway a copy waits until its client has answered what is before it, whatever the client asks for meanwhile.
+        let waits = self.ids[id as usize].current.is_some_and(|conn| self.conn(conn).sn.is_some());
         for (_, sub) in self.subs_of(message.topic, id) {
             let sub = &self.subs[*sub as usize];
             let mut least = 3;
@@ -240,7 +242,7 @@ impl State {
                     // A reading that a stop interrupts begins anew.
                     explained.reads += 1 + lives.stops_since(grant.from) + moves(grant.from);
                     explained.retained_qos |= mask;
-                    let counts = grant.to == Instant::NEVER || goes_on;
+                    let counts = grant.to == Instant::NEVER || goes_on || waits;
                     let earliest = if counts { &mut explained.since } else { &mut since_old };
                     *earliest = Some(earliest.map_or(grant.from, |since: Instant| since.min(grant.from)));
                 }
@@ -365,12 +367,15 @@ impl State {
         let forgotten = message.forgotten * (u32::from(explained.plain) + explained.shared);
         let strays = if copies > live && explained.shared > 0 { self.strays(message, id) } else { 0 };
         let live = live + strays;
+        // It was on its way when the other copy, for a later SUBSCRIBE, came.
+        let crossed = before.received_at > facts.sent_at && self.may_overtake(conn, facts.qos);
         let allowed = match kind {
+            Kind::Retained | Kind::Either if crossed => true,
             Kind::Live => copies <= live + forgotten,
             Kind::Retained => retained <= explained.reads * message.logical,
             Kind::Either => copies + retained <= live + forgotten + explained.reads * message.logical,
         };
-        let differs = message.will.is_some() && self.kept.may_differ();
+        let differs = message.will.is_some_and(|of| self.kept.may_differ() || copies <= 1 + self.woken_since(of));
         // Of a message that its only subscription got live no retained copy may follow.
         let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
         if (!allowed || twice) && !differs && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
@@ -403,6 +408,15 @@ impl State {
         if self.topics[message.topic as usize].shared {
             self.received_by_member(message.uid, facts.dup, (id, conn), cx);
         }
+    }
+
+    /// How often a client of MQTT-SN woke after this connection. Who wakes too late has its will again, and it comes again when the
+    /// client does not come in time once more. It may say that it is at another address, for which it says PINGREQ, too: where
+    /// its DISCONNECT may be lost, so that it does not know that it sleeps.
+    fn woken_since(&self, conn: u32) -> u32 {
+        let unaware = u32::from(self.conn(conn).sn.is_some() && self.limits.sn_unreliable);
+        let conns = self.ids[self.conn(conn).id as usize].conns.iter().filter(|other| **other > conn);
+        unaware + conns.filter(|other| self.conn(**other).sn == Some(SnConnect::Wake)).count() as u32
     }
 
     /// Whether it is a will that the cluster publishes, which knows no publisher: No Local does not count.
@@ -633,7 +647,12 @@ impl State {
         if target.handed <= live && target.handed_retained <= live + reads && both <= live + reads {
             return;
         }
-        let (count, first) = (both, target.received_at);
+        let (count, first, live_ones) = (both, target.received_at, target.handed);
+        let woken = message.will.map_or(0, |of| self.woken_since(of));
+        let strays = if explained.shared > 0 { self.strays(&message, id) } else { 0 };
+        if live_ones <= live + strays + woken && both <= live + reads + strays + woken {
+            return;
+        }
         // What a session has got while it was on its way is not stored by name.
         let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
         if moved(id) || moved(message.id) {

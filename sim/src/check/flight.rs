@@ -68,7 +68,9 @@ impl State {
     fn crossed(&mut self, conn: u32, facts: &ReceiveFacts) -> bool {
         let c = self.conn(conn);
         let (id, pid) = (c.id, facts.pid.unwrap_or(0));
-        if !facts.dup || !c.may_resend(self.limits.retries) {
+        // A datagram that was sent before the one with DUP may come behind it.
+        let late_first = c.sn.is_some() && self.limits.sn_unreliable;
+        if !(facts.dup || late_first) || !c.may_resend(self.limits.retries) {
             return false;
         }
         let epoch = self.ids[id as usize].epoch;

@@ -78,7 +78,7 @@ pub(super) struct Limits {
     pub(super) late: Duration,
     /// Clients of MQTT-SN may be lost for datagrams that are, or because another one has their address.
     pub(super) sn_unreliable: bool,
-    /// `mqtt.sn.max_topic_ids` is set.
+    /// `mqtt.sn.max_topic_ids` is set: a client of MQTT-SN whose ids are used up gets nothing on other topics.
     pub(super) sn_few_ids: bool,
     /// `durability`; none if everything is in memory alone.
     pub(super) durability: Option<DurabilitySpec>,

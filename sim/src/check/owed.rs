@@ -33,7 +33,6 @@ impl State {
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
-            // A client of MQTT-SN whose ids are used up gets nothing on other topics.
             let few_ids = limits.sn_few_ids
                 && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
             if sub.group.is_some() || known.packet_max <= room || few_ids {

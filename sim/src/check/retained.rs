@@ -249,6 +249,8 @@ impl State {
             let id = &state.ids[sub.id as usize];
             long_ago(sub.certain)
                 && !state.nodes[usize::from(id.node)].pressed
+                // What is lost on its way to a device is sent again after many seconds.
+                && !id.current.is_some_and(|conn| state.conn(conn).sn.is_some() && state.limits.sn_unreliable)
                 && id.current.is_some_and(|conn| state.conn(conn).is_plain())
         };
         self.judge_readers(topic, steady, cx);
@@ -279,10 +281,12 @@ impl State {
             return;
         }
         let read = last.is_done(since, &self.lanes(self.topics[topic as usize].node));
-        let State { clients, ids, limits, wills, .. } = self;
+        let State { clients, ids, limits, wills, conns, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
-        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) {
+        let few_ids = limits.sn_few_ids
+            && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
+        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) || few_ids {
             return;
         }
         cx.owe(Check::RetainedMissed);

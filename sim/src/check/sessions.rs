@@ -173,13 +173,15 @@ impl State {
             return false;
         }
         let parted = match last.closed {
-            None if last.is_plain() => return true,
+            None if last.is_plain() && last.client_disconnect.is_none() => return true,
             Some((at, Closer::Client)) if last.is_plain() => at,
             // It was connected when its node crashed, and lost its connection when that was back.
             None | Some(_) if last.crashed => last.gone.unwrap_or(until),
             // An answer may arrive long after the broker has ended the connection.
             None | Some(_) => last.gone.map_or(last.heard, |gone| gone.min(last.heard)),
         };
+        // A device repeats its DISCONNECT until it has an answer; with the first that came its session was over.
+        let parted = last.client_disconnect.map_or(parted, |(at, _)| at.min(parted));
         // And the broker notices it late where the socket still has to take what it said last.
         let slack = if last.crashed { Duration::ZERO } else { self.limits.drain };
         // What was under way when its node stopped may be heard long after.

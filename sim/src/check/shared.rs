@@ -54,7 +54,8 @@ impl State {
                 let granted =
                     member.grants.iter().filter(|grant| grant.to == Instant::NEVER).map(|grant| grant.qos).min();
                 let effective = granted.map(|granted| if upgrade { granted } else { granted.min(qos) });
-                let fits = id.packet_max > size.saturating_add(400);
+                let few_ids = self.limits.sn_few_ids && id.current.is_some_and(|conn| self.conn(conn).sn.is_some());
+                let fits = id.packet_max > size.saturating_add(400) && !few_ids;
                 // It waits in a session that surely is there.
                 let kept = self.limits.durability.is_some()
                     && id.live.is_empty()
@@ -178,7 +179,9 @@ impl State {
         }
         let epoch = self.ids[id as usize].epoch;
         let c = self.conn(conn);
-        let lost = c.closed.is_some() || !c.is_plain();
+        // What is on its way to a device when its DISCONNECT comes is not acknowledged.
+        let leaves = c.sn.is_some() && c.client_disconnect.is_some();
+        let lost = c.closed.is_some() || !c.is_plain() || leaves;
         // An acknowledgement that is a datagram may never come.
         let vague = c.sn.is_some();
         let Some(message) = self.message(uid) else { return true };

@@ -241,6 +241,10 @@ impl State {
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             let entry = &self.subs[sub as usize];
+            let current = self.ids[id as usize].current;
+            if self.limits.sn_few_ids && current.is_some_and(|conn| self.conn(conn).sn.is_some()) {
+                continue;
+            }
             let (from, to) = (self.conn(conn).node, self.ids[id as usize].node);
             let counts = |certain: &Instant| {
                 self.ways.is_certain((to, *certain), from, (end, latest)) || from == to && *certain < end

@@ -40,7 +40,7 @@ const BUSY: Duration = Duration::from_secs(5);
 /// A QoS 2 exchange that is over is remembered for so long, should a copy of its PUBLISH come.
 const OVER: Duration = Duration::from_secs(10);
 /// Datagrams that are known again.
-const SEEN_MAX: usize = 64;
+const SEEN_MAX: usize = 512;
 /// Of a hundred parts of its time of sleep a client sleeps so many before it wakes by itself.
 const WAKES_PERCENT: u32 = 80;
 
@@ -134,8 +134,10 @@ pub struct SnClient {
     sleep: Option<(u16, bool)>,
     search_at: Instant,
     last_sent: Instant,
-    /// When CONNECT was sent last.
+    /// When CONNECT was sent or accepted last.
     last_connect: Option<Instant>,
+    /// It asked for a clean session then.
+    was_clean: bool,
     retry: Retry,
     rows: Vec<Row>,
     /// Names that it publishes to, with their ids.
@@ -238,7 +240,8 @@ impl SnClient {
                 reliable: sn.is_reliable(),
                 lifetime: Duration::from_micros(sn.lifetime_us()),
                 told_again: sn.subs_resume.unwrap_or(true),
-                steady: !scenario.steps.iter().any(may_lose_sessions),
+                steady: scenario.broker.session_expiry_interval_s.is_none()
+                    && !scenario.steps.iter().any(may_lose_sessions),
             },
             state: State::Off,
             conn: None,
@@ -261,6 +264,7 @@ impl SnClient {
             search_at: Instant::NEVER,
             last_sent: Instant::START,
             last_connect: None,
+            was_clean: false,
             retry: Retry::new(),
             rows: Vec::new(),
             ids: BTreeMap::new(),
@@ -325,6 +329,18 @@ impl SnClient {
         self.go_on(cx);
     }
 
+    /// The node whose gateway it speaks with.
+    #[must_use]
+    pub fn node(&self) -> u16 {
+        self.spec.node
+    }
+
+    /// The connection that it has, or had last.
+    #[must_use]
+    pub fn last_conn(&self) -> Option<ConnIx> {
+        self.last_conn
+    }
+
     /// The address that its datagrams come from.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
@@ -383,6 +399,8 @@ impl SnClient {
         self.accepted = false;
         let asked = self.asked.take();
         self.vague = asked.is_some_and(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }));
+        // Where nothing is told again it will not learn them.
+        self.forgetful |= self.vague && !self.around.told_again;
         self.suspended = None;
         if let Some(unacked) = &mut self.unacked {
             unacked.again = true;

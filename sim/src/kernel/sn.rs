@@ -68,7 +68,7 @@ struct Flying {
 #[derive(Debug, Clone, Copy)]
 enum To {
     Gateway { node: u16, from: SocketAddr, client: u32, conn: Option<ConnIx>, meaning: Meaning },
-    Client(SocketAddr),
+    Client { to: SocketAddr, from: u16 },
 }
 
 /// Who and what a call of a gateway is about.
@@ -207,13 +207,13 @@ impl World<'_, '_> {
     }
 
     /// A gateway sends a datagram.
-    fn send_to_address(&mut self, to: SocketAddr, bytes: Vec<u8>) {
+    fn send_to_address(&mut self, from: u16, to: SocketAddr, bytes: Vec<u8>) {
         let now = self.queue.now();
         let Some(client) = self.holder(to, &bytes) else { return };
         self.sn.sent += 1;
         let number = self.sn.sent;
         if !self.clients[client as usize].cut.1 {
-            let to = To::Client(to);
+            let to = To::Client { to, from };
             let arrivals = self.sn_flights(client, 1, now);
             self.let_fly(arrivals, Flying { number, sent_at: now, bytes, to });
         }
@@ -230,6 +230,10 @@ impl World<'_, '_> {
         holders.map(|(ix, _)| ix as u32).max_by_key(|ix| self.sn.spoke[*ix as usize])
     }
 
+    fn hears(&self, client: u32, node: u16) -> bool {
+        matches!(&self.clients[client as usize].model, Model::Sn(model) if model.node() == node)
+    }
+
     /// A datagram has come to its address.
     pub(super) fn on_datagram(&mut self, place: u32) {
         let Some(flying) = self.sn.flying[place as usize].take() else { return };
@@ -239,10 +243,15 @@ impl World<'_, '_> {
         }
         let Flying { number, sent_at, bytes, to } = flying;
         match to {
-            To::Client(address) => {
-                let Some(ix) = self.holder(address, &bytes).filter(|ix| !self.clients[*ix as usize].cut.1) else {
+            To::Client { to, from } => {
+                let Some(ix) = self.holder(to, &bytes).filter(|ix| !self.clients[*ix as usize].cut.1) else {
                     return;
                 };
+                // Its socket is connected with one gateway. What another one says, which does not know yet that the client has gone,
+                // does not come through.
+                if !self.hears(ix, from) {
+                    return;
+                }
                 let arrival = SnArrival { number, sent_at, bytes: &bytes };
                 self.with_client(ix, |model, cx| {
                     if let Model::Sn(client) = model {
@@ -284,12 +293,11 @@ impl World<'_, '_> {
             }
             Meaning::Disconnect => {
                 let code = newtmq_mqtt::ReasonCode::Success;
-                let open = client.conn() == Some(conn);
                 let known = self.nodes[usize::from(node)].gateway.as_deref();
                 let link = known.and_then(|known| Some((known, known.gateway.client(client.id())?.link)));
                 let at = link.and_then(|(known, link)| known.links.get(&link));
                 let ix = at.and_then(|at| self.links[*at as usize].as_deref()).and_then(|link| link.ix);
-                if open && ix == Some(conn) {
+                if ix == Some(conn) {
                     let event = Event::Disconnect { conn, by: Closer::Client, code, expiry_s: None };
                     self.observer.event(now, &event);
                 }
@@ -337,9 +345,12 @@ impl World<'_, '_> {
         known.gateway.handle(of.clock.at(now), input, &mut outputs);
         for output in outputs {
             match output {
-                Output::Datagram { to, data } => self.send_to_address(to.address(), data),
+                Output::Datagram { to, data } => self.send_to_address(node, to.address(), data),
                 Output::Broadcast { .. } => {}
-                Output::Open { link, client, .. } => self.open_link(node, link, &client, about),
+                Output::Open { link, client, peer } => {
+                    let about = about.or_else(|| self.whose(peer.address(), &client));
+                    self.open_link(node, link, &client, about);
+                }
                 Output::Bytes { link, data } => self.write_to_shard(node, link, &data),
                 Output::Close { link } => self.close_link(node, link),
                 Output::Will { link, will } => {
@@ -358,9 +369,22 @@ impl World<'_, '_> {
         self.arm_gateway(node);
     }
 
+    /// Who waits at an address for its link.
+    fn whose(&self, address: SocketAddr, id: &str) -> Option<About> {
+        let mut clients = self.clients.iter().enumerate();
+        clients.find_map(|(ix, end)| match &end.model {
+            Model::Sn(model) if model.id() == id && model.address() == address => {
+                // Its power may have failed since it asked.
+                Some(About { client: ix as u32, conn: model.conn().or(model.last_conn()) })
+            }
+            Model::Sn(_) | Model::Mqtt(_) => None,
+        })
+    }
+
     fn open_link(&mut self, node: u16, name: LinkId, id: &str, about: Option<About>) {
         let now = self.queue.now();
-        let About { client, conn } = about.expect("only a datagram opens a link");
+        // Of a client that has gone to another address meanwhile nobody knows.
+        let Some(About { client, conn }) = about else { return };
         let end = &mut self.clients[client as usize];
         end.asked += 1;
         let key = mix(end.name.wrapping_add(end.asked));

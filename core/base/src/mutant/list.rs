@@ -769,4 +769,16 @@ mutants! {
         "Only the first that a gateway keeps with a session is kept.";
     SnOutliveIgnored, "sn-outlive-ignored", None, ["part"],
         "The session of an MQTT-SN client that began clean ends with its connection, whatever the client asked for since.";
+    SnDrainedTooEarly, "sn-drained-too-early", None, ["part"],
+        "An MQTT-SN client that is awake is told to sleep on though it has acknowledged something since the broker was asked for more.";
+    SnCopyIsConnect, "sn-copy-is-connect", None, ["part"],
+        "After a late copy of a CONNECT whatever has come from its MQTT-SN client before is forgotten.";
+    SnConnectOvertakes, "sn-connect-overtakes", None, ["part"],
+        "A CONNECT of an MQTT-SN client for a clean session does not wait until its former connection has ended.";
+    SnMissedAnswerTold, "sn-missed-answer-told", None, ["part"],
+        "An MQTT-SN client counts as having been told a topic id by an answer that comes when it sleeps.";
+    SnSearchIsNoLife, "sn-search-is-no-life", None, ["part"],
+        "An MQTT-SN client that says nothing but SEARCHGW counts as silent.";
+    SnLateAnswerForgotten, "sn-late-answer-forgotten", None, ["part"],
+        "What an MQTT-SN client acknowledges while it sleeps is sent again when it wakes.";
 }

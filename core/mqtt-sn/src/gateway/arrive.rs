@@ -1,5 +1,6 @@
 //! Datagrams: who sent one, and whose matter it is. Strangers cost no memory unless they CONNECT.
 
+use newtmq_base::planted;
 use newtmq_mqtt::QoS;
 
 use super::{Gateway, Round, send};
@@ -25,6 +26,7 @@ impl Gateway {
             }
         };
         let from = Source { endpoint, forwarded: datagram.forwarded };
+        self.note_life(round, from, &datagram.message);
         match datagram.message {
             Message::SearchGw { radius } => self.on_search(round, from, radius),
             Message::Advertise { .. } | Message::GwInfo { .. } => {}
@@ -60,6 +62,24 @@ impl Gateway {
                 Some(slot) => self.on_message(round, slot, &message),
                 None => self.on_stray(round, from, &message),
             },
+        }
+    }
+
+    /// Whatever comes from a client that is connected is a sign of its life (6.11), also what needs no connection.
+    #[allow(clippy::wildcard_enum_match_arm)] // all others are heard as messages of the client
+    fn note_life(&mut self, round: &Round<'_>, from: Source<'_>, message: &Message<'_>) {
+        let is_anonymous = match message {
+            Message::SearchGw { .. } | Message::GwInfo { .. } | Message::Advertise { .. } => true,
+            Message::Publish(publish) => publish.qos == SnQoS::MinusOne,
+            _ => false,
+        };
+        let Some(slot) = is_anonymous.then(|| self.find_address(from.key())).flatten() else { return };
+        if let Some(client) = self.clients.get_mut(slot)
+            && client.state == ClientState::Active
+            && !planted!(SnSearchIsNoLife)
+        {
+            client.heard = round.now;
+            self.touched = Some(slot);
         }
     }
 

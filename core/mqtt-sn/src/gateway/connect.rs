@@ -5,7 +5,7 @@ use newtmq_mqtt::{
     ClientId, Connect, ConnectProperties, Disconnect, Packet, ProtocolVersion, ReasonCode, TopicName, WillProperties,
 };
 
-use super::{Gateway, Round, Timer, hand_over, send};
+use super::{Ending, Gateway, Round, Timer, hand_over, send};
 use crate::address::{Address, AddressKey, Source};
 use crate::client::{Client, ConnectFacts, WillAsk};
 use crate::io::{ClientState, LinkId, Output, WILL_DELAY_SECS, Will};
@@ -186,12 +186,43 @@ impl Gateway {
                 self.go_on(round, slot, to, facts, will);
                 return;
             }
+            if here && !planted!(SnConnectOvertakes) {
+                return self.begin_anew(round, slot, to, facts, will.flatten());
+            }
             self.end(round, slot);
         }
-        let will = will.flatten();
+        self.begin_session(round, to, facts, id, will.flatten());
+    }
+
+    fn begin_session(&mut self, round: &mut Round<'_>, to: Address, facts: ConnectFacts, id: &str, will: Option<Will>) {
         let slot = self.connect(round, to, facts, id, will.as_ref(), false);
         if let Some(client) = self.clients.get_mut(slot) {
             client.will = will.map(Box::new);
+        }
+    }
+
+    /// A client that is here wants a clean session. Two links know nothing of each other: the new CONNECT could overtake the end of
+    /// the old link, whose will would be published. So it waits until the broker has closed that.
+    fn begin_anew(&mut self, round: &mut Round<'_>, slot: u32, to: Address, facts: ConnectFacts, will: Option<Will>) {
+        let Some(client) = self.clients.get(slot) else { return };
+        let (link, id) = (client.link, client.id.clone());
+        hand_over(round, link, &Packet::Disconnect(Disconnect::new(ReasonCode::NORMAL_DISCONNECTION)));
+        self.remove(slot);
+        let said = round.out.len();
+        self.begin_session(round, to, facts, &id, will);
+        let opening = round.out.split_off(said);
+        if let Some(next) = self.find(&id).and_then(|slot| self.clients.get(slot)).map(|client| client.link) {
+            self.ending.push(Ending { link, next, opening });
+        }
+    }
+
+    /// The broker has closed a link that is nobody's any more: perhaps somebody waits for that.
+    pub(super) fn on_ended(&mut self, round: &mut Round<'_>, link: LinkId) {
+        let Some(at) = self.ending.iter().position(|ending| ending.link == link) else { return };
+        let Ending { next, opening, .. } = self.ending.swap_remove(at);
+        // Who has not waited is gone.
+        if self.of_link(next).is_some() {
+            round.out.extend(opening);
         }
     }
 
@@ -222,6 +253,7 @@ impl Gateway {
         let link = client.link;
         client.facts = facts;
         client.heard = round.now;
+        client.untouched = true;
         if client.is_clean {
             client.is_clean = false;
             round.out.push(Output::Outlive { link, expiry_interval });
@@ -286,10 +318,11 @@ impl Gateway {
         client.sleep = 0;
         client.heard = round.now;
         client.since = round.now;
-        client.untouched = true;
-        client.draining = false;
+        client.untouched |= planted!(SnCopyIsConnect);
+        client.draining = None;
         client.dirty = true;
         client.take_back();
+        client.miss_answer();
         if register_on_resume {
             client.registry.forget_told();
         }

@@ -128,8 +128,7 @@ impl Gateway {
         let place = client.inbound.iter().position(|inbound| inbound.msg_id == msg_id);
         let message = match (kind, place) {
             (PacketType::Pubcomp, place) => {
-                if let Some(at) = place {
-                    let inbound = client.inbound.remove(at);
+                if let Some(inbound) = place.and_then(|at| client.inbound.remove(at)) {
                     client.done.push(round.now, window, msg_id, inbound.fingerprint, Answer::Pubrec);
                 }
                 Message::Pubcomp(msg_id)
@@ -139,7 +138,7 @@ impl Gateway {
                 Message::Pubrec(msg_id)
             }
             (_, Some(at)) => {
-                let inbound = client.inbound.remove(at);
+                let Some(inbound) = client.inbound.remove(at) else { return };
                 let ack = Ack { topic_id: inbound.topic.id(), msg_id, code };
                 if code == ReturnCode::Accepted {
                     client.done.push(round.now, window, msg_id, inbound.fingerprint, Answer::Puback(ack));
@@ -148,9 +147,6 @@ impl Gateway {
             }
             (_, None) => return,
         };
-        if client.inbound.is_empty() {
-            client.inbound = Vec::new();
-        }
         self.tell(round, slot, &message);
     }
 }

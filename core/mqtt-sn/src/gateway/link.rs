@@ -1,7 +1,7 @@
 //! What the broker says on a client's link.
 
 use newtmq_base::planted;
-use newtmq_mqtt::{Connack, Packet, PacketType, ProtocolVersion, QoS, ReasonCode, Sender};
+use newtmq_mqtt::{Connack, Decoder, Packet, PacketType, ProtocolVersion, QoS, ReasonCode, Sender};
 
 use super::connect::{code_of, packet_bytes_max};
 use super::{Gateway, Round};
@@ -17,7 +17,7 @@ impl Gateway {
         }
         let Some(slot) = self.of_link(link) else { return };
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let mut decoder = core::mem::take(&mut client.decoder);
+        let mut decoder = client.decoder.take().map_or_else(Decoder::new, |decoder| *decoder);
         let max = packet_bytes_max(self.config.max_datagram);
         while let Ok(Some(frame)) = decoder.next(&mut data, max) {
             match frame.decode(ProtocolVersion::V5, Sender::Server) {
@@ -30,7 +30,7 @@ impl Gateway {
             }
         }
         if let Some(client) = self.clients.get_mut(slot) {
-            client.decoder = decoder;
+            client.decoder = (decoder.buffered() > 0).then(|| Box::new(decoder));
         }
     }
 

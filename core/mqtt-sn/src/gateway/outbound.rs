@@ -7,7 +7,7 @@ use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{PacketId, PacketType, ProtocolVersion, Publish as MqttPublish, QoS, ReasonCode, encode_ack};
 
 use super::{Gateway, Round};
-use crate::client::{Client, Delivery, Item, Outgoing, Step};
+use crate::client::{Client, Delivery, Draining, Item, Outgoing, Step};
 use crate::io::{ClientState, LinkId, Output};
 use crate::registry::{Key, NoKey};
 use crate::types::MESSAGE_BYTES_MAX;
@@ -52,7 +52,7 @@ impl Gateway {
             Err(NoKey::Exhausted) => &mut self.counters.dropped_no_topic_id,
         };
         *dropped += 1;
-        refuse(round, client.link, publish.qos, msg_id);
+        refuse(round, client, publish.qos, msg_id);
     }
 
     fn enqueue(&mut self, round: &mut Round<'_>, slot: u32, delivery: Delivery) {
@@ -181,7 +181,7 @@ impl Gateway {
         if client.state == ClientState::Awake {
             // It sleeps again, without having been told; what it has not got is sent when it wakes.
             client.state = ClientState::Asleep;
-            client.draining = false;
+            client.draining = None;
             client.take_back();
         } else {
             self.lose(round, slot);
@@ -226,7 +226,7 @@ impl Gateway {
             match item {
                 Item::Message(delivery) if delivery.key == Key::Normal(topic_id) => {
                     self.counters.dropped_refused += 1;
-                    refuse(round, client.link, delivery.qos, delivery.msg_id);
+                    refuse(round, client, delivery.qos, delivery.msg_id);
                 }
                 item @ (Item::Message(_) | Item::Release(_)) => client.push_back(item),
             }
@@ -247,6 +247,7 @@ impl Gateway {
             }
             return;
         }
+        client.recall(ack.msg_id);
         let fits = matches!(client.outgoing.as_deref(),
             Some(Outgoing { step: Step::Message(delivery), .. }) if delivery.msg_id == ack.msg_id
                 && (delivery.qos == QoS::AtLeastOnce || ack.code != ReturnCode::Accepted));
@@ -259,9 +260,7 @@ impl Gateway {
         }
         let Some(Step::Message(mut delivery)) = client.outgoing.take().map(|outgoing| outgoing.step) else { return };
         match ack.code {
-            ReturnCode::Accepted => {
-                acknowledge(round, client.link, PacketType::Puback, ack.msg_id, ReasonCode::Success)
-            }
+            ReturnCode::Accepted => answer(round, client, PacketType::Puback, ack.msg_id, ReasonCode::Success),
             ReturnCode::InvalidTopicId if delivery.unknown < retries && matches!(delivery.key, Key::Normal(_)) => {
                 // It does not know the id any more: it is told again.
                 delivery.unknown += 1;
@@ -275,7 +274,7 @@ impl Gateway {
             | ReturnCode::NotSupported
             | ReturnCode::Reserved(_) => {
                 self.counters.dropped_refused += 1;
-                refuse(round, client.link, delivery.qos, delivery.msg_id);
+                refuse(round, client, delivery.qos, delivery.msg_id);
             }
         }
         self.pump(round, slot);
@@ -283,13 +282,14 @@ impl Gateway {
 
     pub(super) fn on_pubrec(&mut self, round: &mut Round<'_>, slot: u32, msg_id: u16) {
         let Some(client) = self.clients.get_mut(slot) else { return };
+        client.recall(msg_id);
         match client.outgoing.as_deref_mut() {
             Some(outgoing) if matches!(&outgoing.step, Step::Message(delivery) if delivery.msg_id == msg_id && delivery.qos == QoS::ExactlyOnce) =>
             {
                 outgoing.step = Step::AwaitRelease(msg_id);
                 outgoing.next = Instant::NEVER;
                 outgoing.sent = 0;
-                acknowledge(round, client.link, PacketType::Pubrec, msg_id, ReasonCode::Success);
+                answer(round, client, PacketType::Pubrec, msg_id, ReasonCode::Success);
             }
             Some(outgoing) if matches!(outgoing.step, Step::AwaitRelease(id) | Step::Release(id) if id == msg_id) => {
                 self.counters.duplicates += 1;
@@ -311,9 +311,17 @@ impl Gateway {
             return;
         }
         client.outgoing = None;
-        acknowledge(round, client.link, PacketType::Pubcomp, msg_id, ReasonCode::Success);
+        answer(round, client, PacketType::Pubcomp, msg_id, ReasonCode::Success);
         self.pump(round, slot);
     }
+}
+
+/// Answers the broker for a client. It may send more for that.
+fn answer(round: &mut Round<'_>, client: &mut Client, kind: PacketType, msg_id: u16, reason: ReasonCode) {
+    if client.draining.is_some() && !planted!(SnDrainedTooEarly) {
+        client.draining = Some(Draining::Outdated);
+    }
+    acknowledge(round, client.link, kind, msg_id, reason);
 }
 
 /// Tells the broker that a message has arrived, or is not going to.
@@ -325,7 +333,7 @@ pub(super) fn acknowledge(round: &mut Round<'_>, link: LinkId, kind: PacketType,
 }
 
 /// A message that the client does not get: the broker need not keep it.
-fn refuse(round: &mut Round<'_>, link: LinkId, qos: QoS, msg_id: u16) {
+fn refuse(round: &mut Round<'_>, client: &mut Client, qos: QoS, msg_id: u16) {
     let kind = if qos == QoS::ExactlyOnce { PacketType::Pubrec } else { PacketType::Puback };
-    acknowledge(round, link, kind, msg_id, ReasonCode::ImplementationSpecificError);
+    answer(round, client, kind, msg_id, ReasonCode::ImplementationSpecificError);
 }

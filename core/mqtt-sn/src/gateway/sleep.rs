@@ -6,7 +6,7 @@ use newtmq_mqtt::{ClientId, Packet};
 use super::{Gateway, Round, hand_over};
 use crate::Message;
 use crate::address::Source;
-use crate::client::ConnectFacts;
+use crate::client::{ConnectFacts, Draining};
 use crate::io::{ClientState, Output};
 
 impl Gateway {
@@ -30,10 +30,10 @@ impl Gateway {
             Some(sleep) if sleep > 0 => {
                 client.state = ClientState::Asleep;
                 client.sleep = sleep;
-                client.draining = false;
+                client.draining = None;
                 client.take_back();
+                client.miss_answer();
                 client.done.clear();
-                client.inbound.shrink_to_fit();
             }
             Some(_) | None => {
                 client.state = ClientState::Active;
@@ -112,8 +112,8 @@ impl Gateway {
     /// sends comes before its answer.
     pub(super) fn drain(&mut self, round: &mut Round<'_>, slot: u32) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if client.state == ClientState::Awake && !client.draining {
-            client.draining = true;
+        if client.state == ClientState::Awake && client.draining.is_none() {
+            client.draining = Some(Draining::Asked);
             let link = client.link;
             hand_over(round, link, &Packet::Pingreq);
             if planted!(SnPingrespEarly) {
@@ -125,10 +125,13 @@ impl Gateway {
     /// The broker has no more, unless it has just sent something.
     pub(super) fn on_drained(&mut self, round: &mut Round<'_>, slot: u32) {
         let Some(client) = self.clients.get_mut(slot) else { return };
-        if !core::mem::take(&mut client.draining) || client.state != ClientState::Awake {
+        let Some(draining) = client.draining.take().filter(|_| client.state == ClientState::Awake) else { return };
+        if client.outgoing.is_some() || !client.queue.is_empty() {
             return;
         }
-        if client.outgoing.is_none() && client.queue.is_empty() {
+        if draining == Draining::Outdated {
+            self.drain(round, slot);
+        } else {
             client.state = ClientState::Asleep;
             client.heard = round.now;
             self.tell(round, slot, &Message::Pingresp);
@@ -140,7 +143,7 @@ impl Gateway {
         if self.is_anonymous(link) {
             return self.on_anonymous_closed(round);
         }
-        let Some(slot) = self.of_link(link) else { return };
+        let Some(slot) = self.of_link(link) else { return self.on_ended(round, link) };
         let Some(client) = self.clients.get(slot) else { return };
         if client.state == ClientState::Connecting {
             // Its CONNACK, if there was one, has been told.

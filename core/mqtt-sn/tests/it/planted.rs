@@ -25,6 +25,12 @@ const FOUND: &[(Mutant, fn())] = &[
     (Mutant::SnRecordNotGiven, sleeping::ping_that_reaches_another_cluster_node),
     (Mutant::SnRecordOfBefore, sleeping::ping_that_reaches_another_cluster_node),
     (Mutant::SnOutliveIgnored, sleeping::a_session_that_began_clean_outlives_its_gateway_once_asked_to),
+    (Mutant::SnDrainedTooEarly, sleeping::sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement),
+    (Mutant::SnCopyIsConnect, connecting::duplicate_connect),
+    (Mutant::SnConnectOvertakes, connecting::clean_session_begins_when_the_former_one_has_ended),
+    (Mutant::SnMissedAnswerTold, sleeping::an_answer_that_comes_when_it_sleeps_tells_nothing),
+    (Mutant::SnSearchIsNoLife, connecting::whatever_comes_keeps_alive),
+    (Mutant::SnLateAnswerForgotten, sleeping::acknowledged_behind_falling_asleep_is_not_sent_again),
 ];
 
 #[test]

@@ -124,7 +124,8 @@ impl SnClient {
         self.sleep = None;
         self.retry.at = Instant::NEVER;
         self.wake_at = Instant::NEVER;
-        let again = self.last_connect.filter(|_| self.spec.clean).map(|at| at + self.around.lifetime + SAME_CONNECT);
+        let anew = self.spec.clean || self.spec.will.is_some();
+        let again = self.last_connect.filter(|_| anew).map(|at| at + self.around.lifetime + SAME_CONNECT);
         self.connect_at = cx.now.max(self.last_sent + self.around.lifetime).max(again.unwrap_or(cx.now));
     }
 
@@ -282,9 +283,10 @@ impl SnClient {
         }
         if let Some(mut asked) = self.asked.take() {
             if let Ask::Rebind = asked.ask {
-                asked.again_at = cx.now;
+                // What it has sent from the address before must not come behind it, or the gateway goes back there.
+                asked.again_at = self.last_sent + self.around.lifetime;
                 self.asked = Some(asked);
-                return self.ask_again(cx);
+                return;
             }
             self.suspended = Some(asked);
         }

@@ -27,7 +27,9 @@ impl SnClient {
             // It is for another one behind the same forwarder.
             return;
         }
-        let copy = self.is_copy(arrival.number);
+        // What it does not listen to is not known again either.
+        let listens = matches!(self.state, State::Active | State::Awake) && arrival.sent_at >= self.begun;
+        let copy = listens && self.is_copy(arrival.number);
         self.on_message(datagram.message, copy, arrival, cx);
         self.go_on(cx);
     }
@@ -60,6 +62,9 @@ impl SnClient {
             }
             (State::Off | State::Asleep, _) => {}
             (State::Connecting | State::Active | State::Awake, _) if sent_at < self.begun => {}
+            // A device could not tell it from what comes for its new session.
+            (State::Active, Message::Publish(_) | Message::Register { .. } | Message::Pubrel(_))
+                if self.spec.clean && sent_at < self.since => {}
             (State::Connecting, message) => self.on_connecting(message, sent_at, cx),
             (State::Awake, Message::Disconnect(_)) => self.not_asleep(sent_at, cx),
             (State::Awake, Message::Pingresp) => self.sleep_on(sent_at, cx),
@@ -129,6 +134,8 @@ impl SnClient {
         cx.events.push(Event::Connack { conn, present: false, code, expiry_s: None, sent_at });
         self.accepted = true;
         self.since = sent_at;
+        // The gateway may have accepted it just now.
+        self.last_connect = Some(cx.now);
         self.state = State::Active;
         self.asked = None;
         self.retry.failures = 0;
@@ -138,6 +145,10 @@ impl SnClient {
         }
         if self.spec.clean || self.around.told_again {
             self.forgetful = false;
+        }
+        if self.around.told_again {
+            // They may be those of a session that has ended: this one's come anew.
+            self.names.clear();
         }
     }
 
@@ -193,6 +204,15 @@ impl SnClient {
             return;
         }
         let Some(asked) = &self.asked else { return self.lost(Closer::Server, cx) };
+        // It answers what was asked from the address before.
+        match self.suspended.as_ref().map(|suspended| (&suspended.ask, suspended.first_at)) {
+            Some((Ask::Disconnect(Some(_)), first_at)) if first_at <= sent_at => return,
+            Some((Ask::Disconnect(None), first_at)) if first_at <= sent_at => {
+                self.asked = self.suspended.take();
+                return self.on_disconnect(sent_at, cx);
+            }
+            Some(_) | None => {}
+        }
         #[allow(clippy::wildcard_enum_match_arm)] // what else was asked is not answered so
         match asked.ask {
             Ask::Disconnect(Some(sleep)) if asked.first_at <= sent_at => {
@@ -222,6 +242,8 @@ impl SnClient {
         let SnQoS::Mqtt(qos) = publish.qos else { return self.unexpected("QoS -1 from a gateway", cx) };
         let (topic_id, msg_id) = (publish.topic.id(), publish.msg_id);
         let Some(topic) = self.topic_of(publish.topic) else {
+            // It has not taken it: one more copy may come when it knows.
+            self.seen.retain(|number| *number != arrival.number);
             if self.must_know() && arrival.sent_at > self.since {
                 self.unexpected("a topic id that it was not told [MQTT-SN 6.10]", cx);
             }
@@ -280,7 +302,10 @@ impl SnClient {
         self.around.reliable
             && !self.forgetful
             && !self.vague
-            && !matches!(&self.asked, Some(asked) if matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }))
+            && ![&self.asked, &self.suspended]
+                .into_iter()
+                .flatten()
+                .any(|asked| matches!(asked.ask, Ask::Subscribe(_) | Ask::Register { .. }))
     }
 
     fn topic_of(&self, topic: TopicRef) -> Option<String> {

@@ -276,6 +276,13 @@ impl SnClient {
             self.ids.clear();
             self.names.clear();
         }
+        if self.was_clean && !self.spec.clean {
+            // Of its clean session there may be nothing left.
+            self.ids.clear();
+            self.names.clear();
+            self.forgetful = true;
+        }
+        self.was_clean = self.spec.clean;
         self.over.retain(|_, (_, at)| *at + super::OVER > cx.now);
         let will = self.spec.will.clone().filter(|will| TopicName::new(&will.topic).is_ok());
         let facts = will.as_ref().map(|will| self.new_will(will, cx));

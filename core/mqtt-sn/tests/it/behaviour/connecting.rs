@@ -1,7 +1,11 @@
 //! CONNECT and its repetitions, discovery, the will, the end of connections.
 
+use newtmq_base::Instant;
 use newtmq_mqtt::QoS::{self, AtLeastOnce, AtMostOnce};
-use newtmq_mqtt_sn::{ClientState, Config, Datagram, Input, Message, ReturnCode, TopicRef, WillTopic};
+use newtmq_mqtt_sn::{
+    ClientState, Config, Datagram, Gateway, Input, LinkId, Message, Output, Publish, ReturnCode, SnQoS, TopicRef,
+    WillTopic,
+};
 use newtmq_node::{AccessConfig, ShardConfig};
 
 use super::{ACCEPTED, ack, connect, join, nack, publish, resume, subscribe, subscribed};
@@ -91,11 +95,38 @@ pub(crate) fn duplicate_connect() {
     world.mqtt_publish(m, "topic", b"x", AtMostOnce, false);
     world.expect(&a, &[Message::Register { topic_id: 1, msg_id: 1, topic: "topic" }]);
     world.exchange(&a, Message::Regack(ack(1, 1)), &[publish(TopicRef::Normal(1), AtMostOnce, 0, b"x")]);
-    // A device that has started again does.
+    // A device that has started again does, even after one more copy.
+    world.exchange(&a, connect("a"), &[ACCEPTED]);
     world.advance_secs(3);
     world.exchange(&a, connect("a"), &[ACCEPTED]);
     world.mqtt_publish(m, "topic", b"y", AtMostOnce, false);
     world.expect(&a, &[]);
+}
+
+#[test]
+pub(crate) fn clean_session_begins_when_the_former_one_has_ended() {
+    let mut gateway = Gateway::new(Config::default(), 1, Instant::from_millis(1));
+    let handle = |gateway: &mut Gateway, at, input: Input<'_>| {
+        let mut out = Vec::new();
+        gateway.handle(Instant::from_millis(at), input, &mut out);
+        out
+    };
+    let links = |outputs: &[Output]| -> Vec<LinkId> {
+        let opened = |output: &Output| if let Output::Open { link, .. } = output { Some(*link) } else { None };
+        outputs.iter().filter_map(opened).collect()
+    };
+    let mut data = Vec::new();
+    Datagram { forwarded: None, message: connect("a") }.encode(&mut data).unwrap();
+    let datagram = || Input::Datagram { from: device(1).at, data: &data };
+    let link = links(&handle(&mut gateway, 1, datagram()))[0];
+    handle(&mut gateway, 1, Input::Bytes { link, data: &[0x20, 3, 0, 0, 0] });
+    // It has started again.
+    let ping = [2, 0x16];
+    handle(&mut gateway, 2, Input::Datagram { from: device(1).at, data: &ping });
+    let outputs = handle(&mut gateway, 5_000, datagram());
+    assert_eq!(outputs, [Output::Bytes { link, data: vec![0xE0, 0] }]);
+    let opened = links(&handle(&mut gateway, 5_001, Input::Closed { link }));
+    assert_eq!((opened.len(), opened[0] == link), (1, false));
 }
 
 #[test]
@@ -160,6 +191,22 @@ pub(crate) fn will_is_published_when_the_client_is_lost() {
         world.advance_secs(3);
         assert_eq!(world.received(watcher), ["w gone"]);
         assert_eq!(world.gateway().counters().lost, 1);
+    }
+}
+
+#[test]
+pub(crate) fn whatever_comes_keeps_alive() {
+    let (topic, qos) = (TopicRef::Short(*b"ab"), SnQoS::MinusOne);
+    let unconnected = Message::Publish(Publish { dup: false, qos, retain: false, topic, msg_id: 0, data: b"" });
+    for message in [Message::Pingreq(None), Message::SearchGw { radius: 0 }, Message::Pubcomp(7), unconnected] {
+        let (mut world, watcher) = world_with_will(true);
+        for _ in 0..5 {
+            world.advance_secs(80);
+            world.send(&device(1), message);
+        }
+        assert_eq!(world.received(watcher), [""; 0], "{message:?}");
+        world.advance_secs(93);
+        assert_eq!(world.received(watcher), ["w gone"], "{message:?}");
     }
 }
 

@@ -1,7 +1,10 @@
 //! Clients that sleep, wake, move, and wake at another gateway.
 
+use newtmq_base::Instant;
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use newtmq_mqtt_sn::{ClientState, Config, Message, TopicRef, WillTopic};
+use newtmq_mqtt_sn::{
+    ClientState, Config, Datagram, Gateway, Input, LinkId, Message, MessageType, Output, TopicRef, TopicSpec, WillTopic,
+};
 use newtmq_node::ShardConfig;
 
 use super::{ACCEPTED, ack, again, connect, join, publish, resume, subscribed};
@@ -114,6 +117,105 @@ pub(crate) fn unanswered_while_awake_waits_for_the_next_time() {
     assert_eq!(world.gateway().client("a").unwrap().state, ClientState::Asleep);
     world.exchange(&a, wake(), &[again(message)]);
     world.exchange(&a, Message::Puback(ack(1, 1)), &[Message::Pingresp]);
+}
+
+#[test]
+pub(crate) fn acknowledged_behind_falling_asleep_is_not_sent_again() {
+    let mut world = World::new(&Config::default());
+    let a = device(1);
+    join(&mut world, &a, connect("a"));
+    subscribed(&mut world, &a, "topic", ExactlyOnce, 1);
+    let m = world.mqtt("m");
+    for (id, qos) in [(1, AtLeastOnce), (2, ExactlyOnce)] {
+        world.mqtt_publish(m, "topic", b"1", qos, false);
+        world.expect(&a, &[publish(T, qos, id, b"1")]);
+        world.exchange(&a, Message::Disconnect(Some(100)), &[Message::Disconnect(None)]);
+        if qos == AtLeastOnce {
+            world.exchange(&a, Message::Puback(ack(1, id)), &[]);
+        } else {
+            // What it answers is asked for when it listens.
+            world.exchange(&a, Message::Pubrec(id), &[]);
+            world.exchange(&a, wake(), &[Message::Pubrel(id)]);
+            world.send(&a, Message::Pubcomp(id));
+            world.expect(&a, &[Message::Pingresp]);
+        }
+        world.exchange(&a, resume("a"), &[ACCEPTED]);
+        world.exchange(&a, Message::Register { topic_id: 0, msg_id: 9, topic: "topic" }, &[Message::Regack(ack(1, 9))]);
+    }
+}
+
+/// A device and its gateway, whose broker is slow: what that says comes when the test says so.
+struct Slow {
+    gateway: Gateway,
+    link: Option<LinkId>,
+}
+
+impl Slow {
+    fn connected() -> Slow {
+        let mut slow = Slow { gateway: Gateway::new(Config::default(), 1, Instant::from_millis(1)), link: None };
+        let opened = slow.device(connect("a"));
+        let Some(Output::Open { link, .. }) = opened.first() else { panic!("{opened:?}") };
+        slow.link = Some(*link);
+        slow.broker(&[0x20, 3, 0, 0, 0]);
+        slow
+    }
+
+    fn handle(&mut self, input: Input<'_>) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.gateway.handle(Instant::from_millis(1), input, &mut out);
+        out
+    }
+
+    fn device(&mut self, message: Message<'_>) -> Vec<Output> {
+        let mut data = Vec::new();
+        Datagram { forwarded: None, message }.encode(&mut data).unwrap();
+        self.handle(Input::Datagram { from: device(1).at, data: &data })
+    }
+
+    fn broker(&mut self, data: &[u8]) -> Vec<Output> {
+        let link = self.link.unwrap();
+        self.handle(Input::Bytes { link, data })
+    }
+}
+
+/// Whether a datagram of this type is among them.
+fn says(outputs: &[Output], message_type: MessageType) -> bool {
+    outputs.iter().any(|output| matches!(output, Output::Datagram { data, .. } if data[1] == message_type.code()))
+}
+
+#[test]
+pub(crate) fn sleeps_on_when_the_broker_has_no_more_after_the_last_acknowledgement() {
+    let mut slow = Slow::connected();
+    let asks = |outputs: &[Output]| {
+        outputs.iter().any(|output| matches!(output, Output::Bytes { data, .. } if *data == [0xC0, 0]))
+    };
+    let message = |id| [0x32, 7, 0, 2, b'a', b'b', 0, id, 0];
+    let puback = |id| Message::Puback(ack(u16::from_be_bytes(*b"ab"), id));
+    const PINGRESP: &[u8] = &[0xD0, 0];
+    slow.device(Message::Disconnect(Some(100)));
+    slow.broker(&message(1));
+    slow.device(wake());
+    assert!(asks(&slow.device(puback(1))));
+    slow.broker(&message(2));
+    slow.device(puback(2));
+    // It was asked before it heard of the second one: there may be a third.
+    let outputs = slow.broker(PINGRESP);
+    assert!(asks(&outputs) && !says(&outputs, MessageType::Pingresp), "{outputs:?}");
+    let outputs = slow.broker(PINGRESP);
+    assert!(says(&outputs, MessageType::Pingresp), "{outputs:?}");
+}
+
+#[test]
+pub(crate) fn an_answer_that_comes_when_it_sleeps_tells_nothing() {
+    for anew in [Message::Disconnect(Some(100)), resume("a")] {
+        let mut slow = Slow::connected();
+        slow.device(Message::Subscribe { dup: false, qos: AtMostOnce, msg_id: 1, topic: TopicSpec::Name("topic") });
+        slow.device(anew);
+        slow.broker(&[0x90, 4, 0, 1, 0, 0]);
+        let mut outputs = slow.broker(&[0x30, 9, 0, 5, b't', b'o', b'p', b'i', b'c', 0, 7]);
+        outputs.extend(slow.device(wake()));
+        assert!(says(&outputs, MessageType::Register) && !says(&outputs, MessageType::Publish), "{anew:?} {outputs:?}");
+    }
 }
 
 #[test]
