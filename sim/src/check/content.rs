@@ -74,6 +74,10 @@ impl State {
         let (id, now) = (c.id, cx.now);
         // What has lost its name on the way is as the node that its session had left knew it.
         let nameless = || self.ways.exist() && self.moved_badly(id, message.sent, now);
+        if explained.own && self.ways.exist() && self.moved_over_a_start(id, message.sent, now) {
+            // It may have come by the subscription with No Local, as it does by the only one.
+            return;
+        }
         let too_low = kind == Kind::Live && explained.shared == 0 && qos < explained.least && !nameless();
         if mask >> qos & 1 == 0 || too_low {
             let text = format!(

@@ -200,6 +200,8 @@ impl State {
         // Once it is accepted, who gets it is decided, but for what is under way between shards.
         let from = self.node_of_topic(message.topic);
         let until = match message.accepted.filter(|_| message.logical == 1) {
+            // What waits for a node finds who is there when that is back.
+            Some(_) if self.were_parted(message, id, now) => now,
             Some(accepted) if self.ways.exist() => now.min(self.lanes(from).by(accepted)),
             Some(accepted) => now.min(accepted + self.lane_slack() + self.nodes[usize::from(from)].paused),
             None => now,
@@ -541,7 +543,9 @@ impl State {
                 let of_other = || {
                     let lost_way =
                         || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
-                    known.by.0 != by.0 && (known.by.1 != by.1 || lost_way())
+                    // A shard that is slow to go on sends what it has forwarded behind what it gives away.
+                    let slow = self.limits.lane > Duration::from_millis(100);
+                    known.by.0 != by.0 && (known.by.1 != by.1 || slow || lost_way())
                 };
                 if message.last < known.first && !late() && !moved() && !of_other() {
                     self.inverted(conn, facts, message, known.uid, cx);

@@ -25,6 +25,9 @@ const NOT_TRIED: Duration = Duration::from_secs(10);
 /// A session waits for the markers of nodes that answer so soon.
 const MARKERS: Duration = Duration::from_secs(2);
 
+/// A node that has given a session away has stored by then that it has gone.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
+
 /// A session goes to another node.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Move {
@@ -154,7 +157,8 @@ impl State {
     pub(super) fn is_asked_for(&self, id: u32, begun: Instant, sent_at: Instant) -> bool {
         let moves = self.ids[id as usize].from.is_some();
         let is_split = || self.ways.was_split(back(begun, CONVERGENCE + self.limits.links), sent_at);
-        !moves || !is_split() || self.is_known_everywhere(id, begun)
+        let is_slow = || self.lag * 2 > MARKERS;
+        !moves || !is_split() && !is_slow() || self.is_known_everywhere(id, begun)
     }
 
     /// Whether a connection may have lost to another one when their nodes met again.
@@ -188,6 +192,16 @@ impl State {
     /// Whether a client sent a message again at another node, which may not have known all the others.
     pub(super) fn sent_again_badly(&self, id: u32, from: Instant, to: Instant) -> bool {
         self.ids[id as usize].moves.iter().any(|of| of.begun >= from && of.begun <= to && self.was_bad(of))
+    }
+
+    /// Whether a session has gone from a node that could not be told so: there it is still, and comes back if it ends where it
+    /// went (docs/adr/0011).
+    pub(super) fn may_be_left(&self, id: u32) -> bool {
+        let known = &self.ids[id as usize];
+        known.moves.iter().filter(|of| of.ended < Instant::NEVER).any(|of| {
+            let mut others = (0..self.ways.count()).filter(|other| *other != of.from);
+            others.any(|other| self.ways.were_apart(of.from, other, of.begun, of.ended + TOLD_WITHIN))
+        })
     }
 
     fn was_bad(&self, of: &Move) -> bool {

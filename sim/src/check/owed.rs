@@ -195,6 +195,10 @@ impl State {
             // What was kept for it went with it.
             return;
         }
+        if self.ways.exist() && self.ways.were_apart(from, to, cx.now, cx.now) {
+            // It waits for its node.
+            return;
+        }
         let overtaken = target.behind.is_some();
         let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
         let (by, author) = ((message.qos == QoS::ExactlyOnce).then_some(message.id), message.id);

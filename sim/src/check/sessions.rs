@@ -300,7 +300,9 @@ impl State {
         let c = self.conn(conn);
         let (id, clean, connect_at) = (c.id, c.clean, c.connect_at);
         let last = self.ids[id as usize].current;
-        let text = if present && (clean || !self.may_exist(id, conn, connect_at)) {
+        let text = if present && !clean && self.ways.exist() && self.may_be_left(id) {
+            return;
+        } else if present && (clean || !self.may_exist(id, conn, connect_at)) {
             if clean { "although it asked for a new session" } else { "although no session can have been there" }
         } else if !present && !clean && is_asked_for && self.surely_exists(id, conn, sent_at) {
             "although its session was there"

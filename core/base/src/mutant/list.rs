@@ -660,6 +660,8 @@ mutants! {
         "A session that has come to a node is taken for the one of its grant, though its connection has attached again since; nobody says when that has ended.";
     OldAttachTaken, "old-attach-taken", None, ["L13"],
         "A connection has to end for one that was granted its session before their nodes could not reach each other.";
+    BackTooEarly, "back-too-early", None, ["S10"],
+        "A client that is back before its node knows what the cluster keeps: its delayed will of before is published.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],

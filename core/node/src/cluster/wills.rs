@@ -48,6 +48,8 @@ pub(super) struct Wills {
     stored: BTreeMap<Client, Epoch>,
     /// Of an earlier start, and no session has them: when they are due.
     orphans: BTreeMap<WillName, Instant>,
+    /// Clients that have come back before all that the group keeps was known here, and by which epoch.
+    back: BTreeMap<Client, Epoch>,
     /// Connections that ask for their session: whether with Clean Start.
     claims: BTreeMap<Client, (Conn, bool)>,
     /// Since when a node is away, as this leader sees it.
@@ -201,7 +203,9 @@ impl Cluster {
     fn is_orphan(&mut self, now: Instant, name: &WillName, record: &WillRecord) {
         let delay = KeptWill::decode(&record.will).map_or(0, |will| will.delay_s);
         let of = WillName::all_of(&name.client);
-        let is_later = self.wills.stored.get(&name.client).is_some_and(|epoch| *epoch > name.epoch)
+        let has_come = |known: &BTreeMap<Client, Epoch>| known.get(&name.client).is_some_and(|at| *at > name.epoch);
+        let is_later = has_come(&self.wills.stored)
+            || has_come(&self.wills.back)
             || self.records(&of).any(|(other, ..)| other.epoch > name.epoch);
         if delay > 0 && is_later {
             self.wills.wanted.insert(name.clone(), Wanted::Over);
@@ -261,7 +265,7 @@ impl Cluster {
     /// A connection asks for its session, or is no more.
     pub(super) fn will_claimed(&mut self, input: &Input) {
         if let Input::Claim { client, conn, clean, .. } = input
-            && self.has_wills()
+            && (self.has_wills() || !self.wills.caught_up)
         {
             self.wills.claims.insert(client.clone(), (*conn, *clean));
         }
@@ -277,6 +281,9 @@ impl Cluster {
     pub(super) fn will_resumed(&mut self, client: &Client, epoch: Option<Epoch>) {
         let clean = self.wills.claims.remove(client).map(|(_, clean)| clean);
         let Some(epoch) = epoch.filter(|_| clean == Some(false) && !planted!(KeptWillNotCancelled)) else { return };
+        if !self.wills.caught_up && !planted!(BackTooEarly) {
+            self.wills.back.insert(client.clone(), epoch);
+        }
         let of = WillName::all_of(client);
         let is_earlier = |(name, _, record): &(WillName, u64, WillRecord)| {
             let delay = KeptWill::decode(&record.will).map_or(0, |will| will.delay_s);
@@ -333,6 +340,7 @@ impl Cluster {
             return;
         }
         self.wills_anew(cx);
+        self.wills.back.clear();
         for note in core::mem::take(&mut self.wills.waiting) {
             self.will(cx, note);
         }
