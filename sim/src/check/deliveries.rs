@@ -322,7 +322,7 @@ impl State {
         let id = self.conn(conn).id;
         let known = &self.ids[id as usize];
         let (epoch, counts) = (known.epoch, known.settled);
-        let late_first = self.conn(conn).sn.is_some() && self.limits.sn_unreliable;
+        let (is_sn, unreliable) = (self.conn(conn).sn.is_some(), self.limits.sn_unreliable);
         let Some(of) = self.message(message.uid) else { return };
         let target = of.target(id, epoch, counts);
         let before = Before {
@@ -342,6 +342,7 @@ impl State {
         // A copy keeps its Packet Identifier when it is sent again.
         let last_conn = known.map(|(_, last)| core::mem::replace(last, conn));
         // A datagram that was sent before the one with DUP may come behind it.
+        let late_first = is_sn && (unreliable || facts.sent_at < before.received_at);
         let again = (facts.dup || late_first) && last_conn.is_some();
         if last_conn != Some(conn) {
             // What was acknowledged was another copy, or this one on another connection.

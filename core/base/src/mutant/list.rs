@@ -662,6 +662,10 @@ mutants! {
         "A connection has to end for one that was granted its session before their nodes could not reach each other.";
     BackTooEarly, "back-too-early", None, ["S10"],
         "A client that is back before its node knows what the cluster keeps: its delayed will of before is published.";
+    CleanByEpoch, "clean-by-epoch", None, ["S2"],
+        "A clean start without a quorum does not count against a session of before that nobody could ask.";
+    OriginForgotten, "origin-forgotten", None, ["S4"],
+        "After a start of its node a session takes twice what comes to it and to the node that it has left.";
     GreetedBySilence, "greeted-by-silence", None, ["L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],

@@ -148,6 +148,12 @@ impl Origin {
 }
 
 impl Origin {
+    /// Of a session that has come from a node some time ago, and is told so again.
+    fn again((epoch, from): (Epoch, NodeId), until: Instant) -> Origin {
+        let origin = Origin::new((epoch, from), 0, until, Vec::new());
+        Origin { entered: true, came: true, ..origin }
+    }
+
     /// Of a session that stands beside one at a node that is down: when that is back it hands on what it has, of which some may
     /// have come here, too.
     fn beside(epoch: Epoch) -> Origin {
@@ -427,6 +433,10 @@ impl Shard {
             return out.push(Output::Control(receipt));
         };
         let claimed = self.claimed(key);
+        // After a start it does not know where it has come from, and that the same may come both ways again.
+        if flags & GIVEN > 0 && claimed.origin.as_ref().is_none_or(|of| of.until <= now) && !planted!(OriginForgotten) {
+            claimed.origin = Some(Box::new(Origin::again((epoch, from), now + REMEMBERS_FOR)));
+        }
         let known = claimed.letters.get(&(from, epoch)).copied().unwrap_or(0);
         let is_next = number == known + 1;
         // A start of its node begins again.

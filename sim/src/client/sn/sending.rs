@@ -70,7 +70,9 @@ impl SnClient {
     pub(super) fn ask_again(&mut self, cx: &mut Context<'_>) {
         let Some(mut asked) = self.asked.take() else { return };
         asked.tries += 1;
-        if asked.tries > RETRIES_MAX {
+        // One that was asleep for long does not repeat what its gateway may have forgotten.
+        let is_old = cx.now > asked.first_at + RETRY * (RETRIES_MAX + 1);
+        if asked.tries > RETRIES_MAX || is_old {
             return self.lost(Closer::Client, cx);
         }
         asked.again_at = cx.now + RETRY;
@@ -82,7 +84,7 @@ impl SnClient {
     pub(super) fn wait_and_ask_again(&mut self, cx: &Context<'_>) {
         if let Some(asked) = &mut self.asked {
             asked.again_at = cx.now + BUSY;
-            asked.tries = 0;
+            (asked.tries, asked.first_at) = (0, asked.again_at);
         }
     }
 
@@ -278,6 +280,7 @@ impl SnClient {
         }
         if self.was_clean && !self.spec.clean {
             // Of its clean session there may be nothing left.
+            self.over.clear();
             self.ids.clear();
             self.names.clear();
             self.forgetful = true;

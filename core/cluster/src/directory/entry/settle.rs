@@ -16,6 +16,13 @@ impl Place {
     fn gave_to(&self, other: &Place) -> bool {
         self.serves == Some(other.node) && self.node != other.node && other.epoch >= self.epoch
     }
+
+    /// Whether it began by a clean start after a connection had attached to the other one last. Without a quorum an epoch may be
+    /// lower than one of before that nobody could tell, so the time counts.
+    fn is_clean_of(&self, other: &Place, now: Instant, tolerance: Duration) -> bool {
+        let is_first = self.clean == self.epoch && self.clean.provisional > 0 && !planted!(CleanByEpoch);
+        self.clean > other.epoch || is_first && wins((self.epoch, self.born), (other.epoch, other.born), now, tolerance)
+    }
 }
 
 impl Seat {
@@ -48,7 +55,7 @@ impl Seat {
             }
             let by = self.void(client, entry, &place).map_or(self.me, |(by, _)| by);
             let to = keep.map_or(by, |keep| keep.node);
-            let discard = keep.is_none_or(|keep| keep.clean > place.epoch);
+            let discard = keep.is_none_or(|keep| keep.is_clean_of(&place, now, self.config.tolerance));
             self.end(now, client, entry, place, (to, discard), sink);
         }
         self.keep_holder(now, client, entry, sink);
