@@ -71,7 +71,7 @@ impl SnClient {
         let Some(mut asked) = self.asked.take() else { return };
         asked.tries += 1;
         // One that was asleep for long does not repeat what its gateway may have forgotten.
-        let is_old = cx.now > asked.first_at + RETRY * (RETRIES_MAX + 1);
+        let is_old = cx.now > asked.again_at + RETRY;
         if asked.tries > RETRIES_MAX || is_old {
             return self.lost(Closer::Client, cx);
         }
@@ -84,7 +84,7 @@ impl SnClient {
     pub(super) fn wait_and_ask_again(&mut self, cx: &Context<'_>) {
         if let Some(asked) = &mut self.asked {
             asked.again_at = cx.now + BUSY;
-            (asked.tries, asked.first_at) = (0, asked.again_at);
+            asked.tries = 0;
         }
     }
 
