@@ -82,12 +82,6 @@ impl Family {
         )
     }
 
-    /// Whether its cases come by its name alone: some still fail without anybody knowing why.
-    #[must_use]
-    pub const fn is_young(self) -> bool {
-        matches!(self, Family::ClusterHop | Family::Sn | Family::SnCluster)
-    }
-
     /// Whether its scenarios have clients of MQTT-SN.
     #[must_use]
     pub const fn is_sn(self) -> bool {

@@ -97,6 +97,12 @@ impl Lives {
         self.stops.iter().map(of).sum()
     }
 
+    /// When it was back after a stop that began between two times.
+    pub(super) fn back_from(&self, from: Instant, to: Instant) -> Option<Instant> {
+        let stops = self.stops.iter().filter(|stop| stop.from >= from && stop.from <= to && stop.to != Instant::NEVER);
+        stops.map(|stop| stop.to).max()
+    }
+
     /// How much later than by its clock something may happen that began at `from`.
     pub(super) fn late(&self, from: Instant) -> Duration {
         let of = |stop: &Stop| match stop.to {

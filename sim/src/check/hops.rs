@@ -184,8 +184,7 @@ impl State {
     /// some time from `from` to `to`.
     pub(super) fn moved_badly(&self, id: u32, from: Instant, to: Instant) -> bool {
         let known = &self.ids[id as usize];
-        let counts =
-            |of: &&Move| of.begun <= to + HANDS_ON && (of.ended == Instant::NEVER || of.ended + HANDS_ON >= from);
+        let counts = |of: &&Move| of.begun <= to + HANDS_ON && self.hands_on_until(of) >= from;
         known.forked || known.moves.iter().filter(counts).any(|of| self.was_bad(of))
     }
 
@@ -204,8 +203,17 @@ impl State {
         })
     }
 
+    /// A node that starts anew meanwhile hands on again.
+    fn hands_on_until(&self, of: &Move) -> Instant {
+        if of.ended == Instant::NEVER {
+            return Instant::NEVER;
+        }
+        let back = self.nodes[usize::from(of.from)].lives.back_from(of.begun, of.ended + HANDS_ON);
+        back.map_or(of.ended, |back| back.max(of.ended)) + HANDS_ON
+    }
+
     fn was_bad(&self, of: &Move) -> bool {
-        let until = if of.ended == Instant::NEVER { self.now } else { (of.ended + HANDS_ON).min(self.now) };
+        let until = self.hands_on_until(of).min(self.now);
         let since = back(of.begun, HANDS_ON);
         self.ways.was_split(since, until) || self.nodes.iter().any(|node| node.lives.was_troubled(since))
     }

@@ -184,9 +184,14 @@ impl State {
         let lost = c.closed.is_some() || !c.is_plain() || leaves;
         // An acknowledgement that is a datagram may never come.
         let vague = c.sn.is_some();
+        // One that another connection has overtaken is not read any more.
+        let rival = c.rival;
+        let unread = |acked: Option<Instant>| rival.is_some_and(|rival| acked.is_none_or(|acked| acked >= rival));
         let Some(message) = self.message(uid) else { return true };
         let target = message.targets.iter().find(|target| target.id == id);
-        target.is_none_or(|target| target.epoch != epoch || ((target.acked.is_none() || vague) && lost))
+        target.is_none_or(|target| {
+            target.epoch != epoch || ((target.acked.is_none() || vague) && lost) || unread(target.acked)
+        })
     }
 
     #[cold]

@@ -11,24 +11,24 @@ pub(crate) fn families() -> Vec<&'static str> {
 /// Those with one node.
 #[cfg(newtmq_mutants)]
 pub(crate) fn of_one_node() -> Vec<Family> {
-    grown(|family| !family.is_cluster())
+    those(|family| !family.is_cluster())
 }
 
 /// Those with several nodes.
 #[cfg(newtmq_mutants)]
 pub(crate) fn of_clusters() -> Vec<Family> {
-    grown(Family::is_cluster)
+    those(Family::is_cluster)
 }
 
-/// Those whose cases come unasked.
-fn grown(of: impl Fn(Family) -> bool) -> Vec<Family> {
-    Family::ALL.iter().copied().filter(|family| !family.is_young() && of(*family)).collect()
+#[cfg(newtmq_mutants)]
+fn those(of: impl Fn(Family) -> bool) -> Vec<Family> {
+    Family::ALL.iter().copied().filter(|family| of(*family)).collect()
 }
 
 /// The case of a seed, for the tier of this build. Of several families one after the other.
 pub(crate) fn case(families: &[String], full: bool, seed: u64) -> Scenario {
     let named: Vec<Family> = families.iter().filter_map(|name| Family::by_name(name)).collect();
-    let among = if named.is_empty() { grown(|_| true) } else { named };
+    let among = if named.is_empty() { Family::ALL.to_vec() } else { named };
     let family = among[(seed % among.len() as u64) as usize];
     let size = if full { Size::Full } else { Size::Micro };
     let mut case = scenario(Profile { family, size }, seed);
