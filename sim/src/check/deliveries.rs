@@ -402,6 +402,7 @@ impl State {
             && explained.shared == 0
             && !(facts.dup && before.earlier)
             && !self.may_overtake(conn, facts.qos)
+            && !self.may_overtake(message.conn, message.qos)
         {
             self.judge_order(conn, facts, message, epoch, cx);
             if facts.qos > QoS::AtMostOnce && !facts.dup {
@@ -518,7 +519,7 @@ impl State {
         self.wrong(conn, facts, message, "DUP is set in the first delivery of a new session", cx);
     }
 
-    /// Whether messages to this client keep no order: a datagram overtakes another one, and with QoS 0 nothing waits for an answer.
+    /// Whether messages to this client, or from it, keep no order: a datagram overtakes another one, and with QoS 0 nothing waits for an answer.
     fn may_overtake(&self, conn: u32, qos: QoS) -> bool {
         self.conn(conn).sn.is_some() && qos == QoS::AtMostOnce
     }
