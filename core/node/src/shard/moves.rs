@@ -71,6 +71,9 @@ impl Shard {
 
     /// A session that was to go on before all of it had come goes now.
     pub(super) fn give_deferred(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        if self.recovering {
+            return;
+        }
         let client: Client = self.slot(key).session.client().as_str().into();
         let deferred = self.claims_of.deferred.remove(&client);
         let own = self.claimed(key).epoch;
