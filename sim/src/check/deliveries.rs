@@ -380,7 +380,13 @@ impl State {
         };
         let differs = message.will.is_some_and(|of| self.kept.may_differ() || copies <= 1 + self.woken_since(of));
         // Of a message that its only subscription got live no retained copy may follow.
-        let twice = kind == Kind::Retained && before.copies > 0 && before.conn == conn && self.reads_once(message, id);
+        // Of one who asks by datagrams, which come twice, that is not known.
+        let asks_once = !(is_sn && unreliable);
+        let twice = asks_once
+            && kind == Kind::Retained
+            && before.copies > 0
+            && before.conn == conn
+            && self.reads_once(message, id);
         if (!allowed || twice) && !differs && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";

@@ -203,12 +203,12 @@ impl State {
         })
     }
 
-    /// A node that starts anew meanwhile hands on again.
+    /// A node that starts anew meanwhile hands on again, and one that is handed on to is waited for.
     fn hands_on_until(&self, of: &Move) -> Instant {
         if of.ended == Instant::NEVER {
             return Instant::NEVER;
         }
-        let back = self.nodes[usize::from(of.from)].lives.back_from(of.begun, of.ended + HANDS_ON);
+        let back = self.nodes.iter().filter_map(|node| node.lives.back_from(of.begun, of.ended + HANDS_ON)).max();
         back.map_or(of.ended, |back| back.max(of.ended)) + HANDS_ON
     }
 

@@ -248,7 +248,7 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
-        if self.arrives(conn.0, present, sent_at) {
+        if self.arrives(conn.0, present && !unknown_session, sent_at) {
             self.is_another(conn);
         }
         if !v31 {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use newtmq_base::{ConnId, Instant, NodeId, Put, Take, planted};
 use newtmq_cluster::directory::Client;
 use newtmq_cluster::lane::{Epoch, Guid};
-use newtmq_mqtt::{QoS, TopicName};
+use newtmq_mqtt::{OwnedTopicFilter, QoS, TopicName};
 use newtmq_session::{
     DeliveryRecord, Identifiers, Message, MessageId, Op, Record, Restoring, SessionId, SnapshotRecord,
     SubscriptionEntry,
@@ -257,7 +257,7 @@ impl Shard {
         let (given, flush, number) = (given.is_some(), Some(flush), self.letters_from());
         let stub = Stub { client: client.clone(), to, epoch, given, until, number, open: None, polls: 0, flush };
         self.claimed(key).stub = Some(Box::new(stub));
-        self.leave_groups(key);
+        self.unsubscribe_stub(key, true);
         self.claims_of.stubs.insert((client.clone(), key));
         if !planted!(GoneForgotten) {
             self.note(key, |session| Record::Gone { session, to: to.0 });
@@ -286,12 +286,14 @@ impl Shard {
         self.look_again(key, |_| Away { expires: now + ASK_AGAIN, will: Instant::NEVER });
     }
 
-    /// Its groups have the new one as a member, and what is still under way to this one is given to another.
-    fn leave_groups(&mut self, key: u32) {
+    /// A stub gets nothing any more: of groups at once, for they have the new session as a member, and what is still under way to
+    /// this one is given to another.
+    fn unsubscribe_stub(&mut self, key: u32, groups_alone: bool) {
         let class = self.class_of_session(key);
         let filters = self.slot(key).session.subscriptions().iter().map(|(filter, _)| filter.clone());
-        let shared: Vec<_> = filters.filter(|filter| filter.as_filter().share_group().is_some()).collect();
-        for filter in shared.iter().filter(|_| !planted!(StubStaysMember)) {
+        let over = |filter: &OwnedTopicFilter| !groups_alone || filter.as_filter().share_group().is_some();
+        let over: Vec<_> = filters.filter(over).collect();
+        for filter in over.iter().filter(|_| !planted!(StubStaysMember)) {
             let filter = filter.as_filter();
             self.remove_subscription(filter, key, class);
             let op = Op::Unsubscribe { filter };
@@ -314,6 +316,11 @@ impl Shard {
         let has_more = self.slot(key).session.queue_len() + self.slot(key).session.inflight_len() > 0;
         if !self.is_flushed(now, key, out) {
             return self.look_again(key, |_| Away { expires: now + ASK_AGAIN, will: Instant::NEVER });
+        }
+        let Some(stub) = self.claimed(key).stub.as_mut() else { return };
+        if stub.until <= now {
+            // What it has not handed on yet, as to a node that is down, is all.
+            self.unsubscribe_stub(key, false);
         }
         let Some(stub) = self.claimed(key).stub.as_mut() else { return };
         stub.polls += 1;
