@@ -552,7 +552,7 @@ impl State {
                     let lost_way =
                         || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
                     // A shard that is slow to go on sends what it has forwarded behind what it gives away.
-                    let slow = self.limits.lane > core::time::Duration::from_millis(100);
+                    let slow = self.limits.lane > self.limits.links + core::time::Duration::from_millis(100);
                     known.by.0 != by.0 && (known.by.1 != by.1 || slow || lost_way())
                 };
                 if message.last < known.first && !late() && !moved() && !of_other() {

@@ -195,8 +195,12 @@ impl State {
             // What was kept for it went with it.
             return;
         }
-        if self.ways.exist() && self.ways.were_apart(from, to, cx.now, cx.now) {
-            // It waits for its node.
+        let is_back = |node: u16| {
+            let of = &self.nodes[usize::from(node)];
+            !of.down && of.lives.stopped_since(message.sent)
+        };
+        if self.ways.exist() && is_back(from) && is_back(to) && self.ways.were_apart(from, to, cx.now, cx.now) {
+            // Both have started anew, and have not found each other: it waits.
             return;
         }
         let overtaken = target.behind.is_some();

@@ -20,7 +20,6 @@ pub(crate) fn of_clusters() -> Vec<Family> {
     those(Family::is_cluster)
 }
 
-#[cfg(newtmq_mutants)]
 fn those(of: impl Fn(Family) -> bool) -> Vec<Family> {
     Family::ALL.iter().copied().filter(|family| of(*family)).collect()
 }
@@ -28,7 +27,8 @@ fn those(of: impl Fn(Family) -> bool) -> Vec<Family> {
 /// The case of a seed, for the tier of this build. Of several families one after the other.
 pub(crate) fn case(families: &[String], full: bool, seed: u64) -> Scenario {
     let named: Vec<Family> = families.iter().filter_map(|name| Family::by_name(name)).collect();
-    let among = if named.is_empty() { Family::ALL.to_vec() } else { named };
+    // Devices have no tier of real sockets.
+    let among = if named.is_empty() { those(|family| !(cfg!(madsim) && family.is_sn())) } else { named };
     let family = among[(seed % among.len() as u64) as usize];
     let size = if full { Size::Full } else { Size::Micro };
     let mut case = scenario(Profile { family, size }, seed);
