@@ -638,35 +638,35 @@ mutants! {
         "What the node that a session has left hands on comes as it was subscribed there, whatever its client has changed since.";
     HandedOnToItself, "handed-on-to-itself", None, ["part", "S2", "S12"],
         "A client with No Local gets its own message by way of the node that its session has left.";
-    GroupCopyTaken, "group-copy-taken", None, ["S11"],
+    GroupCopyTaken, "group-copy-taken", None, ["part", "S11"],
         "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
-    StubStaysMember, "stub-stays-member", None, ["S2"],
+    StubStaysMember, "stub-stays-member", None, ["part", "S2"],
         "A session that has gone to another node stays a member of its groups where it was.";
-    GivenForgotten, "given-forgotten", None, ["S12"],
+    GivenForgotten, "given-forgotten", None, ["part", "S12"],
         "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
-    NewHomeUnrecorded, "new-home-unrecorded", None, ["S7"],
+    NewHomeUnrecorded, "new-home-unrecorded", None, ["part", "S7"],
         "A stored session that begins at a node where another one of its client has ended is not known to the others.";
-    NamelessAsItWas, "nameless-as-it-was", None, ["S12"],
+    NamelessAsItWas, "nameless-as-it-was", None, ["part", "S12"],
         "What a session's old node hands on after a start comes as it was subscribed there.";
-    DroppedWillKept, "dropped-will-kept", None, ["Q3"],
+    DroppedWillKept, "dropped-will-kept", None, ["part", "Q3"],
         "The cluster is not told that a session is gone of which it keeps the will, because its client has another one.";
-    GoneForgotten, "gone-forgotten", None, ["S7"],
+    GoneForgotten, "gone-forgotten", None, ["part", "S7"],
         "That a session has gone to another node is not stored: a start finds it again, after it has ended there.";
-    GivenBeforeStart, "given-before-start", None, ["L8"],
+    GivenBeforeStart, "given-before-start", None, ["part", "L8"],
         "A session goes to another node before the will of the connection that it had at a crash is published.";
-    BegunInMemory, "begun-in-memory", None, ["S7"],
+    BegunInMemory, "begun-in-memory", None, ["part", "S7"],
         "A stored session that begins because the one before has ended under its grant is given up when its node is silent.";
-    MovedOverLater, "moved-over-later", None, ["S17"],
+    MovedOverLater, "moved-over-later", None, ["part", "S17"],
         "A session that has come to a node is taken for the one of its grant, though its connection has attached again since; nobody says when that has ended.";
-    OldAttachTaken, "old-attach-taken", None, ["L13"],
+    OldAttachTaken, "old-attach-taken", None, ["part", "L13"],
         "A connection has to end for one that was granted its session before their nodes could not reach each other.";
-    BackTooEarly, "back-too-early", None, ["S10"],
+    BackTooEarly, "back-too-early", None, ["part", "S10"],
         "A client that is back before its node knows what the cluster keeps: its delayed will of before is published.";
-    CleanByEpoch, "clean-by-epoch", None, ["S2"],
+    CleanByEpoch, "clean-by-epoch", None, ["part", "S2"],
         "A clean start without a quorum does not count against a session of before that nobody could ask.";
-    OriginForgotten, "origin-forgotten", None, ["S4"],
+    OriginForgotten, "origin-forgotten", None, ["part", "S4"],
         "After a start of its node a session takes twice what comes to it and to the node that it has left.";
-    GreetedBySilence, "greeted-by-silence", None, ["L5"],
+    GreetedBySilence, "greeted-by-silence", None, ["part", "L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
         "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
