@@ -10,6 +10,7 @@ mod flight;
 mod hops;
 mod kept;
 mod limits;
+mod order;
 mod owed;
 mod publishes;
 mod retained;

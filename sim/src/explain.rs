@@ -193,7 +193,7 @@ pub(crate) const fn promise(check: Check) -> &'static str {
             "a server has no more unacknowledged QoS 1 and 2 messages under way than the client's Receive Maximum \
              [MQTT-3.3.4-9]."
         }
-        Check::KeptOut => "of connections that come at the same time with one Client Identifier one is accepted (P4).",
+        Check::KeptOut => "of connections that come at the same time with one Client Identifier one is accepted (P7).",
         Check::TurnedAway => {
             "a valid CONNECT is accepted [MQTT-3.1.4-5] unless nobody who decides, or not the node with the session, can be reached."
         }

@@ -11,6 +11,8 @@ mod sleep;
 mod topics;
 mod will;
 
+use std::collections::BTreeMap;
+
 use newtmq_base::{HashSeed, Instant, LookupTable, Slab, TimerQueue};
 use newtmq_mqtt::{Packet, ProtocolVersion};
 
@@ -37,7 +39,7 @@ pub struct Gateway {
     /// Clients whose CONNECT the broker has not answered.
     connecting: usize,
     /// Links that end for another one of the same client, which is opened when they have.
-    ending: Vec<Ending>,
+    ending: BTreeMap<LinkId, Ending>,
     timers: TimerQueue<Timer>,
     counters: Counters,
     next_serial: u32,
@@ -59,10 +61,9 @@ enum Timer {
     Advertise,
 }
 
-/// A link that the broker was asked to end, and what opens the next one.
+/// What waits for the end of a link: the next one, and what opens it.
 #[derive(Debug)]
 struct Ending {
-    link: LinkId,
     next: LinkId,
     opening: Vec<Output>,
 }
@@ -100,7 +101,7 @@ impl Gateway {
             doors: Slab::default(),
             by_door: LookupTable::new(hash),
             connecting: 0,
-            ending: Vec::new(),
+            ending: BTreeMap::new(),
             timers: TimerQueue::default(),
             counters: Counters::default(),
             next_serial: 0,

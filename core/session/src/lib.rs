@@ -18,6 +18,6 @@ pub use message::{Message, MessageId, MessageParts, remaining_expiry, unstretche
 pub use op::{AckKind, Applied, Dropped, Op};
 pub use queue::{Delivery, Identifiers};
 pub use record::{DeliveryRecord, HintRecord, InvalidRecord, Receivers, Record, SessionId, SnapshotRecord, WillRecord};
-pub use restore::{Missing, Restored, RestoredForward, Restoring};
+pub use restore::{Missing, Restored, RestoredForward, Restoring, Whereabouts};
 pub use session::{Session, SessionLimits, Will};
 pub use subscriptions::{SubscriptionEntry, Subscriptions};

@@ -40,11 +40,7 @@ pub struct Restoring {
     forwards: Vec<RestoredForward>,
     will: Option<Box<Will>>,
     kept: Option<Vec<u8>>,
-    epoch: [u64; 4],
-    clean: [u64; 4],
-    given: Option<u64>,
-    gone: Option<u64>,
-    letters: BTreeMap<(u64, [u64; 4]), u64>,
+    whereabouts: Whereabouts,
     /// Segment of the log that it begins in.
     segment: u64,
 }
@@ -78,9 +74,18 @@ pub struct Restored {
     pub forwards: Vec<RestoredForward>,
     /// Deliveries that the log has and the queue has no room for: they are to be recorded as dropped.
     pub given_up: Vec<u64>,
-    /// With which epoch a connection attached to it last, and with which one it began by a clean start; zeros for none.
+    /// What it is among the nodes of a cluster.
+    pub whereabouts: Whereabouts,
+    /// The first segment of the log that it needs.
+    pub segment: u64,
+}
+
+/// What a session is among the nodes of a cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// With which epoch a connection attached to it last; zeros for none.
     pub epoch: [u64; 4],
-    /// The second of them.
+    /// With which one it began by a clean start; zeros if it did not.
     pub clean: [u64; 4],
     /// It was on its way to another node: deliveries from this place in the order on did not go along.
     pub given: Option<u64>,
@@ -88,8 +93,6 @@ pub struct Restored {
     pub gone: Option<u64>,
     /// Letters that have come, by node and number by which the session came from there.
     pub letters: BTreeMap<(u64, [u64; 4]), u64>,
-    /// The first segment of the log that it needs.
-    pub segment: u64,
 }
 
 /// A QoS 2 message of the client that went to other nodes and is not released.
@@ -132,11 +135,7 @@ impl Restoring {
             forwards: Vec::new(),
             will: None,
             kept: None,
-            epoch: [0; 4],
-            clean: [0; 4],
-            given: None,
-            gone: None,
-            letters: BTreeMap::new(),
+            whereabouts: Whereabouts::default(),
             segment,
         })
     }
@@ -241,11 +240,14 @@ impl Restoring {
                 forward.confirmed = true;
             }
             Record::Epoch { epoch, clean, .. } => {
-                (self.epoch, self.clean, self.given, self.gone) = (epoch, clean, None, None);
+                let at = &mut self.whereabouts;
+                (at.epoch, at.clean, at.given, at.gone) = (epoch, clean, None, None);
             }
-            Record::Given { upto, .. } => self.given = upto,
-            Record::Gone { to, .. } => self.gone = Some(to),
-            Record::Letter { node, epoch, number, .. } => _ = self.letters.insert((node, epoch), number),
+            Record::Given { upto, .. } => self.whereabouts.given = upto,
+            Record::Gone { to, .. } => self.whereabouts.gone = Some(to),
+            Record::Letter { node, epoch, number, .. } => {
+                self.whereabouts.letters.insert((node, epoch), number);
+            }
             Record::Will { will, .. } => return self.set_will(will.as_ref(), message),
             Record::Keep { bytes, .. } => self.kept = Some(bytes),
             Record::Create { .. }
@@ -388,22 +390,8 @@ impl Restoring {
         let session =
             Session::restored(self.client, self.subscriptions, flow, self.will, self.kept, self.expiry_interval);
         let readings = self.readings.into_iter().collect();
-        let Restoring { id, zone, detached, forwards, epoch, clean, given, gone, letters, segment, .. } = self;
-        Restored {
-            id,
-            session,
-            zone,
-            detached,
-            readings,
-            forwards,
-            given_up,
-            epoch,
-            clean,
-            given,
-            gone,
-            letters,
-            segment,
-        }
+        let Restoring { id, zone, detached, forwards, whereabouts, segment, .. } = self;
+        Restored { id, session, zone, detached, readings, forwards, given_up, whereabouts, segment }
     }
 }
 

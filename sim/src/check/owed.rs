@@ -5,7 +5,7 @@ use core::time::Duration;
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
-use super::state::State;
+use super::state::{State, has_few_ids};
 use super::witness::{Cx, Story};
 use crate::history::Uid;
 use crate::report::Check;
@@ -33,9 +33,7 @@ impl State {
         for (id, sub) in &topic.subs {
             let sub = &subs[*sub as usize];
             let known = &mut ids[*id as usize];
-            let few_ids = limits.sn_few_ids
-                && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
-            if sub.group.is_some() || known.packet_max <= room || few_ids {
+            if sub.group.is_some() || known.packet_max <= room || has_few_ids(limits, conns, known) {
                 continue;
             }
             let at_node = |node: u16| {
@@ -205,7 +203,8 @@ impl State {
         }
         let overtaken = target.behind.is_some();
         let (sent, topic, accepted_at, publisher) = (message.sent, message.topic, message.accepted_at, message.conn);
-        let (by, author) = ((message.qos == QoS::ExactlyOnce).then_some(message.id), message.id);
+        let author = message.id;
+        let by = (message.qos == QoS::ExactlyOnce).then_some(author);
         let crashed = self.nodes[usize::from(to)].lives.stopped_since(accepted);
         if self.ways.exist() && self.may_be_left_behind(id, (from, by), sent, accepted) {
             return;

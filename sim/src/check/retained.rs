@@ -12,7 +12,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, ReasonCode};
 
 use super::owed::overflows;
-use super::state::{FORGET_AFTER, Lanes, State};
+use super::state::{FORGET_AFTER, Lanes, State, has_few_ids};
 use super::subscriptions::Sub;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, PublishFacts, Uid};
@@ -284,9 +284,10 @@ impl State {
         let State { clients, ids, limits, wills, conns, .. } = self;
         let known = &ids[id as usize];
         let Some(message) = clients[uid.publisher.0 as usize].message(uid.number) else { return };
-        let few_ids = limits.sn_few_ids
-            && known.current.and_then(|at| conns[at as usize].as_deref()).is_some_and(|c| c.sn.is_some());
-        if message.expiry_s.is_some() || known.packet_max <= message.size.saturating_add(400) || few_ids {
+        if message.expiry_s.is_some()
+            || known.packet_max <= message.size.saturating_add(400)
+            || has_few_ids(limits, conns, known)
+        {
             return;
         }
         cx.owe(Check::RetainedMissed);

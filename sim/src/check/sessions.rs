@@ -215,12 +215,11 @@ impl State {
             return;
         }
         c.connack = Some(Connack { at: cx.now, sent_at });
-        self.ids[id as usize].kept_out = 0;
-        let c = self.conn_mut(conn);
         c.heard = sent_at;
         if let Some(expiry) = expiry_s.filter(|_| c.v5) {
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
         }
+        self.ids[id as usize].kept_out = 0;
         cx.owe(Check::SessionPresent);
         cx.owe(Check::Kept);
         let v31 = self.conn(conn.0).v31 && !self.conn(conn.0).clean;
@@ -300,9 +299,10 @@ impl State {
         let c = self.conn(conn);
         let (id, clean, connect_at) = (c.id, c.clean, c.connect_at);
         let last = self.ids[id as usize].current;
-        let text = if present && !clean && self.ways.exist() && self.may_be_left(id) {
+        if present && !clean && self.ways.exist() && self.may_be_left(id) {
             return;
-        } else if present && (clean || !self.may_exist(id, conn, connect_at)) {
+        }
+        let text = if present && (clean || !self.may_exist(id, conn, connect_at)) {
             if clean { "although it asked for a new session" } else { "although no session can have been there" }
         } else if !present && !clean && is_asked_for && self.surely_exists(id, conn, sent_at) {
             "although its session was there"

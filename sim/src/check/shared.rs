@@ -4,7 +4,7 @@ use newtmq_base::Instant;
 use newtmq_mqtt::QoS;
 
 use super::owed::overflows;
-use super::state::State;
+use super::state::{State, has_few_ids};
 use super::witness::{Cx, Story};
 use crate::history::Uid;
 use crate::report::Check;
@@ -54,7 +54,7 @@ impl State {
                 let granted =
                     member.grants.iter().filter(|grant| grant.to == Instant::NEVER).map(|grant| grant.qos).min();
                 let effective = granted.map(|granted| if upgrade { granted } else { granted.min(qos) });
-                let few_ids = self.limits.sn_few_ids && id.current.is_some_and(|conn| self.conn(conn).sn.is_some());
+                let few_ids = has_few_ids(&self.limits, &self.conns, id);
                 let fits = id.packet_max > size.saturating_add(400) && !few_ids;
                 // It waits in a session that surely is there.
                 let kept = self.limits.durability.is_some()

@@ -320,6 +320,12 @@ pub(super) struct Topic {
     pub(super) register: Option<Box<Register>>,
 }
 
+/// Whether a session's client may get nothing on topics for which it has no id left (`max_topic_ids`).
+pub(super) fn has_few_ids(limits: &Limits, conns: &[Option<Box<Conn>>], known: &Id) -> bool {
+    let current = || known.current.and_then(|at| conns[at as usize].as_deref());
+    limits.sn_few_ids && current().is_some_and(|c| c.sn.is_some())
+}
+
 impl State {
     pub(super) fn new(scenario: &Scenario) -> State {
         let client = |spec: &crate::scenario::ClientSpec| Client {

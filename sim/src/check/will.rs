@@ -8,7 +8,7 @@ use newtmq_mqtt::{QoS, ReasonCode};
 
 use super::owed::overflows;
 use super::publishes::Message;
-use super::state::State;
+use super::state::{State, has_few_ids};
 use super::witness::{Cx, Story};
 use crate::history::{Closer, ConnIx, SnConnect, Uid, WillFacts};
 use crate::report::Check;
@@ -241,8 +241,7 @@ impl State {
         self.match_topic(topic, cx);
         for (id, sub) in self.topics[topic as usize].subs.clone() {
             let entry = &self.subs[sub as usize];
-            let current = self.ids[id as usize].current;
-            if self.limits.sn_few_ids && current.is_some_and(|conn| self.conn(conn).sn.is_some()) {
+            if has_few_ids(&self.limits, &self.conns, &self.ids[id as usize]) {
                 continue;
             }
             let (from, to) = (self.conn(conn).node, self.ids[id as usize].node);

@@ -378,6 +378,11 @@ impl SnClient {
         self.conn
     }
 
+    /// Whether it asks for a clean session, and has no answer yet.
+    pub(crate) fn connects_clean(&self) -> bool {
+        self.state == State::Connecting && self.was_clean
+    }
+
     /// When its Keep Alive wants a PINGREQ.
     fn ping_at(&self) -> Instant {
         let busy = self.asked.is_some() || self.jobs.iter().any(|job| matches!(job, Job::Ping));

@@ -642,8 +642,6 @@ mutants! {
         "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
     StubStaysMember, "stub-stays-member", None, ["part", "S2"],
         "A session that has gone to another node stays a member of its groups where it was.";
-    GivenForgotten, "given-forgotten", None, ["part", "S12"],
-        "A session takes what is handed on to it after a start of its node for what was for another session of its client.";
     NewHomeUnrecorded, "new-home-unrecorded", None, ["part", "S7"],
         "A stored session that begins at a node where another one of its client has ended is not known to the others.";
     NamelessAsItWas, "nameless-as-it-was", None, ["part", "S12"],

@@ -212,14 +212,13 @@ impl Gateway {
         self.begin_session(round, to, facts, &id, will);
         let opening = round.out.split_off(said);
         if let Some(next) = self.find(&id).and_then(|slot| self.clients.get(slot)).map(|client| client.link) {
-            self.ending.push(Ending { link, next, opening });
+            self.ending.insert(link, Ending { next, opening });
         }
     }
 
     /// The broker has closed a link that is nobody's any more: perhaps somebody waits for that.
     pub(super) fn on_ended(&mut self, round: &mut Round<'_>, link: LinkId) {
-        let Some(at) = self.ending.iter().position(|ending| ending.link == link) else { return };
-        let Ending { next, opening, .. } = self.ending.swap_remove(at);
+        let Some(Ending { next, opening }) = self.ending.remove(&link) else { return };
         // Who has not waited is gone.
         if self.of_link(next).is_some() {
             round.out.extend(opening);

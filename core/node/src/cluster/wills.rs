@@ -265,7 +265,7 @@ impl Cluster {
     /// A connection asks for its session, or is no more.
     pub(super) fn will_claimed(&mut self, input: &Input) {
         if let Input::Claim { client, conn, clean, .. } = input
-            && (self.has_wills() || !self.wills.caught_up)
+            && (self.has_wills() || !self.wills.caught_up && !planted!(BackTooEarly))
         {
             self.wills.claims.insert(client.clone(), (*conn, *clean));
         }
@@ -281,7 +281,7 @@ impl Cluster {
     pub(super) fn will_resumed(&mut self, client: &Client, epoch: Option<Epoch>) {
         let clean = self.wills.claims.remove(client).map(|(_, clean)| clean);
         let Some(epoch) = epoch.filter(|_| clean == Some(false) && !planted!(KeptWillNotCancelled)) else { return };
-        if !self.wills.caught_up && !planted!(BackTooEarly) {
+        if !self.wills.caught_up {
             self.wills.back.insert(client.clone(), epoch);
         }
         let of = WillName::all_of(client);

@@ -8,10 +8,11 @@ use newtmq_base::{ConnId, Instant, NodeId, ShardId, planted};
 use newtmq_cluster::directory::{self, Client, Conn as Claimant, Grant, Input, Output as Order, Refused};
 use newtmq_cluster::lane::{Epoch, Guid};
 use newtmq_mqtt::{Connect, Decoder, Frame, OwnedTopicFilter, Packet, ProtocolVersion, ReasonCode, Sender};
-use newtmq_session::{Record, Restored};
+use newtmq_session::{Record, Restored, Whereabouts};
 
-use super::late::{Origin, Stub};
+use super::late::Origin;
 use super::luggage::{epoch_of, parts_of};
+use super::stub::Stub;
 use super::{Next, Shard};
 use crate::conn::{Aside, Feature, NONE, Phase};
 use crate::control::ToControl;
@@ -98,8 +99,15 @@ pub(crate) struct Claims {
 
 impl Claimed {
     /// As the log has it.
-    pub(super) fn restored(epoch: [u64; 4], clean: [u64; 4]) -> Claimed {
-        Claimed { epoch: epoch_of(epoch), clean: epoch_of(clean), ..Claimed::default() }
+    pub(super) fn restored(of: Whereabouts) -> Claimed {
+        let letter = |((node, epoch), number)| ((NodeId(node), epoch_of(epoch)), number);
+        Claimed {
+            epoch: epoch_of(of.epoch),
+            clean: epoch_of(of.clean),
+            given: of.given.map(|upto| (NodeId(0), upto)),
+            letters: of.letters.into_iter().map(letter).collect(),
+            ..Claimed::default()
+        }
     }
 }
 
@@ -408,7 +416,8 @@ impl Shard {
 
     /// What the directory hears of a session that was stored.
     pub(super) fn tell_recovered(&self, restored: &Restored, out: &mut Outbox) {
-        let (epoch, clean) = (epoch_of(restored.epoch), epoch_of(restored.clean));
+        let Whereabouts { epoch, clean, .. } = &restored.whereabouts;
+        let (epoch, clean) = (epoch_of(*epoch), epoch_of(*clean));
         let client = restored.session.client().as_str().into();
         tell(Input::Recovered { client, epoch, clean }, out);
     }

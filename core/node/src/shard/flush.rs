@@ -8,7 +8,7 @@ use newtmq_base::{Instant, NodeId, Put, ShardId, planted};
 use newtmq_cluster::lane::Guid;
 
 use super::Shard;
-use super::late::{FLUSH, head};
+use super::letter::{FLUSH, head};
 use crate::control::ToControl;
 use crate::io::{Outbox, Output};
 use crate::place::PlaceMessage;

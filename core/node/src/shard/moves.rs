@@ -71,6 +71,7 @@ impl Shard {
 
     /// A session that was to go on before all of it had come goes now.
     pub(super) fn give_deferred(&mut self, now: Instant, key: u32, out: &mut Outbox) {
+        // All that are asked for before this node is open go then.
         if self.recovering {
             return;
         }

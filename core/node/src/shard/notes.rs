@@ -152,7 +152,7 @@ impl Journal {
                 self.record(&Record::Given { session, upto: Some(upto) }, zone.durability);
             }
             if let Some(stub) = &claimed.stub {
-                self.record(&Record::Gone { session, to: stub.to().0 }, zone.durability);
+                self.record(&Record::Gone { session, to: stub.to.0 }, zone.durability);
             }
         }
         for record in slot.forwards.iter().flat_map(|forwards| forwards.records(session)) {

@@ -47,7 +47,7 @@ pub(crate) struct Renewal {
 impl Shard {
     pub(crate) fn on_recovered(&mut self, now: Instant, chunk: RecoveredChunk, out: &mut Outbox) {
         for session in chunk.sessions {
-            let gone = session.gone.filter(|_| self.claims).map(newtmq_base::NodeId);
+            let gone = session.whereabouts.gone.filter(|_| self.claims).map(newtmq_base::NodeId);
             if self.claims && gone.is_none() {
                 self.tell_recovered(&session, out);
             }
@@ -109,34 +109,16 @@ impl Shard {
 
     /// A session without a connection. One that had a connection when the log ended has lost it.
     fn restore(&mut self, restored: Restored) -> u32 {
-        let Restored {
-            id,
-            session,
-            zone,
-            detached,
-            readings,
-            forwards,
-            given_up,
-            epoch,
-            clean,
-            given,
-            gone,
-            letters,
-            segment,
-        } = restored;
+        let Restored { id, session, zone, detached, readings, forwards, given_up, whereabouts, segment } = restored;
+        let is_gone = self.claims && whereabouts.gone.is_some();
         let zone = self.config.zones.iter().position(|known| *known.name == *zone).unwrap_or(0) as u16;
         let waiting = (session.queue_len() + session.inflight_len()) as u64;
         let key = self.add_session(session, zone);
         self.ledger.matched += waiting;
         let slot = self.slot(key);
         (slot.stored, slot.segment) = (Some(id), segment);
-        if epoch != [0; 4] {
-            let mut claimed = Claimed::restored(epoch, clean);
-            claimed.given = given.map(|upto| (newtmq_base::NodeId(0), upto));
-            let letter =
-                |((node, epoch), number)| ((newtmq_base::NodeId(node), super::luggage::epoch_of(epoch)), number);
-            claimed.letters = letters.into_iter().map(letter).collect();
-            slot.claimed = Some(Box::new(claimed));
+        if whereabouts.epoch != [0; 4] {
+            slot.claimed = Some(Box::new(Claimed::restored(whereabouts)));
         }
         slot.forwards = Forwards::restored(forwards);
         let durability = self.config.zones[usize::from(zone)].durability;
@@ -158,7 +140,7 @@ impl Shard {
             self.add_subscription(&filter, subscription);
         }
         // What has gone waits for nobody.
-        if gone.is_none() || !self.claims {
+        if !is_gone {
             self.restored.push(RestoredSession { key, detached, readings });
         }
         key
