@@ -378,9 +378,9 @@ impl SnClient {
         self.conn
     }
 
-    /// Whether it asks for a clean session, and has no answer yet.
-    pub(crate) fn connects_clean(&self) -> bool {
-        self.state == State::Connecting && self.was_clean
+    /// Whether it asks for a clean session with a will, and has no answer yet: that is never the link that it had.
+    pub(crate) fn connects_anew(&self) -> bool {
+        self.state == State::Connecting && self.was_clean && self.spec.will.is_some()
     }
 
     /// When its Keep Alive wants a PINGREQ.

@@ -324,8 +324,8 @@ impl World<'_, '_> {
         let (Some(conn), Some(known)) = (about.conn, self.nodes[usize::from(node)].gateway.as_deref()) else { return };
         let Some(view) = known.gateway.client(client.id()) else { return };
         let Some(at) = known.links.get(&view.link).copied() else { return };
-        // A clean session has a link of its own, when its will is told.
-        if client.conn() != Some(conn) || view.endpoint != Some(from.into()) || client.connects_clean() {
+        // A clean session with a will has a link of its own, when its will is told.
+        if client.conn() != Some(conn) || view.endpoint != Some(from.into()) || client.connects_anew() {
             return;
         }
         let Some(link) = self.links[at as usize].as_deref_mut() else { return };
