@@ -22,8 +22,17 @@ const UNTAKEN_MAX: usize = 64 << 10;
 
 /// Both ends of a new pipe. `slot` is what the gateway finds on its list when something has happened.
 pub(super) fn pipe(slot: u32, ready: &ReadyList) -> (GatewayEnd, PipeEnd) {
-    let state = State { slot, ready: ready.clone(), ..State::blank() };
-    let shared = Arc::new(Mutex::new(state));
+    let shared = Arc::new(Mutex::new(State {
+        slot,
+        ready: ready.clone(),
+        listed: false,
+        inside: None,
+        waker: None,
+        held: false,
+        blocked: false,
+        gateway_gone: false,
+        shard_done: false,
+    }));
     (GatewayEnd { shared: Arc::clone(&shared) }, PipeEnd { shared })
 }
 
@@ -39,23 +48,14 @@ pub struct PipeEnd {
     shared: Arc<Mutex<State>>,
 }
 
-/// Most pipes are idle: what they seldom have is behind a pointer.
 #[derive(Debug)]
 struct State {
     slot: u32,
     ready: ReadyList,
     /// The slot is on the list.
     listed: bool,
-    /// To the shard; the first bytes of it are read already.
-    unread: Vec<u8>,
-    read: usize,
-    /// Each with the number of bytes of `unread` before it.
-    #[allow(clippy::box_collection)]
-    notes: Option<Box<VecDeque<(usize, Note)>>>,
-    /// To the gateway.
-    untaken: Vec<u8>,
-    #[allow(clippy::box_collection)]
-    told: Option<Box<Vec<Told>>>,
+    /// What is in the pipe. Most are empty: that costs a pointer.
+    inside: Option<Box<Inside>>,
     /// The driver, if it waits for something.
     waker: Option<Waker>,
     /// The gateway holds back.
@@ -66,6 +66,18 @@ struct State {
     gateway_gone: bool,
     /// The driver writes no more.
     shard_done: bool,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    /// To the shard; the first bytes of it are read already.
+    unread: Vec<u8>,
+    read: usize,
+    /// Each with the number of bytes of `unread` before it.
+    notes: VecDeque<(usize, Note)>,
+    /// To the gateway.
+    untaken: Vec<u8>,
+    told: Vec<Told>,
 }
 
 /// What has come from the shard.
@@ -80,25 +92,23 @@ pub(super) struct FromShard {
     pub(super) closed: bool,
 }
 
-impl State {
-    fn blank() -> State {
-        State {
-            slot: 0,
-            ready: ReadyList::default(),
-            listed: false,
-            unread: Vec::new(),
-            read: 0,
-            notes: None,
-            untaken: Vec::new(),
-            told: None,
-            waker: None,
-            held: false,
-            blocked: false,
-            gateway_gone: false,
-            shard_done: false,
-        }
+impl Inside {
+    fn unread(&self) -> usize {
+        self.unread.len() - self.read
     }
 
+    /// Bytes that may be read before the next note.
+    fn readable(&self) -> &[u8] {
+        let until = self.notes.front().map_or(self.unread.len(), |(before, _)| *before);
+        &self.unread[self.read..until]
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unread.is_empty() && self.notes.is_empty() && self.untaken.is_empty() && self.told.is_empty()
+    }
+}
+
+impl State {
     fn list(&mut self) {
         if !std::mem::replace(&mut self.listed, true) {
             self.ready.push(self.slot);
@@ -117,17 +127,25 @@ impl State {
         }
     }
 
-    /// Bytes that may be read before the next note.
-    fn readable(&self) -> usize {
-        let note = self.notes.as_ref().and_then(|notes| notes.front());
-        note.map_or(self.unread.len(), |(before, _)| *before) - self.read
+    fn inside(&mut self) -> &mut Inside {
+        self.inside.get_or_insert_default()
     }
 
-    fn forget_read(&mut self) {
-        if self.read == self.unread.len() && self.notes.is_none() {
-            (self.unread, self.read) = (Vec::new(), 0);
+    fn has_notes(&self) -> bool {
+        self.inside.as_ref().is_some_and(|inside| !inside.notes.is_empty())
+    }
+
+    /// Something of what is inside was taken out.
+    fn taken_out(&mut self) {
+        let Some(inside) = &mut self.inside else { return };
+        if inside.unread() == 0 && inside.notes.is_empty() {
+            (inside.unread, inside.read) = (Vec::new(), 0);
         }
-        if self.held && self.unread.len() - self.read <= UNREAD_MAX / 2 {
+        let little = inside.unread() <= UNREAD_MAX / 2;
+        if inside.is_empty() {
+            self.inside = None;
+        }
+        if self.held && little {
             self.held = false;
             self.list();
         }
@@ -145,9 +163,11 @@ impl GatewayEnd {
         if state.shard_done {
             return false;
         }
-        state.unread.extend_from_slice(bytes);
+        let inside = state.inside();
+        inside.unread.extend_from_slice(bytes);
+        let much = inside.unread() > UNREAD_MAX;
         state.wake();
-        let holds = !state.held && state.unread.len() - state.read > UNREAD_MAX;
+        let holds = !state.held && much;
         state.held |= holds;
         holds
     }
@@ -158,13 +178,12 @@ impl GatewayEnd {
         if state.shard_done {
             return;
         }
-        let before = state.unread.len();
-        let notes = state.notes.get_or_insert_default();
+        let Inside { unread, notes, .. } = state.inside();
         // Only the last record counts.
         if matches!(note, Note::Keep(_)) {
             notes.retain(|(_, earlier)| !matches!(earlier, Note::Keep(_)));
         }
-        notes.push_back((before, note));
+        notes.push_back((unread.len(), note));
         state.wake();
     }
 
@@ -175,20 +194,23 @@ impl GatewayEnd {
         if std::mem::take(&mut state.blocked) {
             state.wake();
         }
-        FromShard {
-            told: state.told.take().map(|told| *told).unwrap_or_default(),
-            bytes: std::mem::take(&mut state.untaken),
-            resumed: !state.held,
-            closed: state.shard_done,
-        }
+        let (told, bytes) = match &mut state.inside {
+            Some(inside) => (std::mem::take(&mut inside.told), std::mem::take(&mut inside.untaken)),
+            None => (Vec::new(), Vec::new()),
+        };
+        state.taken_out();
+        FromShard { told, bytes, resumed: !state.held, closed: state.shard_done }
     }
 }
 
 impl Drop for GatewayEnd {
     fn drop(&mut self) {
         let mut state = lock(&self.shared);
-        state.gateway_gone = true;
-        state.untaken = Vec::new();
+        (state.gateway_gone, state.held) = (true, false);
+        if let Some(inside) = &mut state.inside {
+            (inside.untaken, inside.told) = (Vec::new(), Vec::new());
+        }
+        state.taken_out();
         state.wake();
     }
 }
@@ -197,9 +219,9 @@ impl Drop for PipeEnd {
     fn drop(&mut self) {
         let mut state = lock(&self.shared);
         state.shard_done = true;
-        state.unread = Vec::new();
-        state.read = 0;
-        state.notes = None;
+        if let Some(inside) = &mut state.inside {
+            (inside.unread, inside.read, inside.notes) = (Vec::new(), 0, VecDeque::new());
+        }
         state.waker = None;
         state.list();
     }
@@ -208,15 +230,17 @@ impl Drop for PipeEnd {
 impl AsyncRead for PipeEnd {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut state = lock(&self.shared);
-        let count = state.readable().min(buffer.remaining());
-        if count > 0 {
-            let from = state.read;
-            buffer.put_slice(&state.unread[from..from + count]);
-            state.read += count;
-            state.forget_read();
-            return Poll::Ready(Ok(()));
+        if let Some(inside) = &mut state.inside {
+            let bytes = inside.readable();
+            let count = bytes.len().min(buffer.remaining());
+            if count > 0 {
+                buffer.put_slice(&bytes[..count]);
+                inside.read += count;
+                state.taken_out();
+                return Poll::Ready(Ok(()));
+            }
         }
-        if state.gateway_gone && state.notes.is_none() {
+        if state.gateway_gone && !state.has_notes() {
             return Poll::Ready(Ok(()));
         }
         state.wait(cx);
@@ -230,12 +254,12 @@ impl AsyncWrite for PipeEnd {
         if state.gateway_gone {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if state.untaken.len() >= UNTAKEN_MAX {
+        if state.inside.as_ref().is_some_and(|inside| inside.untaken.len() >= UNTAKEN_MAX) {
             state.blocked = true;
             state.wait(cx);
             return Poll::Pending;
         }
-        state.untaken.extend_from_slice(bytes);
+        state.inside().untaken.extend_from_slice(bytes);
         state.list();
         Poll::Ready(Ok(bytes.len()))
     }
@@ -259,21 +283,19 @@ impl DriverStream for PipeEnd {
 
     fn take_note(&mut self) -> Option<Note> {
         let mut state = lock(&self.shared);
-        if state.readable() > 0 {
+        let inside = state.inside.as_mut()?;
+        if !inside.readable().is_empty() {
             return None;
         }
-        let (_, note) = state.notes.as_mut()?.pop_front()?;
-        if state.notes.as_ref().is_some_and(|notes| notes.is_empty()) {
-            state.notes = None;
-        }
-        state.forget_read();
+        let (_, note) = inside.notes.pop_front()?;
+        state.taken_out();
         Some(note)
     }
 
     fn tell(&mut self, told: Told) {
         let mut state = lock(&self.shared);
         if !state.gateway_gone {
-            state.told.get_or_insert_default().push(told);
+            state.inside().told.push(told);
             state.list();
         }
     }

@@ -1,14 +1,13 @@
 //! One client as the gateway sees it: where it is, what it does, what is under way to it and from it.
 
 use core::time::Duration;
-use std::collections::VecDeque;
-
 use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{Decoder, QoS};
 
 use crate::address::Address;
 use crate::done::Done;
 use crate::io::{ClientState, ClientView, LinkId, Will};
+use crate::queue::{Item, Queue};
 use crate::registry::{Key, Registry};
 use crate::{Ack, TopicRef};
 
@@ -98,8 +97,7 @@ pub(crate) struct Client {
     /// A change of the will that the broker has not answered.
     pub(crate) will_change: Option<Box<WillChange>>,
     /// Waits for what is under way.
-    pub(crate) queue: VecDeque<Item>,
-    pub(crate) queue_bytes: usize,
+    pub(crate) queue: Queue,
     /// What the client has to answer.
     pub(crate) outgoing: Option<Box<Outgoing>>,
     /// QoS 1 and 2 of the client that are not over.
@@ -148,14 +146,6 @@ pub(crate) struct Delivery {
     /// How often the client did not know the topic id.
     pub(crate) unknown: u8,
     pub(crate) data: Box<[u8]>,
-}
-
-/// What waits for the client.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Message(Delivery),
-    /// A QoS 2 message that the client has and that has to be released.
-    Release(u16),
 }
 
 /// What was sent and has to be answered.
@@ -246,8 +236,7 @@ impl Client {
             registry: Registry::default(),
             will: None,
             will_change: None,
-            queue: VecDeque::new(),
-            queue_bytes: 0,
+            queue: Queue::default(),
             outgoing: None,
             inbound: Thin::default(),
             request: None,
@@ -277,42 +266,12 @@ impl Client {
         self.expires(idle_timeout).min(retry).min(self.link_ping)
     }
 
-    /// Puts an item in front of all others.
-    pub(crate) fn push_front(&mut self, item: Item) {
-        self.queue_bytes += item.bytes();
-        self.queue.push_front(item);
-    }
-
-    pub(crate) fn push_back(&mut self, item: Item) {
-        self.queue_bytes += item.bytes();
-        self.queue.push_back(item);
-    }
-
-    pub(crate) fn pop_front(&mut self) -> Option<Item> {
-        let item = self.queue.pop_front()?;
-        self.queue_bytes -= item.bytes();
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
-        }
-        Some(item)
-    }
-
-    /// Drops the oldest message of QoS 0, of the others the broker is not told that they have arrived.
-    pub(crate) fn drop_oldest(&mut self) -> bool {
-        let is_qos0 = |item: &Item| matches!(item, Item::Message(delivery) if delivery.qos == QoS::AtMostOnce);
-        let Some(at) = self.queue.iter().position(is_qos0) else { return false };
-        if let Some(item) = self.queue.remove(at) {
-            self.queue_bytes -= item.bytes();
-        }
-        true
-    }
-
     /// Takes back what the client has not answered; when it listens again it is sent again.
     pub(crate) fn take_back(&mut self) {
         let Some(outgoing) = self.outgoing.take() else { return };
         match outgoing.step {
             Step::Register { .. } => {}
-            Step::Message(delivery) => self.push_front(Item::Message(Delivery { dup: true, ..delivery })),
+            Step::Message(delivery) => self.queue.push_front(Item::Message(Delivery { dup: true, ..delivery })),
             step @ (Step::AwaitRelease(_) | Step::Release(_)) => {
                 self.outgoing = Some(Box::new(Outgoing { step, sent: 0, next: Instant::NEVER }));
             }
@@ -334,7 +293,7 @@ impl Client {
         if self.outgoing.is_some() || !self.queue.front().is_some_and(is_it) || planted!(SnLateAnswerForgotten) {
             return;
         }
-        if let Some(Item::Message(delivery)) = self.pop_front() {
+        if let Some(Item::Message(delivery)) = self.queue.pop_front() {
             self.outgoing = Some(Box::new(Outgoing { step: Step::Message(delivery), sent: 1, next: Instant::NEVER }));
         }
     }
@@ -351,15 +310,6 @@ impl Client {
             heard: self.heard,
             waiting: self.queue.len() + usize::from(in_flight),
             topics: self.registry.len(),
-        }
-    }
-}
-
-impl Item {
-    pub(crate) fn bytes(&self) -> usize {
-        match self {
-            Item::Message(delivery) => delivery.data.len(),
-            Item::Release(_) => 0,
         }
     }
 }
@@ -385,6 +335,6 @@ mod tests {
     #[test]
     fn a_client_is_small() {
         // Most are idle or asleep: 1 KiB each, with what the broker has for them (150 bytes a connection, 300 a session).
-        assert!(size_of::<Client>() <= 240, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 200, "{}", size_of::<Client>());
     }
 }

@@ -49,6 +49,7 @@ mod error;
 mod gateway;
 mod io;
 mod message;
+mod queue;
 mod record;
 mod registry;
 mod types;

@@ -4,6 +4,8 @@ use crate::config::Config;
 
 /// 0 and 0xFFFF are reserved (5.3.11).
 const TOPIC_ID_MAX: u16 = 0xFFFE;
+/// So many names at most are looked through.
+const FEW: usize = 8;
 
 /// Topic ids and names. Most clients have few, many none: those cost a pointer.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,7 +15,7 @@ pub(crate) struct Registry(Option<Box<Topics>>);
 struct Topics {
     /// Index is id - 1.
     entries: Vec<Entry>,
-    /// Indexes, in the order of their names.
+    /// Indexes, in the order of their names. Few are looked through without.
     order: Vec<u16>,
     /// Predefined ids that the client has used: it knows them.
     predefined: Vec<u16>,
@@ -55,7 +57,7 @@ impl Registry {
     /// The id of a name.
     #[cfg(test)]
     pub(crate) fn find(&self, name: &str) -> Option<u16> {
-        self.0.as_ref().and_then(|topics| topics.place(name).ok().map(|at| topics.order[at] + 1))
+        self.0.as_ref().and_then(|topics| topics.find(name).ok().map(|index| index + 1))
     }
 
     /// The name of an id.
@@ -74,12 +76,11 @@ impl Registry {
     /// The id of a name, a new one if need be; `None` if there are `max` already.
     pub(crate) fn assign(&mut self, name: &str, max: u16) -> Option<u16> {
         let topics = self.0.get_or_insert_default();
-        match topics.place(name) {
-            Ok(at) => Some(topics.order[at] + 1),
+        match topics.find(name) {
+            Ok(index) => Some(index + 1),
             Err(at) => {
                 let index = u16::try_from(topics.entries.len()).ok().filter(|index| *index < max.min(TOPIC_ID_MAX))?;
-                push(&mut topics.entries, Entry { name: name.into(), told: false, refused: false });
-                topics.order.insert(at, index);
+                topics.add(at, index, name);
                 Some(index + 1)
             }
         }
@@ -149,17 +150,30 @@ impl Registry {
 }
 
 impl Topics {
-    fn place(&self, name: &str) -> Result<usize, usize> {
-        self.order.binary_search_by(|index| (*self.entries[usize::from(*index)].name).cmp(name))
+    /// The index of a name; or where it belongs in the order.
+    fn find(&self, name: &str) -> Result<u16, usize> {
+        if self.order.is_empty() {
+            let at = self.entries.iter().position(|entry| *entry.name == *name);
+            return at.map(|at| at as u16).ok_or(0);
+        }
+        let found = self.order.binary_search_by(|index| (*self.entries[usize::from(*index)].name).cmp(name));
+        found.map(|at| self.order[at])
     }
-}
 
-/// The first one alone: most clients have one topic, and a Vec begins with place for four.
-fn push(entries: &mut Vec<Entry>, entry: Entry) {
-    if entries.capacity() == 0 {
-        entries.reserve_exact(1);
+    /// Adds a name that is not there; `at` is its place in the order.
+    fn add(&mut self, at: usize, index: u16, name: &str) {
+        // The first one alone: most clients have one topic, and a Vec begins with place for four.
+        if self.entries.capacity() == 0 {
+            self.entries.reserve_exact(1);
+        }
+        self.entries.push(Entry { name: name.into(), told: false, refused: false });
+        if !self.order.is_empty() {
+            self.order.insert(at, index);
+        } else if self.entries.len() > FEW {
+            self.order = (0..=index).collect();
+            self.order.sort_unstable_by_key(|index| &self.entries[usize::from(*index)].name);
+        }
     }
-    entries.push(entry);
 }
 
 #[cfg(test)]

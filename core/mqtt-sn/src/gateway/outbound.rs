@@ -7,8 +7,9 @@ use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{PacketId, PacketType, ProtocolVersion, Publish as MqttPublish, QoS, ReasonCode, encode_ack};
 
 use super::{Gateway, Round};
-use crate::client::{Client, Delivery, Draining, Item, Outgoing, Step};
+use crate::client::{Client, Delivery, Draining, Outgoing, Step};
 use crate::io::{ClientState, LinkId, Output};
+use crate::queue::Item;
 use crate::registry::{Key, NoKey};
 use crate::types::MESSAGE_BYTES_MAX;
 use crate::{Ack, Message, Publish, ReturnCode, SnQoS, TopicRef};
@@ -62,14 +63,14 @@ impl Gateway {
         if delivery.msg_id != 0 && client.queue.iter().any(is_same) {
             return;
         }
-        client.push_back(Item::Message(delivery));
+        client.queue.push_back(Item::Message(delivery));
         self.pump(round, slot);
         let Some(client) = self.clients.get_mut(slot) else { return };
         // Of QoS 1 and 2 the broker gives no more than the window.
         let full = |client: &Client| {
-            client.queue.len() > self.config.max_buffer_len || client.queue_bytes > self.config.max_buffer_bytes
+            client.queue.len() > self.config.max_buffer_len || client.queue.bytes() > self.config.max_buffer_bytes
         };
-        while full(client) && !planted!(SnBufferUnlimited) && client.drop_oldest() {
+        while full(client) && !planted!(SnBufferUnlimited) && client.queue.drop_oldest() {
             self.counters.dropped_full += 1;
         }
     }
@@ -82,7 +83,7 @@ impl Gateway {
                 outgoing.step = Step::Release(msg_id);
             }
             Some(outgoing) if matches!(outgoing.step, Step::Release(id) if id == msg_id) => return,
-            _ => client.push_back(Item::Release(msg_id)),
+            _ => client.queue.push_back(Item::Release(msg_id)),
         }
         self.pump(round, slot);
     }
@@ -100,7 +101,7 @@ impl Gateway {
                 }
                 return;
             }
-            match client.pop_front() {
+            match client.queue.pop_front() {
                 None => {
                     self.drain(round, slot);
                     return;
@@ -108,7 +109,7 @@ impl Gateway {
                 Some(Item::Release(msg_id)) => self.begin(round, slot, Step::Release(msg_id)),
                 Some(Item::Message(delivery)) => match delivery.key {
                     Key::Normal(id) if !client.registry.is_told(id) && !planted!(SnRegisterSkipped) => {
-                        client.push_front(Item::Message(delivery));
+                        client.queue.push_front(Item::Message(delivery));
                         self.begin(round, slot, Step::Register { topic_id: id, msg_id: id });
                     }
                     Key::Normal(_) | Key::Predefined(_) | Key::Short(_) if delivery.qos == QoS::AtMostOnce => {
@@ -220,15 +221,13 @@ impl Gateway {
         }
         client.registry.refuse(topic_id);
         client.dirty = true;
-        let queue = core::mem::take(&mut client.queue);
-        client.queue_bytes = 0;
-        for item in queue {
+        for item in client.queue.take() {
             match item {
                 Item::Message(delivery) if delivery.key == Key::Normal(topic_id) => {
                     self.counters.dropped_refused += 1;
                     refuse(round, client, delivery.qos, delivery.msg_id);
                 }
-                item @ (Item::Message(_) | Item::Release(_)) => client.push_back(item),
+                item @ (Item::Message(_) | Item::Release(_)) => client.queue.push_back(item),
             }
         }
         if let Some(name) = client.registry.name(topic_id) {
@@ -267,7 +266,7 @@ impl Gateway {
                 if let Key::Normal(id) = delivery.key {
                     client.dirty |= client.registry.set_told(id, false);
                 }
-                client.push_front(Item::Message(delivery));
+                client.queue.push_front(Item::Message(delivery));
             }
             ReturnCode::InvalidTopicId
             | ReturnCode::Congestion
