@@ -44,6 +44,8 @@ pub(super) struct Message {
     pub(super) accepted_at: Option<Instant>,
     /// How many times the broker may take it for a new one.
     pub(super) logical: u32,
+    /// It was refused: what comes with the same MsgId is another one for the broker, and some may have got this one.
+    pub(super) refused: bool,
     /// How often its node may have forgotten it before it was accepted, and sent it with QoS 1 before that.
     pub(super) forgotten: u32,
     /// First connection.
@@ -162,6 +164,7 @@ impl Message {
             accepted: None,
             accepted_at: None,
             logical: 1,
+            refused: false,
             forgotten: 0,
             conn,
             id,
@@ -297,9 +300,10 @@ impl State {
                 && known.id == id
                 && await_rel.is_none_or(|limit| known.sent + limit / 2 > cx.now);
             let unknown = known.accepted.is_none();
-            if !same || unknown && refused {
+            if !same || unknown && (refused || known.refused) {
                 known.logical += 1;
             }
+            known.refused = false;
             known.forgotten += u32::from(stopped);
             known.resent = cx.now;
             known.last = sequence;
@@ -348,6 +352,7 @@ impl State {
             accepted: None,
             accepted_at: None,
             logical: 1,
+            refused: false,
             forgotten: 0,
             conn,
             id,
@@ -503,6 +508,9 @@ impl State {
         }
         self.served(conn.0, sent_at, kind.name(), cx);
         if code.is_error() {
+            if let Some(known) = entry.uid.and_then(|uid| self.message(uid)) {
+                known.refused = true;
+            }
             self.judge_refused(conn.0, &entry, code, cx);
             self.retained_refused(entry.topic, conn.0, entry.sequence, code, cx);
         }

@@ -149,6 +149,10 @@ impl SnClient {
         if self.around.told_again {
             // They may be those of a session that has ended: this one's come anew.
             self.names.clear();
+        } else if !self.around.steady && !self.spec.clean {
+            // They may be, too, and nobody tells: what it does not know it refuses, and is told then.
+            self.names.clear();
+            self.forgetful = true;
         }
     }
 
