@@ -12,6 +12,7 @@
 mod access;
 mod api;
 mod broker;
+mod capture;
 mod client;
 mod clients;
 mod cluster;
