@@ -1,5 +1,6 @@
 //! What tshark, which knows MQTT-SN from elsewhere, reads in the datagrams between a device and its gateway.
 
+use std::collections::BTreeSet;
 use std::net::UdpSocket;
 use std::process::Command;
 
@@ -11,6 +12,8 @@ use newtmq_mqtt_sn::{
 use crate::broker::{Broker, DEADLINE, Scratch, clean, newtmq};
 use crate::client::Client;
 
+/// All but ADVERTISE, which goes to everybody.
+const MESSAGE_TYPES: usize = 26;
 /// The gateway's port in the capture, wherever it was.
 const GATEWAY: u16 = 1884;
 const DEVICE: u16 = 49_152;
@@ -46,7 +49,7 @@ impl Wire {
         match message {
             Message::Publish(Publish { topic, msg_id, .. }) => (topic, msg_id),
             Message::Register { topic_id, msg_id, .. } => (TopicRef::Normal(topic_id), msg_id),
-            Message::Regack(ack) | Message::Suback { ack, .. } => (TopicRef::Normal(ack.topic_id), ack.msg_id),
+            Message::Regack(ack) => (TopicRef::Normal(ack.topic_id), ack.msg_id),
             Message::Pubrel(msg_id) => (TopicRef::Normal(0), msg_id),
             _ => (TopicRef::Normal(0), 0),
         }
@@ -158,12 +161,15 @@ fn tshark_reads_every_datagram() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(said.lines().count(), wire.kept.len());
+    let mut types = BTreeSet::new();
     for (line, (_, bytes)) in said.lines().zip(&wire.kept) {
         let datagram = Datagram::decode(bytes).unwrap();
         let kind = datagram.message.message_type() as u8;
+        types.insert(kind);
         // What a forwarder puts in front has a type of its own.
         let kinds = if datagram.forwarded.is_some() { format!("0xfe,{kind:#04x}") } else { format!("{kind:#04x}") };
         assert_eq!(line, format!("{kinds}\t\t"), "{datagram:?}");
     }
+    assert_eq!(types.len(), MESSAGE_TYPES);
     broker.stays_well();
 }

@@ -1,6 +1,7 @@
 //! One client as the gateway sees it: where it is, what it does, what is under way to it and from it.
 
 use core::time::Duration;
+
 use newtmq_base::{Instant, planted};
 use newtmq_mqtt::{Decoder, QoS};
 
