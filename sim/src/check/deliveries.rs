@@ -201,7 +201,7 @@ impl State {
         let from = self.node_of_topic(message.topic);
         let until = match message.accepted.filter(|_| message.logical == 1) {
             // What waits for a node finds who is there when that is back.
-            Some(_) if self.were_parted(message, id, now) => now,
+            Some(_) if self.may_have_waited(message, id, now) => now,
             Some(accepted) if self.ways.exist() => now.min(self.lanes(from).by(accepted)),
             Some(accepted) => now.min(accepted + self.lane_slack() + self.nodes[usize::from(from)].paused),
             None => now,
@@ -461,6 +461,14 @@ impl State {
         }
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         self.ways.exist() && self.ways.were_apart(from, to, message.sent, now)
+    }
+
+    /// The same, or something that was kept before it may have been on its way yet: it comes behind that.
+    fn may_have_waited(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
+        let before = Instant::START + message.sent.saturating_since(Instant::START + self.ways.hints_take());
+        let behind = self.limits.keeps_hints() && self.ways.exist() && self.ways.were_apart(from, to, before, now);
+        behind || self.were_parted(message, id, now)
     }
 
     /// Whether there is a reason for a copy more: beside that one, that its session or its publisher's was on its way, and something

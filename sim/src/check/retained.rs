@@ -268,7 +268,7 @@ impl State {
         }
         // Nodes that reach each other agree on nothing before they are members.
         let is_outside = |node: u16| self.ways.exist() && self.ways.joined_at(node) == Instant::START;
-        if is_outside(node) || is_outside(self.topics[topic as usize].node) {
+        if is_outside(node) || is_outside(self.conn(last.conn).node) {
             return;
         }
         let filter = entry.filter;

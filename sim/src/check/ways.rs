@@ -21,6 +21,8 @@ pub(super) const CONVERGENCE: Duration = Duration::from_secs(2);
 const LANES_OPEN: Duration = Duration::from_secs(1);
 /// With the strict barrier a node that starts answers others only when all know its stored subscriptions, or after so long.
 const STRICT_BARRIER: Duration = Duration::from_millis(1500);
+/// What was kept for a node is sent again so long after its shard could not store it.
+const HINT_RETRY: Duration = Duration::from_secs(1);
 /// A SUBACK that did not wait for everybody follows so soon on the event that says so.
 const BARRIER_NEAR: Duration = Duration::from_millis(700);
 
@@ -191,6 +193,11 @@ impl Ways {
         one != other && self.apart[self.pair(one, other)].iter().any(|(begin, end)| *begin <= to && *end >= from)
     }
 
+    /// How long after nothing stands between two nodes any more what was kept may be on its way.
+    pub(super) fn hints_take(&self) -> Duration {
+        self.lanes_open + HINT_RETRY + self.slack
+    }
+
     /// Since when nothing has been between them, if nothing was from `from` to `to`.
     pub(super) fn together_since(&self, one: u16, other: u16, from: Instant, to: Instant) -> Option<Instant> {
         if one == other {
@@ -346,7 +353,9 @@ impl State {
             ways.lost.entry(before).or_insert((end.touched.min(cx.now), Instant::NEVER));
         }
         let before = core::mem::take(end);
-        *end = End { id: Some(id), up: true, leader: None, leaderless: Some(cx.now), touched: cx.now, ..before };
+        let joined_at = if before.id == Some(id) { before.joined_at } else { Instant::START };
+        let leaderless = Some(cx.now);
+        *end = End { id: Some(id), up: true, joined_at, leader: None, leaderless, touched: cx.now, ..before };
         end.leaving = false;
         ways.settle_all(node.0, cx.now);
     }
