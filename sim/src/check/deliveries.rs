@@ -481,6 +481,15 @@ impl State {
         self.were_parted(message, id, now) || moved(id) || moved(message.id) || of_group()
     }
 
+    /// Whether a QoS 2 message may have been kept for a node that has had it and was told to forget it: its publisher's session
+    /// was over before it was acknowledged, and the node that kept it does not know any more that it had sent it.
+    fn may_be_nameless(&self, message: &Facts, id: u32, now: Instant) -> bool {
+        let node = self.node_of_topic(message.topic);
+        let is_over = message.accepted.is_none() && self.ids[message.id as usize].ended >= message.sent;
+        let has_stopped = || self.nodes[usize::from(node)].lives.stops_since(message.sent) > 0;
+        is_over && has_stopped() && self.were_parted(message, id, now)
+    }
+
     /// Whether a session has subscribed once to what matches a message, of the only publisher of its retained topic.
     fn reads_once(&self, message: &Facts, id: u32) -> bool {
         let [(_, sub)] = self.subs_of(message.topic, id) else { return false };
@@ -602,7 +611,7 @@ impl State {
         }
         // What a session has got while it was on its way is not stored by name.
         let moved = |of| self.ways.exist() && self.moved_badly(of, message.sent, cx.now);
-        if moved(id) || moved(message.id) {
+        if moved(id) || moved(message.id) || self.may_be_nameless(&message, id, cx.now) {
             return;
         }
         let name = self.topics[message.topic as usize].name;
