@@ -4,6 +4,7 @@
 
 mod answers;
 mod content;
+mod copies;
 mod crashes;
 mod deliveries;
 mod flight;

@@ -521,13 +521,17 @@ impl ClusterWatch {
 
     /// What stands against that all nodes of the core know each other, and where.
     fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
+        let is_kept_apart = |member: &Member<'_>| {
+            let own = Core::with(all, member.belongs());
+            own.cluster.is_some() && (own.is_stuck() || own.holds_on())
+        };
         let lost = |member: &&Member<'_>| {
             let is_excused = self.broke_its_word && member.belongs().is_some();
             !is_excused
                 && !self.away.contains(&member.ix)
                 && !member.belongs().is_some_and(|cluster| self.apart.contains(&cluster))
                 && !core.has(member.id)
-                && !Core::with(all, member.belongs()).is_stuck()
+                && !is_kept_apart(member)
         };
         // Who has left has a cluster of its own, and who comes to its address may join that.
         if scenario.cluster.discovery != Discovery::None

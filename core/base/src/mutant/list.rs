@@ -666,6 +666,8 @@ mutants! {
         "After a start of its node a session takes twice what comes to it and to the node that it has left.";
     GreetedBySilence, "greeted-by-silence", None, ["part", "L5"],
         "A connection that is taken over before its CONNACK has left ends without one.";
+    GreetedTwice, "greeted-twice", None, ["part", "S14"],
+        "A connection that ends when its CONNACK is stored, and not yet written, gets a second one.";
     LateForgetsQos0, "late-forgets-qos0", None, ["part", "Q9"],
         "QoS 0 that waits at a session's new node is dropped uncounted when what is handed on is put in front of it.";
     MovedBeforeGrant, "moved-before-grant", None, ["part", "L13"],

@@ -254,9 +254,12 @@ impl Shard {
 
     /// Sends an MQTT 5 client a DISCONNECT with the reason, then closes; others are just closed [MQTT-4.13.1-1].
     pub(crate) fn reject(&mut self, now: Instant, conn: ConnId, reason: ReasonCode, out: &mut Outbox) -> Next {
+        let kept = self.journal.kept();
         let c = self.live(conn);
-        // One whose CONNACK still waits gets another one: nothing comes before it [MQTT-3.2.0-1].
-        if c.features.has(Feature::Greeting) && !planted!(DisconnectBeforeConnack, c.version == ProtocolVersion::V5) {
+        // One whose CONNACK still waits gets another one: nothing comes before it [MQTT-3.2.0-1]. What is stored by now goes out.
+        let is_greeted = !c.out.is_barred(kept) && !planted!(GreetedTwice);
+        let waits = c.features.has(Feature::Greeting) && !is_greeted;
+        if waits && !planted!(DisconnectBeforeConnack, c.version == ProtocolVersion::V5) {
             self.drop_barred(conn);
             if !planted!(GreetedBySilence) {
                 let other = reason == ReasonCode::UseAnotherServer;
