@@ -11,6 +11,7 @@ use super::subscriptions::Grant;
 use super::witness::{Cx, Story};
 use crate::history::{ConnIx, ReceiveFacts, Uid};
 use crate::report::Check;
+use crate::scenario::DurabilitySpec;
 
 impl State {
     /// Copies that were for one group and may have gone to another one: of what a member of several has not acknowledged when its
@@ -44,10 +45,12 @@ impl State {
     }
 
     /// Whether a QoS 2 message may have been kept for a node that has had it and was told to forget it: its publisher's session
-    /// was over before it was acknowledged, and the node that kept it does not know any more that it had sent it.
+    /// was over before it was acknowledged, or nothing waits for the disk, and the node that kept it does not know any more
+    /// that it had sent it.
     fn may_be_nameless(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let node = self.node_of_topic(message.topic);
-        let is_over = message.accepted.is_none() && self.ids[message.id as usize].ended >= message.sent;
+        let is_over = message.accepted.is_none() && self.ids[message.id as usize].ended >= message.sent
+            || self.limits.durability == Some(DurabilitySpec::None);
         let has_stopped = || self.nodes[usize::from(node)].lives.stops_since(message.sent) > 0;
         is_over && has_stopped() && self.were_parted(message, id, now)
     }
