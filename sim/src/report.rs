@@ -92,7 +92,7 @@ checks! {
     Members "Q7" Safety white "members, who is alive and who is linked are not the same when nothing goes on",
     RetainedApart "Q4" Safety white "the retained messages of a cluster's nodes are not the same when nothing goes on",
     OneSession "Q3" Safety white "a client has two sessions or connections when nothing goes on, or the directory does not know where",
-    Led "L1" Liveness white "no leader 3 s after the last fault",
+    Led "L1" Liveness white "no leader 4 s after the last fault",
     Healed "L2" Liveness white "members, who is alive and who is linked are not the same 15 s after the last fault",
     RoutesHealed "L3" Liveness white "the nodes' routes are not those of their subscriptions 17 s after the last fault",
     Crash "crash" Crash white "the broker panicked",

@@ -225,7 +225,9 @@ impl State {
             let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
             follows && self.writes.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
         };
-        if self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
+        // Who has lost its disk is a member until it is removed, and a session that was stored there is waited for.
+        let is_waited_for = self.limits.durability.is_some() && self.ways.had_lost_members(since, cx.now);
+        if is_waited_for || self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
             return;
         }
         if c.rival.is_some() {

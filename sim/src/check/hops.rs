@@ -264,7 +264,10 @@ impl State {
     /// One of the two nodes is gone between which a session is on its way; whether that is so.
     pub(super) fn lost_on_its_way(&mut self, id: u32, node: u16, cx: &Cx<'_>) -> bool {
         let known = &self.ids[id as usize];
-        let Some(from) = known.from else { return false };
+        // Who asked for it at another node and has not heard the answer may have it there.
+        let asks = |conn: &u32| self.conn(*conn).node != node && self.conn(*conn).connack.is_none();
+        let is_asked_for = || known.node == node && known.live.iter().any(asks);
+        let Some(from) = known.from.or_else(|| is_asked_for().then_some(node)) else { return false };
         // Of several nodes that were asked for it any may have it.
         let several = known.moves.iter().filter(|of| of.ended == Instant::NEVER).count() > 1;
         if known.node != node && from != node && !several {

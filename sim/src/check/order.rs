@@ -46,7 +46,12 @@ impl State {
                     let slow = self.limits.lane > self.limits.links + core::time::Duration::from_millis(100);
                     known.by.0 != by.0 && (known.by.1 != by.1 || slow || lost_way())
                 };
-                if message.last < known.first && !late() && !moved() && !of_other() {
+                // To other nodes a message of a stored session goes when its name is stored; the client's next session waits for none.
+                let of_session = || {
+                    let named = message.qos == QoS::ExactlyOnce && self.limits.durability.is_some();
+                    named && self.ways.exist() && usize::from(topic.node) != node && known.by.1 != by.1
+                };
+                if message.last < known.first && !late() && !moved() && !of_other() && !of_session() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);
