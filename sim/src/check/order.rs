@@ -44,7 +44,9 @@ impl State {
                         || self.were_parted(message, id, cx.now) || self.moved_slowly(message.id, message.sent, cx.now);
                     // A shard that is slow to go on sends what it has forwarded behind what it gives away.
                     let slow = self.limits.lane > self.limits.links + core::time::Duration::from_millis(100);
-                    known.by.0 != by.0 && (known.by.1 != by.1 || slow || lost_way())
+                    // What was sent there first may have come by another node all the same, when its publisher repeated it.
+                    let ways_differ = known.by.0 != by.0 || self.moves_since(message.id, message.sent) > 0;
+                    ways_differ && (known.by.1 != by.1 || slow || lost_way())
                 };
                 // To other nodes a message of a stored session goes when its name is stored; the client's next session waits for none.
                 let of_session = || {
