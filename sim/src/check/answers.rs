@@ -17,6 +17,8 @@ use crate::report::Check;
 const BEFORE_CONNECT: Duration = Duration::from_secs(10);
 /// More than so many clients that share an identifier have no scenarios.
 const KEPT_OUT_MAX: u32 = 12;
+/// And for so long.
+const KEPT_OUT_LASTS: Duration = Duration::from_secs(1);
 /// A gateway answers sooner; its client gives up after it has asked four times.
 const SN_PATIENCE: Duration = Duration::from_secs(5);
 /// An operator has an answer by then. What a command waits for follows no pace.
@@ -225,6 +227,10 @@ impl State {
             let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
             follows && self.writes.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
         };
+        // Before MQTT 5 there is no other code for a will that may not have its QoS.
+        if c.will.as_ref().is_some_and(|will| will.qos as u8 > self.limits.max_qos) {
+            return;
+        }
         // Who has lost its disk is a member until it is removed, and a session that was stored there is waited for.
         let is_waited_for = self.limits.durability.is_some() && self.ways.had_lost_members(since, cx.now);
         if is_waited_for || self.ways.was_split(since, cx.now) || !(0..self.ways.count()).all(is_well) {
@@ -243,11 +249,14 @@ impl State {
         cx.owe(Check::KeptOut);
         let (id, client) = (self.conn(conn).id, self.conn(conn).client);
         let known = &mut self.ids[id as usize];
-        known.kept_out += 1;
-        if known.kept_out < KEPT_OUT_MAX {
+        let (count, since) = known.kept_out;
+        let since = if count == 0 { cx.now } else { since };
+        known.kept_out = (count + 1, since);
+        // Who is let in hears of it when that is stored.
+        if count + 1 < KEPT_OUT_MAX || cx.now.saturating_since(since) < KEPT_OUT_LASTS {
             return;
         }
-        known.kept_out = 0;
+        known.kept_out = (0, cx.now);
         let message = format!(
             "{} is the last of {KEPT_OUT_MAX} connections with its Client Identifier that were refused, and none was accepted",
             self.who(conn)

@@ -37,7 +37,7 @@ impl State {
             unheard: Instant::START,
             revived: Instant::START,
             ended: Instant::START,
-            kept_out: 0,
+            kept_out: (0, Instant::START),
             several: false,
             owner: u32::MAX,
             subs: Vec::new(),
@@ -219,7 +219,7 @@ impl State {
         if let Some(expiry) = expiry_s.filter(|_| c.v5) {
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
         }
-        self.ids[id as usize].kept_out = 0;
+        self.ids[id as usize].kept_out.0 = 0;
         cx.owe(Check::SessionPresent);
         cx.owe(Check::Kept);
         let v31 = self.conn(conn.0).v31 && !self.conn(conn.0).clean;
@@ -342,7 +342,10 @@ impl State {
         let (c, n) = (self.conn(conn), self.conn(newer));
         // Who comes to a cluster has said soon after what it has.
         let met = self.ways.joined_at(c.node).max(self.ways.joined_at(n.node)) + CONVERGENCE;
-        c.node != n.node && (self.ways.was_split(n.connect_at, at) || n.connect_at <= met)
+        // One in between may have taken it over, though it was refused itself when the next one came.
+        let all = self.ids[c.id as usize].conns.iter().filter_map(|conn| self.conns[*conn as usize].as_deref());
+        let first = all.map(|other| other.connect_at).filter(|at| *at > c.connect_at).min().unwrap_or(n.connect_at);
+        c.node != n.node && (self.ways.was_split(first.min(n.connect_at), at) || n.connect_at <= met)
     }
 
     #[cold]

@@ -283,8 +283,8 @@ pub(super) struct Id {
     /// When its last session ended.
     pub(super) ended: Instant,
     pub(super) subs: Vec<u32>,
-    /// Connections in a row that were refused because others waited for the same session.
-    pub(super) kept_out: u32,
+    /// Connections in a row that were refused because others waited for the same session, and since when.
+    pub(super) kept_out: (u32, Instant),
     /// Several clients have it.
     pub(super) several: bool,
     /// The client that had it first.

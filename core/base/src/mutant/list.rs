@@ -618,6 +618,8 @@ mutants! {
         "A stored session whose node does not answer in a second is taken for lost.";
     LateMoveCounts, "late-move-counts", None, ["part", "W4"],
         "A session that was moved counts, although another connection has attached to the one that it was made of since.";
+    MovedBack, "moved-back", None, ["part", "L13", "S6"],
+        "A session that a node says late to have got takes the place of a later one there.";
     GivenIsHere, "given-is-here", None, ["part", "S7"],
         "A session that was given to a node that is down since is taken for being where it was.";
     RemoteTakeoverWithoutFence, "remote-takeover-without-fence", None, ["part", "S6", "L4"],

@@ -134,6 +134,9 @@ impl Seat {
         let counts = later.is_none() && !ends || planted!(LateMoveCounts);
         let born = Born::new(now, Duration::ZERO, Duration::ZERO);
         let place = Place { node, epoch, clean, durable, born, serves: Some(node), begun: Some(epoch), over: false };
+        // What is said late of a connection that has had a successor there since takes nothing back.
+        let is_later = |own: &&Place| own.node == node && own.epoch > epoch && !planted!(MovedBack);
+        let place = entry.places.iter().find(is_later).copied().unwrap_or(place);
         if counts {
             for old in entry.places.clone().into_iter().filter(|place| place.node != node) {
                 self.end(now, client, &mut entry, old, (node, false), sink);
