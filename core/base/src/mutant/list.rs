@@ -620,6 +620,8 @@ mutants! {
         "A session that was moved counts, although another connection has attached to the one that it was made of since.";
     MovedBack, "moved-back", None, ["part", "L13", "S6"],
         "A session that a node says late to have got takes the place of a later one there.";
+    MoveForgotten, "move-forgotten", None, ["part", "Q3", "S7"],
+        "A session that has come to a node does not count when a later connection there has only been promised it.";
     GivenIsHere, "given-is-here", None, ["part", "S7"],
         "A session that was given to a node that is down since is taken for being where it was.";
     RemoteTakeoverWithoutFence, "remote-takeover-without-fence", None, ["part", "S6", "L4"],
