@@ -256,7 +256,7 @@ impl State {
         if count + 1 < KEPT_OUT_MAX || cx.now.saturating_since(since) < KEPT_OUT_LASTS {
             return;
         }
-        known.kept_out = (0, cx.now);
+        known.kept_out.0 = 0;
         let message = format!(
             "{} is the last of {KEPT_OUT_MAX} connections with its Client Identifier that were refused, and none was accepted",
             self.who(conn)

@@ -3,6 +3,7 @@
 use newtmq_base::Instant;
 use newtmq_mqtt::{QoS, RetainHandling};
 
+use super::hops::back;
 use super::publishes::Message;
 use super::state::State;
 use super::witness::Cx;
@@ -443,7 +444,7 @@ impl State {
     /// The same, or something that was kept before it may have been on its way yet: it comes behind that.
     fn may_have_waited(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
-        let before = Instant::START + message.sent.saturating_since(Instant::START + self.ways.hints_take());
+        let before = back(message.sent, self.ways.hints_take());
         let behind = self.limits.keeps_hints() && self.ways.exist() && self.ways.were_apart(from, to, before, now);
         behind || self.were_parted(message, id, now)
     }

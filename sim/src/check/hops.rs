@@ -306,6 +306,6 @@ impl State {
 }
 
 /// So long before.
-fn back(at: Instant, by: Duration) -> Instant {
+pub(super) fn back(at: Instant, by: Duration) -> Instant {
     Instant::from_nanos(at.as_nanos().saturating_sub(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX)))
 }

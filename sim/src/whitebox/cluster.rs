@@ -523,7 +523,7 @@ impl ClusterWatch {
     fn members_differ(&self, core: &Core<'_>, all: &[Member<'_>], scenario: &Scenario) -> Option<(u16, String)> {
         let is_kept_apart = |member: &Member<'_>| {
             let own = Core::with(all, member.belongs());
-            own.cluster.is_some() && (own.is_stuck() || own.holds_on())
+            own.is_stuck() || own.holds_on()
         };
         let lost = |member: &&Member<'_>| {
             let is_excused = self.broke_its_word && member.belongs().is_some();

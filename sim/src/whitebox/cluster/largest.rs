@@ -56,7 +56,7 @@ impl<'a> Core<'a> {
     /// Half of its members are not there, or more: it lets go of none by itself, and as long as it has others than those who
     /// are there it comes into no other cluster.
     pub(super) fn holds_on(&self) -> bool {
-        self.nodes.len() * 2 <= Core::known(&self.nodes).count()
+        self.cluster.is_some() && self.nodes.len() * 2 <= Core::known(&self.nodes).count()
     }
 
     /// Somebody who was removed may never hear of it: without those. Without a quorum who is behind may never hear who belongs to

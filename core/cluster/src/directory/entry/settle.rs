@@ -134,11 +134,11 @@ impl Seat {
         let counts = later.is_none() && !ends || planted!(LateMoveCounts);
         let born = Born::new(now, Duration::ZERO, Duration::ZERO);
         let place = Place { node, epoch, clean, durable, born, serves: Some(node), begun: Some(epoch), over: false };
-        // What is said late of a connection that has had a successor there since takes nothing back.
-        let begun = |own: &Place| own.begun > Some(epoch) || own.epoch > epoch && planted!(MoveForgotten);
-        let is_later = |own: &&Place| own.node == node && begun(own) && !planted!(MovedBack);
-        let place = entry.places.iter().find(is_later).copied().unwrap_or(place);
         if counts {
+            // What is said late of a connection that has had a successor there since takes nothing back.
+            let begun = |own: &Place| own.begun > Some(epoch) || own.epoch > epoch && planted!(MoveForgotten);
+            let is_later = |own: &&Place| own.node == node && begun(own) && !planted!(MovedBack);
+            let place = entry.places.iter().find(is_later).copied().unwrap_or(place);
             for old in entry.places.clone().into_iter().filter(|place| place.node != node) {
                 self.end(now, client, &mut entry, old, (node, false), sink);
             }
