@@ -139,11 +139,12 @@ impl State {
         !other.refused && other.connect_at + alike >= c.connect_at
     }
 
-    /// Whether a session is served by a node in no cluster, or without a leader, while the cluster has one of the same client, from a
-    /// node that is gone with its disk, and which of the two began later cannot be told: then either may be kept when both meet.
-    pub(super) fn may_be_fork(&self, id: u32, conn: u32, now: Instant) -> bool {
+    /// Whether a session is served by a node that was in no cluster when it was asked, or knew of no leader, while the cluster has
+    /// one of the same client, from a node that is gone with its disk, and which of the two began later cannot be told: then either
+    /// may be kept when both meet.
+    pub(super) fn may_be_fork(&self, id: u32, conn: u32) -> bool {
         let c = self.conn(conn);
-        if !self.ways.is_leaderless(c.node, Duration::ZERO, now) {
+        if self.ways.is_led(c.node, c.connect_at) {
             return false;
         }
         self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {

@@ -120,7 +120,7 @@ impl State {
         // Nobody waits until a QoS 0 message is stored.
         let durable = self.limits.durability.is_some();
         let oldest = self.conn(conn).retaining.first().map_or(at, |(_, _, sent)| *sent);
-        let split = self.may_be_split(oldest, at);
+        let split = self.may_be_split(oldest, at) || self.is_apart(self.conn(conn).node, at);
         let mut list = std::mem::take(&mut self.conn_mut(ConnIx(conn)).retaining);
         list.retain(|(topic, of, _)| {
             if *of > sequence {
@@ -176,6 +176,12 @@ impl State {
         self.ways.exist() && self.ways.were_split(before, to)
     }
 
+    /// Whether a node agrees with nobody, whom it may well reach: it is no member yet, or knows of no leader.
+    fn is_apart(&self, node: u16, now: Instant) -> bool {
+        let is_outside = self.ways.joined_at(node) == Instant::START;
+        self.ways.exist() && (is_outside || self.ways.is_leaderless(node, Duration::ZERO, now))
+    }
+
     fn write_of(&mut self, topic: u32, conn: u32, sequence: u64) -> Option<&mut Write> {
         let register = self.topics[topic as usize].register.as_deref_mut()?;
         register.writes.iter_mut().rev().find(|write| write.conn == conn && write.sequence == sequence)
@@ -184,7 +190,7 @@ impl State {
     /// A retained copy came in answer to a SUBSCRIBE that was sent at `since`.
     pub(super) fn retained_read(&mut self, topic: u32, uid: Uid, since: Instant, conn: u32, cx: &mut Cx<'_>) {
         let topic = self.register_of(topic, cx);
-        if self.may_be_split(since, cx.now) {
+        if self.may_be_split(since, cx.now) || self.is_apart(self.conn(conn).node, cx.now) {
             return;
         }
         cx.owe(Check::Retained);
@@ -266,9 +272,7 @@ impl State {
         if written || self.may_be_split(since, certain + SENT) || self.ways.was_incomplete(node) {
             return;
         }
-        // Nodes that reach each other agree on nothing before they are members.
-        let is_outside = |node: u16| self.ways.exist() && self.ways.joined_at(node) == Instant::START;
-        if is_outside(node) || is_outside(self.conn(last.conn).node) {
+        if self.is_apart(node, cx.now) || self.is_apart(self.conn(last.conn).node, cx.now) {
             return;
         }
         let filter = entry.filter;

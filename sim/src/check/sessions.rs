@@ -274,7 +274,7 @@ impl State {
             self.doubt(id);
         }
         let durable = self.conn(conn.0).expiry_min > 0;
-        let forked = self.may_be_fork(id, conn.0, cx.now);
+        let forked = self.may_be_fork(id, conn.0);
         // Its client had ended the session by a DISCONNECT that was never read: it should close this connection
         // [MQTT-3.2.2-4], and does not know what counts to its limits.
         let forgot = last.is_some_and(|last| self.conn(last).last_expiry == Some(0));

@@ -311,6 +311,11 @@ impl Ways {
         end.and_then(|end| end.leaderless).is_some_and(|since| since + for_so_long <= now)
     }
 
+    /// Whether a node has known of its leader from then on.
+    pub(super) fn is_led(&self, node: u16, since: Instant) -> bool {
+        self.ends.get(usize::from(node)).and_then(|end| end.leader).is_some_and(|(_, at)| at <= since)
+    }
+
     /// Whether a SUBACK of a node did not wait for everybody, at any time.
     pub(super) fn was_incomplete(&self, node: u16) -> bool {
         self.ends.get(usize::from(node)).is_some_and(|end| !end.incomplete.is_empty())

@@ -440,8 +440,6 @@ mutants! {
         "What came to a session beside one at a node that was down comes again when that hands it on.";
     GrantedMeanwhile, "granted-meanwhile", None, ["part", "S7"],
         "A node that has too much to report says anew what it has; meanwhile others begin the sessions that are there.";
-    SeatBeforeDurable, "seat-before-durable", None, ["part", "W3"],
-        "A leader gives epochs before it is stored that it leads, and gives the same ones again after a start.";
     LeavesAgain, "leaves-again", None, ["part", "Q7", "L2"],
         "A node that has left and joins again within seconds is let go of once more.";
     LaneGroupNotRedispatched, "lane-group-not-redispatched", None, ["part", "S11"],
@@ -730,6 +728,8 @@ mutants! {
         "What a session gets of the retained messages that all nodes agree on is not stored with it.";
     AgreedDeleteKept, "agreed-delete-kept", None, ["part", "S9"],
         "An empty payload is retained in a cluster instead of deleting.";
+    AgreedNeverExpires, "agreed-never-expires", None, ["part"],
+        "A retained message that has expired stays in the log of the cluster, and comes again when a node starts.";
     UnretainedAcknowledged, "unretained-acknowledged", None, ["part", "S9", "S9b", "Q4"],
         "A publish is acknowledged although the cluster could not agree to retain it.";
     LearnerFollowsNobody, "learner-follows-nobody", None, ["part", "Q4", "S9"],

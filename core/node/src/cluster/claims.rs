@@ -94,10 +94,9 @@ impl Cluster {
         let others = self.members.keys().copied().filter(|_| is_member);
         let view = self.meta.view();
         let term = view.term.max(self.told.leader.map_or(0, |told| told.0));
-        // One that is not reached is none, whatever the group says; and this node is none before its term is durable, or a later
-        // start of it would give the same epochs again.
-        let leads = view.is_leader || planted!(SeatBeforeDurable);
-        let reached = |leader: &NodeId| self.reached.contains_key(leader) || *leader == self.node && leads;
+        // One that is not reached is none, whatever the group says. That says of this node that it leads when its term is durable:
+        // a later start of it gives other epochs.
+        let reached = |leader: &NodeId| self.reached.contains_key(leader) || *leader == self.node;
         let leader = view.leader.filter(|_| is_member).filter(reached);
         let alone = self.gone || self.meta.cluster().is_none();
         // Who comes to a cluster asks nobody there as the one that it was alone; who has gone asks nobody any more.

@@ -546,11 +546,10 @@ impl Cluster {
         if shelf.part.next_deadline().is_some_and(|due| due <= cx.now) {
             shelf.part.handle(cx.now, Input::Tick, &mut shelf.out);
         }
-        let leader = shelf.part.leader();
-        if leader.is_some() {
+        if shelf.part.leader().is_some() {
             shelf.led_at = cx.now;
         }
-        if leader == Some(self.node) {
+        if shelf.part.view().is_leader && !planted!(AgreedNeverExpires) {
             self.expire(cx.now);
         }
         if self.shelf.next_look <= cx.now {

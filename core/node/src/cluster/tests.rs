@@ -5,6 +5,7 @@
 mod measures;
 #[cfg(newtmq_mutants)]
 mod planted;
+mod retained;
 mod scenes;
 mod swarm;
 mod wills;

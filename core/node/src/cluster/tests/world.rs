@@ -7,6 +7,7 @@ use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, Rng, ShardId, WallTime};
 use newtmq_cluster::lane::Epoch;
 use newtmq_cluster::link::{self, Cookie, DialId};
@@ -16,7 +17,8 @@ use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, ShardConfig, ToControl,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, RetainedNews, RetainedOutcome,
+    ShardConfig, ToControl,
     WillNews, WillNote, WillSaid,
 };
 
@@ -38,6 +40,10 @@ pub(super) struct Shard {
     pub(super) is_recovered: bool,
     /// What was said of wills, in order.
     pub(super) wills: Vec<WillNews>,
+    /// The last SUBACK's: up to which index of the retained messages its readers wait.
+    pub(super) reads_at: u64,
+    /// What became of messages that were to be retained, by number.
+    pub(super) retained: BTreeMap<u64, RetainedOutcome>,
     /// Claims that were granted, by client.
     pub(super) grants: BTreeMap<String, Epoch>,
     sent: u64,
@@ -331,6 +337,15 @@ impl World {
         self.shard_says(at, 0, ToControl::Directory(Box::new(input)));
     }
 
+    /// A client of a node wants a message to be retained; the number of the question.
+    pub(super) fn retain(&mut self, at: usize, topic: &str, message: Bytes) -> u64 {
+        self.numbers += 1;
+        let number = self.numbers;
+        let message = Some(message).filter(|message| !message.is_empty());
+        self.shard_says(at, 0, ToControl::Retain { number, topic: topic.into(), message });
+        number
+    }
+
     pub(super) fn command(&mut self, at: usize, command: ClusterCommand) -> u64 {
         self.nodes[at].requests += 1;
         let request = self.nodes[at].requests;
@@ -503,8 +518,9 @@ impl World {
                 apply(&mut of.table, &batch);
                 Some(ToControl::Installed { seq: batch.seq, retained: None })
             }
-            FromControl::Committed { seq, complete, .. } => {
+            FromControl::Committed { seq, complete, index, .. } => {
                 assert!(of.committed.insert(seq, complete).is_none());
+                of.reads_at = index;
                 None
             }
             FromControl::Peer { node, news } => {
@@ -555,8 +571,13 @@ impl World {
                 | directory::Output::Raise { .. }
                 | directory::Output::Supersedes { .. } => None,
             },
+            FromControl::Retained(news) => {
+                if let RetainedNews::Answer { number, outcome } = *news {
+                    of.retained.insert(number, outcome);
+                }
+                None
+            }
             FromControl::Handover { .. }
-            | FromControl::Retained(_)
             | FromControl::Granted(..)
             | FromControl::Denied(_)
             | FromControl::Recall(_)

@@ -8,7 +8,7 @@ use newtmq_base::ShardId;
 use newtmq_cluster::owned::{Batch, Change, Class, Count, RouteChange};
 use newtmq_node::{FromControl, ToControl};
 
-use super::world::{Say, World, at, id};
+use super::world::{Retain, Say, World, at, id};
 
 /// What a node tells about its subscriptions: filter, class and shard, and how many.
 pub(super) type Routes = BTreeMap<(String, Class, u16), u32>;
@@ -43,11 +43,13 @@ impl World {
             ToControl::Directory(input) => self.directory(node, *input),
             ToControl::Handover { to, message } => self.say_far(node, at(to), true, message.to_vec()),
             ToControl::Will(note) => self.wills.push((node, *note)),
+            ToControl::Retain { number, topic, message } => {
+                self.retains.push(Retain { by: (node, shard), number, topic, message });
+            }
             ToControl::Drained => self.nodes[node].drained += 1,
             ToControl::Returned(..)
             | ToControl::Report(_)
             | ToControl::Lanes(_)
-            | ToControl::Retain { .. }
             | ToControl::Bring { .. }
             | ToControl::Gateway { .. } => {}
         }
@@ -117,7 +119,8 @@ impl World {
             let Barrier { owner: (node, shard), seq, complete, .. } = self.barriers.remove(at);
             let none = vec![0; usize::from(self.shards)].into_boxed_slice();
             let retained = vec![none; usize::from(self.shards)].into();
-            self.say(node, shard, Say::Control(FromControl::Committed { seq, complete, retained, index: 0 }));
+            let index = self.acknowledged;
+            self.say(node, shard, Say::Control(FromControl::Committed { seq, complete, retained, index }));
         }
     }
 }

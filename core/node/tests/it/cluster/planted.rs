@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use newtmq_base::Mutant;
 
-use super::{groups, holds, kept, plain, qos2, routes, stored, takeover};
+use super::{agreed, groups, holds, kept, plain, qos2, routes, stored, takeover};
 
 /// A bug, and a test that has to fail with it.
 type Row = (Mutant, fn());
@@ -51,6 +51,8 @@ const ROWS: &[Row] = &[
     (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::FlushNotAwaited, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::NamesLeft, takeover::what_it_has_got_elsewhere_is_not_taken_again),
+    (Mutant::UnretainedAcknowledged, agreed::what_could_not_be_agreed_is_refused),
+    (Mutant::AgreedReadTooEarly, agreed::who_reads_waits_for_what_others_have_acknowledged),
     (Mutant::KeptWillOverTooEarly, kept::that_it_is_over_is_said_when_it_is_stored),
 ];
 

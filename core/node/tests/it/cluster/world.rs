@@ -108,6 +108,19 @@ pub(super) struct World {
     pub(super) size: usize,
     /// What shards said of wills, and at which node.
     pub(super) wills: Vec<(usize, newtmq_node::WillNote)>,
+    /// What shards want to be retained.
+    pub(super) retains: Vec<Retain>,
+    /// Up to where others have acknowledged what is retained, as each SUBACK is told that waits for others.
+    pub(super) acknowledged: u64,
+}
+
+/// A shard wants a message to be retained.
+pub(super) struct Retain {
+    /// Node and shard.
+    pub(super) by: (usize, usize),
+    pub(super) number: u64,
+    pub(super) topic: Box<str>,
+    pub(super) message: Option<Bytes>,
 }
 
 const STEPS_MAX: u64 = 3_000_000;
@@ -159,6 +172,8 @@ impl World {
             directories: newtmq_cluster::directory::Config::default(),
             size: nodes,
             wills: Vec::new(),
+            retains: Vec::new(),
+            acknowledged: 0,
         };
         for node in 0..nodes {
             world.nodes.push(Node {
