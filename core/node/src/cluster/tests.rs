@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod claims;
+mod leases;
 mod measures;
 #[cfg(newtmq_mutants)]
 mod planted;

@@ -2,7 +2,7 @@
 
 use newtmq_base::Mutant;
 
-use super::{scenes, swarm, wills};
+use super::{claims, leases, retained, scenes, swarm, wills};
 
 #[test]
 fn planted_bugs_are_found() {
@@ -34,4 +34,17 @@ fn planted_bugs_of_wills_are_found() {
         Mutant::WillsBeforeRoutes,
     ];
     Mutant::assert_found(&bugs, |bug| wills::ALL.iter().any(|scene| Mutant::fails(bug, scene)));
+}
+
+#[test]
+fn planted_bugs_of_sessions_leases_and_retained_messages_are_found() {
+    let bugs = [
+        Mutant::TermsOfAnother,
+        Mutant::LeaseWithoutRoutes,
+        Mutant::AgreedBarrierIgnored,
+        Mutant::AgreedNeverExpires,
+        Mutant::EstateLost,
+    ];
+    let scenes = || claims::ALL.iter().chain(leases::ALL).chain(retained::ALL);
+    Mutant::assert_found(&bugs, |bug| scenes().any(|scene| Mutant::fails(bug, scene)));
 }

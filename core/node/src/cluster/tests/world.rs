@@ -81,6 +81,8 @@ pub(super) struct Node {
     told: Told,
     /// A shard takes this long to have everything that was stored.
     pub(super) recovers_in: Duration,
+    /// Its disk takes nothing more, and says nothing.
+    pub(super) is_full: bool,
     /// Stored sessions with a will: what its shard says of them when it starts.
     pub(super) stored_wills: Vec<(String, Epoch)>,
 }
@@ -184,6 +186,7 @@ impl World {
             sent: Chatter::default(),
             told: Told::default(),
             recovers_in: Duration::from_millis(20),
+            is_full: false,
             stored_wills: Vec::new(),
         });
         at
@@ -445,7 +448,7 @@ impl World {
             }
             ClusterOutput::Store { number, record, sync, replaces } => {
                 self.nodes[at].disk.push(Record { number, bytes: record.into(), replaces, durable: false });
-                if sync {
+                if sync && !self.nodes[at].is_full {
                     let after = Duration::from_micros(100) + self.some(self.disk);
                     self.push(after, Happens::Stored { node: at, inc, upto: number });
                 }
