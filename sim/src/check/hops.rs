@@ -7,6 +7,7 @@
 use core::time::Duration;
 
 use newtmq_base::Instant;
+use newtmq_mqtt::QoS;
 
 use super::state::State;
 use super::ways::CONVERGENCE;
@@ -284,8 +285,9 @@ impl State {
             }
         }
         if self.limits.keeps_hints() && !changes {
-            // It is at one of them, as it was.
+            // It is at one of them, as it was, but for a copy of QoS 1 that was sent before it was stored.
             let known = &mut self.ids[id as usize];
+            known.inflight.retain(|flight| flight.qos == QoS::ExactlyOnce);
             (known.live, known.possible_until) = (live, Instant::NEVER);
             return true;
         }

@@ -51,6 +51,8 @@ const ROWS: &[Row] = &[
     (Mutant::LateBehind, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::FlushNotAwaited, takeover::nothing_is_lost_while_a_session_moves),
     (Mutant::NamesLeft, takeover::what_it_has_got_elsewhere_is_not_taken_again),
+    (Mutant::HandedOnTwice, takeover::what_came_to_both_of_two_sessions_comes_once),
+    (Mutant::OriginForgotten, takeover::what_comes_both_ways_comes_once_over_a_start),
     (Mutant::UnretainedAcknowledged, agreed::what_could_not_be_agreed_is_refused),
     (Mutant::AgreedReadTooEarly, agreed::who_reads_waits_for_what_others_have_acknowledged),
     (Mutant::KeptWillOverTooEarly, kept::that_it_is_over_is_said_when_it_is_stored),

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use newtmq_cluster::directory::AwayHome;
 use newtmq_mqtt::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use newtmq_mqtt::{PacketType, ReasonCode};
 use newtmq_node::{Durability, ShardConfig};
@@ -407,4 +408,99 @@ pub(super) fn a_session_expires_as_soon_as_anywhere() {
             assert_eq!(world.homes("c"), [] as [usize; 0]);
         }
     });
+}
+
+// With another session meanwhile, for its owner is down: what came to both sessions comes once when one takes over from the other.
+#[test]
+pub(super) fn what_came_to_both_of_two_sessions_comes_once() {
+    let mut world = World::with_directories(1, 3, 1, stores);
+    world.directories.away_home = AwayHome::Fresh;
+    for node in 0..3 {
+        world.new_directory(node);
+        world.open_directory(node);
+    }
+    world.settle();
+    let (c, _) = join(&mut world, 1, Connect::v5("c").resume());
+    world.subscribe(c, "t", AtLeastOnce);
+    world.disconnect(c);
+    world.settle();
+    for other in [0, 2] {
+        world.down(other, 1);
+        world.down(1, other);
+    }
+    world.settle();
+    let c = world.start(0, Connect::v5("c").resume());
+    world.advance(Duration::from_secs(20));
+    assert!(matches!(&world.log(c)[..], [Got::Connack(connack)] if !connack.present));
+    world.subscribe(c, "t", AtLeastOnce);
+    let w = world.join(0, Connect::v5("w"));
+    for number in 0..3 {
+        world.publish(w, Publish::new("t", number.to_string()).qos1());
+    }
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.received_now(c), ["t 0", "t 1", "t 2"]);
+    assert_eq!(world.acked(w).len(), 3);
+    [0, 2].into_iter().for_each(|other| world.connect(1, other));
+    world.advance(Duration::from_secs(60));
+    assert_eq!(world.homes("c"), [0]);
+    assert_eq!(world.received(c), [] as [String; 0]);
+}
+
+// A session that begins where another one of its client has ended is one that is stored, too.
+#[test]
+pub(super) fn a_stored_session_that_begins_anew_is_waited_for() {
+    for first in [0, 1, 2] {
+        let mut world = World::with_directories(1, 3, 1, stores);
+        world.join(first, Connect::v5("c"));
+        let (c, present) = join(&mut world, 1, Connect::v5("c").resume());
+        assert!(!present);
+        world.disconnect(c);
+        world.settle();
+        world.kill(1);
+        [0, 2].into_iter().for_each(|observer| world.down(observer, 1));
+        // Another leader knows of it by the log of its node.
+        world.lead(2);
+        let refused = world.start(2, Connect::v5("c").resume());
+        world.advance(Duration::from_secs(17));
+        let log = world.log(refused);
+        assert!(
+            matches!(&log[..], [Got::Connack(connack), Got::Closed] if connack.reason == ReasonCode::ServerUnavailable),
+            "{log:?}"
+        );
+    }
+}
+
+// The same may come by the node that a session has left, and then directly, also when its new node has started again meanwhile.
+// In the other order it may come twice then.
+#[test]
+pub(super) fn what_comes_both_ways_comes_once_over_a_start() {
+    for seed in 0..6 {
+        let mut world = World::with_directories(seed, 3, 1, stores);
+        let w = world.join(2, Connect::v5("w"));
+        let (c, _) = join(&mut world, 1, Connect::v5("c").resume());
+        world.subscribe(c, "t", AtLeastOnce);
+        world.slow = Some((2, 0, Duration::from_secs(5)));
+        world.start(0, Connect::v5("c").resume());
+        let mut number = 0;
+        let mut publish = |world: &mut World, count: u32| {
+            for _ in 0..count {
+                world.publish(w, Publish::new("t", number.to_string()).qos1());
+                number += 1;
+                let pause = world.rng.below(2_000);
+                world.advance(Duration::from_micros(pause));
+            }
+        };
+        publish(&mut world, 20);
+        world.kill(0);
+        publish(&mut world, 3);
+        world.restart(0);
+        publish(&mut world, 3);
+        world.advance(Duration::from_secs(15));
+        let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+        let mut texts: Vec<String> = world.messages_now(c).iter().map(crate::harness::Message::text).collect();
+        let count = texts.len();
+        texts.sort();
+        texts.dedup();
+        assert_eq!(texts.len(), count, "seed {seed}");
+    }
 }
