@@ -247,7 +247,10 @@ impl State {
             self.ids[id as usize].unclear = true;
             return;
         }
-        if self.arrives(conn.0, present && !unknown_session, sent_at) {
+        // If none can be there, it is one that was left behind.
+        let is_left =
+            present && !v31 && self.ways.exist() && !self.may_exist(id, conn.0, connect_at) && self.may_be_left(id);
+        if self.arrives(conn.0, present && !unknown_session, sent_at) || is_left {
             self.is_another(conn);
         }
         if !v31 {
