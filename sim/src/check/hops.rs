@@ -141,8 +141,8 @@ impl State {
     }
 
     /// Whether a session is served by a node that was in no cluster when it was asked, or knew of no leader, while the cluster has
-    /// one of the same client, from a node that is gone with its disk, and which of the two began later cannot be told: then either
-    /// may be kept when both meet.
+    /// one of the same client, from a node that is gone with its disk: which of the two began later may not be told when both meet,
+    /// and if this one's client has gone by then the other one counts.
     pub(super) fn may_be_fork(&self, id: u32, conn: u32) -> bool {
         let c = self.conn(conn);
         if self.ways.is_led(c.node, c.connect_at) {
@@ -150,8 +150,7 @@ impl State {
         }
         self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
             let of = self.conn(*other);
-            let lost = self.nodes[usize::from(of.node)].lost.is_some_and(|lost| lost >= of.connect_at);
-            lost && self.is_alike(conn, *other)
+            self.nodes[usize::from(of.node)].lost.is_some_and(|lost| lost >= of.connect_at)
         })
     }
 
