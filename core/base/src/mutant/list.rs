@@ -432,6 +432,10 @@ mutants! {
         "Users and bans that were written at another node are not known where clients log in.";
     OldProgramTakesPart, "old-program-takes-part", None, ["part", "W"],
         "A node whose program is older than what its cluster uses takes part in its decisions.";
+    RefusedWhenApplied, "refused-when-applied", None, ["part"],
+        "That a node cannot be let in is found when that is in the log: nobody is told, and it is asked for again and again.";
+    WitnessHandsToItself, "witness-hands-to-itself", None, ["part"],
+        "A witness that leads has itself lead next, and leaves those without a leader who have less than it has.";
     TermsOfAnother, "terms-of-another", None, ["part", "L5"],
         "A node that comes into a cluster obeys nobody there while the terms of the one that it was in before were later.";
     TermNeverRises, "term-never-rises", None, ["part", "L5"],
@@ -715,6 +719,8 @@ mutants! {
         "A snapshot of retained messages counts as taken before its topics have come.";
     RetainedTooLittleSent, "retained-too-little-sent", None, ["part", "Q8"],
         "A node that was away for longer than deletions are remembered gets only what has changed.";
+    RetainedKeptWindow, "retained-kept-window", None, ["part"],
+        "A node without a leader refuses what is retained after many writes, though few topics are kept.";
     RetainedVotesUnready, "retained-votes-unready", None, ["part", "L1"],
         "A node votes in the retained group before it has what is retained.";
     // Retained messages that nodes agree on.
@@ -736,6 +742,10 @@ mutants! {
         "Who does not decide about retained messages follows a leader that is gone.";
     AsideOvertakesPending, "aside-overtakes-pending", None, ["part", "S14", "S5"],
         "A publish that was put aside goes on before one that waits until it is retained.";
+    CarriedOnce, "carried-once", None, ["part"],
+        "What a node brings to a cluster of retained messages is lost when the group is busy.";
+    AnswersForgotten, "answers-forgotten", None, ["part"],
+        "A node that comes into another cluster forgets what the group of retained messages has just answered.";
     EstateLost, "estate-lost", None, ["part", "S9", "S9b"],
         "What was retained is lost when the group of retained messages begins anew.";
     NeverRenewed, "never-renewed", None, ["part", "Q4"],

@@ -78,7 +78,7 @@ impl Engine {
         let is_removed = raft.prs().get(raft.id).is_none() && !planted!(RemovedLeadsOn);
         let next = voters
             .into_iter()
-            .filter(|voter| may_lead(NodeId(*voter)))
+            .filter(|voter| (*voter != raft.id || planted!(WitnessHandsToItself)) && may_lead(NodeId(*voter)))
             .filter_map(|voter| Some((voter, raft.prs().get(voter)?)))
             // Who does not know as yet that others vote no more asks them for their votes, and they may have more.
             .filter(|(_, progress)| is_witness || is_removed || progress.committed_index >= demoted_at)

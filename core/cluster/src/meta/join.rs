@@ -186,6 +186,9 @@ impl Meta {
             return Err(JoinRefusal::OtherCluster);
         }
         state.admits(member).map_err(JoinRefusal::Rejected)?;
+        if !planted!(RefusedWhenApplied) {
+            state.takes(member).map_err(JoinRefusal::Rejected)?;
+        }
         let comes_back = match state.removed.get(&member.node) {
             Some(removed) => removed.by == RemovedBy::Autoclean || planted!(ForcedOutComesBack),
             None => cluster.is_none(),
@@ -276,7 +279,10 @@ impl Meta {
             // It was asked as a member, and is none.
             (_, JoinRefusal::Left) if self.group.is_some() => self.is_gone(Gone::Left, out),
             (_, JoinRefusal::OtherCluster) if self.group.is_some() => {}
-            (_, JoinRefusal::Rejected(Rejected::TooMuch | Rejected::FeatureLevel)) => {}
+            // It is again what it was before it was told to join.
+            (_, JoinRefusal::Rejected(Rejected::TooMuch | Rejected::FeatureLevel)) => {
+                self.gone = self.gone.or(self.freed.take());
+            }
             (_, JoinRefusal::Rejected(_) | JoinRefusal::Left | JoinRefusal::OtherCluster) => {
                 self.is_gone(Gone::Refused(refusal), out);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Instant, NodeId, RequestId, planted};
 
-use super::command::{Command, Member, RemovedBy};
+use super::command::{Command, Member, Rejected, RemovedBy};
 use super::group::{Applied, Group, NOBODY, Origin};
 use super::message::{Asked, Message, Refusal};
 use super::state::{ClusterId, MetaState};
@@ -247,23 +247,22 @@ impl Meta {
                 if !self.has_quorum(&group.state) {
                     return Err(Refusal::NoQuorum);
                 }
-                if group.state.members.contains_key(&node) {
-                    let since = lead.down_since(node).ok_or(Refusal::NotDown)?;
-                    if now.saturating_since(since) < self.config.detect {
-                        return Err(Refusal::NotDown);
-                    }
+                if !group.state.members.contains_key(&node) {
+                    // One that is becoming a member has to be one first: Raft knows it by then.
+                    return Err(Refusal::Rejected(Rejected::NoSuchNode));
+                }
+                let since = lead.down_since(node).ok_or(Refusal::NotDown)?;
+                if now.saturating_since(since) < self.config.detect {
+                    return Err(Refusal::NotDown);
                 }
                 let voters = self.wanted_voters(Some(node)).ok_or(Refusal::NoQuorum)?;
                 let command = Command::RemoveMember { node, by: RemovedBy::Force, voters };
-                if group.state.members.contains_key(&node) {
-                    if !group.can_change() {
-                        return Err(Refusal::Busy);
-                    }
-                    out.push(Output::Removing { node, by: RemovedBy::Force });
-                    let group = self.group.as_mut().ok_or(Refusal::NoLeader)?;
-                    return if group.propose_change(origin, &command) { Ok(()) } else { Err(Refusal::Busy) };
+                if !group.can_change() {
+                    return Err(Refusal::Busy);
                 }
-                command
+                out.push(Output::Removing { node, by: RemovedBy::Force });
+                let group = self.group.as_mut().ok_or(Refusal::NoLeader)?;
+                return if group.propose_change(origin, &command) { Ok(()) } else { Err(Refusal::Busy) };
             }
         };
         let group = self.group.as_mut().ok_or(Refusal::NoLeader)?;

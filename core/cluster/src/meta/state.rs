@@ -236,15 +236,21 @@ impl MetaState {
     // A new member begins as a learner.
     fn add(&mut self, index: u64, member: &Member) -> Result<(), Rejected> {
         self.admits(member)?;
+        self.takes(member)?;
+        let joined = self.members.get(&member.node).map_or(index, |known| known.joined);
+        self.removed.remove(&member.node);
+        self.members.insert(member.node, Member { joined, ..member.clone() });
+        Ok(())
+    }
+
+    /// Whether its program is new enough, and there is room for it.
+    pub(super) fn takes(&self, member: &Member) -> Result<(), Rejected> {
         if member.feature_max < self.feature_level {
             return Err(Rejected::FeatureLevel);
         }
-        let joined = self.members.get(&member.node).map_or(index, |known| known.joined);
         if self.members.len() >= MEMBERS_MAX && !self.members.contains_key(&member.node) {
             return Err(Rejected::TooMuch);
         }
-        self.removed.remove(&member.node);
-        self.members.insert(member.node, Member { joined, ..member.clone() });
         Ok(())
     }
 

@@ -122,6 +122,7 @@ impl Retained {
         } else if self.asking.asked.len() >= self.config.requests_max
             || self.asking.asked_bytes + bytes > self.config.request_bytes_max
             || self.asking.last - self.asking.settled() >= WINDOW_MAX
+                && (!self.is_without_leader(now) || planted!(RetainedKeptWindow))
         {
             self.counters.busy += 1;
             Some(Refusal::Busy)

@@ -366,6 +366,7 @@ impl Cluster {
             for output in core::mem::take(&mut self.shelf.out) {
                 self.on_retained_output(cx, output);
             }
+            self.compact(cx);
             self.tell_directory(cx);
             for output in core::mem::take(&mut self.directory_out) {
                 self.on_directory(cx, output);
@@ -529,8 +530,8 @@ impl Cluster {
     }
 
     pub(super) fn compact(&mut self, cx: &mut Cx<'_>) {
-        if self.disk.is_long() {
-            // What is written to the disk of it, and not said yet, comes once more.
+        // What the group has given and is not written yet would come behind what stands for all of it.
+        if self.disk.is_long() && self.shelf.out.is_empty() {
             let shelved = match self.shelf.seat {
                 Some(seat) => match self.shelf.part.whole() {
                     Some(persist) => Some((seat, persist)),

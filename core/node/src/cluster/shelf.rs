@@ -109,6 +109,8 @@ pub(super) struct Shelf {
     carried: VecDeque<Carried>,
     /// What is asked of the group for those.
     carrying: usize,
+    /// Not before this time: it has refused some, and would again at once.
+    carry_at: Instant,
     /// The highest index that others have acknowledged, as they have said.
     pub(super) need: u64,
     waits: u64,
@@ -153,6 +155,7 @@ impl Shelf {
             compared: None,
             carried: VecDeque::new(),
             carrying: 0,
+            carry_at: now,
             need: 0,
             waits: 0,
             told: (0, false),
@@ -341,7 +344,8 @@ impl Cluster {
         let (old, left) = (shelf.seat, core::mem::replace(&mut shelf.part, part).into_left());
         shelf.seat = seat;
         shelf.turn += 1;
-        shelf.out.clear();
+        // What has been answered is not among what is left.
+        shelf.out.retain(|output| matches!(output, Output::Answer { .. }) && !planted!(AnswersForgotten));
         shelf.nodes.clear();
         shelf.standings.clear();
         (shelf.waits, shelf.told, shelf.led_at) = (0, (0, false), cx.now);
@@ -436,7 +440,6 @@ impl Cluster {
                 Some(seat) => {
                     let store = self.disk.retained(seat, self.shelf.turn, &persist);
                     cx.ask(store);
-                    self.compact(cx);
                 }
                 None => {
                     let number = persist.number;
@@ -486,8 +489,9 @@ impl Cluster {
             Some(Asker::Carried(carried)) => {
                 self.shelf.carrying -= 1;
                 let is_lost = matches!(outcome, Err(Refusal::TooLarge | Refusal::Stopped));
-                if outcome.is_err() && !is_lost {
+                if outcome.is_err() && !is_lost && !planted!(CarriedOnce) {
                     self.shelf.carried.push_back(carried);
+                    self.shelf.carry_at = cx.now + LOOK;
                 }
             }
             Some(Asker::Expired(topic)) if outcome.is_err() => {
@@ -527,7 +531,8 @@ impl Cluster {
 
     fn carry(&mut self, now: Instant) {
         let shelf = &mut self.shelf;
-        if shelf.carried.is_empty() || shelf.compared.is_some() || shelf.part.leader().is_none() {
+        let is_early = now < shelf.carry_at || shelf.compared.is_some() || shelf.part.leader().is_none();
+        if shelf.carried.is_empty() || is_early {
             return;
         }
         while shelf.carrying < shelf.config.play_at_once

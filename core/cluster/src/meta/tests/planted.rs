@@ -51,6 +51,7 @@ fn planted_bugs_are_found() {
         procedures::who_was_away_for_long_gets_a_snapshot,
         procedures::unknown_entry_stops_the_node,
         procedures::an_older_program_takes_no_part,
+        procedures::who_is_too_old_is_told_so,
         procedures::late_words_of_an_earlier_leader_do_not_stop_a_node,
         procedures::same_seed_same_messages,
         adversary::who_leads_when_it_is_removed_goes_when_that_is_known,
@@ -60,6 +61,7 @@ fn planted_bugs_are_found() {
     ];
     let bugs = [
         Mutant::AnyoneAbandons,
+        Mutant::RefusedWhenApplied,
         Mutant::AppliedByOwnCount,
         Mutant::AutocleanByWallClock,
         Mutant::AutocleanSurvivesLeader,

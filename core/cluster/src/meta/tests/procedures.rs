@@ -616,3 +616,31 @@ pub(super) fn same_seed_same_messages() {
     assert_eq!(traces[0], traces[1]);
     assert_ne!(traces[0], traces[2]);
 }
+
+// A leader that finds out in the log only would write the same again and again.
+#[test]
+pub(super) fn who_is_too_old_is_told_so() {
+    let mut net = Net::new(3, 16);
+    for place in 0..3 {
+        net.nodes[place].me.feature_max = if place == 2 { 4 } else { 5 };
+        net.start(place);
+    }
+    net.init(0);
+    net.init(2);
+    let request = net.request();
+    net.input(1, Input::Join { request, via: Some(NodeId(1)) });
+    assert_eq!(net.answer(request.0, 10), Ok(0));
+    net.seconds(2);
+    let request = net.request();
+    net.input(0, Input::Write { request, command: Command::FinalizeFeatureLevel { level: 5 } });
+    assert!(net.answer(request.0, 3).is_ok());
+    net.seconds(2);
+    let before = net.meta(0).view().commit;
+    let request = net.request();
+    net.input(2, Input::Join { request, via: Some(NodeId(1)) });
+    let told = net.answer(request.0, 5);
+    assert_eq!(told, Err(Refusal::Join(JoinRefusal::Rejected(Rejected::FeatureLevel))));
+    net.seconds(5);
+    assert_eq!(net.meta(0).view().commit, before);
+    assert_eq!((net.members(0), net.members(2)), (vec![1, 2], vec![3]), "it has its own cluster still");
+}

@@ -16,6 +16,8 @@ pub(super) struct Node {
     pub(super) retained: Option<Retained>,
     pub(super) id: NodeId,
     inc: Incarnation,
+    /// It votes, and has no clients.
+    pub(super) witness: bool,
     // What is durable, record by record, and where the last one is that began.
     records: Vec<Vec<u8>>,
     begins: usize,
@@ -145,6 +147,7 @@ impl Net {
             retained: None,
             id: NodeId(self.next_id),
             inc: Incarnation(0),
+            witness: false,
             records: Vec::new(),
             begins: 0,
             unsynced: VecDeque::new(),
@@ -162,7 +165,7 @@ impl Net {
         node.inc.0 += 1;
         let stored = self.stored(index);
         let node = &mut self.nodes[index];
-        let me = Identity { node: node.id, inc: node.inc, cluster: CLUSTER, witness: false };
+        let me = Identity { node: node.id, inc: node.inc, cluster: CLUSTER, witness: node.witness };
         let retained = Retained::new(self.config.clone(), me, stored, Rng::from_seed(seed), self.now);
         let retained = retained.expect("what was synced can be started with");
         let messages = retained.messages(None);

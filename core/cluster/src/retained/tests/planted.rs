@@ -14,6 +14,8 @@ fn planted_bugs_are_found() {
         scenes::what_was_given_up_does_not_come_after_what_was_written_since,
         scenes::without_a_leader_it_is_refused_or_kept_here_alone,
         scenes::what_is_kept_has_a_limit,
+        scenes::what_is_written_again_without_a_leader_is_no_more,
+        scenes::a_witness_hands_over_what_it_alone_has,
         scenes::what_was_deleted_and_is_forgotten_is_not_what_never_was,
         scenes::who_was_away_for_long_gets_the_topics_in_chunks,
         scenes::chunks_that_are_lost_are_asked_for_again,
@@ -49,6 +51,8 @@ fn planted_bugs_are_found() {
         Mutant::RetainedTakenWithoutTopics,
         Mutant::RetainedTooLittleSent,
         Mutant::RetainedVotesUnready,
+        Mutant::RetainedKeptWindow,
+        Mutant::WitnessHandsToItself,
     ];
     Mutant::assert_found(&bugs, |bug| tests.iter().any(|test| Mutant::fails(bug, test)));
 }

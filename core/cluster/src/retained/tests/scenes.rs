@@ -174,6 +174,47 @@ pub(super) fn what_is_kept_has_a_limit() {
     assert_eq!(net.played, 2);
 }
 
+// Only topics count, not how often they are written.
+#[test]
+pub(super) fn what_is_written_again_without_a_leader_is_no_more() {
+    let mut net = Net::new(3, 6, small());
+    let alone = (net.leader().unwrap() + 1) % 3;
+    part(&mut net, alone);
+    net.seconds(9);
+    let mut write = |topic: &str| {
+        let request = net.write(alone, topic, true, true);
+        net.answers.remove(&request).unwrap()
+    };
+    assert_eq!(write("first"), Ok(Written::Pending));
+    for _ in 0..70_000 {
+        assert_eq!(write("again"), Ok(Written::Pending));
+    }
+    net.heal();
+    net.check_rest(10);
+    assert_eq!(net.played, 2);
+}
+
+// What a witness has more than the one that is left goes there first, over a way that takes longer than a tick.
+#[test]
+pub(super) fn a_witness_hands_over_what_it_alone_has() {
+    for seed in 0..10 {
+        let mut net = Net::new(3, seed, small());
+        net.crash(2);
+        net.nodes[2].witness = true;
+        net.start(2);
+        net.until("a node with clients leads", 20, |net| net.is_whole() && net.leader() != Some(2));
+        let leader = net.leader().unwrap();
+        let other = 1 - leader;
+        net.side[other] = 1;
+        net.wrote(leader, "t", true);
+        net.crash(leader);
+        net.delay_ms = 300;
+        net.side[other] = 0;
+        net.until("the other one leads", 15, |net| net.leader() == Some(other));
+        assert!(text(&net, other, "t").is_some());
+    }
+}
+
 #[test]
 pub(super) fn what_was_deleted_and_is_forgotten_is_not_what_never_was() {
     let mut net = Net::new(3, 7, Config { tombstones_max: 1, ..small() });

@@ -44,6 +44,8 @@ fn planted_bugs_of_sessions_leases_and_retained_messages_are_found() {
         Mutant::AgreedBarrierIgnored,
         Mutant::AgreedNeverExpires,
         Mutant::EstateLost,
+        Mutant::CarriedOnce,
+        Mutant::AnswersForgotten,
     ];
     let scenes = || claims::ALL.iter().chain(leases::ALL).chain(retained::ALL);
     Mutant::assert_found(&bugs, |bug| scenes().any(|scene| Mutant::fails(bug, scene)));

@@ -93,7 +93,54 @@ pub(super) fn what_has_expired_is_deleted_everywhere() {
     assert!((0..3).all(|at| !has(&world, at, "long") && has(&world, at, "for ever")));
 }
 
+/// A node that comes to a cluster brings more than the group takes at once.
+pub(super) fn a_node_brings_more_than_is_taken_at_once() {
+    let mut world = World::new(3, 2);
+    for node in &mut world.nodes {
+        node.seeds = None;
+        node.config.discovers = false;
+    }
+    world.start_all();
+    world.run(SECOND);
+    let address = world.nodes[0].address;
+    world.command(1, ClusterCommand::Join(address));
+    for number in 0..100 {
+        let mut large = message(Duration::ZERO).to_vec();
+        large.resize(400_000, b'x');
+        world.bring(1, &number.to_string(), large.into());
+    }
+    world.until("one cluster", 20 * SECOND, |world| world.is_whole(&[0, 1]));
+    let all = |world: &World| (0..100).all(|number| has(world, 0, &number.to_string()));
+    world.until("all of it is there", 60 * SECOND, all);
+}
+
+/// Whatever becomes of a node's cluster, who asked it to retain something hears what became of that.
+pub(super) fn everybody_is_answered_while_its_cluster_changes() {
+    for seed in 0..6 {
+        let mut world = World::new(seed, 2);
+        world.start_all();
+        world.until("one cluster", 15 * SECOND, |world| world.is_whole(&[0, 1]));
+        world.until("somebody leads", 15 * SECOND, |world| leader(world).is_some());
+        world.disk = Duration::from_millis(20);
+        world.command(1, ClusterCommand::Leave);
+        world.until("it has left", 20 * SECOND, |world| world.is_whole(&[0]) && world.is_whole(&[1]));
+        world.run(5 * SECOND);
+        let address = world.nodes[0].address;
+        world.command(1, ClusterCommand::Join(address));
+        let mut asked = Vec::new();
+        while !world.is_whole(&[0, 1]) {
+            asked.push(world.retain(1, "t", message(Duration::ZERO)));
+            world.run(Duration::from_millis(3));
+        }
+        world.until("all are answered", 20 * SECOND, |world| {
+            asked.iter().all(|number| world.nodes[1].shards[0].retained.contains_key(number))
+        });
+    }
+}
+
 pub(super) const ALL: &[fn()] = &[
+    a_node_brings_more_than_is_taken_at_once,
+    everybody_is_answered_while_its_cluster_changes,
     who_leaves_takes_it_along,
     a_reader_waits_for_what_others_have_acknowledged,
     what_has_expired_is_deleted_everywhere,

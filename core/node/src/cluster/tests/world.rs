@@ -349,6 +349,11 @@ impl World {
         number
     }
 
+    /// A shard had this before there was a cluster.
+    pub(super) fn bring(&mut self, at: usize, topic: &str, message: Bytes) {
+        self.shard_says(at, 0, ToControl::Bring { topic: topic.into(), message });
+    }
+
     pub(super) fn command(&mut self, at: usize, command: ClusterCommand) -> u64 {
         self.nodes[at].requests += 1;
         let request = self.nodes[at].requests;
