@@ -90,12 +90,13 @@ impl State {
         let has_left = present && from.is_some_and(|from| is_cut_off(from) || is_cut_off(node));
         // One that waits elsewhere asks for it from here.
         let mut live = self.ids[id as usize].live.iter().map(|other| self.conn(*other));
-        let is_awaited = live.any(|other| other.connack.is_none() && other.node != node);
+        let awaits = live.find(|other| other.connack.is_none() && other.node != node).map(|other| other.node);
         let known = &mut self.ids[id as usize];
         let moved = known.from.take().is_some();
         known.moves.iter_mut().for_each(|of| of.ended = of.ended.min(sent_at));
-        if known.node != node && is_awaited {
+        if let Some(awaits) = awaits {
             known.from = Some(node);
+            known.node = if known.node == node { awaits } else { known.node };
             known.moves.push(Move { from: node, begun: sent_at, ended: Instant::NEVER });
         } else {
             known.node = node;
