@@ -266,15 +266,17 @@ impl State {
         cx: &mut Cx<'_>,
     ) -> Option<Kind> {
         let live = explained.plain || explained.shared > 0;
+        let id = self.conn(conn).id;
+        // One that nobody could tell that it has gone takes what is for it, and hands it on.
+        let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
+        let is_left = was_subscribed && self.may_be_left(id);
         if !facts.retain {
             if live {
                 return Some(Kind::Live);
             }
             // A node that starts again has forgotten which of them it is not to take when they are handed on.
-            let id = self.conn(conn).id;
             let is_own = explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now);
-            let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
-            if is_own || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now) {
+            if is_own || is_left || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now) {
                 return None;
             }
             let text = if explained.own {
@@ -299,6 +301,7 @@ impl State {
                 self.wrong(conn, facts, message, "RETAIN is set in a live copy without Retain As Published", cx);
                 None
             }
+            (false, false) if is_left => None,
             (false, false) => {
                 self.phantom(conn, facts, Some(message), "with RETAIN, but no subscription asked for it", cx);
                 None
@@ -384,7 +387,9 @@ impl State {
             && kind == Kind::Retained
             && before.copies > 0
             && before.conn == conn
-            && self.reads_once(message, id);
+            && self.reads_once(message, id)
+            // What the cluster does not agree on in time goes to subscribers without being known as what it retains later.
+            && !self.may_be_split(message.sent, now);
         if (!allowed || twice) && !differs && facts.qos < QoS::ExactlyOnce && !self.may_repeat(message, id, now) {
             let check = if message.will.is_some() { Check::Will } else { Check::Duplicate };
             let text = "a second time, and nothing gives a reason";

@@ -171,7 +171,7 @@ impl State {
     }
 
     /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`.
-    fn may_be_split(&self, from: Instant, to: Instant) -> bool {
+    pub(super) fn may_be_split(&self, from: Instant, to: Instant) -> bool {
         let before = Instant::from_nanos(from.as_nanos().saturating_sub(JOINED.as_nanos() as u64));
         self.ways.exist() && self.ways.were_split(before, to)
     }
