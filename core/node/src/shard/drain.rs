@@ -149,6 +149,9 @@ impl Shard {
                 return;
             }
             let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.as_mut()) else { return };
+            if asides.held && !planted!(AsideOvertakesHeld) {
+                return;
+            }
             let Some((due, packet)) = asides.packets.front() else { break };
             let (due, packet) = (*due, packet.clone());
             let (mut decoder, mut bytes) = (Decoder::new(), &packet[..]);

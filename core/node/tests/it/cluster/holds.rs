@@ -10,7 +10,7 @@ use newtmq_mqtt::{PacketType, ReasonCode};
 use newtmq_node::{FromControl, ShardConfig};
 
 use super::world::World;
-use crate::harness::{Connect, Got, Publish, Will};
+use crate::harness::{Connect, Got, Publish, Subscribe, Will};
 
 fn narrow(config: &mut ShardConfig) {
     (config.lanes.window_messages, config.lanes.waiting_messages) = (4, 8);
@@ -289,5 +289,35 @@ pub(super) fn a_node_that_drains_has_no_clients() {
         world.subscribe(person, "t", AtMostOnce);
         assert_eq!(world.nodes[0].drained, usize::from(shards));
         world.assert_idle();
+    }
+}
+
+// More subscribers than one step of a fan-out takes, one of them elsewhere: the next publish waits until the first has gone to all.
+#[test]
+pub(super) fn what_was_put_aside_goes_on_one_after_the_other() {
+    let mut world = World::new(1, 2, 1, |_| {});
+    world.checks = false;
+    let far = world.join(1, Connect::v5("far"));
+    world.subscribe(far, "t", AtLeastOnce);
+    let near: Vec<usize> = (0..4200).map(|number| world.start(0, Connect::v5(&format!("r{number}")))).collect();
+    world.settle();
+    for of in &near {
+        world.send_subscribe(*of, &Subscribe::new("t", AtMostOnce));
+    }
+    world.settle();
+    let w = world.join(0, Connect::v5("w"));
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::START });
+    world.settle();
+    let mut ids = Vec::new();
+    for text in ["a", "b", "c"] {
+        ids.push(world.publish(w, Publish::new("t", text).qos1()));
+        world.advance(Duration::from_millis(1));
+    }
+    assert_eq!(world.acked(w), []);
+    world.tell_all(0, &FromControl::Acknowledge { until: Instant::NEVER });
+    world.settle();
+    assert_eq!(world.acked(w).iter().map(|(id, _)| *id).collect::<Vec<_>>(), ids);
+    for of in near.into_iter().take(10).chain([far]) {
+        assert_eq!(world.received_now(of), ["t a", "t b", "t c"]);
     }
 }

@@ -43,6 +43,7 @@ const ROWS: &[Row] = &[
     (Mutant::FarewellForgotten, holds::a_farewell_behind_a_publish_that_waits_counts),
     (Mutant::RelOvertakesAside, holds::a_repeated_publish_that_waits_stays_in_front_of_its_release),
     (Mutant::AliasOfRefusedForgotten, holds::a_publish_that_is_refused_sets_its_topic_alias),
+    (Mutant::AsideOvertakesHeld, holds::what_was_put_aside_goes_on_one_after_the_other),
     (Mutant::AsideAfterParting, holds::who_is_closed_publishes_nothing_that_it_had_put_aside),
     (Mutant::DrainedTooEarly, holds::a_node_that_drains_has_no_clients),
     (Mutant::RemoteTakeoverWithoutFence, takeover::the_old_connection_at_another_node_ends),
