@@ -648,6 +648,14 @@ mutants! {
         "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
     StubStaysMember, "stub-stays-member", None, ["part", "S2"],
         "A session that has gone to another node stays a member of its groups where it was.";
+    HintOfGroupForgotten, "hint-of-group-forgotten", None, ["part"],
+        "Of a QoS 2 message that waits for a node's subscriber and for a group there, the second is dropped.";
+    ExpiredHintsStay, "expired-hints-stay", None, ["part"],
+        "What waits for a node that is away keeps its room when it has expired.";
+    DeferredEndsEarly, "deferred-ends-early", None, ["part"],
+        "A session that is given away late, to a client that does not come, ends long before its time.";
+    LettersOfAllEnd, "letters-of-all-end", None, ["part"],
+        "When any node is down a client is let in without what is still under way from the node where its session was.";
     NewHomeUnrecorded, "new-home-unrecorded", None, ["part", "S7"],
         "A stored session that begins at a node where another one of its client has ended is not known to the others.";
     NamelessAsItWas, "nameless-as-it-was", None, ["part", "S12"],

@@ -348,13 +348,14 @@ impl Shard {
     }
 
     /// A node is down: nothing comes of it.
-    pub(super) fn letters_end(&mut self, now: Instant, out: &mut Outbox) {
+    pub(super) fn letters_end(&mut self, now: Instant, node: NodeId, out: &mut Outbox) {
         let waiting: Vec<ConnId> = self.claims_of.waiting.values().copied().collect();
         for conn in waiting {
             let claim = self.conn(conn).and_then(|c| c.rare.as_ref()?.claim.as_ref());
             let client = claim.map(|claim| claim.client.clone());
             let key = client.and_then(|client| self.find_session(&client));
-            if key.is_some_and(|key| self.claimed(key).origin.as_ref().is_some_and(|of| of.waits == Some(conn))) {
+            let waits = |of: &Origin| of.waits == Some(conn) && (of.is_from(node) || planted!(LettersOfAllEnd));
+            if key.is_some_and(|key| self.claimed(key).origin.as_deref().is_some_and(waits)) {
                 self.claim_overdue(now, conn, out);
             }
         }

@@ -20,6 +20,8 @@ use crate::store::{Durability, StoreState};
 const HINT: u64 = 1 << 63;
 /// When a shard that could not store something is asked again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked for those that have expired, when there is no room.
+const SWEEP: Duration = Duration::from_secs(1);
 /// What one costs beside its bytes.
 const COST_BYTES: u64 = 128;
 
@@ -32,13 +34,16 @@ pub(super) struct Hints {
     queues: BTreeMap<At, Queue>,
     /// Where each is.
     places: BTreeMap<u64, At>,
-    /// QoS 2 messages by their names, for those that their publishers repeat or release.
-    guids: BTreeMap<(At, Guid), u64>,
+    /// QoS 2 messages by their names, for those that their publishers repeat or release. Of one there may be several: for plain
+    /// subscriptions, and for each group.
+    guids: BTreeMap<(At, Guid), Vec<u64>>,
     /// QoS 2 messages that have come there, until the batch is stored that says so: if it were lost they would go there again.
     done: VecDeque<(u64, At, Guid)>,
     last: u64,
     /// When refused ones are sent again.
     retry: Option<Instant>,
+    /// When it was last looked for those that have expired.
+    swept: Option<Instant>,
 }
 
 /// Those for one shard, in order.
@@ -82,6 +87,15 @@ impl Hint {
 
     fn name(&self) -> Option<Guid> {
         (self.publication.qos() == QoS::ExactlyOnce).then(|| self.publication.guid())
+    }
+
+    /// Whether it is for the same subscriptions there.
+    fn is_for(&self, what: &What) -> bool {
+        match (&self.what, what) {
+            (What::Group { name: own, .. }, What::Group { name, .. }) => own == name,
+            (What::Group { .. }, _) | (_, What::Group { .. }) => false,
+            _ => true,
+        }
     }
 
     fn record(&self, node: NodeId, shard: ShardId) -> Record {
@@ -128,6 +142,10 @@ impl Hints {
         self.retry.unwrap_or(Instant::NEVER)
     }
 
+    fn bytes_for(&self, slot: u8) -> u64 {
+        self.of(slot).map(|queue| queue.bytes).sum()
+    }
+
     fn of(&self, slot: u8) -> impl Iterator<Item = &Queue> {
         self.queues.range((slot, ShardId(0))..=(slot, ShardId(u16::MAX))).map(|(_, queue)| queue)
     }
@@ -143,7 +161,7 @@ impl Hints {
             markers: Vec::new(),
         });
         if let Some(name) = hint.name() {
-            self.guids.insert((at, name), key);
+            self.guids.entry((at, name)).or_default().push(key);
         }
         queue.bytes += hint.cost();
         queue.hints.insert(key, hint);
@@ -160,8 +178,13 @@ impl Hints {
         let hint = queue.hints.remove(&key)?;
         queue.bytes -= hint.cost();
         self.places.remove(&key);
-        if let Some(name) = hint.name() {
-            self.guids.remove(&(at, name));
+        if let Some(name) = hint.name()
+            && let Some(keys) = self.guids.get_mut(&(at, name))
+        {
+            keys.retain(|other| *other != key);
+            if keys.is_empty() {
+                self.guids.remove(&(at, name));
+            }
         }
         if self.queues.get(&at).is_some_and(|queue| queue.hints.is_empty() && queue.markers.is_empty()) {
             self.queues.remove(&at);
@@ -186,15 +209,30 @@ impl Hints {
 
     /// A QoS 2 message is not repeated. When its receiver may be told so.
     pub(super) fn release(&mut self, at: At, guid: Guid) -> Release {
-        let waiting = self.guids.get(&(at, guid)).copied();
-        if let Some((queue, _)) = waiting.and_then(|key| self.get(key))
-            && let Some(hint) = waiting.and_then(|key| queue.hints.get_mut(&key))
+        if let Some(keys) = self.guids.get(&(at, guid))
+            && let Some(queue) = self.queues.get_mut(&at)
         {
-            hint.released = true;
+            for key in keys {
+                queue.hints.get_mut(key).into_iter().for_each(|hint| hint.released = true);
+            }
             return Release::BehindIt;
         }
         let done = self.done.iter().find(|(_, of, name)| (*of, *name) == (at, guid));
         done.map_or(Release::AtOnce, |(batch, ..)| Release::WhenStored(*batch))
+    }
+
+    /// Whether a QoS 2 message waits already for the same subscriptions.
+    fn is_known(&self, at: At, hint: &Hint) -> bool {
+        let keys = hint.name().and_then(|name| self.guids.get(&(at, name)));
+        let Some((keys, queue)) = keys.zip(self.queues.get(&at)) else { return false };
+        let is_same = |key: &u64| queue.hints.get(key).is_some_and(|known| known.is_for(&hint.what));
+        keys.iter().any(|key| is_same(key) || planted!(HintOfGroupForgotten))
+    }
+
+    /// Those for a node that have expired, and are not on their way.
+    fn expired(&self, slot: u8, now: Instant) -> Vec<u64> {
+        let hints = self.of(slot).flat_map(|queue| &queue.hints);
+        hints.filter(|(_, hint)| !hint.posted && hint.expires <= now).map(|(key, _)| *key).collect()
     }
 
     /// A marker goes behind what waits for that shard; false if nothing does.
@@ -225,16 +263,17 @@ impl Shard {
     /// Keeps a message for a node that is away; false if it cannot be. Who is told so waits for the store as for everything
     /// that is promised.
     pub(super) fn keep_hint(&mut self, now: Instant, at: At, mut hint: Hint) -> bool {
+        let cost = hint.cost();
+        self.make_room_for_hint(now, at.0, cost);
         let Shard { peers, journal, config, ledger, .. } = self;
         let Some(peers) = peers else { return false };
-        let is_known = hint.name().is_some_and(|name| peers.hints.guids.contains_key(&(at, name)));
-        if is_known || planted!(HintForgotten) {
+        if peers.hints.is_known(at, &hint) || planted!(HintForgotten) {
             // Its publisher repeats it.
             return true;
         }
-        let bytes: u64 = peers.hints.of(at.0).map(|queue| queue.bytes).sum();
+        let bytes = peers.hints.bytes_for(at.0);
         let is_stored = journal.is_on() && journal.state() == StoreState::Open && !peers.peer(at.0).forgotten;
-        if !is_stored || bytes + hint.cost() > config.hints_bytes {
+        if !is_stored || bytes + cost > config.hints_bytes {
             ledger.not_hinted += 1;
             if !peers.hints.queues.contains_key(&at) {
                 // There is nothing that later ones would have to stay behind.
@@ -251,6 +290,20 @@ impl Shard {
         }
         peers.hints.add(at, node, hint);
         true
+    }
+
+    /// When there is no room for one more, those that have expired go: looked for once a second, for they may be many.
+    fn make_room_for_hint(&mut self, now: Instant, slot: u8, cost: u64) {
+        let Some(hints) = self.peers.as_mut().map(|peers| &mut peers.hints) else { return };
+        let is_full = hints.bytes_for(slot) + cost > self.config.hints_bytes;
+        let was_swept = hints.swept.is_some_and(|swept| swept + SWEEP > now);
+        if !is_full || was_swept || planted!(ExpiredHintsStay) {
+            return;
+        }
+        hints.swept = Some(now);
+        let expired = hints.expired(slot, now);
+        self.ledger.hints_ended += expired.len() as u64;
+        expired.into_iter().for_each(|key| self.end_hint(key));
     }
 
     /// What waited when the node stopped.
@@ -403,7 +456,9 @@ impl Shard {
         // The receiver may forget the name when nobody can send it again: not this node after a restart, either.
         journal.record(&done, journal.durability());
         let batch = journal.batch_of_call();
-        if hint.released {
+        if peers.hints.guids.contains_key(&(at, name)) {
+            // Another one of it waits for other subscriptions there.
+        } else if hint.released {
             peers.markers.push_back((batch, at.0, at.1, name));
         } else {
             peers.hints.done.push_back((batch, at, name));

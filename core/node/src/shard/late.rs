@@ -118,6 +118,11 @@ impl Origin {
         }
     }
 
+    /// Whether it is this node that it came from.
+    pub(super) fn is_from(&self, node: NodeId) -> bool {
+        self.from == Some(node)
+    }
+
     /// The client is in.
     pub(super) fn enters(&mut self) {
         self.entered = true;

@@ -79,6 +79,10 @@ impl Shard {
         let deferred = self.claims_of.deferred.remove(&client);
         let own = self.claimed(key).epoch;
         if let Some((node, epoch, clean)) = deferred.filter(|(_, epoch, _)| *epoch > own) {
+            if !planted!(DeferredEndsEarly) {
+                // It was looked at again for that, and has to wait for its client as long as any.
+                self.stop_waiting(key);
+            }
             self.wait_for_client(now, key);
             self.give_away(now, client, node, epoch, clean, out);
         }

@@ -163,7 +163,7 @@ impl Shard {
             FromControl::Peer { node, news } => {
                 self.on_peer(now, node, news);
                 if news == PeerNews::Down {
-                    self.letters_end(now, out);
+                    self.letters_end(now, node, out);
                 }
             }
             FromControl::Lanes { from, parcel } => self.on_lanes(now, from, &parcel),

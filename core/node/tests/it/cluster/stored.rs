@@ -377,3 +377,67 @@ pub(super) fn qos2_comes_once_though_its_publishers_node_dies() {
 pub(super) fn qos2_comes_once_though_its_subscribers_node_dies() {
     once_though_dies(1, 0..40);
 }
+
+// One message for a plain subscription and for a group at one shard: each of them gets it.
+#[test]
+pub(super) fn what_waits_for_a_node_and_its_groups_comes_to_all_of_them() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 2, 1, stores);
+        let r = world.join(1, Connect::v5("r").resume());
+        world.subscribe(r, "t", ExactlyOnce);
+        let members = ["g1", "g2"].map(|group| {
+            let member = world.join(1, Connect::v5(group).resume());
+            world.subscribe(member, &format!("$share/{group}/t"), ExactlyOnce);
+            member
+        });
+        let w = world.join(0, Connect { auto_ack: false, ..Connect::v5("w") });
+        // It is on its way, and nothing of it is on a disk there.
+        world.nodes[1].stuck = true;
+        let id = world.publish(w, Publish::new("t", "x").qos2());
+        world.settle();
+        world.kill(1);
+        world.nodes[1].stuck = false;
+        world.settle();
+        world.down(0, 1);
+        world.settle();
+        assert_eq!(world.acked(w), [(id, ReasonCode::Success)]);
+        if seed % 2 == 0 {
+            world.ack(w, PacketType::Pubrel, id);
+        }
+        world.restart(1);
+        world.advance(Duration::from_secs(12));
+        for person in [r].into_iter().chain(members) {
+            let name = world.people[person].script.settings.client.clone();
+            let again = world.join(1, Connect::v5(&name).resume());
+            assert_eq!(world.received(again), ["t x"], "{name}, seed {seed}");
+        }
+        world.ack(w, PacketType::Pubrel, id);
+        world.advance(Duration::from_secs(2));
+        world.assert_idle();
+    }
+}
+
+#[test]
+pub(super) fn what_has_expired_takes_no_room_from_what_waits_for_a_node() {
+    let mut world = World::new(1, 2, 1, |config| {
+        stores(config);
+        config.hints_bytes = 700;
+    });
+    let r = durable(&mut world, 1, "r");
+    world.disconnect(r);
+    let w = world.join(0, Connect::v5("w"));
+    dies(&mut world);
+    let mut publish = |world: &mut World, count: u32| {
+        for _ in 0..count {
+            world.publish(w, Publish::new("t/1", "x").qos1().expiry(5));
+        }
+        world.settle();
+        world.acked(w).into_iter().filter(|(_, reason)| *reason == ReasonCode::Success).count()
+    };
+    let first = publish(&mut world, 10);
+    assert!((1..10).contains(&first));
+    assert_eq!(publish(&mut world, 2), 0);
+    world.advance(Duration::from_secs(6));
+    assert_eq!(publish(&mut world, 10), first);
+    assert_eq!(world.ledger(0).hints_ended, first as u64);
+}

@@ -504,3 +504,49 @@ pub(super) fn what_comes_both_ways_comes_once_over_a_start() {
         assert_eq!(texts.len(), count, "seed {seed}");
     }
 }
+
+// A session that is asked for before all of it has come goes on late. If its client does not come there it waits for it, as it
+// would anywhere.
+#[test]
+pub(super) fn a_session_that_went_on_late_waits_for_its_client() {
+    for seed in 0..60 {
+        let mut world = World::with_directories(seed, 3, 1, if seed % 2 == 0 { stores } else { memory });
+        let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+        world.subscribe(c, "t", AtLeastOnce);
+        world.delay_us = 200_000;
+        for node in [1, 2] {
+            let person = world.start(node, Connect::v5("c").resume());
+            let pause = world.rng.below(900_000);
+            world.advance(Duration::from_micros(pause));
+            world.break_off(person);
+        }
+        world.delay_us = 1_000;
+        world.advance(Duration::from_secs(100));
+        let (_, present) = join(&mut world, 1, Connect::v5("c").resume());
+        assert!(present, "seed {seed}");
+        world.assert_one("c");
+    }
+}
+
+// Only the node that a session has left says what is left of it.
+#[test]
+pub(super) fn a_node_that_is_down_ends_no_wait_for_another_one() {
+    for seed in 0..40 {
+        let mut world = World::with_directories(seed, 3, 1, memory);
+        let w = world.join(0, Connect::v5("w"));
+        let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+        world.subscribe(c, "t", AtLeastOnce);
+        world.delay_us = 60_000;
+        let c = world.start(1, Connect::v5("c").resume());
+        for number in 0..100 {
+            world.publish(w, Publish::new("t", number.to_string()).qos1());
+            world.advance(Duration::from_millis(3));
+            if number == 20 + seed {
+                world.down(1, 2);
+            }
+        }
+        world.advance(Duration::from_secs(5));
+        let got: Vec<u32> = world.received(c).iter().map(|text| text[2..].parse().unwrap()).collect();
+        assert!(got.is_sorted(), "seed {seed}: {got:?}");
+    }
+}
