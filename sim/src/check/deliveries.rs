@@ -450,7 +450,8 @@ impl State {
     fn may_have_waited(&self, message: &Facts, id: u32, now: Instant) -> bool {
         let (from, to) = (self.node_of_topic(message.topic), self.ids[id as usize].node);
         let before = back(message.sent, self.ways.hints_take());
-        let behind = self.limits.keeps_hints() && self.ways.exist() && self.ways.were_apart(from, to, before, now);
+        let may_wait = self.limits.durability.is_some() && self.ways.exist();
+        let behind = may_wait && self.ways.were_apart(from, to, before, now);
         behind || self.were_parted(message, id, now)
     }
 }

@@ -29,7 +29,8 @@ pub struct Config {
     pub refused_backoff: Duration,
     /// What was sent over a neighbour and is not acknowledged for this long is sent again.
     pub relay_resend_after: Duration,
-    /// Bytes of the largest frame of a peer that has proved who it is. A connection with a larger one is closed.
+    /// Bytes of the largest frame of a peer that has proved who it is. A connection with a larger one is closed. The largest packet
+    /// that MQTT has, of 256 MiB, fits with all that goes with it: a lane has no other way for it.
     pub max_frame: usize,
     /// Bytes of the largest frame before that.
     pub max_handshake_frame: usize,
@@ -78,7 +79,7 @@ impl Default for Config {
             dial_backoff_max: Duration::from_secs(3),
             refused_backoff: Duration::from_secs(5),
             relay_resend_after: Duration::from_secs(1),
-            max_frame: 16 << 20,
+            max_frame: 272 << 20,
             max_handshake_frame: 4 << 10,
             control_limit: 8 << 20,
             data_limit: 4 << 20,

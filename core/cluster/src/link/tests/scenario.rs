@@ -404,6 +404,17 @@ pub(super) fn a_fast_link_is_not_slowed_by_its_window() {
 }
 
 #[test]
+pub(super) fn a_frame_may_be_as_large_as_a_packet() {
+    let mut net = up(2, 18);
+    net.delay = Duration::from_millis(1);
+    net.send(0, 1, Stream::Data, 40 << 20).unwrap();
+    net.run(S(20));
+    assert_eq!(net.nodes[1].got_bytes[&(0, Stream::Data)], 40 << 20);
+    assert_eq!((net.downs(0), net.downs(1)), (vec![], vec![]));
+    net.send(0, 1, Stream::Data, 968).unwrap();
+}
+
+#[test]
 pub(super) fn limits_are_kept_and_counted() {
     let config = Config { control_limit: 10_000, data_limit: 10_000, bulk_limit: 10_000, ..Config::default() };
     let mut net = Net::new(2, 16, config);
