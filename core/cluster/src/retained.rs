@@ -241,6 +241,8 @@ pub struct Retained {
     fetch: Option<Fetch>,
     members: Members,
     passed: Passed,
+    // Deletions after this one are needed here.
+    held: Option<u64>,
     waits: BTreeMap<(u64, RequestId), Instant>,
     leader_heard: Instant,
     told_leader: (u64, Option<NodeId>),
@@ -279,6 +281,7 @@ impl Retained {
             fetch: None,
             members: Members::default(),
             passed: Passed::default(),
+            held: None,
             waits: BTreeMap::new(),
             leader_heard: now,
             told_leader: (0, None),
@@ -329,6 +332,12 @@ impl Retained {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         Some(self.next_tick)
+    }
+
+    /// Whether there is something to be written yet that counts only where nobody has written since: what is deleted from now on
+    /// is not forgotten as long as that is so.
+    pub fn hold(&mut self, holds: bool) {
+        self.held = holds.then(|| self.held.unwrap_or(self.group.state.index));
     }
 
     /// Index up to which everything is applied here.

@@ -289,6 +289,10 @@ mutants! {
         "The cluster keeps a will although its client has disconnected, or it was published (`will_ha`).";
     KeptWillOverTooEarly, "kept-will-over-too-early", None, ["part", "S10"],
         "The cluster forgets that a will was published before it is stored that its session has none (`will_ha`).";
+    LeaversWillKept, "leavers-will-kept", None, ["part"],
+        "The will of a client whose node has left is published by nobody as long as that node is reached.";
+    ComersRemembered, "comers-remembered", None, ["part"],
+        "Every client that comes back is remembered for ever where no wills are kept.";
     WillsBeforeRoutes, "wills-before-routes", None, ["part", "L8"],
         "A node that has just started publishes wills before it knows the subscriptions at other nodes (`will_ha`).";
     WillOfEarlierStartLost, "will-of-earlier-start-lost", None, ["part", "L8"],
@@ -752,6 +756,8 @@ mutants! {
         "A publish that was put aside goes on while one before it has not gone to all that it is for.";
     AsideOvertakesPending, "aside-overtakes-pending", None, ["part", "S14", "S5"],
         "A publish that was put aside goes on before one that waits until it is retained.";
+    BacklogNotHeld, "backlog-not-held", None, ["part"],
+        "A deletion is forgotten while a node that has come still brings what it had: that is there again.";
     CarriedOnce, "carried-once", None, ["part"],
         "What a node brings to a cluster of retained messages is lost when the group is busy.";
     AnswersForgotten, "answers-forgotten", None, ["part"],

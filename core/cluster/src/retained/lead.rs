@@ -63,7 +63,8 @@ impl Retained {
 
     // What is kept here is held against what was there before.
     fn own_passed(&self) -> u64 {
-        let least = self.asking.least_seen().unwrap_or(u64::MAX);
+        let held = self.held.filter(|_| !planted!(BacklogNotHeld)).unwrap_or(u64::MAX);
+        let least = self.asking.least_seen().unwrap_or(u64::MAX).min(held);
         if self.group.state.is_exact() { self.group.state.index.min(least) } else { 0 }
     }
 

@@ -144,16 +144,16 @@ impl Cluster {
             }
             Output::Granted(grant) => {
                 if grant.home == self.node {
-                    self.will_resumed(&grant.client, Some(grant.epoch));
+                    self.will_resumed(cx.now, &grant.client, Some(grant.epoch));
                 }
                 &grant.client
             }
             Output::Moved { client, epoch } => {
-                self.will_resumed(client, Some(*epoch));
+                self.will_resumed(cx.now, client, Some(*epoch));
                 client
             }
             Output::Refused { client, .. } => {
-                self.will_resumed(client, None);
+                self.will_resumed(cx.now, client, None);
                 client
             }
             Output::Fence { client, .. } | Output::Attach { client, .. } | Output::Lost { client, .. } => client,

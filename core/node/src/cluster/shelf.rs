@@ -61,8 +61,8 @@ enum Asker {
     Large(ShardId, u64),
     /// It came from another group, or from before there was one.
     Carried(Carried),
-    /// Its time has passed.
-    Expired(Box<str>),
+    /// The time of what a topic had as of this index has passed.
+    Expired(Box<str>, u64),
 }
 
 /// Something that a group does not have yet.
@@ -104,8 +104,8 @@ pub(super) struct Shelf {
     expires: BTreeMap<Box<str>, Instant>,
     /// Of the group before.
     before: Option<(Seat, Estate)>,
-    /// The same, to be compared with this one's when that is known.
-    compared: Option<Estate>,
+    /// The same, and of others before it, to be compared with this one's when that is known.
+    compared: Vec<Estate>,
     carried: VecDeque<Carried>,
     /// What is asked of the group for those.
     carrying: usize,
@@ -152,7 +152,7 @@ impl Shelf {
             expiry: BTreeSet::new(),
             expires: BTreeMap::new(),
             before: None,
-            compared: None,
+            compared: Vec::new(),
             carried: VecDeque::new(),
             carrying: 0,
             carry_at: now,
@@ -173,7 +173,19 @@ impl Shelf {
 
     /// Whether nothing is on its way.
     fn is_settled(&self) -> bool {
-        self.requests.is_empty() && self.carried.is_empty() && self.compared.is_none() && self.part.is_idle()
+        self.requests.is_empty() && self.carried.is_empty() && self.compared.is_empty() && self.part.is_idle()
+    }
+
+    /// What counts against indexes of this cluster counts in another one only for topics that nobody has written there.
+    fn leave_cluster(&mut self) {
+        for estate in core::mem::take(&mut self.compared) {
+            self.carried.extend(brought(&estate));
+        }
+        let asked = self.requests.values_mut().filter_map(|asker| match asker {
+            Asker::Carried(carried) => Some(carried),
+            Asker::Shard(..) | Asker::Large(..) | Asker::Expired(..) => None,
+        });
+        self.carried.iter_mut().chain(asked).for_each(|carried| carried.seen = 0);
     }
 
     fn expire_at(&mut self, topic: &str, at: Option<Instant>) {
@@ -353,9 +365,9 @@ impl Cluster {
             shelf.expire_at(&topic, None);
         }
         let is_same_cluster = old.zip(seat).is_some_and(|(old, new)| old.cluster == new.cluster);
-        for (topic, message, seen) in left.kept {
-            let seen = if is_same_cluster { seen } else { 0 };
-            shelf.carried.push_back(Carried { topic, message, seen });
+        shelf.carried.extend(left.kept.into_iter().map(|(topic, message, seen)| Carried { topic, message, seen }));
+        if !is_same_cluster {
+            shelf.leave_cluster();
         }
         if let Some(old) = old
             && !planted!(EstateLost)
@@ -410,11 +422,9 @@ impl Cluster {
                 self.tell_item(cx, index, topic, Some(message));
             }
         } else if is_same_cluster && !is_same_group {
-            shelf.compared = Some(estate);
+            shelf.compared.push(estate);
         } else if !is_same_cluster {
-            let all = estate.iter().filter_map(|(topic, _, message)| Some((topic.into(), message?.clone())));
-            let carried = all.map(|(topic, message)| Carried { topic, message: Some(message), seen: 0 });
-            shelf.carried.extend(carried);
+            shelf.carried.extend(brought(&estate));
         }
     }
 
@@ -494,10 +504,13 @@ impl Cluster {
                     self.shelf.carry_at = cx.now + LOOK;
                 }
             }
-            Some(Asker::Expired(topic)) if outcome.is_err() => {
-                self.shelf.expire_at(&topic, Some(cx.now + LOOK));
+            Some(Asker::Expired(topic, index)) if outcome.is_err() => {
+                // Unless it is another one by now.
+                if self.shelf.part.item(&topic).is_some_and(|(known, _)| known == index) {
+                    self.shelf.expire_at(&topic, Some(cx.now + LOOK));
+                }
             }
-            Some(Asker::Expired(_)) | None => {}
+            Some(Asker::Expired(..)) | None => {}
         }
     }
 
@@ -518,11 +531,11 @@ impl Cluster {
     /// What the group does not have that the one before had.
     fn compare_estate(&mut self) {
         let shelf = &mut self.shelf;
-        let Some(seat) = shelf.seat.filter(|_| shelf.compared.is_some()) else { return };
+        let Some(seat) = shelf.seat.filter(|_| !shelf.compared.is_empty()) else { return };
         if shelf.part.leader().is_none() || shelf.part.known() < seat.base() {
             return;
         }
-        if let Some(estate) = shelf.compared.take() {
+        for estate in core::mem::take(&mut shelf.compared) {
             for (topic, message) in shelf.part.lacks(&estate) {
                 shelf.carried.push_back(Carried { topic, message, seen: seat.base() });
             }
@@ -531,7 +544,8 @@ impl Cluster {
 
     fn carry(&mut self, now: Instant) {
         let shelf = &mut self.shelf;
-        let is_early = now < shelf.carry_at || shelf.compared.is_some() || shelf.part.leader().is_none();
+        shelf.part.hold(shelf.carrying > 0 || !shelf.carried.is_empty() || !shelf.compared.is_empty());
+        let is_early = now < shelf.carry_at || !shelf.compared.is_empty() || shelf.part.leader().is_none();
         if shelf.carried.is_empty() || is_early {
             return;
         }
@@ -573,7 +587,7 @@ impl Cluster {
             let Some((_, topic)) = shelf.expiry.pop_first() else { return };
             shelf.expires.remove(&topic);
             let Some((index, Some(_))) = shelf.part.item(&topic) else { continue };
-            let request = shelf.request(Asker::Expired(topic.clone()));
+            let request = shelf.request(Asker::Expired(topic.clone(), index));
             let input = Input::Write { request, topic, message: None, keep: false, seen: Some(index) };
             shelf.part.handle(now, input, &mut shelf.out);
         }
@@ -667,6 +681,12 @@ fn is_quorum(quorums: &[Vec<NodeId>; 2], seats: &BTreeSet<NodeId>) -> bool {
 fn identity((node, inc, witness): (NodeId, Incarnation, bool), seat: Option<Seat>) -> Identity {
     let (joined, cluster) = seat.map_or((0, ClusterId(0)), |seat| (seat.joined, seat.group()));
     Identity { node: seated(node, joined), inc, cluster, witness }
+}
+
+/// What a node brings to a cluster in which it has not been.
+fn brought(estate: &Estate) -> impl Iterator<Item = Carried> {
+    let messages = estate.iter().filter_map(|(topic, _, message)| Some((topic, message?)));
+    messages.map(|(topic, message)| Carried { topic: topic.into(), message: Some(message.clone()), seen: 0 })
 }
 
 fn answer(cx: &mut Cx<'_>, to: ShardId, number: u64, outcome: RetainedOutcome) {

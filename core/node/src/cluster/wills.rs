@@ -278,10 +278,10 @@ impl Cluster {
 
     /// It gets it, or (no epoch) does not: a delayed will of an earlier connection is not published if the session goes on. One
     /// without delay was due when that connection ended.
-    pub(super) fn will_resumed(&mut self, client: &Client, epoch: Option<Epoch>) {
+    pub(super) fn will_resumed(&mut self, now: Instant, client: &Client, epoch: Option<Epoch>) {
         let clean = self.wills.claims.remove(client).map(|(_, clean)| clean);
         let Some(epoch) = epoch.filter(|_| clean == Some(false) && !planted!(KeptWillNotCancelled)) else { return };
-        if !self.wills.caught_up {
+        if !self.wills.caught_up && !self.has_no_wills(now) {
             self.wills.back.insert(client.clone(), epoch);
         }
         let of = WillName::all_of(client);
@@ -296,6 +296,25 @@ impl Cluster {
             self.wills.stale.insert(name.clone());
             self.wills.wanted.insert(name, Wanted::Cancelled);
         }
+    }
+
+    /// Who has been open for so long, and follows a leader, knows of every will that the group keeps. Without any there is nothing
+    /// to ask about, and none that a client could come back to.
+    fn has_no_wills(&mut self, now: Instant) -> bool {
+        let is_long = self.wills.opened.is_some_and(|at| at + KNOWN_AFTER <= now) && self.meta.view().leader.is_some();
+        let is_idle = self.wills.wanted.is_empty() && self.wills.waiting.is_empty();
+        let has_none = is_long && is_idle && !self.has_wills() && !planted!(ComersRemembered);
+        if has_none {
+            self.wills.caught_up = true;
+            self.wills.back.clear();
+        }
+        has_none
+    }
+
+    /// How many clients are remembered that have come before all wills were known.
+    #[cfg(test)]
+    pub(super) fn comers(&self) -> usize {
+        self.wills.back.len()
     }
 
     pub(super) fn tick_wills(&mut self, cx: &mut Cx<'_>) {
@@ -355,7 +374,9 @@ impl Cluster {
         let mut away = BTreeMap::new();
         for (name, _, record) in self.records("") {
             let owner = record.owner.0;
-            if owner == self.node || self.reached.contains_key(&owner) {
+            // Who has left may be reached all the same.
+            let is_there = self.members.contains_key(&owner) || planted!(LeaversWillKept);
+            if owner == self.node || self.reached.contains_key(&owner) && is_there {
                 continue;
             }
             let since = *away.entry(owner).or_insert_with(|| self.wills.away.get(&owner).copied().unwrap_or(now));
@@ -512,6 +533,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const SELDOM: u64 = 16;
 /// A node that is away for longer, and that its stored sessions come back with, publishes again what others have published.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// Who has been open for so long has everything that the group had decided before.
+const KNOWN_AFTER: Duration = Duration::from_secs(60);
 /// Most wills that the group is asked about at a time.
 const AT_ONCE: usize = 256;
 /// A node that has had no leader for so long publishes its wills without asking.

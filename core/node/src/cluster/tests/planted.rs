@@ -32,6 +32,8 @@ fn planted_bugs_of_wills_are_found() {
         Mutant::KeptWillNeverOver,
         Mutant::WillOfEarlierStartLost,
         Mutant::WillsBeforeRoutes,
+        Mutant::LeaversWillKept,
+        Mutant::ComersRemembered,
     ];
     Mutant::assert_found(&bugs, |bug| wills::ALL.iter().any(|scene| Mutant::fails(bug, scene)));
 }
@@ -45,6 +47,7 @@ fn planted_bugs_of_sessions_leases_and_retained_messages_are_found() {
         Mutant::AgreedNeverExpires,
         Mutant::EstateLost,
         Mutant::CarriedOnce,
+        Mutant::BacklogNotHeld,
         Mutant::AnswersForgotten,
     ];
     let scenes = || claims::ALL.iter().chain(leases::ALL).chain(retained::ALL);

@@ -114,6 +114,32 @@ pub(super) fn a_node_brings_more_than_is_taken_at_once() {
     world.until("all of it is there", 60 * SECOND, all);
 }
 
+/// While a node brings what it had, somebody deletes some of it: that stays deleted.
+pub(super) fn what_is_deleted_meanwhile_does_not_come_back() {
+    let mut world = World::new(3, 2);
+    for node in &mut world.nodes {
+        node.seeds = None;
+        node.config.discovers = false;
+    }
+    world.start_all();
+    world.run(SECOND);
+    let address = world.nodes[0].address;
+    world.command(1, ClusterCommand::Join(address));
+    world.until("one cluster", 20 * SECOND, |world| world.is_whole(&[0, 1]));
+    world.until("somebody leads", 15 * SECOND, |world| leader(world).is_some());
+    world.disk = SECOND / 2;
+    for number in 0..3_000 {
+        world.bring(1, &format!("t/{number:04}"), message(Duration::ZERO));
+    }
+    world.run(SECOND);
+    retain(&mut world, 0, "t/2999", Bytes::new());
+    assert!(!has(&world, 0, "t/2998"), "it is under way");
+    let is_there = |world: &World| (0..2_999).all(|number| has(world, 0, &format!("t/{number:04}")));
+    world.until("all the others are there", 120 * SECOND, is_there);
+    world.run(10 * SECOND);
+    assert!(!has(&world, 0, "t/2999") && !has(&world, 1, "t/2999"));
+}
+
 /// Whatever becomes of a node's cluster, who asked it to retain something hears what became of that.
 pub(super) fn everybody_is_answered_while_its_cluster_changes() {
     for seed in 0..6 {
@@ -140,6 +166,7 @@ pub(super) fn everybody_is_answered_while_its_cluster_changes() {
 
 pub(super) const ALL: &[fn()] = &[
     a_node_brings_more_than_is_taken_at_once,
+    what_is_deleted_meanwhile_does_not_come_back,
     everybody_is_answered_while_its_cluster_changes,
     who_leaves_takes_it_along,
     a_reader_waits_for_what_others_have_acknowledged,

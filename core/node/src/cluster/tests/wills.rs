@@ -12,7 +12,7 @@ use newtmq_session::{Message, MessageId, MessageParts, Will};
 
 use super::world::World;
 use crate::wills::KeptWill;
-use crate::{WillNews, WillSaid};
+use crate::{ClusterCommand, WillNews, WillSaid};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -306,7 +306,38 @@ fn too_large() {
     world.until("published", SECOND, |world| published(world, 0) == 1);
 }
 
+/// Its node leaves, and is reached as before: the others publish it all the same.
+fn node_leaves() {
+    let mut world = running(3);
+    kept(&mut world, 20);
+    world.command(0, ClusterCommand::Leave);
+    world.until("it has left", 20 * SECOND, |world| world.is_whole(&[1, 2]) && world.is_whole(&[0]));
+    let others = |world: &World| published(world, 1) + published(world, 2);
+    world.run(10 * SECOND);
+    assert_eq!(others(&world), 0);
+    world.run(60 * SECOND);
+    assert_eq!((others(&world), left(&world, 1)), (1, 0));
+}
+
+/// Where nobody has a will that is kept, nobody is remembered for it.
+fn nobody_has_one() {
+    let mut world = running(3);
+    for second in 0..100 {
+        world.claim(0, &format!("c{second}"), false);
+        world.run(SECOND);
+    }
+    assert_eq!(world.nodes[0].shards.iter().map(|shard| shard.grants.len()).sum::<usize>(), 100);
+    assert_eq!(world.control(0).cluster().unwrap().comers(), 0);
+    // The first one is kept and published as any.
+    kept(&mut world, 0);
+    world.crash(0);
+    world.run(60 * SECOND);
+    assert_eq!(published_by_all(&world), 1);
+}
+
 pub(super) const ALL: &[fn()] = &[
+    node_leaves,
+    nobody_has_one,
     published_by_its_own_node,
     node_dies_and_stays,
     leader_dies_too,
