@@ -652,6 +652,8 @@ mutants! {
         "A session that has moved takes the copy that it gets as a member of a group for one that it has had.";
     StubStaysMember, "stub-stays-member", None, ["part", "S2"],
         "A session that has gone to another node stays a member of its groups where it was.";
+    FullIsNobody, "full-is-nobody", None, ["cluster", "S1"],
+        "What a node could not store, and is not told so before it counts as down, waits for it no longer.";
     HintOfGroupForgotten, "hint-of-group-forgotten", None, ["part"],
         "Of a QoS 2 message that waits for a node's subscriber and for a group there, the second is dropped.";
     ExpiredHintsStay, "expired-hints-stay", None, ["part"],

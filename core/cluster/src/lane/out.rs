@@ -350,7 +350,7 @@ impl LaneOut {
         self.phase = Phase::Open;
         self.settled = self.first - 1;
         self.enqueued = self.first - 1;
-        let refused = receipt.refused.iter().map(|(seq, _)| *seq).collect();
+        let refused = receipt.refused.clone();
         cx.out.push(Output::Opened { shard: self.shard, stored: known, refused });
     }
 

@@ -129,8 +129,8 @@ pub enum Output {
         from_log: bool,
     },
     /// The target takes messages. Hints for it that have a number up to `stored` have come and can go from the log, and so
-    /// can those that were refused. The others have not come, and their numbers are to be forgotten: they are sent now, in
-    /// order, and then [`PeerOut::drained`].
+    /// can those that nobody was there for. The others, and those that it could not store, have not come, and their numbers are
+    /// to be forgotten: they are sent now, in order, and then [`PeerOut::drained`].
     /// A number counts in the life of the sender that it was given in only; of what was sent in an earlier one, some may
     /// come again.
     Opened {
@@ -138,8 +138,8 @@ pub enum Output {
         shard: ShardId,
         /// What has come.
         stored: u64,
-        /// What of that was refused.
-        refused: Vec<u64>,
+        /// What of that was refused, and why.
+        refused: Vec<(u64, Refusal)>,
     },
     /// There is room again where something was refused, dropped or paused.
     Room {

@@ -329,14 +329,17 @@ impl Shard {
     }
 
     /// A shard takes messages: what had come there by itself waits no longer.
-    pub(super) fn settle_hints(&mut self, at: At, stored: u64, refused: &[u64]) {
+    pub(super) fn settle_hints(&mut self, at: At, stored: u64, refused: &[(u64, Refusal)]) {
         let Some(queue) = self.peers.as_mut().and_then(|peers| peers.hints.queues.get_mut(&at)) else { return };
         let (mut came, mut ended) = (Vec::new(), Vec::new());
         for (key, hint) in &mut queue.hints {
-            match hint.seq.take() {
-                Some(seq) if refused.contains(&seq) => ended.push(*key),
-                Some(seq) if seq <= stored => came.push(*key),
-                Some(_) | None => {}
+            let Some(seq) = hint.seq.take() else { continue };
+            match refused.iter().find(|(number, _)| *number == seq) {
+                // It could not be stored there, and goes there again.
+                Some((_, Refusal::Full)) if !planted!(FullIsNobody) => {}
+                Some(_) => ended.push(*key),
+                None if seq <= stored => came.push(*key),
+                None => {}
             }
         }
         self.ledger.hints_sent += came.len() as u64;

@@ -141,6 +141,7 @@ impl World {
                 }
                 Output::Opened { shard, stored, refused } => {
                     let to = (peer, shard.0);
+                    let refused: Vec<u64> = refused.iter().map(|(seq, _)| *seq).collect();
                     let hints = &mut self.shards.get_mut(&spot).unwrap().disk.hints;
                     for hint in
                         hints.iter().filter(|hint| hint.to == to && hint.seq.is_some_and(|seq| refused.contains(&seq)))

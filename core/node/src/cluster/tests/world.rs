@@ -17,9 +17,8 @@ use newtmq_mqtt::TopicFilter;
 
 use crate::{
     ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterEvent, ClusterInput, ClusterOutput, Control,
-    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, RetainedNews, RetainedOutcome,
-    ShardConfig, ToControl,
-    WillNews, WillNote, WillSaid,
+    ControlBoot, ControlInput, ControlOutput, Durability, FromControl, PeerNews, Release, RetainedNews,
+    RetainedOutcome, ShardConfig, ToControl, WillNews, WillNote, WillSaid,
 };
 
 use net::Pipe;
