@@ -427,7 +427,7 @@ pub(super) fn what_has_expired_takes_no_room_from_what_waits_for_a_node() {
     world.disconnect(r);
     let w = world.join(0, Connect::v5("w"));
     dies(&mut world);
-    let mut publish = |world: &mut World, count: u32| {
+    let publish = |world: &mut World, count: u32| {
         for _ in 0..count {
             world.publish(w, Publish::new("t/1", "x").qos1().expiry(5));
         }
