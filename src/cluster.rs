@@ -45,6 +45,7 @@ use tokio::sync::mpsc;
 use crate::config::{self, Barrier, Config, Discovery, OwnerDown};
 use crate::data::NodeIdentity;
 use crate::exit::CannotListen;
+use crate::reload::Reload;
 use crate::rt::{self, PeerSockets};
 use discovery::{Seeker, State};
 use driver::{Event, Ways};
@@ -233,6 +234,12 @@ fn random() -> anyhow::Result<u64> {
 }
 
 impl Prepared {
+    /// What can be read again while it runs.
+    #[must_use]
+    pub fn reloadable(&self) -> Option<Arc<dyn Reload>> {
+        self.tls.clone().map(|tls| tls as Arc<dyn Reload>)
+    }
+
     /// Opens the ways to other nodes: tasks that tell `events` what happens, until it is closed. Inside the runtime of the
     /// control plane.
     ///

@@ -179,6 +179,7 @@ pub fn wall_time() -> WallTime {
 mod imp {
     use std::sync::{Arc, Mutex, PoisonError};
     use std::thread;
+    use std::time::Duration;
 
     use socket2::{Domain, Protocol, Socket, Type};
     use tokio::sync::{mpsc, oneshot};
@@ -193,8 +194,14 @@ mod imp {
     /// The operating system's, when the runtime is made.
     pub fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
         let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("net").enable_all().build()?;
-        Ok(runtime.block_on(future))
+        let output = runtime.block_on(future);
+        // What a name server does not answer waits on in a thread, and would keep the process, and with it the data directory.
+        runtime.shutdown_timeout(WORK_END);
+        Ok(output)
     }
+
+    /// What is still being done when the runtime ends has this long: an operator's change that is being written.
+    const WORK_END: Duration = Duration::from_secs(1);
 
     /// Opens a listener. Port 0 picks a free one.
     ///
@@ -454,3 +461,21 @@ pub use datagrams::*;
 pub use files::LogFile;
 pub use imp::*;
 pub use peers::*;
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_name_server_that_hangs_does_not_keep_the_process() {
+        let (never, hangs) = std::sync::mpsc::channel::<()>();
+        let started = Instant::now();
+        let output = super::block_on(async {
+            drop(tokio::task::spawn_blocking(move || hangs.recv()));
+            7
+        });
+        assert_eq!(output.unwrap(), 7);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        drop(never);
+    }
+}

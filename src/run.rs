@@ -269,6 +269,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     drop(flaps);
     tokio::spawn(records.clone().send_away());
     let telling = (control, records);
+    let of_links = prepared.as_ref().and_then(cluster::Prepared::reloadable);
     let control = start_control(telling, clock, (reports, office.clone()), prepared, events, asked)?;
     tokio::spawn(pass_on(commanded, office.clone()));
     let mut listening = Vec::new();
@@ -307,7 +308,7 @@ pub async fn start(options: &RunOptions, commanded: mpsc::Receiver<AdminCommand>
     #[cfg(not(madsim))]
     admin.has_gateways(gateways.clone());
     let contexts = contexts.into_iter().flatten().map(|context| context as Arc<dyn Reload>);
-    let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts);
+    let reloadable = std::iter::once(access as Arc<dyn Reload>).chain(contexts).chain(of_links);
     let reloadable = reloadable.chain(intakes.iter().cloned().map(|intake| intake as Arc<dyn Reload>)).collect();
     Ok(Started {
         drivers,

@@ -2,11 +2,13 @@
 //! hour still find each other. What cannot be found is told of once, and again when that changes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::driver::Event;
 use crate::config::{CLUSTER_PORT, DnsKind, Seed};
@@ -76,53 +78,84 @@ pub(super) struct Listed {
     pub(super) nodes: Vec<(Seed, Option<SocketAddr>)>,
 }
 
+impl Listed {
+    /// Of these, of which those that are addresses are known.
+    fn of(seeds: impl IntoIterator<Item = Seed>) -> Listed {
+        let known = |seed: Seed| {
+            let address = numeric(&seed);
+            (seed, address)
+        };
+        Listed { nodes: seeds.into_iter().map(known).collect() }
+    }
+
+    /// These are listed from here on. Where they were is still known; gives the hosts that are listed no more.
+    fn replace(&mut self, app: &str, hosts: Vec<(String, u16)>) -> BTreeSet<String> {
+        let seed = |(host, port)| Seed { name: Some(app.to_owned()), host, port };
+        let before = std::mem::replace(self, Listed::of(hosts.into_iter().map(seed)));
+        for (seed, address) in &mut self.nodes {
+            let was = before.nodes.iter().find(|(before, _)| before == seed);
+            *address = address.or(was.and_then(|(_, address)| *address));
+        }
+        let mut gone: BTreeSet<String> = before.nodes.into_iter().map(|(seed, _)| seed.host).collect();
+        gone.retain(|host| self.nodes.iter().all(|(seed, _)| seed.host != *host));
+        gone
+    }
+}
+
 impl Seeker {
     /// Looks for the nodes of a list until the driver is gone.
     pub async fn of_list(self, seeds: Vec<Seed>) {
         let mut told = self.told();
-        let mut listed = Listed { nodes: seeds.into_iter().map(|seed| (seed, None)).collect() };
-        loop {
-            for (seed, address) in &mut listed.nodes {
-                match rt::resolve(&seed.host, seed.port).await {
-                    Ok(found) => {
-                        told.works(&seed.host);
-                        // Where it was is better than nothing.
-                        *address = nearest(self.address, &found).or(*address);
-                    }
-                    Err(error) => told.fails(&seed.host, &error.to_string()),
-                }
-            }
-            let found = self.found(&listed);
-            if !self.tell(&mut told, found).await {
-                return;
-            }
+        let mut listed = Listed::of(seeds);
+        while self.look_up(&mut listed, &mut told).await {
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// Looks the names of a list up, one after the other, and tells what is found; says whether there is still a driver. The
+    /// next name may take long, so addresses that are known are told before it is asked for.
+    async fn look_up(&self, listed: &mut Listed, told: &mut Told) -> bool {
+        for at in 0..listed.nodes.len() {
+            let (seed, _) = &listed.nodes[at];
+            if numeric(seed).is_some() {
+                continue;
+            }
+            let found = self.found(listed);
+            if !found.addresses.is_empty() && !self.tell(told, found).await {
+                return false;
+            }
+            let (seed, address) = &mut listed.nodes[at];
+            match resolve(&seed.host, seed.port).await {
+                Ok(found) => {
+                    told.works(&seed.host);
+                    // Where it was is better than nothing.
+                    *address = nearest(self.address, &found).or(*address);
+                }
+                Err(error) => told.fails(&seed.host, &error.to_string()),
+            }
+        }
+        let found = self.found(listed);
+        self.tell(told, found).await
     }
 
     /// Asks for the records of a name until the driver is gone.
     pub async fn of_dns(self, name: String, app: String, kind: DnsKind) {
         let mut told = self.told();
+        let mut listed = Listed::default();
         loop {
             let asked = match kind {
-                DnsKind::A => rt::resolve(&name, CLUSTER_PORT).await.map(|found| {
-                    found
-                        .into_iter()
-                        .filter(|address| address.is_ipv4() == self.address.is_ipv4())
-                        .map(|address| {
-                            let host = address.ip().to_string();
-                            (Seed { name: Some(app.clone()), host, port: address.port() }, Some(address))
-                        })
-                        .collect()
+                DnsKind::A => resolve(&name, CLUSTER_PORT).await.map(|found| {
+                    let of_kind = found.into_iter().filter(|address| address.is_ipv4() == self.address.is_ipv4());
+                    of_kind.map(|address| (address.ip().to_string(), address.port())).collect()
                 }),
-                DnsKind::Srv => self.of_srv(&name, &app, &mut told).await,
+                DnsKind::Srv => rt::services(&name).await,
             };
             // When nothing is found, what was found before still holds.
             match asked {
-                Ok(nodes) => {
+                Ok(hosts) => {
                     told.works(&name);
-                    let found = self.found(&Listed { nodes });
-                    if !self.tell(&mut told, found).await {
+                    told.forget(listed.replace(&app, hosts).into_iter().filter(|gone| *gone != name));
+                    if !self.look_up(&mut listed, &mut told).await {
                         return;
                     }
                 }
@@ -133,24 +166,6 @@ impl Seeker {
             }
             tokio::time::sleep(AGAIN).await;
         }
-    }
-
-    async fn of_srv(&self, name: &str, app: &str, told: &mut Told) -> std::io::Result<Vec<(Seed, Option<SocketAddr>)>> {
-        let mut nodes = Vec::new();
-        for (host, port) in rt::services(name).await? {
-            let found = match rt::resolve(&host, port).await {
-                Ok(found) => {
-                    told.works(&host);
-                    nearest(self.address, &found)
-                }
-                Err(error) => {
-                    told.fails(&host, &error.to_string());
-                    None
-                }
-            };
-            nodes.push((Seed { name: Some(app.to_owned()), host, port }, found));
-        }
-        Ok(nodes)
     }
 
     /// Nothing was told yet.
@@ -235,6 +250,15 @@ impl Told {
         }
     }
 
+    /// These are asked no more, so nothing is told of them.
+    pub(super) fn forget(&mut self, gone: impl IntoIterator<Item = String>) {
+        for what in gone {
+            if self.failing.remove(&what).is_some() {
+                self.state.change(|shown| drop(shown.failing.remove(&what)));
+            }
+        }
+    }
+
     /// Something has an answer.
     pub(super) fn works(&mut self, what: &str) {
         if self.failing.remove(what).is_some() {
@@ -242,6 +266,17 @@ impl Told {
             tracing::info!(name = what, "discovery works again");
         }
     }
+}
+
+/// The address of a node whose host is written as one.
+fn numeric(seed: &Seed) -> Option<SocketAddr> {
+    Some(SocketAddr::new(seed.host.parse().ok()?, seed.port))
+}
+
+/// The addresses of a host. A name server that does not answer holds nobody up for longer than that.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no name server has answered in time"));
+    timeout(AGAIN, rt::resolve(host, port)).await.unwrap_or_else(late)
 }
 
 /// One address for each node: of the own kind if there is one.
@@ -294,6 +329,29 @@ mod tests {
             let shown: Vec<_> = addresses.iter().map(|address| address.ip().to_string()).collect();
             assert_eq!((shown.join(" ").as_str(), found_here), (others, here), "{seeds}");
         }
+    }
+
+    #[test]
+    fn what_is_listed_again_stays_where_it_was() {
+        let host = |host: &str| (host.to_owned(), 4370);
+        let mut listed = Listed::default();
+        assert!(listed.replace("n", vec![host("a"), host("b"), host("::1")]).is_empty());
+        let at = |listed: &Listed| listed.nodes.iter().map(|(_, address)| *address).collect::<Vec<_>>();
+        let [a, one] = ["10.0.0.1:4370", "[::1]:4370"].map(|text| text.parse::<SocketAddr>().unwrap());
+        assert_eq!(at(&listed), [None, None, Some(one)], "an address needs no name server");
+        listed.nodes[0].1 = Some(a);
+        assert_eq!(listed.replace("n", vec![host("a"), host("c")]), BTreeSet::from(["b".to_owned(), "::1".to_owned()]));
+        assert_eq!(at(&listed), [Some(a), None]);
+    }
+
+    #[test]
+    fn who_is_asked_no_more_is_not_told_of() {
+        let mut told = seeker(0).told();
+        told.fails("a", "there is no such name");
+        told.fails("b", "there is no such name");
+        told.forget(["a".to_owned(), "c".to_owned()]);
+        assert_eq!(told.state.shown().failing.into_keys().collect::<Vec<_>>(), ["b"]);
+        assert!(!told.failing.contains_key("a"), "it is told of again when it fails again");
     }
 
     #[test]

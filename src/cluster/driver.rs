@@ -24,8 +24,8 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::log::{Store, Stores, Writing};
-use super::sockets::{self, PeerStream, Sockets};
+use super::log::{LogError, Store, Stores, Writing};
+use super::sockets::{self, PeerStream, Sockets, Unproved};
 use super::told;
 use super::watched::Hearer;
 use crate::access::Records;
@@ -44,6 +44,8 @@ pub enum Event {
         tls: bool,
         /// The other end.
         from: Option<SocketAddr>,
+        /// Until it has shown whose it is.
+        unproved: Option<Unproved>,
     },
     /// A connection cannot be opened.
     DialFailed {
@@ -71,7 +73,7 @@ pub enum Event {
     /// What discovery has found.
     Discovered(super::discovery::Found),
     /// Records are durable up to this one, or there will be none any more.
-    Stored(io::Result<u64>),
+    Stored(Result<u64, LogError>),
     /// An operator wants something.
     Command {
         /// What.
@@ -153,7 +155,7 @@ pub struct ControlDriver {
     records: Option<Records>,
     alarm: Alarm,
     ended: bool,
-    failed: Option<io::Error>,
+    failed: Option<LogError>,
 }
 
 /// A connection with another node.
@@ -162,6 +164,8 @@ struct Connection {
     stream: Box<dyn PeerStream>,
     /// The other end.
     from: Option<SocketAddr>,
+    /// It has not shown yet whose it is.
+    unproved: Option<Unproved>,
     waker: Waker,
     /// What the socket has not taken, from `written` on.
     output: Vec<u8>,
@@ -228,7 +232,7 @@ impl ControlDriver {
     ///
     /// # Errors
     /// The log of the cluster cannot be written any more.
-    pub async fn run(mut self) -> io::Result<()> {
+    pub async fn run(mut self) -> Result<(), LogError> {
         std::future::poll_fn(|context| self.poll(context)).await;
         self.ended().await
     }
@@ -240,7 +244,7 @@ impl ControlDriver {
     }
 
     /// What follows after the last poll.
-    pub(super) async fn ended(mut self) -> io::Result<()> {
+    pub(super) async fn ended(mut self) -> Result<(), LogError> {
         match self.failed.take() {
             Some(error) => Err(error),
             None => {
@@ -324,7 +328,9 @@ impl ControlDriver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Opened { dial, stream, tls, from } => self.opened(dial, stream, tls, from),
+            Event::Opened { dial, stream, tls, from, unproved } => {
+                self.opened(dial, stream, tls, (from, unproved));
+            }
             Event::DialFailed { dial, address, error } => {
                 self.repeated.failed(&address, &error);
                 self.link(link::Input::DialFailed(dial));
@@ -360,7 +366,13 @@ impl ControlDriver {
         }
     }
 
-    fn opened(&mut self, dial: Option<DialId>, stream: Box<dyn PeerStream>, tls: bool, from: Option<SocketAddr>) {
+    fn opened(
+        &mut self,
+        dial: Option<DialId>,
+        stream: Box<dyn PeerStream>,
+        tls: bool,
+        (from, unproved): (Option<SocketAddr>, Option<Unproved>),
+    ) {
         self.last_connection += 1;
         let id = ConnectionId(self.last_connection);
         let at = self.connections.iter().position(Option::is_none).unwrap_or_else(|| {
@@ -372,6 +384,7 @@ impl ControlDriver {
             id,
             stream,
             from,
+            unproved,
             waker: self.ready.waker(slot),
             output: Vec::new(),
             written: 0,
@@ -542,6 +555,7 @@ impl ControlDriver {
                 told::event(&self.control, &event);
                 self.hearer.heard(&self.control, &event);
                 match event {
+                    ClusterEvent::Link(link::Event::Connected { conn, .. }) => self.proved(conn),
                     ClusterEvent::Blob { kind, key, value } => {
                         if let Some(records) = &self.records {
                             records.changed(kind, &key, value.as_deref());
@@ -551,6 +565,14 @@ impl ControlDriver {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// It makes room for another one.
+    fn proved(&mut self, id: ConnectionId) {
+        let slot = self.slots.get(&id).copied();
+        if let Some(connection) = slot.and_then(|slot| self.connection(slot)) {
+            connection.unproved = None;
         }
     }
 
@@ -586,7 +608,12 @@ impl ControlDriver {
     fn close(&mut self, id: ConnectionId) {
         let Some(mut connection) = self.slots.get(&id).copied().and_then(|slot| self.remove(slot)) else { return };
         take_rest(&mut self.control, self.now, &mut connection);
-        tokio::spawn(sockets::end(connection.stream, connection.output));
+        let Connection { stream, output, unproved, .. } = connection;
+        tokio::spawn(async move {
+            sockets::end(stream, output).await;
+            // Who is refused keeps its place as long as its socket.
+            drop(unproved);
+        });
         self.link(link::Input::Closed(id));
     }
 

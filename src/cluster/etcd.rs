@@ -108,6 +108,8 @@ impl Desk<'_> {
         let revision = self.list(&mut link, true).await?;
         self.has_answered = true;
         self.told.answers(&name_of(server));
+        let others = self.etcd.servers.iter().filter(|other| *other != server);
+        self.told.forget(others.flat_map(|other| [name_of(other), watch_of(other)]));
         let mut watching = self.watch(server, &link, revision + 1).await?;
         let renewal = (self.etcd.node_ttl / 4).min(RENEWAL_MAX);
         let mut next_renewal = Instant::now() + renewal;
@@ -236,7 +238,21 @@ impl Desk<'_> {
             Some(wrong) => self.told.fails(&keys, &wrong),
             None => self.told.works(&keys),
         }
+        if is_cut && read.own.is_none() {
+            self.add_own(link, &mut read).await?;
+        }
         Ok(read)
+    }
+
+    /// The node's own key may be behind the cut. Taken for missing it would be put, which is a change that is told, whereupon
+    /// all are listed: without an end.
+    async fn add_own(&mut self, link: &mut Link, read: &mut Read) -> Result<(), Fault> {
+        let answer = link.call("/v3/kv/range", &json!({ "key": BASE64.encode(&self.key) })).await?;
+        let Some(kv) = answer["kvs"].as_array().and_then(|kvs| kvs.first()) else { return Ok(()) };
+        let own = Entry::read(kv).ok_or_else(|| malformed("an entry of `kvs` without a key or value of base64"))?;
+        read.listed.nodes.extend(node(&own.value));
+        read.own = Some(own);
+        Ok(())
     }
 
     /// Has changes after a revision told; none if the server refuses to do so.
@@ -416,7 +432,98 @@ const NO_LOGIN: &str = "invalid auth token";
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
+    use std::thread;
+
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::cluster::discovery::State;
+    use crate::config::{Sources, load};
+
+    /// An etcd with more keys than are listed: that of the node is behind the cut. It takes no watches.
+    #[derive(Default)]
+    struct Full {
+        own: Mutex<Option<Value>>,
+        puts: AtomicUsize,
+        lists: AtomicUsize,
+    }
+
+    impl Full {
+        fn answer(&self, target: &str, body: &Value) -> Option<Value> {
+            let mut own = self.own.lock().unwrap();
+            let header = json!({ "revision": "7" });
+            let other = json!({ "key": "YQ==", "value": BASE64.encode(r#"{"address":"10.0.0.2:4370"}"#) });
+            Some(match target {
+                "/v3/lease/grant" => json!({ "ID": "5", "TTL": "60" }),
+                "/v3/kv/put" => {
+                    self.puts.fetch_add(1, Ordering::SeqCst);
+                    *own = Some(body.clone());
+                    json!({ "header": header })
+                }
+                "/v3/kv/range" if body["range_end"].is_null() => json!({ "header": header, "kvs": [own.clone()?] }),
+                "/v3/kv/range" => {
+                    self.lists.fetch_add(1, Ordering::SeqCst);
+                    json!({ "header": header, "more": true, "kvs": [other] })
+                }
+                _ => return None,
+            })
+        }
+
+        /// One request after the other.
+        fn serve(&self, socket: TcpStream) -> Option<()> {
+            let (mut lines, mut socket) = (BufReader::new(socket.try_clone().ok()?), socket);
+            loop {
+                let (mut head, mut length) = (String::new(), 0);
+                while !head.ends_with("\r\n\r\n") {
+                    let from = head.len();
+                    lines.read_line(&mut head).ok().filter(|count| *count > 0)?;
+                    let line = head[from..].to_ascii_lowercase();
+                    length = line.strip_prefix("content-length:").map_or(length, |text| text.trim().parse().unwrap());
+                }
+                let mut body = vec![0; length];
+                lines.read_exact(&mut body).ok()?;
+                let answer = self.answer(head.split(' ').nth(1)?, &serde_json::from_slice(&body).ok()?);
+                let (status, text) = answer.map_or((404, "{}".to_owned()), |answer| (200, answer.to_string()));
+                write!(socket, "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{text}", text.len()).ok()?;
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_behind_the_cut_is_not_put_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("cluster.etcd.server=http://{}", listener.local_addr().unwrap());
+        let full = Arc::new(Full::default());
+        let serving = Arc::clone(&full);
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                let serving = Arc::clone(&serving);
+                thread::spawn(move || serving.serve(socket));
+            }
+        });
+        let etcd = load(&Sources { sets: vec![url], ..Sources::default() }).unwrap().config.cluster.etcd;
+        let (events, mut told) = mpsc::channel(16);
+        let (name, address, state) = ("newtmq@own".to_owned(), "10.0.0.1:4370".parse().unwrap(), State::of("etcd"));
+        let seeker = Seeker { name, address, expected_size: 1, events, state: state.clone() };
+        let short = Duration::from_millis(10);
+        let pace = Pace { again: short, back_off_min: short, back_off_max: short, listen_first: short };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.spawn(seeker.of_etcd(etcd, Registered { cluster: "c".to_owned(), node: NodeId(1) }, pace));
+        runtime.spawn(async move { while told.recv().await.is_some() {} });
+        let started = std::time::Instant::now();
+        while full.lists.load(Ordering::SeqCst) < 5 || state.shown().found.is_none() {
+            assert!(started.elapsed() < Duration::from_secs(30), "{:?}", state.shown());
+            thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(full.puts.load(Ordering::SeqCst), 1);
+        let found = state.shown().found.unwrap();
+        assert!(found.here, "the node sees itself");
+        assert_eq!(found.addresses, ["10.0.0.2:4370".parse().unwrap()].into());
+    }
 
     #[test]
     fn what_nodes_say_of_themselves() {

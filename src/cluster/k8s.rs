@@ -86,6 +86,8 @@ impl Desk<'_> {
             let mut read = self.list(&mut connection, server).await?;
             self.has_answered = true;
             self.told.answers(&name_of(server));
+            let others = self.k8s.apiservers.iter().filter(|other| *other != server);
+            self.told.forget(others.flat_map(|other| [name_of(other), watch_of(other)]));
             self.tell(&read.facts).await;
             loop {
                 match self.watch(server, &mut read).await? {

@@ -59,7 +59,7 @@ pub struct Read {
     pub torn: u64,
 }
 
-/// Why the log cannot be used. Nothing was changed.
+/// Why the log cannot be used. If it cannot be opened, nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The environment's.
@@ -130,7 +130,7 @@ impl Log {
     ///
     /// # Errors
     /// The operating system's; what is in the file is unknown, unless the disk is full.
-    pub fn write(&mut self, batch: &[Store]) -> io::Result<()> {
+    pub fn write(&mut self, batch: &[Store]) -> Result<(), LogError> {
         let fresh = batch.iter().rposition(|store| store.replaces);
         if let Some(first) = fresh {
             // A crash leaves the old file or the new one.
@@ -138,15 +138,16 @@ impl Log {
             for store in &batch[first..] {
                 append(&mut bytes, HEAD_BYTES as u64, &store.record);
             }
-            self.file = create(&self.folder, self.node, self.birth, &bytes)?;
+            let file = create(&self.folder, self.node, self.birth, &bytes);
+            self.file = file.map_err(|error| self.failed("replace", error))?;
             self.end = (HEAD_BYTES + bytes.len()) as u64;
         } else {
             let mut bytes = Vec::new();
             for store in batch {
                 append(&mut bytes, self.durable, &store.record);
             }
-            self.file.append(&bytes)?;
-            self.file.sync()?;
+            self.file.append(&bytes).map_err(|error| self.failed("append to", error))?;
+            self.file.sync().map_err(|error| self.failed("sync", error))?;
             self.end += bytes.len() as u64;
         }
         self.durable = self.end;
@@ -156,9 +157,27 @@ impl Log {
         if self.file.append(&mark).is_ok() {
             self.end += mark.len() as u64;
         } else {
-            self.file.cut(self.end)?;
+            self.cut()?;
         }
         Ok(())
+    }
+
+    /// Takes away what was written in part.
+    fn cut(&mut self) -> Result<(), LogError> {
+        self.file.cut(self.end).map_err(|error| self.failed("cut off the end of", error))
+    }
+
+    fn failed(&self, step: &'static str, source: io::Error) -> LogError {
+        LogError::Io { step, file: self.folder.join(LOG_FILE), source }
+    }
+}
+
+impl LogError {
+    /// It can go on when there is space again.
+    #[cfg(not(madsim))]
+    fn is_full(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, LogError::Io { source, .. } if full.contains(&source.kind()))
     }
 }
 
@@ -291,6 +310,17 @@ mod tests {
         log.write(&[store(9, false)]).unwrap();
         let (_, read) = Log::open(&scratch.0, NODE, 8).unwrap();
         assert_eq!(read, Read { birth: 7, records: records(7..=9), torn: 0 });
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        let scratch = Scratch::new("cluster-log-named");
+        let (mut log, _) = Log::open(&scratch.0, NODE, 7).unwrap();
+        fs::create_dir(scratch.0.join(NEW_FILE)).unwrap();
+        let error = log.write(&[store(1, true)]).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot replace {}", scratch.0.join(LOG_FILE).display()));
+        assert!(!error.is_full());
+        assert!(log.failed("sync", io::ErrorKind::StorageFull.into()).is_full());
     }
 
     #[test]

@@ -33,10 +33,7 @@ impl Seeker {
         let mut told = self.told();
         loop {
             match open(&mcast) {
-                Ok(socket) => {
-                    told.works(GROUP);
-                    self.listen(&socket, &mcast, &announced, &mut told).await;
-                }
+                Ok(socket) => self.listen(&socket, &mcast, &announced, &mut told).await,
                 Err(error) => told.fails(GROUP, &error.to_string()),
             }
             if self.events.is_closed() {
@@ -49,20 +46,19 @@ impl Seeker {
     /// Until the driver is gone, or the socket fails.
     async fn listen(&self, socket: &UdpSocket, mcast: &Mcast, announced: &Announced, told: &mut Told) {
         let own = announced.seal(self.address);
-        let mut heard: BTreeMap<NodeId, SocketAddr> = BTreeMap::new();
+        let mut heard = Heard::default();
         let began = Instant::now();
         let mut next = began;
         let mut buffer = [0; 1500];
         loop {
             if Instant::now() >= next {
-                for port in &mcast.ports {
-                    if let Err(error) = socket.send_to(&own, SocketAddrV4::new(mcast.addr, *port)).await {
-                        told.fails(GROUP, &error.to_string());
-                    }
+                match announce(socket, mcast, &own).await {
+                    Ok(()) => told.works(GROUP),
+                    Err(error) => told.fails(GROUP, &error.to_string()),
                 }
                 next = Instant::now() + if began.elapsed() < LISTEN_FIRST { EAGER } else { AGAIN };
                 // Others that start at this moment are to be heard before anything is founded.
-                let addresses: BTreeSet<SocketAddr> = heard.values().copied().collect();
+                let addresses = heard.addresses(Instant::now());
                 let enough = addresses.len() + 1 >= self.expected_size;
                 let found = Found { here: enough && began.elapsed() >= LISTEN_FIRST, addresses };
                 if !self.tell(told, found).await {
@@ -75,11 +71,39 @@ impl Seeker {
                 Err(error) => return told.fails(GROUP, &error.to_string()),
             };
             let Some((node, address)) = announced.open(&buffer[..count]) else { continue };
-            if node != announced.node && (heard.len() < HEARD_MAX || heard.contains_key(&node)) {
-                heard.insert(node, address);
+            if node != announced.node {
+                heard.hear(node, address, Instant::now());
             }
         }
     }
+}
+
+/// Whom this node has heard: where it is, and when that was.
+#[derive(Debug, Default)]
+struct Heard(BTreeMap<NodeId, (SocketAddr, Instant)>);
+
+impl Heard {
+    fn hear(&mut self, node: NodeId, address: SocketAddr, now: Instant) {
+        if self.0.len() < HEARD_MAX || self.0.contains_key(&node) {
+            self.0.insert(node, (address, now));
+        }
+    }
+
+    /// Who is silent for long is forgotten: it would count for `expected_size`, and stand in the way of others.
+    fn addresses(&mut self, now: Instant) -> BTreeSet<SocketAddr> {
+        self.0.retain(|_, (_, heard)| now.duration_since(*heard) < SILENT_MAX);
+        self.0.values().map(|(address, _)| *address).collect()
+    }
+}
+
+/// Tells all ports of the group; the last error, if there is one.
+async fn announce(socket: &UdpSocket, mcast: &Mcast, own: &[u8]) -> io::Result<()> {
+    let mut told = Ok(());
+    for port in &mcast.ports {
+        let sent = socket.send_to(own, SocketAddrV4::new(mcast.addr, *port)).await;
+        told = sent.map(drop).and(told);
+    }
+    told
 }
 
 impl Announced {
@@ -142,6 +166,8 @@ const DOMAIN: &[u8] = b"newtmq mcast 1";
 const TAG_BYTES: usize = 32;
 /// More are left out.
 const HEARD_MAX: usize = 255;
+/// Who is not heard for this long is gone; a node announces itself every [`AGAIN`].
+const SILENT_MAX: Duration = Duration::from_secs(60);
 /// No cluster is founded before others had this long to be heard.
 const LISTEN_FIRST: Duration = Duration::from_secs(5);
 /// How often a node announces itself in that time.
@@ -150,6 +176,23 @@ const EAGER: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_silent_is_forgotten_and_makes_room() {
+        let mut heard = Heard::default();
+        let at = |node: usize| SocketAddr::from(([10, 0, 0, 1], u16::try_from(node).unwrap()));
+        let began = Instant::now();
+        for node in 1..=HEARD_MAX {
+            heard.hear(NodeId(node as u64), at(node), began);
+        }
+        let later = began + SILENT_MAX / 2;
+        heard.hear(NodeId(1), at(1), later);
+        heard.hear(NodeId(1000), at(1000), later);
+        assert_eq!(heard.addresses(later).len(), HEARD_MAX, "there is no room for another one");
+        assert_eq!(heard.addresses(began + SILENT_MAX), BTreeSet::from([at(1)]));
+        heard.hear(NodeId(1000), at(1000), began + SILENT_MAX);
+        assert_eq!(heard.addresses(began + SILENT_MAX), BTreeSet::from([at(1), at(1000)]));
+    }
 
     #[test]
     fn only_who_has_the_key_is_heard() {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use newtmq_cluster::link::{Address, DialId};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
 
 use super::driver::Event;
 use super::tls::LinkTls;
@@ -38,6 +38,7 @@ impl Sockets {
     /// Accepts until the driver is gone. An error never ends it.
     pub async fn accept(self, listener: PeerListener) {
         let mut failing = false;
+        let mut door = Door::new(UNPROVED_MAX);
         loop {
             let socket = match listener.accept().await {
                 Ok((socket, _)) => socket,
@@ -53,12 +54,15 @@ impl Sockets {
             if self.events.is_closed() {
                 return;
             }
+            // Dropped with its socket: who is a node comes again.
+            let Some(unproved) = door.let_in(Instant::now()) else { continue };
             let this = self.clone();
             let open = async move {
                 let (events, address) = (this.events.clone(), socket.peer_addr().ok());
                 match timeout(HANDSHAKE_TIMEOUT, this.accepted(socket)).await.unwrap_or_else(|late| Err(late.into())) {
                     Ok((stream, tls)) => {
-                        drop(events.send(Event::Opened { dial: None, stream, tls, from: address }).await)
+                        let unproved = Some(unproved);
+                        drop(events.send(Event::Opened { dial: None, stream, tls, from: address, unproved }).await)
                     }
                     Err(error) => drop(events.send(Event::NotAccepted { from: address, error }).await),
                 }
@@ -79,7 +83,7 @@ impl Sockets {
     pub async fn dial(self, dial: DialId, address: Address) {
         let opened = timeout(self.dial_timeout, self.open(&address)).await.unwrap_or_else(|late| Err(late.into()));
         let event = match opened {
-            Ok((stream, tls)) => Event::Opened { dial: Some(dial), stream, tls, from: None },
+            Ok((stream, tls)) => Event::Opened { dial: Some(dial), stream, tls, from: None, unproved: None },
             Err(error) => Event::DialFailed { dial, address, error },
         };
         // Without a driver nobody waits for it.
@@ -132,6 +136,43 @@ impl Sockets {
     }
 }
 
+/// Held by a connection that was accepted until it has shown whose it is, or has ended.
+pub type Unproved = OwnedSemaphorePermit;
+
+/// How many of those there may be. Whoever reaches the address can be one, and each costs a file and perhaps a handshake.
+#[derive(Debug)]
+struct Door {
+    room: Arc<Semaphore>,
+    most: usize,
+    /// Since it was last told of.
+    dropped: u64,
+    told: Option<Instant>,
+}
+
+impl Door {
+    fn new(most: usize) -> Door {
+        Door { room: Arc::new(Semaphore::new(most)), most, dropped: 0, told: None }
+    }
+
+    /// None if there are too many, which the log tells once in a while.
+    fn let_in(&mut self, now: Instant) -> Option<Unproved> {
+        if let Ok(unproved) = Arc::clone(&self.room).try_acquire_owned() {
+            return Some(unproved);
+        }
+        self.dropped += 1;
+        if self.told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
+            let dropped = std::mem::take(&mut self.dropped);
+            tracing::warn!(
+                dropped,
+                limit = self.most,
+                "too many connections at node.listen have not shown that they are of nodes; further ones are dropped"
+            );
+            self.told = Some(now);
+        }
+        None
+    }
+}
+
 /// Sends datagrams until nobody can give any. One that cannot be sent is lost, as others are on the way.
 pub async fn send(socket: Arc<UdpSocket>, mut packets: mpsc::Receiver<(SocketAddr, Vec<u8>)>) {
     while let Some((to, bytes)) = packets.recv().await {
@@ -154,8 +195,35 @@ pub async fn end(mut stream: Box<dyn PeerStream>, rest: Vec<u8>) {
     let _ = timeout(END_TIMEOUT, ended).await;
 }
 
+/// Connections that were accepted and have not shown yet whose they are, and those that were refused and still hear why. All
+/// nodes of the largest cluster may come at once.
+const UNPROVED_MAX: usize = 256;
+/// How often is told that there are more.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 const BACK_OFF: Duration = Duration::from_millis(200);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// Larger ones are cut off, and refused as such.
 const DATAGRAM_MAX: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_proved_nothing_has_limited_room() {
+        let mut door = Door::new(2);
+        let now = Instant::now();
+        let first = door.let_in(now).unwrap();
+        let second = door.let_in(now).unwrap();
+        assert!(door.let_in(now).is_none());
+        assert_eq!((door.dropped, door.told), (0, Some(now)), "the first is told of at once");
+        assert!(door.let_in(now + TELL_AGAIN / 2).is_none());
+        assert_eq!((door.dropped, door.told), (1, Some(now)), "another is counted");
+        assert!(door.let_in(now + TELL_AGAIN).is_none());
+        assert_eq!((door.dropped, door.told), (0, Some(now + TELL_AGAIN)));
+        drop(first);
+        assert!(door.let_in(now).is_some());
+        drop(second);
+    }
+}

@@ -3,8 +3,9 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use anyhow::Context as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -15,13 +16,18 @@ use rustls::{CertificateError as Invalid, ClientConfig, DigitallySignedStruct, E
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::sockets::PeerStream;
-use crate::config::{CertificateFiles, ClusterTls};
+use crate::config::{CertificateFiles, ClusterTls, Config};
 use crate::net::certs::{self, CertificateError};
+use crate::reload::{Prepared, Reload};
 use crate::rt::PeerSocket;
 
-/// What a node shows and asks for.
-#[derive(Clone)]
+/// What a node shows and asks for, which can be replaced while links use what was before.
 pub struct LinkTls {
+    current: RwLock<Arc<Ends>>,
+}
+
+/// For connections that are accepted, and for those that are opened.
+struct Ends {
     acceptor: TlsAcceptor,
     connector: TlsConnector,
 }
@@ -38,6 +44,54 @@ impl LinkTls {
     /// # Errors
     /// One of them is not there or not right.
     pub fn new(tls: &ClusterTls) -> Result<Option<LinkTls>, CertificateError> {
+        Ok(Ends::read(tls)?.map(|ends| LinkTls { current: RwLock::new(Arc::new(ends)) }))
+    }
+
+    /// For the next handshake.
+    fn current(&self) -> Arc<Ends> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Does the handshake of a connection that was accepted.
+    ///
+    /// # Errors
+    /// The other side's, or the network's.
+    pub async fn accept(&self, socket: PeerSocket) -> io::Result<Box<dyn PeerStream>> {
+        Ok(Box::new(self.current().acceptor.accept(socket).await?))
+    }
+
+    /// Does the handshake of a connection that was opened.
+    ///
+    /// # Errors
+    /// The other side's, or the network's.
+    pub async fn connect(&self, socket: PeerSocket) -> io::Result<Box<dyn PeerStream>> {
+        let name = ServerName::try_from(ANY_NAME).expect("it is a name");
+        Ok(Box::new(self.current().connector.connect(name, socket).await?))
+    }
+}
+
+impl Reload for LinkTls {
+    fn name(&self) -> String {
+        "certificates of cluster.tls".to_owned()
+    }
+
+    fn has_files(&self) -> bool {
+        true
+    }
+
+    /// The same files: other ones need a restart.
+    fn prepare(self: Arc<Self>, config: &Config) -> anyhow::Result<Prepared> {
+        let ends = Arc::new(Ends::read(&config.cluster.tls)?.context("links are not encrypted any more")?);
+        Ok(Box::new(move || {
+            // Links that are open stay as they are.
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = ends;
+            None
+        }))
+    }
+}
+
+impl Ends {
+    fn read(tls: &ClusterTls) -> Result<Option<Ends>, CertificateError> {
         let ClusterTls { certfile: Some(certfile), keyfile: Some(keyfile), cacertfile: Some(cacertfile) } = tls else {
             return Ok(None);
         };
@@ -58,24 +112,7 @@ impl LinkTls {
         let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(only).map_err(wrong)?;
         let servers = Arc::new(AnyName(servers.map_err(verifier)?));
         let client = client.dangerous().with_custom_certificate_verifier(servers).with_client_cert_resolver(shown);
-        Ok(Some(LinkTls { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() }))
-    }
-
-    /// Does the handshake of a connection that was accepted.
-    ///
-    /// # Errors
-    /// The other side's, or the network's.
-    pub async fn accept(&self, socket: PeerSocket) -> io::Result<Box<dyn PeerStream>> {
-        Ok(Box::new(self.acceptor.accept(socket).await?))
-    }
-
-    /// Does the handshake of a connection that was opened.
-    ///
-    /// # Errors
-    /// The other side's, or the network's.
-    pub async fn connect(&self, socket: PeerSocket) -> io::Result<Box<dyn PeerStream>> {
-        let name = ServerName::try_from(ANY_NAME).expect("it is a name");
-        Ok(Box::new(self.connector.connect(name, socket).await?))
+        Ok(Some(Ends { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() }))
     }
 }
 
@@ -126,3 +163,61 @@ impl ServerCertVerifier for AnyName {
 
 /// What is said to the other side, which has one certificate only.
 const ANY_NAME: &str = "node.newtmq.invalid";
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::data::tests::Scratch;
+
+    /// Another authority with another certificate, in the same files.
+    fn make(scratch: &Scratch) {
+        let _ = std::fs::remove_dir_all(&scratch.0);
+        let request = crate::cert::Request { folder: scratch.0.clone(), hosts: Vec::new(), client: None, force: true };
+        crate::cert::dev(&request).unwrap();
+    }
+
+    fn config(scratch: &Scratch) -> Config {
+        let file = |name: &str| Some(scratch.0.join(name));
+        let mut config = Config::default();
+        config.cluster.tls =
+            ClusterTls { certfile: file("cert.pem"), keyfile: file("key.pem"), cacertfile: file("ca.pem") };
+        config
+    }
+
+    /// Whether the one lets the other in, which the other may not have heard yet.
+    fn meet(one: &Arc<LinkTls>, other: &LinkTls) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let one = Arc::clone(one);
+            let accepted = tokio::spawn(async move { one.accept(listener.accept().await.unwrap().0).await.is_ok() });
+            let connected = other.connect(TcpStream::connect(address).await.unwrap()).await;
+            accepted.await.unwrap() && connected.is_ok()
+        })
+    }
+
+    #[test]
+    fn certificates_are_read_again_and_those_that_are_not_right_change_nothing() {
+        let scratch = Scratch::new("link-tls");
+        make(&scratch);
+        let config = config(&scratch);
+        let new = || Arc::new(LinkTls::new(&config.cluster.tls).unwrap().unwrap());
+        let (one, other) = (new(), new());
+        assert!(meet(&one, &other));
+        std::fs::write(scratch.0.join("cert.pem"), "nothing").unwrap();
+        let error = Arc::clone(&one).prepare(&config).err().unwrap();
+        assert!(format!("{error:#}").contains("cert.pem: no certificate in it (PEM)"), "{error:#}");
+        assert!(meet(&one, &other));
+        make(&scratch);
+        let ready = Arc::clone(&one).prepare(&config).unwrap();
+        assert!(meet(&one, &other), "nothing is changed before everything is read");
+        assert!(ready().is_none());
+        assert!(!meet(&one, &other));
+        let ready = Arc::clone(&other).prepare(&config).unwrap();
+        ready();
+        assert!(meet(&one, &other));
+    }
+}

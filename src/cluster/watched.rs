@@ -2,12 +2,11 @@
 
 #[cfg(not(madsim))]
 mod imp {
-    use std::io;
-
     use newtmq_node::{ClusterEvent, Control};
     use tokio::sync::mpsc;
 
     use crate::cluster::driver::{ControlDriver, Event};
+    use crate::cluster::log::LogError;
 
     /// Nobody.
     #[derive(Debug, Clone, Default)]
@@ -28,7 +27,7 @@ mod imp {
         ///
         /// # Errors
         /// The driver's.
-        pub async fn run(self, driver: ControlDriver, _: mpsc::Sender<Event>) -> io::Result<()> {
+        pub async fn run(self, driver: ControlDriver, _: mpsc::Sender<Event>) -> Result<(), LogError> {
             driver.run().await
         }
     }
@@ -44,7 +43,6 @@ mod imp {
 mod imp {
     use std::fmt;
     use std::future::poll_fn;
-    use std::io;
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
     use std::task::Poll;
 
@@ -52,6 +50,7 @@ mod imp {
     use tokio::sync::mpsc;
 
     use crate::cluster::driver::{ControlDriver, Event};
+    use crate::cluster::log::LogError;
 
     /// The control plane of a node as the testbed sees it, while it runs. Clones are the same one.
     #[derive(Clone, Default)]
@@ -88,7 +87,7 @@ mod imp {
         ///
         /// # Errors
         /// The driver's.
-        pub async fn run(self, driver: ControlDriver, events: mpsc::Sender<Event>) -> io::Result<()> {
+        pub async fn run(self, driver: ControlDriver, events: mpsc::Sender<Event>) -> Result<(), LogError> {
             *self.inside.lock().unwrap_or_else(PoisonError::into_inner) = Some((driver, events));
             let driver = poll_fn(|context| {
                 let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);

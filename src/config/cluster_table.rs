@@ -124,15 +124,16 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         Field::Word(OwnerDown::WORDS, |c, v| c.cluster.owner_down = OwnerDown::ALL[v]),
         "wait",
         "What becomes of a client whose stored session is at a node that is down. `wait`: it is refused (0x88) until that node is back, \
-         or is removed. `fresh`: it begins a new session, and the stored one, with what has waited in it, is given up when its node \
-         is back. All nodes should have the same.",
+         or is removed. `fresh`: it begins a new session; when that node is back, what waits in the stored one and was never sent \
+         comes to the client, too, and the stored one ends. All nodes should have the same.",
     ),
     key(
         "cluster.hints_bytes",
         Field::Size(0, 1 << 40, |c, v| c.cluster.hints_bytes = v),
         "256MB",
         "What this node keeps, on its disk and in memory, for the stored sessions of another node that is away, for each such node. \
-         Above it publishes with QoS 1 and 2 for them are refused.",
+         It is divided among the shards: each has its part for the publishes of its own clients, and above that part their \
+         publishes with QoS 1 and 2 for such sessions are refused.",
     ),
     key(
         "cluster.witness",
@@ -146,7 +147,7 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         "none",
         "Links between nodes are encrypted, and only nodes whose certificate is one of `cluster.tls.cacertfile` are let in: the \
          certificate of this node, for servers and clients alike. Packets by which nodes see who answers (UDP) are not \
-         encrypted; `node.cookie` authenticates them.",
+         encrypted; `node.cookie` authenticates them. A reload reads the same three files again, for links to come.",
     ),
     key(TLS_KEYFILE, Field::File(|c, v| c.cluster.tls.keyfile = v), "none", "Its private key."),
     key(

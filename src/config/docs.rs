@@ -179,6 +179,7 @@ Needs a restart: zone.external.max_inflight = 64 (was 32)
 
 Users cannot be had or given up without a restart: a broker that was started without any checks no password. A listener's other
 certificates, access rules and `max_conn_rate` count for connections to come. Other limits of `login_throttle` forget what has failed.
+Certificates of links between nodes (`cluster.tls`) are read again from the same files, and count for links to come.
 
 ## Values
 

@@ -1,5 +1,7 @@
 //! Who writes the log of the cluster: a thread of its own, or a task in the simulator, which has no others.
 
+#[cfg(not(madsim))]
+use super::LogError;
 use super::{BATCH_MAX, IDLE, Log, Store};
 use crate::cluster::driver::Event;
 
@@ -12,7 +14,7 @@ mod imp {
 
     use tokio::sync::mpsc::Sender;
 
-    use super::{BATCH_MAX, Event, IDLE, Log, Store};
+    use super::{BATCH_MAX, Event, IDLE, Log, LogError, Store};
 
     /// Takes records.
     pub type Stores = mpsc::Sender<Store>;
@@ -43,7 +45,7 @@ mod imp {
         }
 
         /// Waits as long as the disk is full.
-        fn write_while_full(&mut self, batch: &[Store]) -> io::Result<()> {
+        fn write_while_full(&mut self, batch: &[Store]) -> Result<(), LogError> {
             let mut told = false;
             loop {
                 match self.write(batch) {
@@ -53,11 +55,15 @@ mod imp {
                         }
                         return Ok(());
                     }
-                    Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                    Err(error) if error.is_full() => {
                         if !std::mem::replace(&mut told, true) {
-                            tracing::warn!(%error, "the log of the cluster cannot be written; trying again until it can");
+                            let error = format!("{:#}", anyhow::Error::from(error));
+                            tracing::warn!(
+                                error,
+                                "the log of the cluster cannot be written; trying again until it can"
+                            );
                         }
-                        self.file.cut(self.end)?;
+                        self.cut()?;
                         thread::sleep(FULL_PAUSE);
                     }
                     Err(error) => return Err(error),
