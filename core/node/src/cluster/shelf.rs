@@ -5,6 +5,9 @@
 //! of its id and of when it became a member. A group that has lost its quorum for good is followed by another one, of the next
 //! generation (docs/adr/0014).
 
+mod carry;
+mod quorum;
+
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,6 +18,10 @@ use newtmq_cluster::meta::{self, ClusterId};
 use newtmq_cluster::retained::{
     self, Estate, Identity, Input, Output, PendingChange, Refusal, Retained, Stored, Written,
 };
+
+pub(super) use quorum::Standing;
+
+use carry::{Carried, brought};
 
 use super::joint::{Cluster, Cx};
 use super::streams;
@@ -63,22 +70,6 @@ enum Asker {
     Carried(Carried),
     /// The time of what a topic had as of this index has passed.
     Expired(Box<str>, u64),
-}
-
-/// Something that a group does not have yet.
-#[derive(Debug, Clone)]
-struct Carried {
-    topic: Box<str>,
-    message: Option<Bytes>,
-    seen: u64,
-}
-
-/// How a node without a leader sees the group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Standing {
-    pub(super) applied: u64,
-    /// Who decides there, as seats.
-    pub(super) quorums: [Vec<NodeId>; 2],
 }
 
 #[derive(Debug)]
@@ -176,18 +167,6 @@ impl Shelf {
         self.requests.is_empty() && self.carried.is_empty() && self.compared.is_empty() && self.part.is_idle()
     }
 
-    /// What counts against indexes of this cluster counts in another one only for topics that nobody has written there.
-    fn leave_cluster(&mut self) {
-        for estate in core::mem::take(&mut self.compared) {
-            self.carried.extend(brought(&estate));
-        }
-        let asked = self.requests.values_mut().filter_map(|asker| match asker {
-            Asker::Carried(carried) => Some(carried),
-            Asker::Shard(..) | Asker::Large(..) | Asker::Expired(..) => None,
-        });
-        self.carried.iter_mut().chain(asked).for_each(|carried| carried.seen = 0);
-    }
-
     fn expire_at(&mut self, topic: &str, at: Option<Instant>) {
         if let Some(before) = self.expires.remove(topic) {
             self.expiry.remove(&(before, topic.into()));
@@ -210,29 +189,6 @@ impl Cluster {
     #[must_use]
     pub fn retained_generation(&self) -> Option<u64> {
         self.shelf.seat.map(|seat| seat.generation)
-    }
-
-    /// Whether those can decide about retained messages, as far as this node knows.
-    #[must_use]
-    pub fn retained_has_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
-        let quorums = self.shelf.part.quorums();
-        if quorums[0].is_empty() {
-            // It has heard nothing of the group. Who founded it may be all that there is of it.
-            let state = self.meta.view().state;
-            return state.members().keys().any(|node| has(*node) && state.founds_retained(*node));
-        }
-        is_quorum(&quorums, &self.seats(has))
-    }
-
-    /// Whether all members together could decide, if they were there.
-    #[must_use]
-    pub fn retained_may_return(&self) -> bool {
-        self.retained_has_quorum(|_| true)
-    }
-
-    fn seats(&self, has: impl Fn(NodeId) -> bool) -> BTreeSet<NodeId> {
-        let members = self.meta.view().state.members().values();
-        members.filter(|member| has(member.node)).map(|member| seated(member.node, member.joined)).collect()
     }
 
     /// Whether nothing of retained messages waits for an answer, or for a leader.
@@ -528,38 +484,6 @@ impl Cluster {
         }
     }
 
-    /// What the group does not have that the one before had.
-    fn compare_estate(&mut self) {
-        let shelf = &mut self.shelf;
-        let Some(seat) = shelf.seat.filter(|_| !shelf.compared.is_empty()) else { return };
-        if shelf.part.leader().is_none() || shelf.part.known() < seat.base() {
-            return;
-        }
-        for estate in core::mem::take(&mut shelf.compared) {
-            for (topic, message) in shelf.part.lacks(&estate) {
-                shelf.carried.push_back(Carried { topic, message, seen: seat.base() });
-            }
-        }
-    }
-
-    fn carry(&mut self, now: Instant) {
-        let shelf = &mut self.shelf;
-        shelf.part.hold(shelf.carrying > 0 || !shelf.carried.is_empty() || !shelf.compared.is_empty());
-        let is_early = now < shelf.carry_at || !shelf.compared.is_empty() || shelf.part.leader().is_none();
-        if shelf.carried.is_empty() || is_early {
-            return;
-        }
-        while shelf.carrying < shelf.config.play_at_once
-            && let Some(carried) = shelf.carried.pop_front()
-        {
-            shelf.carrying += 1;
-            let Carried { topic, message, seen } = carried.clone();
-            let request = shelf.request(Asker::Carried(carried));
-            let input = Input::Write { request, topic, message, keep: false, seen: Some(seen) };
-            shelf.part.handle(now, input, &mut shelf.out);
-        }
-    }
-
     pub(super) fn tick_retained(&mut self, cx: &mut Cx<'_>) {
         let shelf = &mut self.shelf;
         if shelf.part.next_deadline().is_some_and(|due| due <= cx.now) {
@@ -593,63 +517,6 @@ impl Cluster {
         }
     }
 
-    /// Without a leader for long: the leader of the meta group hears how it looks from here, and finds out whether there can be
-    /// one again.
-    fn look_for_quorum(&mut self, cx: &mut Cx<'_>) {
-        let Some(seat) = self.shelf.seat else { return };
-        let election = self.shelf.config.tick * u32::try_from(self.shelf.config.election_ticks).unwrap_or(u32::MAX);
-        let without = cx.now.saturating_since(self.shelf.led_at);
-        if self.shelf.part.leader().is_some() || without < election * 3 {
-            self.shelf.standings.clear();
-            return;
-        }
-        let own = Standing { applied: self.shelf.part.applied(), quorums: self.shelf.part.quorums() };
-        match self.meta.view().leader {
-            Some(leader) if leader == self.node => {
-                self.shelf.standings.insert(self.node, (cx.now, own));
-                if without >= election * 5 {
-                    self.renew_group(cx.now, seat);
-                }
-            }
-            Some(leader) => {
-                let bytes = streams::tagged_retained(seat, true, &streams::put_standing(&own));
-                self.say(cx.now, leader, bytes, false);
-            }
-            None => {}
-        }
-    }
-
-    /// If no majority of those who decide are members any more, a new group begins with who has most of the old one.
-    fn renew_group(&mut self, now: Instant, seat: Seat) {
-        let state = self.meta.view().state;
-        self.shelf.standings.retain(|_, (at, _)| now.saturating_since(*at) < LOOK * 3);
-        let reached = state.members().keys().filter(|node| **node == self.node || self.reached.contains_key(node));
-        let standings = &self.shelf.standings;
-        // Who does not say that it has no leader may have one.
-        if !reached.clone().all(|node| standings.contains_key(node)) && !planted!(RenewedUnheard) {
-            return;
-        }
-        let seats = self.seats(|_| true);
-        let known = standings.values().filter(|(_, standing)| !standing.quorums[0].is_empty());
-        let is_lost = match known.max_by_key(|(_, standing)| standing.applied) {
-            Some((_, standing)) => !is_quorum(&standing.quorums, &seats),
-            None => !state.members().keys().any(|node| state.founds_retained(*node)),
-        };
-        let is_due = is_lost || planted!(RenewedWithQuorum);
-        if !is_due || planted!(NeverRenewed) {
-            return;
-        }
-        let is_witness = |node: &NodeId| state.members().get(node).is_none_or(|member| member.witness);
-        let may_lead = standings.iter().filter(|(node, _)| !is_witness(node));
-        let most =
-            |(node, (_, standing)): &(&NodeId, &(Instant, Standing))| (standing.applied, core::cmp::Reverse(**node));
-        let founder = if planted!(RenewedWithLeast) { may_lead.min_by_key(most) } else { may_lead.max_by_key(most) };
-        let Some((founder, _)) = founder else { return };
-        let command = meta::Command::RenewRetained { generation: seat.generation + 1, founder: *founder };
-        let request = self.desk.request(super::desk::Purpose::Renew);
-        self.meta.handle(now, meta::Input::Write { request, command }, &mut self.meta_out);
-    }
-
     /// A member has said something about a group.
     pub(super) fn on_retained_message(&mut self, cx: &mut Cx<'_>, from: NodeId, of: Seat, message: (bool, &[u8])) {
         let is_ours = |seat: Seat| (seat.cluster, seat.generation) == (of.cluster, of.generation);
@@ -672,21 +539,9 @@ impl Cluster {
     }
 }
 
-fn is_quorum(quorums: &[Vec<NodeId>; 2], seats: &BTreeSet<NodeId>) -> bool {
-    let has_most =
-        |voters: &Vec<NodeId>| voters.iter().filter(|voter| seats.contains(voter)).count() * 2 > voters.len();
-    has_most(&quorums[0]) && (quorums[1].is_empty() || has_most(&quorums[1]))
-}
-
 fn identity((node, inc, witness): (NodeId, Incarnation, bool), seat: Option<Seat>) -> Identity {
     let (joined, cluster) = seat.map_or((0, ClusterId(0)), |seat| (seat.joined, seat.group()));
     Identity { node: seated(node, joined), inc, cluster, witness }
-}
-
-/// What a node brings to a cluster in which it has not been.
-fn brought(estate: &Estate) -> impl Iterator<Item = Carried> {
-    let messages = estate.iter().filter_map(|(topic, _, message)| Some((topic, message?)));
-    messages.map(|(topic, message)| Carried { topic: topic.into(), message: Some(message.clone()), seen: 0 })
 }
 
 fn answer(cx: &mut Cx<'_>, to: ShardId, number: u64, outcome: RetainedOutcome) {
