@@ -273,10 +273,10 @@ fn numeric(seed: &Seed) -> Option<SocketAddr> {
     Some(SocketAddr::new(seed.host.parse().ok()?, seed.port))
 }
 
-/// The addresses of a host. A name server that does not answer holds nobody up for longer than that.
+/// The addresses of a host, or that no name server has answered within [`LOOK_UP_MAX`].
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no name server has answered in time"));
-    timeout(AGAIN, rt::resolve(host, port)).await.unwrap_or_else(late)
+    timeout(LOOK_UP_MAX, rt::resolve(host, port)).await.unwrap_or_else(late)
 }
 
 /// One address for each node: of the own kind if there is one.
@@ -287,6 +287,8 @@ fn nearest(own: SocketAddr, found: &[SocketAddr]) -> Option<SocketAddr> {
 
 /// How often is looked.
 pub(super) const AGAIN: Duration = Duration::from_secs(5);
+/// How long one lookup may take: three name servers that do not answer are asked twice each, for 5 s.
+const LOOK_UP_MAX: Duration = Duration::from_secs(40);
 /// Most reasons that are told of while something has no answer.
 const REASONS_MAX: usize = 16;
 

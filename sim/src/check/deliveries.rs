@@ -269,14 +269,17 @@ impl State {
         let id = self.conn(conn).id;
         // One that nobody could tell that it has gone takes what is for it, and hands it on.
         let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
-        let is_left = was_subscribed && self.may_be_left(id);
+        let is_left = was_subscribed && self.may_be_left_since(id, message.sent);
         if !facts.retain {
             if live {
                 return Some(Kind::Live);
             }
             // A node that starts again has forgotten which of them it is not to take when they are handed on.
             let is_own = explained.own && self.ways.exist() && self.moved_badly(id, message.sent, cx.now);
-            if is_own || is_left || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now) {
+            if is_own
+                || !explained.own && is_left
+                || was_subscribed && self.moved_over_a_start(id, message.sent, cx.now)
+            {
                 return None;
             }
             let text = if explained.own {

@@ -205,6 +205,12 @@ impl State {
         })
     }
 
+    /// The same of a session that may still take what is sent at that time.
+    pub(super) fn may_be_left_since(&self, id: u32, sent: Instant) -> bool {
+        let counts = |of: &Move| of.ended < Instant::NEVER && self.hands_on_until(of) >= sent;
+        self.ids[id as usize].moves.iter().any(counts) && self.may_be_left(id)
+    }
+
     /// A node that starts anew meanwhile hands on again, and one that is handed on to is waited for.
     fn hands_on_until(&self, of: &Move) -> Instant {
         if of.ended == Instant::NEVER {

@@ -186,17 +186,16 @@ impl Meta {
             return Err(JoinRefusal::OtherCluster);
         }
         state.admits(member).map_err(JoinRefusal::Rejected)?;
-        if !planted!(RefusedWhenApplied) {
-            state.takes(member).map_err(JoinRefusal::Rejected)?;
-        }
         let comes_back = match state.removed.get(&member.node) {
             Some(removed) => removed.by == RemovedBy::Autoclean || planted!(ForcedOutComesBack),
             None => cluster.is_none(),
         };
-        if state.members.contains_key(&member.node) || *explicit || comes_back {
+        if !(state.members.contains_key(&member.node) || *explicit || comes_back) {
+            Err(JoinRefusal::Left)
+        } else if planted!(RefusedWhenApplied) {
             Ok(())
         } else {
-            Err(JoinRefusal::Left)
+            state.takes(member).map_err(JoinRefusal::Rejected)
         }
     }
 

@@ -2,7 +2,7 @@
 //! their publishers are told, and go there, in order, when the node takes them.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use newtmq_base::{Instant, NodeId, ShardId, planted};
 use newtmq_cluster::lane::{Guid, Post, Publication, Refusal, Target as LaneTarget, Ticket, What};
@@ -42,8 +42,8 @@ pub(super) struct Hints {
     last: u64,
     /// When refused ones are sent again.
     retry: Option<Instant>,
-    /// When it was last looked for those that have expired.
-    swept: Option<Instant>,
+    /// When it was last looked for those of a node that have expired.
+    swept: BTreeMap<u8, Instant>,
 }
 
 /// Those for one shard, in order.
@@ -296,14 +296,19 @@ impl Shard {
     fn make_room_for_hint(&mut self, now: Instant, slot: u8, cost: u64) {
         let Some(hints) = self.peers.as_mut().map(|peers| &mut peers.hints) else { return };
         let is_full = hints.bytes_for(slot) + cost > self.config.hints_bytes;
-        let was_swept = hints.swept.is_some_and(|swept| swept + SWEEP > now);
+        let was_swept = hints.swept.get(&slot).is_some_and(|swept| *swept + SWEEP > now);
         if !is_full || was_swept || planted!(ExpiredHintsStay) {
             return;
         }
-        hints.swept = Some(now);
+        hints.swept.insert(slot, now);
         let expired = hints.expired(slot, now);
+        let places: BTreeSet<At> = expired.iter().filter_map(|key| hints.places.get(key)).copied().collect();
         self.ledger.hints_ended += expired.len() as u64;
         expired.into_iter().for_each(|key| self.end_hint(key));
+        let Some(peers) = &mut self.peers else { return };
+        for (slot, shard) in places.into_iter().filter(|at| !peers.hints.queues.contains_key(at)).collect::<Vec<_>>() {
+            peers.call(slot, |peer, outputs| peer.drained(now, shard, outputs));
+        }
     }
 
     /// What waited when the node stopped.

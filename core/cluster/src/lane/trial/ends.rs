@@ -141,7 +141,10 @@ impl World {
                 }
                 Output::Opened { shard, stored, refused } => {
                     let to = (peer, shard.0);
-                    let refused: Vec<u64> = refused.iter().map(|(seq, _)| *seq).collect();
+                    // What could not be stored goes there again.
+                    let of = |what| refused.iter().filter(move |(_, why)| *why == what).map(|(seq, _)| *seq);
+                    let (refused, full): (Vec<u64>, Vec<u64>) =
+                        (of(Refusal::NoMember).collect(), of(Refusal::Full).collect());
                     let hints = &mut self.shards.get_mut(&spot).unwrap().disk.hints;
                     for hint in
                         hints.iter().filter(|hint| hint.to == to && hint.seq.is_some_and(|seq| refused.contains(&seq)))
@@ -149,7 +152,8 @@ impl World {
                         self.sendings.get_mut(&number_of(&hint.publication)).unwrap().good = false;
                     }
                     hints.retain(|hint| {
-                        hint.to != to || hint.seq.is_none_or(|seq| seq > stored && !refused.contains(&seq))
+                        let goes = |seq| !full.contains(&seq) && (seq <= stored || refused.contains(&seq));
+                        hint.to != to || hint.seq.is_none_or(|seq| !goes(seq))
                     });
                     hints.iter_mut().filter(|hint| hint.to == to).for_each(|hint| hint.seq = None);
                     self.drain(spot, (peer, shard.0));

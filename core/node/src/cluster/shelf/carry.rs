@@ -19,7 +19,7 @@ pub(super) struct Carried {
 impl Shelf {
     /// What counts against indexes of this cluster counts in another one only for topics that nobody has written there.
     pub(super) fn leave_cluster(&mut self) {
-        for estate in core::mem::take(&mut self.compared) {
+        for estate in core::mem::take(&mut self.compared).into_iter().rev() {
             self.carried.extend(brought(&estate));
         }
         let asked = self.requests.values_mut().filter_map(|asker| match asker {
@@ -38,7 +38,8 @@ impl Cluster {
         if shelf.part.leader().is_none() || shelf.part.known() < seat.base() {
             return;
         }
-        for estate in core::mem::take(&mut shelf.compared) {
+        // Of two with the same topic the later one counts, as what is written first.
+        for estate in core::mem::take(&mut shelf.compared).into_iter().rev() {
             for (topic, message) in shelf.part.lacks(&estate) {
                 shelf.carried.push_back(Carried { topic, message, seen: seat.base() });
             }

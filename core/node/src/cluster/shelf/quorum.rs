@@ -79,7 +79,7 @@ impl Cluster {
             standings: self.shelf.standings.iter().map(|(node, (_, standing))| (*node, standing)).collect(),
             seats: self.seats(|_| true),
             has_founder: state.members().keys().any(|node| state.founds_retained(*node)),
-            witnesses: state.members().values().filter(|member| member.witness).map(|member| member.node).collect(),
+            may_lead: state.members().values().filter(|member| !member.witness).map(|member| member.node).collect(),
         };
         let Some(founder) = outlook.next_founder() else { return };
         let command = meta::Command::RenewRetained { generation: seat.generation + 1, founder };
@@ -98,7 +98,8 @@ struct Outlook<'a> {
     seats: BTreeSet<NodeId>,
     /// Who founded the group is a member.
     has_founder: bool,
-    witnesses: BTreeSet<NodeId>,
+    /// Members that are no witnesses.
+    may_lead: BTreeSet<NodeId>,
 }
 
 impl Outlook<'_> {
@@ -114,10 +115,11 @@ impl Outlook<'_> {
             Some(standing) => !is_quorum(&standing.quorums, &self.seats),
             None => !self.has_founder,
         };
-        if !is_lost && !planted!(RenewedWithQuorum) || planted!(NeverRenewed) {
+        let is_due = is_lost || planted!(RenewedWithQuorum);
+        if !is_due || planted!(NeverRenewed) {
             return None;
         }
-        let may_lead = self.standings.iter().filter(|(node, _)| !self.witnesses.contains(node));
+        let may_lead = self.standings.iter().filter(|(node, _)| self.may_lead.contains(node));
         let most = |(node, standing): &(&NodeId, &&Standing)| (standing.applied, core::cmp::Reverse(**node));
         let founder = if planted!(RenewedWithLeast) { may_lead.min_by_key(most) } else { may_lead.max_by_key(most) };
         founder.map(|(node, _)| *node)
@@ -151,6 +153,8 @@ mod tests {
         // A witness has no clients.
         (&[2, 3], &[2], &[(2, 5), (3, 4)], Some(3)),
         (&[2, 3], &[2, 3], &[(2, 5), (3, 4)], None),
+        // Nor is one any more that has gone since it said so.
+        (&[2, 3], &[], &[(1, 6), (2, 5), (3, 4)], Some(2)),
         // One has not said that it has no leader.
         (&[2, 3], &[], &[(3, 4)], None),
         // Nobody knows anything of it: who founded it may.
@@ -173,7 +177,7 @@ mod tests {
                 standings: standings.iter().map(|(node, standing)| (*node, standing)).collect(),
                 seats: members.iter().map(node).collect(),
                 has_founder: members.contains(&0),
-                witnesses: witnesses.iter().map(node).collect(),
+                may_lead: members.iter().filter(|at| !witnesses.contains(at)).map(node).collect(),
             };
             assert_eq!(outlook.next_founder(), expected.map(|at| NODES[at]), "{members:?} {said:?}");
         }
