@@ -138,6 +138,9 @@ pub struct Shard {
     pub(crate) peers: Option<Box<Peers>>,
     /// What it does not do at times.
     pub(crate) reluctance: drain::Reluctance,
+    /// Some session here has, or had, a subscription that its client's own messages are kept from: of what comes from other nodes,
+    /// too, it is looked whose it is.
+    pub(crate) knows_own: bool,
     /// Subscriptions about the server itself at this shard.
     pub(crate) sys_filters: u64,
     pub(crate) shared_subscriptions: u64,
@@ -300,6 +303,7 @@ impl Shard {
     /// names a zone that does not exist.
     #[must_use]
     pub fn new(config: ShardConfig, boot: Boot) -> Shard {
+        let knows_own = config.mqtt.ignore_loop_deliver;
         for zone in &config.zones {
             zone.session.assert_valid();
         }
@@ -349,6 +353,7 @@ impl Shard {
             routes: Routes::default(),
             peers,
             reluctance: drain::Reluctance::default(),
+            knows_own,
             sys_filters: 0,
             shared_subscriptions: 0,
             started: boot.now,

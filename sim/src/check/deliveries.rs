@@ -269,7 +269,8 @@ impl State {
         let id = self.conn(conn).id;
         // One that nobody could tell that it has gone takes what is for it, and hands it on.
         let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
-        let is_left = was_subscribed && self.may_be_left_since(id, message.sent);
+        let is_left =
+            was_subscribed && (self.may_be_left_since(id, message.sent) || self.is_slow_move(id, message.sent, cx.now));
         if !facts.retain {
             if live {
                 return Some(Kind::Live);

@@ -228,10 +228,15 @@ impl State {
 
     /// The same where all nodes have to answer soon, which they do not do if what is between them, or their shards, is slow.
     pub(super) fn moved_slowly(&self, id: u32, from: Instant, to: Instant) -> bool {
+        self.is_slow_move(id, from, to) || self.moved_badly(id, from, to)
+    }
+
+    /// A node may not have answered in time when the session went on: the next one is another session then, and what is for the
+    /// one before comes to it.
+    pub(super) fn is_slow_move(&self, id: u32, from: Instant, to: Instant) -> bool {
         let is_slow = self.limits.links + self.lag * 4 > MARKERS;
-        let known = &self.ids[id as usize];
         let counts = |of: &Move| of.begun <= to && (of.ended == Instant::NEVER || of.ended + HANDS_ON >= from);
-        is_slow && known.moves.iter().any(counts) || self.moved_badly(id, from, to)
+        is_slow && self.ids[id as usize].moves.iter().any(counts)
     }
 
     /// Whether what waits for a session at its publisher's node may have come after the node that the session had left handed on no

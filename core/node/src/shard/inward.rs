@@ -361,6 +361,16 @@ impl Shard {
         publishing.to_message(&mut self.scratch.block)
     }
 
+    /// The session of a client that has published at another node, and has come here since [MQTT-3.8.3-3].
+    fn far_publisher(&self, message: &Publication) -> u32 {
+        let client = core::str::from_utf8(message.publisher()).unwrap_or_default();
+        if !self.knows_own || client.is_empty() || planted!(NoLocalOfOtherNodes) {
+            return NONE;
+        }
+        let stub = || self.stubs_of(&client.into()).first().copied();
+        self.find_session(client).or_else(stub).unwrap_or(NONE)
+    }
+
     fn of_publication<'a>(&mut self, message: &'a Publication, expires: Instant) -> Publishing<'a> {
         Publishing {
             id: self.journal.message_id(),
@@ -372,7 +382,7 @@ impl Shard {
             expires,
             stretched: true,
             verbatim: None,
-            publisher: NONE,
+            publisher: self.far_publisher(message),
             stamp: Stamp::of_index(message.retained()),
             guid: message.guid(),
         }

@@ -250,7 +250,10 @@ impl Shard {
                 epoch: super::luggage::parts_of(epoch),
                 number,
             });
-            self.take_letter(now, key, (from, epoch), letters, out);
+            // What was for a session before a clean start ended with it.
+            if epoch >= self.claimed(key).clean || planted!(LettersOutliveClean) {
+                self.take_letter(now, key, (from, epoch), letters, out);
+            }
         } else if number > known {
             return;
         }

@@ -59,6 +59,7 @@ impl Shard {
     /// Adds or replaces a session's subscription.
     pub(crate) fn add_subscription(&mut self, filter: &OwnedTopicFilter, subscription: Subscription) {
         let class = self.class_of_session(subscription.subscriber.0);
+        self.knows_own |= subscription.no_local();
         if self.topics.subscribe(filter, subscription).is_none() {
             self.sys_filters += u64::from(is_sys(filter.as_filter()));
             self.shared_subscriptions += u64::from(filter.as_filter().share_group().is_some());

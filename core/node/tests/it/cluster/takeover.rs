@@ -8,7 +8,7 @@ use newtmq_mqtt::{PacketType, ReasonCode};
 use newtmq_node::{Durability, ShardConfig};
 
 use super::world::World;
-use crate::harness::{Connect, Got, Publish, Will};
+use crate::harness::{Connect, Got, Publish, Subscribe, Will};
 
 fn stores(config: &mut ShardConfig) {
     config.zones[0].durability = Durability::Synced;
@@ -548,5 +548,26 @@ pub(super) fn a_node_that_is_down_ends_no_wait_for_another_one() {
         world.advance(Duration::from_secs(5));
         let got: Vec<u32> = world.received(c).iter().map(|text| text[2..].parse().unwrap()).collect();
         assert!(got.is_sorted(), "seed {seed}: {got:?}");
+    }
+}
+
+// MQTT-3.8.3-3, over nodes: what a client has published where it was comes to where it is now.
+#[test]
+pub(super) fn no_local_keeps_what_was_published_at_another_node() {
+    for configure in [memory, stores] {
+        let mut world = World::with_directories(1, 2, 1, configure);
+        let r = world.join(1, Connect::v5("r"));
+        world.subscribe(r, "t", AtLeastOnce);
+        let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+        world.subscribe_with(c, &Subscribe::new("t", AtLeastOnce).no_local());
+        world.slow = Some((0, 1, Duration::from_millis(200)));
+        world.publish(c, Publish::new("t", "own").qos1());
+        world.advance(Duration::from_millis(2));
+        let c = world.start(1, Connect::v5("c").resume());
+        world.advance(Duration::from_secs(3));
+        assert_eq!(world.received_now(r), ["t own"]);
+        assert_eq!(world.received_now(c), [] as [String; 0]);
+        world.publish(r, Publish::new("t", "another's").qos1());
+        assert_eq!(world.received(c), ["t another's"]);
     }
 }
