@@ -267,10 +267,10 @@ impl State {
     ) -> Option<Kind> {
         let live = explained.plain || explained.shared > 0;
         let id = self.conn(conn).id;
-        // One that nobody could tell that it has gone takes what is for it, and hands it on.
+        // One that nobody could tell that it has gone takes what is for it, and hands it on, but for a clean start.
         let was_subscribed = self.ways.exist() && !self.subs_of(message.topic, id).is_empty();
-        let is_left =
-            was_subscribed && (self.may_be_left_since(id, message.sent) || self.is_slow_move(id, message.sent, cx.now));
+        let is_handed_on = || self.may_be_left_since(id, message.sent) || self.is_slow_move(id, message.sent, cx.now);
+        let is_left = was_subscribed && !self.conn(conn).clean && is_handed_on();
         if !facts.retain {
             if live {
                 return Some(Kind::Live);
