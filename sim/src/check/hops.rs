@@ -146,7 +146,7 @@ impl State {
     /// and if this one's client has gone by then the other one counts.
     pub(super) fn may_be_fork(&self, id: u32, conn: u32) -> bool {
         let c = self.conn(conn);
-        if self.ways.is_led(c.node, c.connect_at) {
+        if !self.ways.exist() || self.ways.is_led(c.node, c.connect_at) {
             return false;
         }
         self.ids[id as usize].conns.iter().filter(|other| **other != conn).any(|other| {
@@ -207,7 +207,8 @@ impl State {
 
     /// The same of a session that may still take what is sent at that time.
     pub(super) fn may_be_left_since(&self, id: u32, sent: Instant) -> bool {
-        let counts = |of: &Move| of.ended < Instant::NEVER && self.hands_on_until(of) >= sent;
+        let counts =
+            |of: &Move| of.ended < sent && self.hands_on_until(of) >= sent && self.ways.was_cut(of.from, of.begun);
         self.ids[id as usize].moves.iter().any(counts) && self.may_be_left(id)
     }
 

@@ -248,6 +248,15 @@ impl Ways {
         self.was_leaving(node, since) || self.ends.get(usize::from(node)).is_some_and(|end| end.forgotten_at >= since)
     }
 
+    /// Whether the scenario had cut a way of a node at some time since then.
+    pub(super) fn was_cut(&self, node: u16, since: Instant) -> bool {
+        let is_faulty = |from: u16, to: u16| {
+            let way = &self.ways[self.at(from, to)];
+            way.cut || way.faulty >= since && way.faulty > Instant::START
+        };
+        (0..self.count()).any(|other| other != node && (is_faulty(node, other) || is_faulty(other, node)))
+    }
+
     /// Whether every other node was out of reach of this one all that time.
     pub(super) fn is_cut_off(&self, node: u16, from: Instant, to: Instant) -> bool {
         let apart = |(begin, end): &(Instant, Instant)| *begin <= from && *end >= to;
