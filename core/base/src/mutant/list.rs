@@ -758,10 +758,8 @@ mutants! {
         "A publish is acknowledged although the cluster could not agree to retain it.";
     LearnerFollowsNobody, "learner-follows-nobody", None, ["part", "Q4", "S9"],
         "Who does not decide about retained messages follows a leader that is gone.";
-    AsideOvertakesHeld, "aside-overtakes-held", None, ["part"],
-        "A publish that was put aside goes on while one before it has not gone to all that it is for.";
-    AsideOvertakesPending, "aside-overtakes-pending", None, ["part", "S14", "S5"],
-        "A publish that was put aside goes on before one that waits until it is retained.";
+    AsideOvertakesHeld, "aside-overtakes-held", None, ["part", "S14", "S5"],
+        "A publish that was put aside goes on while one before it has not gone to all that it is for, or waits until it is retained.";
     BacklogNotHeld, "backlog-not-held", None, ["part"],
         "A deletion is forgotten while a node that has come still brings what it had: that is there again.";
     CarriedOnce, "carried-once", None, ["part"],

@@ -144,11 +144,8 @@ impl Shard {
                 return;
             }
             let version = c.version;
-            // What is before it goes on first, and comes back here.
-            if c.rare.as_ref().is_some_and(|rare| rare.pending.is_some()) && !planted!(AsideOvertakesPending) {
-                return;
-            }
             let Some(asides) = c.rare.as_mut().and_then(|rare| rare.asides.as_mut()) else { return };
+            // What is before it, whatever it waits for, goes on first, and comes back here.
             if asides.held && !planted!(AsideOvertakesHeld) {
                 return;
             }
