@@ -654,9 +654,9 @@ mutants! {
         "A session that has gone to another node stays a member of its groups where it was.";
     NoLocalOfOtherNodes, "no-local-of-other-nodes", None, ["part", "S12", "S2"],
         "A client that has come to another node gets its own message there in spite of No Local.";
-    LettersOutliveClean, "letters-outlive-clean", None, ["cluster", "S2"],
+    LettersOutliveClean, "letters-outlive-clean", None, ["part", "S2"],
         "What was for a session that a clean start has ended is handed on to the next one.";
-    FullIsNobody, "full-is-nobody", None, ["cluster", "S1"],
+    FullIsNobody, "full-is-nobody", None, ["part", "S1"],
         "What a node could not store, and is not told so before it counts as down, waits for it no longer.";
     HintOfGroupForgotten, "hint-of-group-forgotten", None, ["part"],
         "Of a QoS 2 message that waits for a node's subscriber and for a group there, the second is dropped.";
