@@ -656,6 +656,8 @@ mutants! {
         "A client that has come to another node gets its own message there in spite of No Local.";
     LettersOutliveClean, "letters-outlive-clean", None, ["part", "S2"],
         "What was for a session that a clean start has ended is handed on to the next one.";
+    RecentNamesLeft, "recent-names-left", None, ["part", "S3", "S4"],
+        "What came to a session just before it went to another node comes there once more, if others there get it, too.";
     FullIsNobody, "full-is-nobody", None, ["part", "S1"],
         "What a node could not store, and is not told so before it counts as down, waits for it no longer.";
     HintOfGroupForgotten, "hint-of-group-forgotten", None, ["part"],

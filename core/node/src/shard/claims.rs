@@ -68,6 +68,8 @@ pub(crate) struct Claimed {
     pub(super) origin: Option<Box<Origin>>,
     /// By node, and by which grant it came from there: the last letter that has come.
     pub(super) letters: BTreeMap<(NodeId, Epoch), u64>,
+    /// Names of what has come a moment ago: the same may be on its way to other nodes.
+    pub(super) recent: VecDeque<(Instant, Guid)>,
     /// Names of what has come since it was given away, by its place in the order.
     pub(super) late: BTreeMap<u64, Guid>,
 }

@@ -29,6 +29,10 @@ use crate::ledger::DropReason;
 
 /// So long a session remembers what it got itself.
 pub(super) const REMEMBERS_FOR: Duration = Duration::from_secs(40);
+/// So long a message may be on its way to one node after it has come at another one.
+const RECENT: Duration = Duration::from_secs(2);
+/// Of so many at most it is known that they came in that time.
+const RECENT_MAX: usize = 256;
 /// Of so much; what it gets then may come twice.
 const REMEMBERED_MAX: usize = 65_536;
 /// The same of a session that stands beside one at a node that is down, for as long as it lives.
@@ -134,7 +138,18 @@ impl Claimed {
     /// Names of what the session has got and may get again, the oldest first: a stub elsewhere had it as well, or will.
     pub(super) fn names(&self, now: Instant) -> Vec<Guid> {
         let origin = self.origin.as_ref().filter(|origin| origin.until > now && !planted!(NamesLeft));
-        origin.into_iter().flat_map(|origin| &origin.seen.in_order).copied().collect()
+        let seen = origin.into_iter().flat_map(|origin| &origin.seen.in_order).copied();
+        let recent = self.recent.iter().filter(|(at, _)| *at + RECENT > now && !planted!(RecentNamesLeft));
+        seen.chain(recent.map(|(_, name)| *name)).collect()
+    }
+
+    /// The same of one more: it may be on its way to the node that the session goes to, for others there.
+    fn note_recent(&mut self, now: Instant, guid: Guid) {
+        let is_old = |(at, _): &(Instant, Guid)| *at + RECENT <= now;
+        while self.recent.len() >= RECENT_MAX || self.recent.front().is_some_and(is_old) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, guid));
     }
 
     /// A message comes to the session, which is about to get this place in its order. Whether it has come before; a copy of a group
@@ -145,6 +160,9 @@ impl Claimed {
             return false;
         }
         let shared = shared && !planted!(GroupCopyTaken);
+        if !shared {
+            self.note_recent(now, guid);
+        }
         if let Some(origin) = self.origin.as_mut().filter(|origin| origin.until > now) {
             if !shared && !origin.seen.add(guid) && !planted!(LateTwice) {
                 return true;

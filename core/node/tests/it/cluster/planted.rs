@@ -56,6 +56,7 @@ const ROWS: &[Row] = &[
     (Mutant::ExpiredHintsStay, stored::what_has_expired_takes_no_room_from_what_waits_for_a_node),
     (Mutant::DeferredEndsEarly, takeover::a_session_that_went_on_late_waits_for_its_client),
     (Mutant::LettersOfAllEnd, takeover::a_node_that_is_down_ends_no_wait_for_another_one),
+    (Mutant::RecentNamesLeft, takeover::what_came_just_before_it_went_does_not_come_again),
     (Mutant::NoLocalOfOtherNodes, takeover::no_local_keeps_what_was_published_at_another_node),
     (Mutant::HandedOnTwice, takeover::what_came_to_both_of_two_sessions_comes_once),
     (Mutant::OriginForgotten, takeover::what_comes_both_ways_comes_once_over_a_start),

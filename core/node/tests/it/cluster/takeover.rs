@@ -325,16 +325,16 @@ pub(super) fn what_it_has_got_elsewhere_is_not_taken_again() {
         let w = world.join(2, Connect::v5("w"));
         let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
         world.subscribe(c, "t", qos);
-        world.slow = Some((2, 0, Duration::from_millis(200)));
+        world.slow = Some((2, 0, Duration::from_secs(5)));
         let there = world.start(1, Connect::v5("c").resume());
         world.advance(Duration::from_millis(500));
         for number in 0..10 {
             world.publish(w, Publish::new("t", number.to_string()).qos(qos));
         }
-        world.advance(Duration::from_millis(20));
+        world.advance(Duration::from_millis(2_500));
         assert_eq!(world.received_now(there).len(), 10);
         let here = world.start(0, Connect::v5("c").resume());
-        world.advance(Duration::from_secs(2));
+        world.advance(Duration::from_secs(6));
         assert_eq!(world.received(here), [] as [String; 0]);
         world.assert_one("c");
     }
@@ -569,5 +569,28 @@ pub(super) fn no_local_keeps_what_was_published_at_another_node() {
         assert_eq!(world.received_now(c), [] as [String; 0]);
         world.publish(r, Publish::new("t", "another's").qos1());
         assert_eq!(world.received(c), ["t another's"]);
+    }
+}
+
+// Others at its next node get the same messages, over a way that takes longer than the session's.
+#[test]
+pub(super) fn what_came_just_before_it_went_does_not_come_again() {
+    for qos in [AtLeastOnce, ExactlyOnce] {
+        for from in [0, 2] {
+            let mut world = World::with_directories(1, 3, 1, stores);
+            let r = world.join(1, Connect::v5("r"));
+            world.subscribe(r, "t", qos);
+            let (c, _) = join(&mut world, 0, Connect::v5("c").resume());
+            world.subscribe(c, "t", qos);
+            let w = world.join(from, Connect::v5("w"));
+            world.slow = Some((from, 1, Duration::from_millis(200)));
+            world.publish(w, Publish::new("t", "once").qos(qos));
+            world.advance(Duration::from_millis(5));
+            let before = world.received_now(c).len();
+            let c = world.start(1, Connect::v5("c").resume());
+            world.advance(Duration::from_secs(4));
+            assert_eq!(world.received_now(r), ["t once"]);
+            assert_eq!(before + world.received_now(c).len(), 1, "{qos:?} from {from}");
+        }
     }
 }
