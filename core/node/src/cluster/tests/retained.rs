@@ -20,6 +20,20 @@ fn running(nodes: usize) -> World {
     world
 }
 
+/// Of two nodes that were alone the second one is told to join the first.
+fn joining() -> World {
+    let mut world = World::new(3, 2);
+    for node in &mut world.nodes {
+        node.seeds = None;
+        node.config.discovers = false;
+    }
+    world.start_all();
+    world.run(SECOND);
+    let address = world.nodes[0].address;
+    world.command(1, ClusterCommand::Join(address));
+    world
+}
+
 fn leader(world: &World) -> Option<usize> {
     let leads = |node: &super::world::Node| {
         let control = node.control.as_ref()?.cluster()?;
@@ -95,15 +109,7 @@ pub(super) fn what_has_expired_is_deleted_everywhere() {
 
 /// A node that comes to a cluster brings more than the group takes at once.
 pub(super) fn a_node_brings_more_than_is_taken_at_once() {
-    let mut world = World::new(3, 2);
-    for node in &mut world.nodes {
-        node.seeds = None;
-        node.config.discovers = false;
-    }
-    world.start_all();
-    world.run(SECOND);
-    let address = world.nodes[0].address;
-    world.command(1, ClusterCommand::Join(address));
+    let mut world = joining();
     for number in 0..100 {
         let mut large = message(Duration::ZERO).to_vec();
         large.resize(400_000, b'x');
@@ -116,15 +122,7 @@ pub(super) fn a_node_brings_more_than_is_taken_at_once() {
 
 /// While a node brings what it had, somebody deletes some of it: that stays deleted.
 pub(super) fn what_is_deleted_meanwhile_does_not_come_back() {
-    let mut world = World::new(3, 2);
-    for node in &mut world.nodes {
-        node.seeds = None;
-        node.config.discovers = false;
-    }
-    world.start_all();
-    world.run(SECOND);
-    let address = world.nodes[0].address;
-    world.command(1, ClusterCommand::Join(address));
+    let mut world = joining();
     world.until("one cluster", 20 * SECOND, |world| world.is_whole(&[0, 1]));
     world.until("somebody leads", 15 * SECOND, |world| leader(world).is_some());
     world.disk = SECOND / 2;
