@@ -183,8 +183,12 @@ impl State {
     fn may_be_full(&self, topic: u32) -> bool {
         let mut members =
             self.topics[topic as usize].subs.iter().filter(|(_, sub)| self.subs[*sub as usize].group.is_some());
-        let limit = self.limits.queue_len;
-        members.any(|(id, _)| self.ids[*id as usize].matched + self.wills > limit)
+        members.any(|(id, _)| self.may_overflow(*id))
+    }
+
+    /// Whether a client's queue may have been full: more messages matched than it takes.
+    pub(super) fn may_overflow(&self, id: u32) -> bool {
+        self.ids[id as usize].matched + self.wills > self.limits.queue_len
     }
 
     /// A publish was refused: a target was out of reach, or a limit was hit.

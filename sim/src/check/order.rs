@@ -38,6 +38,8 @@ impl State {
                 let refused = || self.nodes[node].lives.was_troubled(message.sent);
                 let is_late = message.qos == QoS::ExactlyOnce || self.limits.durability.is_some() && refused();
                 let late = || is_late && self.were_parted(message, id, cx.now);
+                // A first copy that was pushed out of a full queue comes with those that are sent again.
+                let pushed_out = || self.may_overflow(id) && self.were_parted(message, id, cx.now);
                 let moved = || self.ways.exist() && self.moved_slowly(id, message.sent, cx.now);
                 let of_other = || {
                     let lost_way =
@@ -53,7 +55,7 @@ impl State {
                     let named = message.qos == QoS::ExactlyOnce && self.limits.durability.is_some();
                     named && self.ways.exist() && usize::from(topic.node) != node && known.by.1 != by.1
                 };
-                if message.last < known.first && !late() && !moved() && !of_other() && !of_session() {
+                if message.last < known.first && !late() && !pushed_out() && !moved() && !of_other() && !of_session() {
                     self.inverted(conn, facts, message, known.uid, cx);
                 } else if message.first > known.first {
                     self.order.insert(key, new);
