@@ -229,7 +229,7 @@ impl State {
         let since = Instant::START + c.connect_at.saturating_since(Instant::START).saturating_sub(BEFORE_CONNECT);
         let is_well = |node| {
             let follows = self.ways.follows(node, since).is_some() && self.ways.is_untouched(node, since);
-            follows && self.writes.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
+            follows && self.had_good_disk(node, since) && !self.nodes[usize::from(node)].pressed
         };
         // Before MQTT 5 there is no other code for a will that may not have its QoS.
         if c.will.as_ref().is_some_and(|will| will.qos as u8 > self.limits.max_qos) {

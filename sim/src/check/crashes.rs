@@ -119,6 +119,11 @@ impl State {
         self.nodes[usize::from(node)].lives.still(from, to)
     }
 
+    /// Whether a node's disk was in order all the time since.
+    pub(super) fn had_good_disk(&self, node: u16, since: Instant) -> bool {
+        !self.nodes[usize::from(node)].lives.was_troubled(since)
+    }
+
     /// What is wrong with a disk.
     pub(super) fn disk_trouble(&mut self, node: u16, now: Instant, change: impl FnOnce(&mut Lives)) {
         let lives = &mut self.nodes[usize::from(node)].lives;

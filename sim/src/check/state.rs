@@ -436,7 +436,6 @@ impl State {
     pub(super) fn fault(&mut self, fault: &Fault, cx: &mut Cx<'_>) {
         self.fault_of_nodes(fault, cx.now);
         self.kept.fault(fault, cx.now);
-        self.writes.fault(fault, cx.now);
         match *fault {
             Fault::Cut { client, .. } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (true, None)),
             Fault::Heal { client } => self.trouble(client.0, cx.now, |c| (c.cut, c.silent) = (false, None)),

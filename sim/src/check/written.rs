@@ -2,14 +2,13 @@
 //! leader (P14). Judged where nothing was between that node and the leader, nor done to either, since it was asked for.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use newtmq_base::{Instant, RequestId};
 use newtmq_node::{ClusterAnswer, ClusterCommand, ClusterEvent};
 
 use super::state::State;
 use super::witness::{Cx, Story};
-use crate::history::Fault;
 use crate::report::Check;
 
 /// So long it may take from the answer on.
@@ -34,8 +33,6 @@ struct Write {
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     open: Vec<Write>,
-    /// Until when a disk was slow or full; [`Instant::NEVER`] while it is.
-    disks: BTreeMap<u16, Instant>,
 }
 
 impl Writes {
@@ -67,21 +64,6 @@ impl Writes {
             write.has.insert(node);
         }
     }
-
-    pub(super) fn fault(&mut self, fault: &Fault, now: Instant) {
-        #[allow(clippy::wildcard_enum_match_arm)] // the others are not of disks
-        let (node, bad) = match *fault {
-            Fault::DiskFull { node, on } => (node, on),
-            Fault::DiskSlow { node, by_us } => (node, by_us > 0),
-            Fault::DiskFails { node } => (node, true),
-            _ => return,
-        };
-        self.disks.insert(node.0, if bad { Instant::NEVER } else { now });
-    }
-
-    pub(super) fn had_good_disk(&self, node: u16, since: Instant) -> bool {
-        self.disks.get(&node).is_none_or(|until| *until < since)
-    }
 }
 
 impl State {
@@ -106,7 +88,7 @@ impl State {
         if self.ways.follows(write.node, since) != Some(leader) {
             return;
         }
-        let is_well = |node| self.ways.is_untouched(node, since) && self.writes.had_good_disk(node, since);
+        let is_well = |node| self.ways.is_untouched(node, since) && self.had_good_disk(node, since);
         let apart = self.ways.were_apart(node, leader, since, cx.now);
         if !is_well(node) || !is_well(leader) || apart || self.limits.links_late {
             return;
