@@ -57,6 +57,10 @@ pub(super) struct Limits {
     pub(super) one_session: Duration,
     /// A fault may be why a node counts as down for so long after it.
     pub(super) reason: Duration,
+    /// So long after they were apart nodes may not agree yet about retained messages.
+    pub(super) agreed: Duration,
+    /// So long a live or a retained copy is on its way at most.
+    pub(super) copied: Duration,
     /// Windows between nodes are so small that a publish may be refused for them.
     pub(super) lanes_narrow: bool,
     /// `cluster.owner_down = fresh`
@@ -134,6 +138,8 @@ impl Limits {
             answer: scenario.cluster.bound(ANSWER_FIXED, ANSWER),
             one_session: scenario.cluster.bound(ONE_SESSION_FIXED, ONE_SESSION) + links,
             reason: scenario.cluster.bound(REASON_FIXED, REASON),
+            agreed: scenario.cluster.bound(AGREED_FIXED, AGREED),
+            copied: scenario.cluster.bound(COPIED_FIXED, COPIED),
             lanes_narrow: lanes_narrow(scenario),
             fresh: scenario.cluster.fresh,
             strict: scenario.cluster.barrier == Barrier::Strict,
@@ -205,6 +211,14 @@ const ONE_SESSION_FIXED: Duration = Duration::from_secs(16);
 /// way when a fault ended takes its time.
 const REASON: Duration = Duration::from_secs(20);
 const REASON_FIXED: Duration = Duration::from_secs(4);
+
+/// Nodes meet, agree on who leads, and tell what they have kept for themselves.
+const AGREED: Duration = Duration::from_secs(20);
+const AGREED_FIXED: Duration = Duration::from_secs(2);
+
+/// A lane opens, and carries a message with all that is before it.
+const COPIED: Duration = Duration::from_secs(5);
+const COPIED_FIXED: Duration = Duration::from_secs(1);
 
 /// Bytes of a packet beside topic, filters and payload, roughly.
 pub(super) const CONTROL_BYTES: u64 = 64;

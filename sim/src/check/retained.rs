@@ -18,11 +18,6 @@ use super::witness::{Cx, Story};
 use crate::history::{ConnIx, PublishFacts, Uid};
 use crate::report::Check;
 
-/// So long after nodes were apart they may not agree yet.
-const JOINED: Duration = Duration::from_secs(20);
-/// So long a live or a retained copy is on its way at most.
-const SENT: Duration = Duration::from_secs(5);
-
 /// The writes of a topic that a reader may still see.
 #[derive(Debug, Default)]
 pub(super) struct Register {
@@ -172,13 +167,13 @@ impl State {
 
     /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`.
     pub(super) fn may_be_split(&self, from: Instant, to: Instant) -> bool {
-        let before = Instant::from_nanos(from.as_nanos().saturating_sub(JOINED.as_nanos() as u64));
+        let before = Instant::from_nanos(from.as_nanos().saturating_sub(self.limits.agreed.as_nanos() as u64));
         self.ways.exist() && self.ways.were_split(before, to)
     }
 
-    /// Whether a node agrees with nobody, whom it may well reach: it is no member yet, or knows of no leader.
+    /// Whether a node agrees with nobody, whom it may well reach: it is no member yet, is to be none any more, or knows of no leader.
     fn is_apart(&self, node: u16, now: Instant) -> bool {
-        let is_outside = self.ways.joined_at(node) == Instant::START;
+        let is_outside = self.ways.joined_at(node) == Instant::START || self.ways.was_leaving(node, now);
         self.ways.exist() && (is_outside || self.ways.is_leaderless(node, Duration::ZERO, now))
     }
 
@@ -267,9 +262,9 @@ impl State {
         let entry = &self.subs[sub as usize];
         let (Some(certain), Some((since, true)), None) = (entry.certain, entry.began, entry.group) else { return };
         // Whoever subscribes while all agree gets what was written while all agreed.
-        let written = self.may_be_split(last.sent, last.done.unwrap_or(cx.now) + SENT);
+        let written = self.may_be_split(last.sent, last.done.unwrap_or(cx.now) + self.limits.copied);
         let node = self.ids[entry.id as usize].node;
-        if written || self.may_be_split(since, certain + SENT) || self.ways.was_incomplete(node) {
+        if written || self.may_be_split(since, certain + self.limits.copied) || self.ways.was_incomplete(node) {
             return;
         }
         if self.is_apart(node, cx.now) || self.is_apart(self.conn(last.conn).node, cx.now) {

@@ -5,6 +5,7 @@ mod cluster;
 mod hops;
 mod kind;
 mod plots;
+mod readings;
 mod sn;
 mod trials;
 mod wills;
@@ -62,6 +63,9 @@ pub(super) fn draw(
         steps.happenings();
     }
     steps.make_well();
+    if profile.family.is_cluster() {
+        steps.read_at_last();
+    }
 }
 
 /// What the steps so far did to a client.

@@ -5,6 +5,7 @@
 
 mod largest;
 mod progress;
+mod removals;
 mod retained;
 mod sessions;
 mod written;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId};
 use newtmq_cluster::lane::LanesIn;
-use newtmq_cluster::meta::{ClusterId, RemovedBy};
+use newtmq_cluster::meta::ClusterId;
 use newtmq_cluster::owned::Phase;
 use newtmq_node::{Cluster, ClusterAnswer, ClusterCommand, ClusterEvent, Control, ShardView};
 
@@ -32,8 +33,8 @@ const HEALED: Duration = Duration::from_secs(15);
 const CONVERGED: Duration = Duration::from_secs(2);
 /// Who is told to join answers, done or not.
 const JOINED: Duration = Duration::from_secs(15);
-/// A member that is down for less is removed by nobody.
-const DETECT: Duration = Duration::from_secs(8);
+/// Where its sessions are a node has told who decides.
+const TOLD: Duration = Duration::from_secs(1);
 /// So much of that are an election and joining, which take as long at any pace.
 const ELECTED: Duration = Duration::from_secs(5);
 
@@ -86,6 +87,9 @@ pub(crate) struct ClusterWatch {
     down: BTreeMap<(u16, NodeId), Instant>,
     /// Since when it leads.
     leads: BTreeMap<u16, Instant>,
+    /// Since when a node has not reached a majority of its cluster, and since when it does again.
+    few: BTreeMap<u16, Instant>,
+    most: BTreeMap<u16, Instant>,
     /// Nodes that need be in no cluster: they were told to leave, or were removed by an operator.
     away: BTreeSet<u16>,
     /// Clusters that those have founded: who was in none then may have joined them, and stays there when they go.
@@ -144,6 +148,8 @@ impl ClusterWatch {
         obligations.count(Check::Incarnations, 1);
         self.down.retain(|(of, _), _| *of != node);
         self.leads.remove(&node);
+        self.few.remove(&node);
+        self.most.remove(&node);
         self.began.insert(node, (now, shown));
         let is_another = self.ids.insert(node, id).is_some_and(|before| before != id);
         self.broke_its_word |= is_another && self.was_one.is_none();
@@ -222,9 +228,11 @@ impl ClusterWatch {
         match event {
             ClusterEvent::Link(newtmq_cluster::link::Event::Up { peer, .. }) => {
                 self.down.remove(&(member.ix, *peer));
+                self.watch_majority(now, member);
             }
             ClusterEvent::Link(newtmq_cluster::link::Event::Down { peer, .. }) => {
                 self.down.entry((member.ix, *peer)).or_insert(now);
+                self.watch_majority(now, member);
                 // An election may have been under way; it is looked again whether as many reach each other as it takes.
                 self.linked = None;
             }
@@ -286,53 +294,6 @@ impl ClusterWatch {
         (known != leader).then(|| (Check::Leaders, node, what()))
     }
 
-    /// A leader wants to remove a member.
-    fn judge_removal(
-        &self,
-        now: Instant,
-        member: &Member<'_>,
-        removed: NodeId,
-        by: RemovedBy,
-        scenario: &Scenario,
-    ) -> Option<Found> {
-        let cluster = member.cluster()?;
-        let view = cluster.meta().view();
-        let reached =
-            |node: &NodeId| *node == member.id || cluster.links().peer(*node).is_some_and(|peer| peer.is_up());
-        let (members, voters) = (view.state.members(), view.state.voters());
-        let up = members.keys().filter(|node| reached(node)).count();
-        let votes = voters.iter().filter(|node| reached(node)).count();
-        let found =
-            |what: String| Some((Check::Removals, member.ix, format!("{what} when it removes {:x}", removed.0)));
-        // It may have handed over in the same moment, for it votes no more.
-        if !view.is_leader && !self.leads.contains_key(&member.ix) {
-            return found("it is no leader".into());
-        }
-        if by == RemovedBy::Leave {
-            return None;
-        }
-        // An operator knows what the leader cannot: of two members one may be gone for ever.
-        let most = 2 * up > members.len() || by == RemovedBy::Force;
-        if 2 * votes <= voters.len() || !most {
-            return found(format!("it reaches {up} of {} members, {votes} of {} voters", members.len(), voters.len()));
-        }
-        let down = self.down.get(&(member.ix, removed)).copied();
-        let autoclean = Duration::from_secs(scenario.cluster.autoclean_s.unwrap_or(300).into());
-        let set = if by == RemovedBy::Autoclean { autoclean } else { scenario.cluster.paced(DETECT) };
-        if members.contains_key(&removed) {
-            let since = [down, self.leads.get(&member.ix).copied()].into_iter().flatten().max();
-            // Clocks may be 1 % wrong.
-            let least = set - set / 50;
-            if down.is_none() && cluster.links().peer(removed).is_some_and(|peer| peer.is_up()) {
-                return found("it reaches that node".into());
-            }
-            if since.is_some_and(|since| now < since + least) {
-                return found(format!("it has been down, as this leader saw it, since {since:?}, less than {set:?}"));
-            }
-        }
-        None
-    }
-
     /// Looks at all nodes, if it is time.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         now >= self.due
@@ -341,6 +302,7 @@ impl ClusterWatch {
     /// Looks at all nodes that run.
     pub(crate) fn look(&mut self, now: Instant, members: &[Member<'_>], obligations: &mut Obligations) -> Vec<Found> {
         self.due = now + EVERY;
+        let before = Instant::from_nanos(now.as_nanos().saturating_sub(EVERY.as_nanos() as u64));
         let is_one = members.first().is_some_and(|first| {
             first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
         });
@@ -351,6 +313,8 @@ impl ClusterWatch {
         let mut found = Vec::new();
         for member in members {
             self.look_at_group(member, obligations, &mut found);
+            // Who has come or gone since the last look may make it one.
+            self.watch_majority(before, member);
         }
         // Owners first: what they have written is what counts.
         for member in members {
@@ -462,19 +426,30 @@ impl ClusterWatch {
         }
         obligations.count(Check::Members, core.nodes.len() as u64);
         let members = self.members_differ(&core, members, scenario).map(|(at, what)| (Check::Members, at, what));
-        let sessions = sessions::differ(&core, obligations).map(|(at, what)| (Check::OneSession, at, what));
+        // For a session that is at a member that is down its client may try for ever.
+        let is_whole = core.nodes.iter().filter_map(|member| member.cluster()).all(|cluster| {
+            let state = cluster.meta().view().state;
+            state.members().keys().all(|node| core.has(*node))
+        });
+        let is_led = is_whole && self.is_led(now, scenario);
+        let sessions = sessions::differ(&core, is_led, obligations).map(|(at, what)| (Check::OneSession, at, what));
         let retained = retained::differs(&core, self.is_settled(now, scenario), scenario, obligations);
         let written = self.written.look(&core, obligations);
         members.into_iter().chain(sessions).chain(retained).chain(written).collect()
     }
 
-    /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has
-    /// to elect a leader then, and gets what it had from who has it.
-    fn is_settled(&self, now: Instant, scenario: &Scenario) -> bool {
+    /// Whether the members have had their time to agree, and to tell who decides where sessions are.
+    fn is_led(&self, now: Instant, scenario: &Scenario) -> bool {
         let Some(calm) = self.calm else { return false };
         let held = self.held.0.max(self.held.1);
         let from = calm.max(self.joined()).max(self.founded()).max(held).max(self.removed);
-        now >= from + scenario.cluster.bound(ELECTED, HEALED) + ELECTED * 2
+        now >= from + scenario.cluster.bound(ELECTED, HEALED) + TOLD
+    }
+
+    /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has
+    /// to elect a leader then, and gets what it had from who has it.
+    fn is_settled(&self, now: Instant, scenario: &Scenario) -> bool {
+        self.is_led(Instant::from_nanos(now.as_nanos().saturating_sub((ELECTED * 2 - TOLD).as_nanos() as u64)), scenario)
     }
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.

@@ -1,8 +1,6 @@
 //! The planted bugs, in one table. Where each of them is, `planted!(Name)` says.
 //!
-//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others. 42, what a
-//! merge of two sessions drops, is not among them: of two sessions of one client one is left, and nothing is promised of the
-//! other (docs/adr/0011).
+//! Numbers are those of the list of mutants that the testbed was designed with; bugs without a number are others.
 //!
 //! Checks have the names that the testbed reports: S1 to S12 for what the clients' history shows, L5 to L8 for what does not
 //! happen in time, Q1 and Q9 for routes and the ledger at rest, W for anything else that a look inside shows, R for a rule
@@ -140,6 +138,8 @@ mutants! {
 
     AutocleanWithoutQuorum, "autoclean-without-quorum", Some(33), ["cluster", "W12"],
         "A leader removes who was down for too long without a quorum of voters that is more than half of the members.";
+    AutocleanCountsAlone, "autoclean-counts-alone", None, ["part", "W12"],
+        "A leader counts how long a member is down also while it has no majority itself.";
     AutocleanByWallClock, "autoclean-by-wall-clock", Some(34), ["cluster", "W12"],
         "How long a member was down is counted from the start of the node's clock.";
     LeaseFromReceipt, "lease-from-receipt", Some(35), ["part", "W9", "S1", "W"],
@@ -642,6 +642,8 @@ mutants! {
         "What was left of a session goes on before all that was sent to where it was has come there.";
     NamesLeft, "names-left", None, ["part", "S3"],
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
+    UnsentLeft, "unsent-left", Some(42), ["part", "S1"],
+        "What was never sent of a session is not handed on when another session of its client stays.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
     HandedOnUnmatched, "handed-on-unmatched", None, ["part", "S2", "S12"],

@@ -16,6 +16,9 @@ pub(super) struct Lead {
     since: Instant,
     // Since when a member is seen down by this leader.
     down: BTreeMap<NodeId, Instant>,
+    // Since when it has had a quorum of the voters and more than half of the members. Before that it cannot tell who is down from
+    // who is cut off with it, or from it.
+    most: Option<Instant>,
     joins: BTreeMap<NodeId, Joining>,
     // Who wants to leave, and when it said so last.
     leaving: BTreeMap<NodeId, Instant>,
@@ -31,7 +34,7 @@ pub(super) struct Joining {
 
 impl Lead {
     pub(super) fn new(since: Instant) -> Lead {
-        Lead { since, down: BTreeMap::new(), joins: BTreeMap::new(), leaving: BTreeMap::new() }
+        Lead { since, down: BTreeMap::new(), most: None, joins: BTreeMap::new(), leaving: BTreeMap::new() }
     }
 
     /// A member is there again: what was counted is void at once.
@@ -42,6 +45,7 @@ impl Lead {
     /// The leader was away itself: who was down before may be up, and the other way round.
     pub(super) fn counts_anew(&mut self) {
         self.down.clear();
+        self.most = None;
     }
 
     /// Nobody is let in of those who have asked.
@@ -64,7 +68,9 @@ impl Meta {
     /// The leader's work of a tick.
     pub(super) fn lead(&mut self, now: Instant, out: &mut Vec<Output>) {
         let Some(group) = self.group.as_ref().filter(|group| group.is_leader()) else { return };
+        let has_most = self.has_quorum(&group.state) && self.has_most_members(&group.state);
         let Some(lead) = &mut self.lead else { return };
+        lead.most = if has_most { lead.most.or(Some(now)) } else { None };
         let (me, ask) = (self.me.node, self.config.ask_period);
         lead.down.retain(|node, _| group.state.members.contains_key(node) && !self.up.contains(node));
         for node in group.state.members.keys().filter(|node| **node != me && !self.up.contains(node)) {
@@ -112,15 +118,17 @@ impl Meta {
         (wanted != group.state.voters).then_some(Command::Voters(wanted))
     }
 
-    // Whom the leader may let go of: nobody unless a quorum of the voters and more than half of the members are there.
+    // Whom the leader may let go of: nobody unless a quorum of the voters and more than half of the members are there, and have been
+    // for so long. When the two halves of an even split meet again, who comes back last is not removed.
     fn too_long_down(&self, now: Instant) -> Option<NodeId> {
         let (autoclean, lead) = (self.config.autoclean?, self.lead.as_ref()?);
-        let state = &self.group.as_ref()?.state;
-        if !(self.has_quorum(state) && self.has_most_members(state) || planted!(AutocleanWithoutQuorum)) {
-            return None;
-        }
+        let most = match lead.most {
+            Some(_) if planted!(AutocleanCountsAlone) => Instant::START,
+            None if planted!(AutocleanWithoutQuorum) => Instant::START,
+            most => most?,
+        };
         let is_due =
-            |node: &NodeId| lead.down_since(*node).is_some_and(|since| now.saturating_since(since) >= autoclean);
+            |node: &NodeId| lead.down_since(*node).is_some_and(|since| now.saturating_since(since.max(most)) >= autoclean);
         lead.down.keys().copied().find(is_due)
     }
 

@@ -61,7 +61,7 @@ impl Shard {
         claimed.kept_until = Instant::START;
         self.keep_deliveries(key, |delivery| match given {
             Some((_, upto)) => delivery.dseq >= upto,
-            None => !delivery.sent,
+            None => !delivery.sent && !planted!(UnsentLeft),
         });
         self.clients.remove(&client, key);
         let until = now + STUB_FOR;

@@ -77,17 +77,22 @@ pub(crate) fn has_one_session(members: &[Member<'_>]) -> bool {
         .iter()
         .find(|member| member.cluster().and_then(|cluster| cluster.directory().seated()).is_some_and(|seat| seat.open));
     let is_settled = seat.is_some_and(|seat| directories.all(|of| of.obeys() == Some(seat.id) && of.is_at_rest()));
-    is_settled && differ(&core, &mut Obligations::default()).is_none()
+    is_settled && differ(&core, false, &mut Obligations::default()).is_none()
 }
 
-/// What stands against that each client has one session and one connection in a cluster, and that who decides knows where.
-pub(super) fn differ(core: &Core<'_>, obligations: &mut Obligations) -> Option<(u16, String)> {
+/// What stands against that each client has one session and one connection in a cluster, and that who decides knows where; and, if
+/// all have had the time for it, that somebody decides, and nobody waits for an answer.
+pub(super) fn differ(core: &Core<'_>, is_led: bool, obligations: &mut Obligations) -> Option<(u16, String)> {
     let directories = core.nodes.iter().filter_map(|member| Some((member, member.cluster()?.directory())));
     let directories: Vec<_> = directories.collect();
-    let seat = directories.iter().find(|(_, directory)| directory.seated().is_some_and(|seat| seat.open))?;
+    let seat = directories.iter().find(|(_, directory)| directory.seated().is_some_and(|seat| seat.open));
+    let Some(seat) = seat else {
+        let (member, _) = directories.first().filter(|_| is_led)?;
+        return Some((member.ix, "nobody decides where sessions are".into()));
+    };
     let seats = |(_, directory): &(_, &newtmq_cluster::directory::Directory)| directory.obeys() == Some(seat.0.id);
-    if !directories.iter().all(|of| seats(of) && of.1.is_at_rest()) {
-        return None;
+    if let Some((member, _)) = directories.iter().find(|of| !seats(of) || !of.1.is_at_rest()) {
+        return is_led.then(|| (member.ix, "it waits yet for what is decided about a session, or tells of one".into()));
     }
     let mut homes: BTreeMap<&str, NodeId> = BTreeMap::new();
     let mut served: BTreeMap<&str, NodeId> = BTreeMap::new();

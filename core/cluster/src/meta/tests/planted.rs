@@ -64,6 +64,7 @@ fn planted_bugs_are_found() {
         Mutant::RefusedWhenApplied,
         Mutant::AppliedByOwnCount,
         Mutant::AutocleanByWallClock,
+        Mutant::AutocleanCountsAlone,
         Mutant::AutocleanSurvivesLeader,
         Mutant::AutocleanWithoutQuorum,
         Mutant::EarlierLeaderRefuses,

@@ -58,6 +58,7 @@ const ROWS: &[Row] = &[
     (Mutant::LettersOfAllEnd, takeover::a_node_that_is_down_ends_no_wait_for_another_one),
     (Mutant::RecentNamesLeft, takeover::what_came_just_before_it_went_does_not_come_again),
     (Mutant::NoLocalOfOtherNodes, takeover::no_local_keeps_what_was_published_at_another_node),
+    (Mutant::UnsentLeft, takeover::what_came_to_both_of_two_sessions_comes_once),
     (Mutant::HandedOnTwice, takeover::what_came_to_both_of_two_sessions_comes_once),
     (Mutant::OriginForgotten, takeover::what_comes_both_ways_comes_once_over_a_start),
     (Mutant::UnretainedAcknowledged, agreed::what_could_not_be_agreed_is_refused),
