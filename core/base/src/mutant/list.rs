@@ -656,6 +656,8 @@ mutants! {
         "A session that has gone to another node stays a member of its groups where it was.";
     NoLocalOfOtherNodes, "no-local-of-other-nodes", None, ["part", "S12", "S2"],
         "A client that has come to another node gets its own message there in spite of No Local.";
+    LostDeferredStays, "lost-deferred-stays", None, ["part", "Q3"],
+        "A session that was to go on to another node, and has lost its client before it could, is told to end for ever.";
     LettersOutliveClean, "letters-outlive-clean", None, ["part", "S2"],
         "What was for a session that a clean start has ended is handed on to the next one.";
     RecentNamesLeft, "recent-names-left", None, ["part", "S3", "S4"],

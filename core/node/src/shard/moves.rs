@@ -212,11 +212,16 @@ impl Shard {
             let bound = self.slot(key).conn;
             self.fence(now, bound, out);
         }
-        let Some(key) = self.find_session(client) else { return };
-        if discard {
-            return self.end_session(now, key, out);
+        match self.find_session(client) {
+            Some(key) if discard => self.end_session(now, key, out),
+            Some(key) => self.become_stub(now, key, to, out),
+            // It has ended with its connection.
+            None => {}
         }
-        self.become_stub(now, key, to, out);
+        // The directory may know it by a later grant, by which it was to go on to another node, and has not gone.
+        if !planted!(LostDeferredStays) {
+            self.tell_later(Later::Directory(Input::Ended { client: client.into(), epoch: upto }), 0, out);
+        }
     }
 
     /// The connection has gone for which a session came here. If nobody has heard that it is here, it is not.
