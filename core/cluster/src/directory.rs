@@ -19,6 +19,7 @@ mod message;
 mod node;
 mod rank;
 mod seat;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -27,3 +28,4 @@ pub use config::{AwayHome, Config};
 pub use io::{Counts, Grant, Input, Output, Refused, Why};
 pub use message::{Client, Conn, Item, Link, Message, Report, Session};
 pub use node::{Directory, Place, Seated};
+pub use summary::Summary;

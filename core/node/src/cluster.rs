@@ -24,7 +24,7 @@ use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, RequestId, SEED_BY
 use newtmq_cluster::link::{self, Address, ConnectionId, Cookie, DialId};
 use newtmq_cluster::{directory, meta, owned, swim};
 
-pub use doctor::{Chart, Examination, Finding, RetainedChart, Severity, Sight};
+pub use doctor::{Chart, Examination, Finding, RetainedChart, SessionsChart, Severity, Sight};
 pub use joint::{Cluster, ClusterCounts};
 pub(crate) use joint::{Cx, owned_config};
 pub use readiness::Unready;

@@ -106,6 +106,11 @@ impl Entry {
         super::node::Place { holder, home: self.places.first().map(|place| place.node) }
     }
 
+    /// Nodes with a session of the client.
+    pub(super) fn homes(&self) -> impl Iterator<Item = NodeId> {
+        self.places.iter().map(|place| place.node)
+    }
+
     fn is_empty(&self) -> bool {
         let none = self.fences.is_empty() && self.ends.is_empty() && self.supersedes.is_empty();
         none && self.holder.is_none() && self.places.is_empty() && self.pending.is_none()

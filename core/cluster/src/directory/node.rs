@@ -70,7 +70,7 @@ pub struct Directory {
     member: Member,
     /// Of the seat that is obeyed; empty if it has a quorum.
     obeyed_view: Vec<NodeId>,
-    seat: Seat,
+    pub(super) seat: Seat,
     next_tick: Instant,
     counts: Counts,
 }

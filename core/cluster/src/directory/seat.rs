@@ -113,6 +113,12 @@ impl Seat {
         Some(self.entries.get(client).map_or(Place::default(), Entry::place))
     }
 
+    /// Each client, with the nodes that have a session of it, and the one with its connection.
+    pub(super) fn clients(&self) -> impl Iterator<Item = (&Client, impl Iterator<Item = NodeId>, Option<NodeId>)> {
+        let holder = |entry: &Entry| entry.place().holder.map(|(node, _)| node);
+        self.entries.iter().map(move |(client, entry)| (client, entry.homes(), holder(entry)))
+    }
+
     pub(super) fn round(&self, node: NodeId) -> Option<u64> {
         self.peers.get(&node).map(|peer| peer.round)
     }

@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, InvalidField, NodeId, Put, RequestId, Take};
+use newtmq_cluster::directory::Summary;
 use newtmq_cluster::meta::ClusterId;
 use newtmq_cluster::owned::Phase;
 
@@ -41,6 +42,8 @@ pub struct Chart {
     pub digest: u64,
     /// Of retained messages.
     pub retained: RetainedChart,
+    /// Of sessions and connections.
+    pub sessions: SessionsChart,
     /// The other members.
     pub sees: Vec<Sight>,
 }
@@ -58,6 +61,17 @@ pub struct RetainedChart {
     pub is_led: bool,
     /// Topics for which it keeps a message that the others do not know.
     pub kept: u64,
+}
+
+/// What a node says of its clients' sessions and connections.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SessionsChart {
+    /// Nobody waits there for what is decided about one.
+    pub is_at_rest: bool,
+    /// What it has.
+    pub own: Summary,
+    /// If it decides where they are: what it knows of each node.
+    pub known: Option<BTreeMap<NodeId, Summary>>,
 }
 
 /// A member as another one sees it.
@@ -203,6 +217,11 @@ impl Cluster {
             version: cx.owned.log().version(),
             digest: cx.owned.log().digest(),
             retained: self.retained_chart(),
+            sessions: SessionsChart {
+                is_at_rest: self.directory.is_at_rest(),
+                own: self.directory.summary(),
+                known: self.directory.known(),
+            },
             sees: sees.collect(),
         }
     }
@@ -259,6 +278,7 @@ impl Chart {
             put.number(of.node.0).flag(of.is_up).flag(of.is_relayed).flag(of.is_alive).flag(of.is_open);
             put.number(of.incarnation.0).flag(of.version.is_some()).number(of.version.unwrap_or(0)).number(of.digest);
         }
+        self.sessions.encode(out);
     }
 
     fn take(take: &mut Take<'_>) -> Result<Chart, InvalidField> {
@@ -280,6 +300,7 @@ impl Chart {
                 is_led: take.flag()?,
                 kept: take.number()?,
             },
+            sessions: SessionsChart::default(),
             sees: Vec::new(),
         };
         for _ in 0..take.count()? {
@@ -298,8 +319,40 @@ impl Chart {
             of.version = of.version.map(|_| version);
             of.digest = take.number()?;
         }
+        // A program that is older says nothing of it.
+        if !take.0.is_empty() {
+            chart.sessions = SessionsChart::take(take)?;
+        }
         Ok(chart)
     }
+}
+
+impl SessionsChart {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_summary(&self.own, Put(out).flag(self.is_at_rest));
+        let mut put = Put(out);
+        put.flag(self.known.is_some()).number(self.known.as_ref().map_or(0, BTreeMap::len) as u64);
+        for (node, summary) in self.known.iter().flatten() {
+            put_summary(summary, put.number(node.0));
+        }
+    }
+
+    fn take(take: &mut Take<'_>) -> Result<SessionsChart, InvalidField> {
+        let (is_at_rest, own, decides) = (take.flag()?, take_summary(take)?, take.flag()?);
+        let mut known = BTreeMap::new();
+        for _ in 0..take.count()? {
+            known.insert(NodeId(take.number()?), take_summary(take)?);
+        }
+        Ok(SessionsChart { is_at_rest, own, known: decides.then_some(known) })
+    }
+}
+
+fn put_summary(summary: &Summary, put: &mut Put<'_>) {
+    put.number(summary.sessions).number(summary.connections).number(summary.digest);
+}
+
+fn take_summary(take: &mut Take<'_>) -> Result<Summary, InvalidField> {
+    Ok(Summary { sessions: take.number()?, connections: take.number()?, digest: take.number()? })
 }
 
 // No node is number 0.
@@ -356,12 +409,18 @@ mod tests {
             version: 5,
             digest: 6,
             retained: RetainedChart { generation: 2, applied: 1 << 41, digest: 8, is_led: true, kept: 3 },
+            sessions: SessionsChart {
+                is_at_rest: true,
+                own: Summary { sessions: 3, connections: 2, digest: 1 << 63 },
+                known: Some(BTreeMap::from([(NodeId(2), Summary::default()), (NodeId(3), Summary::default())])),
+            },
             sees,
         };
         for message in [Message::Ask { number: 8 }, Message::Told { number: 8, chart: Box::new(chart) }] {
             let bytes = message.encode();
             for length in 0..bytes.len() {
-                assert!(Message::decode(&bytes[..length]).is_err(), "{message:?} cut at {length}");
+                let Ok(Message::Told { chart, .. }) = Message::decode(&bytes[..length]) else { continue };
+                assert_eq!(chart.sessions, SessionsChart::default(), "{message:?} cut at {length}");
             }
             assert_eq!(Message::decode(&bytes), Ok(message));
         }

@@ -67,6 +67,7 @@ pub(super) fn findings(
         look.links();
         look.routes();
         look.retained();
+        look.sessions();
         look.release(status);
     } else {
         look.error("no_cluster", "this node is in no cluster".into(), "have it join one: newtmq ctl cluster join NODE");
@@ -249,6 +250,26 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// Whether who decides about sessions knows where they are. While clients come and go that cannot be told.
+    fn sessions(&mut self) {
+        let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
+        let decides = |chart: &&Chart| chart.sessions.is_at_rest && chart.sessions.known.is_some();
+        let Some((seat, chart)) = charts.iter().find(|(_, chart)| decides(chart)) else { return };
+        let known = chart.sessions.known.as_ref().expect("it was just looked at");
+        for (node, Chart { sessions, .. }) in charts.iter().filter(|(_, of)| of.seat == Some(*seat)) {
+            let known = known.get(node).copied().unwrap_or_default();
+            if sessions.is_at_rest && sessions.own != known {
+                let (name, seat, own) = (self.name(*node), self.name(*seat), sessions.own);
+                let what = format!(
+                    "{name} has {} sessions and {} connections, and {seat}, which decides where they are, knows of {} and {}, or of others",
+                    own.sessions, own.connections, known.sessions, known.connections
+                );
+                let advice = "ask again, for clients may just have come or gone; if it lasts, it is a bug: report it";
+                self.warning("sessions_differ", what, advice);
+            }
+        }
+    }
+
     /// Whether every copy of routes is that of its owner.
     fn routes(&mut self) {
         let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
@@ -277,7 +298,9 @@ mod tests {
     use newtmq_base::Incarnation;
     use newtmq_cluster::meta::ClusterId;
 
-    use super::super::{RetainedChart, Sight};
+    use newtmq_cluster::directory::Summary;
+
+    use super::super::{RetainedChart, SessionsChart, Sight};
     use super::*;
     use crate::cluster::NodeStatus;
 
@@ -333,11 +356,20 @@ mod tests {
                 version: 4,
                 digest: node.0,
                 retained: RetainedChart { applied: 40, digest: 6, is_led: true, ..RetainedChart::default() },
+                sessions: SessionsChart {
+                    is_at_rest: true,
+                    own: summary(node.0),
+                    known: (node.0 == 1).then(|| ids.map(|node| (node, summary(node.0))).into()),
+                },
                 sees: sees.collect(),
             };
             (node, chart)
         });
         (status, charts.into())
+    }
+
+    fn summary(of: u64) -> Summary {
+        Summary { sessions: 10 + of, connections: of, digest: of }
     }
 
     fn told(change: Change) -> Vec<String> {
@@ -392,6 +424,25 @@ mod tests {
                 ],
             ),
             (|_, charts| (chart(charts, 2).retained.applied, chart(charts, 2).retained.digest) = (39, 7), &[]),
+            (
+                |_, charts| chart(charts, 3).sessions.own = summary(4),
+                &["warning sessions_differ: 'n3@h' has 14 sessions and 4 connections, and 'n1@h', which decides where they are, knows of 13 and 3, or of others"],
+            ),
+            // Clients come or go, there or where it is decided; or the node is asked by another one that decides.
+            (
+                |_, charts| {
+                    let chart = chart(charts, 3);
+                    (chart.sessions.own, chart.sessions.is_at_rest) = (summary(4), false);
+                },
+                &[],
+            ),
+            (
+                |_, charts| {
+                    chart(charts, 3).sessions.own = summary(4);
+                    chart(charts, 1).sessions.is_at_rest = false;
+                },
+                &[],
+            ),
             (
                 |_, charts| chart(charts, 2).cluster = ClusterId(0xab),
                 &["error other_cluster: 'n2@h' belongs to another cluster, ab"],
