@@ -39,16 +39,34 @@ pub fn members(scratch: &Scratch, number: u32) -> Vec<Value> {
 
 /// Waits until all nodes match what is published for all three, the third in this start of it.
 pub fn wait_until_open(scratch: &Scratch, third: u64) {
-    let is_open = |node: &Value| {
-        let start = if node["name"] == "n3@test" { third } else { 1 };
-        node["routes"] == "open" && node["running"] == true && node["incarnation"] == start
-    };
-    for number in 1..=3 {
+    let start = |node: &Value| if node["name"] == "n3@test" { third } else { 1 };
+    wait_until_all(scratch, &[1, 2, 3], |node| node["incarnation"] == start(node));
+}
+
+/// Waits until each of these nodes has them and nobody else as members, and matches what is published for them.
+pub fn wait_until_among(scratch: &Scratch, numbers: &[u32]) {
+    wait_until_all(scratch, numbers, |_| true);
+}
+
+fn wait_until_all(scratch: &Scratch, numbers: &[u32], also: impl Fn(&Value) -> bool) {
+    let is_open = |node: &Value| node["routes"] == "open" && node["running"] == true && also(node);
+    for number in numbers {
         wait_until("open routes", || {
-            let members = members(scratch, number);
-            (members.len() == 3 && members.iter().all(is_open)).then_some(())
+            let members = members(scratch, *number);
+            (members.len() == numbers.len() && members.iter().all(is_open)).then_some(())
         });
     }
+}
+
+/// Makes one cluster of these nodes: all join the first one, whose address this gives.
+pub fn join(scratch: &Scratch, numbers: &[u32]) -> String {
+    wait_until("a cluster of one", || (!members(scratch, numbers[0]).is_empty()).then_some(()));
+    let first = address(scratch, numbers[0]);
+    for number in &numbers[1..] {
+        wait_until("a join", || (ctl(scratch, *number, &["join", &first]).1 == Some(0)).then_some(()));
+    }
+    wait_until_among(scratch, numbers);
+    first
 }
 
 pub fn address(scratch: &Scratch, number: u32) -> String {

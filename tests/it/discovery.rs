@@ -15,7 +15,7 @@ use crate::cluster::{ALL, carries, ctl, wait_for_status, wait_until_open};
 mod mock;
 
 /// A node on any port, with a data directory of its own; and where others reach it.
-fn node(scratch: &Scratch, number: u32, sets: &[String]) -> (Broker, SocketAddr) {
+pub fn node(scratch: &Scratch, number: u32, sets: &[String]) -> (Broker, SocketAddr) {
     let name = format!("node.name=n{number}@test");
     let own = ["node.cookie=c00kie", "node.listen=127.0.0.1:0", &name, "cluster.expected_size=3"];
     let sets: Vec<&str> = own.into_iter().chain(sets.iter().map(String::as_str)).collect();
@@ -28,13 +28,13 @@ fn node(scratch: &Scratch, number: u32, sets: &[String]) -> (Broker, SocketAddr)
 }
 
 /// What `newtmq ctl cluster status` tells of discovery.
-fn discovery(scratch: &Scratch, number: u32) -> Value {
+pub fn discovery(scratch: &Scratch, number: u32) -> Value {
     let told: Value = serde_json::from_str(&ctl(scratch, number, &["status", "--json"]).0).unwrap();
     told["data"]["discovery"].clone()
 }
 
 /// Waits until a node has found these addresses, and everybody answers.
-fn wait_until_found(scratch: &Scratch, number: u32, wanted: &[SocketAddr]) {
+pub fn wait_until_found(scratch: &Scratch, number: u32, wanted: &[SocketAddr]) {
     let mut wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
     wanted.sort();
     wait_until("what is found", || {
@@ -45,7 +45,7 @@ fn wait_until_found(scratch: &Scratch, number: u32, wanted: &[SocketAddr]) {
     });
 }
 
-const NO_ANSWER: &str = "discovery has no answer";
+pub const NO_ANSWER: &str = "discovery has no answer";
 
 #[test]
 fn nodes_find_each_other_by_kubernetes_and_go_on_without_it() {

@@ -12,10 +12,10 @@ use crate::broker::{Broker, Scratch, newtmq, wait_until};
 use crate::client::Client;
 use crate::cluster;
 
-const TABLE: [&str; 2] = ["user_table=on", "allow_anonymous=false"];
+pub const TABLE: [&str; 2] = ["user_table=on", "allow_anonymous=false"];
 
 /// A client that has sent its CONNECT, and the answer.
-fn login(broker: &Broker, client_id: &str, username: Option<&str>, password: &str) -> (Client, ReasonCode) {
+pub fn login(broker: &Broker, client_id: &str, username: Option<&str>, password: &str) -> (Client, ReasonCode) {
     let mut client = Client::open(broker);
     client.send(&Packet::Connect(Connect {
         version: ProtocolVersion::V5,
@@ -34,19 +34,20 @@ fn login(broker: &Broker, client_id: &str, username: Option<&str>, password: &st
     (client, reason)
 }
 
-fn reason(broker: &Broker, client_id: &str, username: Option<&str>, password: &str) -> ReasonCode {
+pub fn reason(broker: &Broker, client_id: &str, username: Option<&str>, password: &str) -> ReasonCode {
     login(broker, client_id, username, password).1
 }
 
 /// Why the broker ends a connection.
-fn sent_away(client: &mut Client) -> ReasonCode {
+pub fn sent_away(client: &mut Client) -> ReasonCode {
     client.receive(|packet| match packet {
         Packet::Disconnect(disconnect) => disconnect.reason_code,
         other => panic!("{other:?}"),
     })
 }
 
-fn ctl(scratch: &Scratch, number: u32, words: &[&str], input: &str) -> String {
+/// What any command of `newtmq ctl` prints that reads this.
+pub fn ctl(scratch: &Scratch, number: u32, words: &[&str], input: &str) -> String {
     let mut command = newtmq();
     command.args(["ctl", "--data", &scratch.file(&number.to_string())]).args(words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -30,8 +30,8 @@ pub use admin::{
 pub use batch::WriteBatch;
 pub use cluster::{
     Chart, Cluster, ClusterAnswer, ClusterBoot, ClusterCommand, ClusterConfig, ClusterCounts, ClusterEvent,
-    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, Release, RetainedChart, SessionsChart,
-    Severity, Sight, Unready,
+    ClusterInput, ClusterOutput, ClusterStatus, Examination, Finding, NodeStatus, Release, RetainedChart,
+    SessionsChart, Severity, Sight, Unready,
 };
 pub use config::{AccessConfig, DenyAction, ListenerConfig, MqttConfig, RetainedConfig, ShardConfig, ZoneConfig};
 pub use control::{

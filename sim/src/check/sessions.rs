@@ -408,7 +408,9 @@ impl State {
         self.open.remove(&conn.0);
         let c = self.conn_mut(conn);
         c.closed = Some((cx.now, by));
-        if let Some(expiry) = c.last_expiry.filter(|_| by == Closer::Client && c.is_plain() && c.rival.is_none()) {
+        // If the broker had closed it before, nobody has read that.
+        let is_read = by == Closer::Client && c.gone.is_none() && c.is_plain() && c.rival.is_none();
+        if let Some(expiry) = c.last_expiry.filter(|_| is_read) {
             c.unread_expiry = Some((c.expiry_min, c.expiry_max));
             (c.expiry_min, c.expiry_max) = (expiry, expiry);
         }
@@ -512,8 +514,11 @@ impl State {
         for of in conns.iter_mut().flatten().flat_map(|c| &mut c.unsettled) {
             of.copies.retain(|(id, _)| ids[*id as usize].node != node);
         }
-        for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
-            topic.register = None;
+        // What a cluster has agreed on outlives any of its nodes.
+        if !self.ways.exist() {
+            for topic in self.topics.iter_mut().filter(|topic| topic.node == node) {
+                topic.register = None;
+            }
         }
     }
 

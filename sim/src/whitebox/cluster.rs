@@ -431,25 +431,22 @@ impl ClusterWatch {
             let state = cluster.meta().view().state;
             state.members().keys().all(|node| core.has(*node))
         });
-        let is_led = is_whole && self.is_led(now, scenario);
+        let is_led = is_whole && self.have_had_time(TOLD, now, scenario);
         let sessions = sessions::differ(&core, is_led, obligations).map(|(at, what)| (Check::OneSession, at, what));
-        let retained = retained::differs(&core, self.is_settled(now, scenario), scenario, obligations);
+        // The group of retained messages begins anew only when the members are agreed on, has to elect a leader then, and gets what it
+        // had from who has it.
+        let is_settled = self.have_had_time(ELECTED * 2, now, scenario);
+        let retained = retained::differs(&core, is_settled, scenario, obligations);
         let written = self.written.look(&core, obligations);
         members.into_iter().chain(sessions).chain(retained).chain(written).collect()
     }
 
-    /// Whether the members have had their time to agree, and to tell who decides where sessions are.
-    fn is_led(&self, now: Instant, scenario: &Scenario) -> bool {
+    /// Whether the members have had their time to agree, and so much more for what comes then.
+    fn have_had_time(&self, more: Duration, now: Instant, scenario: &Scenario) -> bool {
         let Some(calm) = self.calm else { return false };
         let held = self.held.0.max(self.held.1);
         let from = calm.max(self.joined()).max(self.founded()).max(held).max(self.removed);
-        now >= from + scenario.cluster.bound(ELECTED, HEALED) + TOLD
-    }
-
-    /// Whether the group of retained messages has had its time, too: it begins anew only when the members are agreed on, has
-    /// to elect a leader then, and gets what it had from who has it.
-    fn is_settled(&self, now: Instant, scenario: &Scenario) -> bool {
-        self.is_led(Instant::from_nanos(now.as_nanos().saturating_sub((ELECTED * 2 - TOLD).as_nanos() as u64)), scenario)
+        now >= from + scenario.cluster.bound(ELECTED, HEALED) + more
     }
 
     /// Who was told to join may be between two clusters until it answers, and then there is as much time as after a fault.

@@ -658,6 +658,8 @@ mutants! {
         "A client that has come to another node gets its own message there in spite of No Local.";
     LostDeferredStays, "lost-deferred-stays", None, ["part", "Q3"],
         "A session that was to go on to another node, and has lost its client before it could, is told to end for ever.";
+    JoinsOnceReached, "joins-once-reached", None, ["part", "L9"],
+        "Who is to join a node with which it has a link already waits until there is another link.";
     LettersOutliveClean, "letters-outlive-clean", None, ["part", "S2"],
         "What was for a session that a clean start has ended is handed on to the next one.";
     RecentNamesLeft, "recent-names-left", None, ["part", "S3", "S4"],

@@ -127,8 +127,9 @@ impl Meta {
             None if planted!(AutocleanWithoutQuorum) => Instant::START,
             most => most?,
         };
-        let is_due =
-            |node: &NodeId| lead.down_since(*node).is_some_and(|since| now.saturating_since(since.max(most)) >= autoclean);
+        let is_due = |node: &NodeId| {
+            lead.down_since(*node).is_some_and(|since| now.saturating_since(since.max(most)) >= autoclean)
+        };
         lead.down.keys().copied().find(is_due)
     }
 

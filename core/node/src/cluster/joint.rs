@@ -449,6 +449,8 @@ impl Cluster {
                 self.tell_again(cx, peer);
             }
             link::Event::Refused { address: Some(address), reason, .. } => self.desk_refused(cx, &address, reason),
+            // Whom it has a link with already may be the one who is to be joined: only now is it known that it is at that address.
+            link::Event::Connected { .. } if !planted!(JoinsOnceReached) => self.desk_look(cx),
             link::Event::Path { .. } | link::Event::Connected { .. } | link::Event::Refused { address: None, .. } => {}
         }
     }
@@ -461,6 +463,9 @@ impl Cluster {
                 cx.event(ClusterEvent::Alive { node, incarnation: inc, alive: true });
                 self.links.know(cx.now, node, inc, &mut self.link_out);
                 self.follow_addresses(cx.now);
+                if !planted!(JoinsOnceReached) {
+                    self.desk_look(cx);
+                }
             }
             swim::Output::Down { node, inc } => {
                 cx.event(ClusterEvent::Alive { node, incarnation: inc, alive: false });

@@ -426,7 +426,9 @@ mod tests {
             (|_, charts| (chart(charts, 2).retained.applied, chart(charts, 2).retained.digest) = (39, 7), &[]),
             (
                 |_, charts| chart(charts, 3).sessions.own = summary(4),
-                &["warning sessions_differ: 'n3@h' has 14 sessions and 4 connections, and 'n1@h', which decides where they are, knows of 13 and 3, or of others"],
+                &[
+                    "warning sessions_differ: 'n3@h' has 14 sessions and 4 connections, and 'n1@h', which decides where they are, knows of 13 and 3, or of others",
+                ],
             ),
             // Clients come or go, there or where it is decided; or the node is asked by another one that decides.
             (

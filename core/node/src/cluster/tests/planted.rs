@@ -15,6 +15,7 @@ fn planted_bugs_are_found() {
         Mutant::StrangersAreHeard,
         Mutant::InstalledBeforeDisk,
         Mutant::NeverAnswered,
+        Mutant::JoinsOnceReached,
     ];
     let is_found = |bug: Mutant| {
         scenes::ALL.iter().any(|scene| Mutant::fails(bug, scene))

@@ -307,6 +307,19 @@ pub(super) fn leaving_and_joining_again() {
     }
 }
 
+// The other one has a link with it long before it is told to join.
+pub(super) fn who_has_just_left_joins_again() {
+    for seed in 0..10 {
+        let mut world = alone(seed, 2);
+        assert_eq!(join(&mut world, 1, 0), ClusterAnswer::Done);
+        whole(&mut world, &[0, 1], 10 * SECOND);
+        assert_eq!(ask(&mut world, 1, ClusterCommand::Leave), ClusterAnswer::Done);
+        world.run(SECOND * (seed % 4) as u32);
+        assert_eq!(join(&mut world, 1, 0), ClusterAnswer::Done, "seed {seed}");
+        whole(&mut world, &[0, 1], 10 * SECOND);
+    }
+}
+
 pub(super) fn who_comes_and_goes_is_not_ready() {
     let mut world = World::new(21, 3);
     world.start(0);
@@ -567,6 +580,7 @@ scenes! {
     who_cannot_leave_is_told
     joining_nobody_is_refused
     leaving_and_joining_again
+    who_has_just_left_joins_again
     who_comes_and_goes_is_not_ready
     forced_out_stays_out
     who_lost_its_disk_is_another_node

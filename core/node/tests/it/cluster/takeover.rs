@@ -424,7 +424,7 @@ pub(super) fn what_came_to_both_of_two_sessions_comes_once() {
     world.subscribe(c, "t", AtLeastOnce);
     world.disconnect(c);
     let w = world.join(1, Connect::v5("early"));
-    world.publish(w, Publish::new("t", "early".to_owned()).qos1());
+    world.publish(w, Publish::new("t", "early").qos1());
     world.settle();
     for other in [0, 2] {
         world.down(other, 1);
