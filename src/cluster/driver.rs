@@ -420,7 +420,13 @@ impl ControlDriver {
                 Poll::Pending => return,
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(result) => {
-                    tracing::debug!(connection = id.0, ?result, "a link's connection has ended");
+                    match result {
+                        // With TLS 1.3 who has dialed hears only here that its certificate is refused.
+                        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                            self.repeated.not_accepted(connection.from, &error);
+                        }
+                        result => tracing::debug!(connection = id.0, ?result, "a link's connection has ended"),
+                    }
                     return self.gone(slot);
                 }
             }

@@ -83,14 +83,14 @@ impl Sockets {
     pub async fn dial(self, dial: DialId, address: Address) {
         let opened = timeout(self.dial_timeout, self.open(&address)).await.unwrap_or_else(|late| Err(late.into()));
         let event = match opened {
-            Ok((stream, tls)) => Event::Opened { dial: Some(dial), stream, tls, from: None, unproved: None },
+            Ok((stream, tls, to)) => Event::Opened { dial: Some(dial), stream, tls, from: Some(to), unproved: None },
             Err(error) => Event::DialFailed { dial, address, error },
         };
         // Without a driver nobody waits for it.
         let _ = self.events.send(event).await;
     }
 
-    async fn open(&self, address: &Address) -> io::Result<(Box<dyn PeerStream>, bool)> {
+    async fn open(&self, address: &Address) -> io::Result<(Box<dyn PeerStream>, bool, SocketAddr)> {
         let seed =
             Seed::parse(&address.0).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not an address"))?;
         // A name may lead somewhere else than last time.
@@ -101,8 +101,8 @@ impl Sockets {
                 Ok(socket) => {
                     rt::tune(&socket)?;
                     return match &self.tls {
-                        Some(tls) => Ok((tls.connect(socket).await?, true)),
-                        None => Ok((Box::new(socket), false)),
+                        Some(tls) => Ok((tls.connect(socket).await?, true, to)),
+                        None => Ok((Box::new(socket), false, to)),
                     };
                 }
                 Err(error) => last = error,

@@ -134,7 +134,7 @@ impl Repeated {
         self.unreachable.insert(address.clone(), why);
     }
 
-    /// A connection that was accepted has ended before it was open.
+    /// A connection has ended before it was open, or one side has refused the other's certificate.
     pub fn not_accepted(&mut self, from: Option<SocketAddr>, error: &io::Error) {
         let (ip, why) = (from.map(|from| from.ip()), error.to_string());
         if self.not_accepted.get(&ip) == Some(&why) {
