@@ -187,8 +187,9 @@ pub const ROWS: &[Row] = &[
     cluster(
         "cluster force-leave",
         &["node"],
-        "Remove NODE, which is down, from the cluster. Only an operator brings it back.",
+        "Remove NODE, which is down, from the cluster. It may not come back before it is readmitted.",
     ),
+    cluster("cluster readmit", &["node"], "Let NODE, which was removed by force, come back. NODE is its id."),
     cluster(
         "cluster finalize",
         &[],

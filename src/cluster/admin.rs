@@ -130,6 +130,7 @@ async fn converse(
                     Question::Join(node) => Some(("cluster join", node.clone())),
                     Question::Leave => Some(("cluster leave", String::new())),
                     Question::ForceLeave(node) => Some(("cluster force-leave", node.clone())),
+                    Question::Readmit(node) => Some(("cluster readmit", node.clone())),
                     Question::Finalize => Some(("cluster finalize", String::new())),
                     Question::Status | Question::Doctor | Question::Reload | Question::Row(..) => None,
                 };
@@ -156,6 +157,7 @@ enum Question {
     Join(String),
     Leave,
     ForceLeave(String),
+    Readmit(String),
     Finalize,
     Status,
     Doctor,
@@ -174,6 +176,7 @@ fn question(line: &str) -> Result<Question, &'static str> {
         "cluster.join" => Ok(Question::Join(node()?)),
         "cluster.leave" => Ok(Question::Leave),
         "cluster.force-leave" => Ok(Question::ForceLeave(node()?)),
+        "cluster.readmit" => Ok(Question::Readmit(node()?)),
         "cluster.finalize" => Ok(Question::Finalize),
         "cluster.status" => Ok(Question::Status),
         "cluster.doctor" => Ok(Question::Doctor),
@@ -199,6 +202,9 @@ async fn answer(question: Question, events: &mpsc::Sender<Event>, discovery: &St
             "Failed to remove the node from cluster",
             ClusterCommand::ForceLeave(node),
         ),
+        Question::Readmit(node) => {
+            ("The node may come back.", "Failed to readmit the node", ClusterCommand::Readmit(node))
+        }
         Question::Finalize => {
             ("The cluster uses what its new version can.", "Failed to finalize the upgrade", ClusterCommand::Finalize)
         }

@@ -166,6 +166,8 @@ pub enum ClusterCommand {
     Leave,
     /// Remove a member that is down, by its name or its id in hexadecimal digits.
     ForceLeave(String),
+    /// Let a node that was removed so come back, by its id in hexadecimal digits.
+    Readmit(String),
     /// Use what every member understands, from now on and for good: an older program can be no member any more.
     Finalize,
     /// Say how things are.

@@ -527,7 +527,8 @@ impl State {
                     self.ways.touch(node, now);
                 }
             }
-            ClusterCommand::Finalize
+            ClusterCommand::Readmit(_)
+            | ClusterCommand::Finalize
             | ClusterCommand::Status
             | ClusterCommand::Examine
             | ClusterCommand::PutBlob { .. } => {}

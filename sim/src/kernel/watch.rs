@@ -55,7 +55,8 @@ impl World<'_, '_> {
                 let now = self.queue.now();
                 self.cluster_watch.joins(node, now);
             }
-            ClusterCommand::Finalize
+            ClusterCommand::Readmit(_)
+            | ClusterCommand::Finalize
             | ClusterCommand::Status
             | ClusterCommand::Examine
             | ClusterCommand::PutBlob { .. } => {}

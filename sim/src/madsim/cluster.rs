@@ -96,7 +96,8 @@ impl Nodes {
                 let now = self.journal.now();
                 self.watch.expect(|watch| watch.joins(ix, now));
             }
-            ClusterCommand::Finalize
+            ClusterCommand::Readmit(_)
+            | ClusterCommand::Finalize
             | ClusterCommand::Status
             | ClusterCommand::Examine
             | ClusterCommand::PutBlob { .. } => {}

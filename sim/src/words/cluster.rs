@@ -129,6 +129,7 @@ pub(crate) fn command(command: &ClusterCommand) -> String {
         ClusterCommand::Join(address) => format!("join {address}"),
         ClusterCommand::Leave => "leave".into(),
         ClusterCommand::ForceLeave(name) => format!("force-leave {}", printable(name)),
+        ClusterCommand::Readmit(id) => format!("readmit {}", printable(id)),
         ClusterCommand::Finalize => "use what all members understand".into(),
         ClusterCommand::Status => "say its status".into(),
         ClusterCommand::Examine => "examine the cluster".into(),

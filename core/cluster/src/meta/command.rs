@@ -77,7 +77,7 @@ pub enum Command {
         /// Who votes afterwards.
         voters: BTreeSet<NodeId>,
     },
-    /// A node that an operator removed may join again.
+    /// A node that an operator removed may come back.
     Readmit {
         /// The node.
         node: NodeId,

@@ -206,7 +206,12 @@ impl MetaState {
                 Ok(())
             }
             Command::RemoveMember { node, by, voters } => self.remove(index, *node, *by, voters),
-            Command::Readmit { node } => self.removed.remove(node).map(|_| ()).ok_or(Rejected::NoSuchNode),
+            // Now it is as one that was down for too long, which comes back by itself.
+            Command::Readmit { node } => {
+                let removed = self.removed.get_mut(node).filter(|removed| removed.by == RemovedBy::Force);
+                removed.ok_or(Rejected::NoSuchNode)?.by = RemovedBy::Autoclean;
+                Ok(())
+            }
             Command::StayOut { node } => {
                 let removed = self.removed.get_mut(node).filter(|removed| removed.by == RemovedBy::Autoclean);
                 removed.ok_or(Rejected::NoSuchNode)?.by = RemovedBy::Leave;

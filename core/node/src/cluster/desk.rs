@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use newtmq_base::{Incarnation, Instant, NodeId, RequestId, ShardId, planted};
 use newtmq_cluster::link::{Address, Path, Refusal};
-use newtmq_cluster::meta::{self, Role};
+use newtmq_cluster::meta::{self, RemovedBy, Role};
 use newtmq_cluster::owned::Phase;
 
 use super::joint::{Cluster, Cx};
@@ -26,6 +26,7 @@ pub(super) enum Purpose {
     Join(RequestId),
     Leave(RequestId),
     ForceLeave(RequestId),
+    Readmit(RequestId),
     Finalize(RequestId),
     PutBlob(RequestId),
 }
@@ -88,6 +89,7 @@ impl Cluster {
             ClusterCommand::Join(address) => self.join(cx, request, address),
             ClusterCommand::Leave => self.leave(cx, request),
             ClusterCommand::ForceLeave(text) => self.force_leave(cx, request, &text),
+            ClusterCommand::Readmit(text) => self.readmit(cx, request, &text),
             ClusterCommand::Finalize => self.finalize(cx, request),
             ClusterCommand::Examine => self.examine(cx, request),
             ClusterCommand::Status => Some(ClusterAnswer::Status(Box::new(self.status(cx)))),
@@ -145,9 +147,9 @@ impl Cluster {
         let named: Vec<NodeId> = named.collect();
         let node = match named[..] {
             [node] => node,
-            [] => match u64::from_str_radix(text.trim_start_matches("0x"), 16) {
-                Ok(id) => NodeId(id),
-                Err(_) => return refused(meta::Rejected::NoSuchNode),
+            [] => match id(text) {
+                Some(node) => node,
+                None => return refused(meta::Rejected::NoSuchNode),
             },
             _ => return refused("several members have this name; give the id of one"),
         };
@@ -156,6 +158,23 @@ impl Cluster {
         }
         let request = self.desk.request(Purpose::ForceLeave(request));
         self.meta.handle(cx.now, meta::Input::ForceLeave { request, node }, &mut self.meta_out);
+        None
+    }
+
+    fn readmit(&mut self, cx: &mut Cx<'_>, request: RequestId, text: &str) -> Option<ClusterAnswer> {
+        let removed = self.meta.view().state.removed();
+        let is_forced = |node: &NodeId| removed.get(node).is_some_and(|removed| removed.by == RemovedBy::Force);
+        let Some(node) = id(text).filter(is_forced) else {
+            let ids = removed.keys().filter(|node| is_forced(node)).map(|node| format!("{:016x}", node.0));
+            let ids: Vec<String> = ids.collect();
+            return refused(match ids[..] {
+                [] => "no node was removed by force".to_owned(),
+                _ => format!("no node with this id was removed by force, but {}", ids.join(", ")),
+            });
+        };
+        let request = self.desk.request(Purpose::Readmit(request));
+        let command = meta::Command::Readmit { node };
+        self.meta.handle(cx.now, meta::Input::Write { request, command }, &mut self.meta_out);
         None
     }
 
@@ -265,9 +284,10 @@ impl Cluster {
         };
         match purpose {
             Purpose::Init | Purpose::Renew | Purpose::Will => {}
-            Purpose::ForceLeave(request) | Purpose::Finalize(request) | Purpose::PutBlob(request) => {
-                self.answer(cx, request, answer)
-            }
+            Purpose::ForceLeave(request)
+            | Purpose::Readmit(request)
+            | Purpose::Finalize(request)
+            | Purpose::PutBlob(request) => self.answer(cx, request, answer),
             Purpose::Join(request) | Purpose::Leave(request) => self.done(cx, request, answer),
         }
     }
@@ -336,6 +356,11 @@ impl Cluster {
             nodes: nodes.collect(),
         }
     }
+}
+
+/// A node's id, as it is shown.
+fn id(text: &str) -> Option<NodeId> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).ok().map(NodeId)
 }
 
 fn refused(why: impl ToString) -> Option<ClusterAnswer> {

@@ -383,6 +383,16 @@ pub(super) fn forced_out_stays_out() {
     world.run(20 * SECOND);
     assert!(world.is_whole(&[0, 1]));
     assert!(world.control(0).cluster().unwrap().reached().all(|(node, _)| node != world.id(2)));
+    // Until an operator says otherwise.
+    let readmit = ClusterCommand::Readmit;
+    let id = format!("{:016x}", world.id(2).0);
+    let ClusterAnswer::Refused(why) = ask(&mut world, 1, readmit("1".into())) else { panic!("who is that?") };
+    assert_eq!(why, format!("no node with this id was removed by force, but {id}"));
+    assert_eq!(ask(&mut world, 1, readmit(id.clone())), ClusterAnswer::Done);
+    subscribe_all(&mut world);
+    whole(&mut world, &[0, 1, 2], 90 * SECOND);
+    let ClusterAnswer::Refused(why) = ask(&mut world, 0, readmit(id)) else { panic!("it was let in already") };
+    assert_eq!(why, "no node was removed by force");
 }
 
 pub(super) fn who_lost_its_disk_is_another_node() {
