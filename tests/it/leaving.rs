@@ -123,5 +123,15 @@ fn who_is_removed_is_refused_and_its_machine_comes_back_as_another_node() {
     wait_until("a join", || (ctl(&scratch, 4, &["join", &first]).1 == Some(0)).then_some(()));
     wait_until_among(&scratch, &[1, 2, 3, 4]);
     carries(&nodes[3], &nodes[0], "as/another");
+
+    // The fifth comes back as it was when an operator lets it.
+    let (told, code) = ctl(&scratch, 2, &["readmit", "1"]);
+    assert!(told.starts_with("Failed to readmit the node: no node with this id was removed by force, but "), "{told}");
+    assert!(told.contains(fifth) && code == Some(1), "{told}");
+    let (told, code) = ctl(&scratch, 2, &["readmit", fifth]);
+    assert_eq!((told.lines().next(), code), (Some("The node may come back."), Some(0)));
+    nodes[4] = node(&scratch, 5);
+    wait_until_among(&scratch, &[1, 2, 3, 4, 5]);
+    carries(&nodes[4], &nodes[0], "as/before");
     nodes.iter().for_each(Broker::assert_log_is_clean);
 }
