@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use newtmq_access::{AclCacheLimits, FlappingLimits, Permission, ThrottleLimits};
+use newtmq_cluster::lane;
 use newtmq_mqtt::QoS;
 use newtmq_node::{
     AccessConfig, DenyAction, Durability, HookSet, ListenerConfig, MqttConfig, Rate, RetainedConfig, ShardConfig,
@@ -13,7 +14,7 @@ use newtmq_session::SessionLimits;
 use newtmq_topic::PickStrategy;
 
 use crate::config::{
-    self, Access, AclDenyAction, AclNomatch, Config, DefaultPriority, LoginThrottle, SharedStrategy, Zone,
+    self, Access, AclDenyAction, AclNomatch, Config, DefaultPriority, ForwardQos0, LoginThrottle, SharedStrategy, Zone,
 };
 
 /// The shard's part of a configuration. Listeners keep their order, so [`newtmq_base::ListenerId`] is their index.
@@ -58,7 +59,13 @@ pub fn shard_config(config: &Config, hooks: HookSet) -> ShardConfig {
             SharedStrategy::Sticky => PickStrategy::Sticky,
             SharedStrategy::Hash => PickStrategy::Hash,
         },
-        lanes: newtmq_cluster::lane::Config::default(),
+        lanes: lane::Config {
+            qos0: match config.cluster.forward_qos0 {
+                ForwardQos0::Drop => lane::Qos0::Drop,
+                ForwardQos0::Wait => lane::Qos0::Pause,
+            },
+            ..lane::Config::default()
+        },
         hints_bytes: config.cluster.hints_bytes,
         hooks,
         traces: Arc::default(),

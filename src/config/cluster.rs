@@ -61,6 +61,8 @@ pub struct Cluster {
     pub barrier: Barrier,
     /// What becomes of clients whose stored sessions are at a node that is down.
     pub owner_down: OwnerDown,
+    /// What becomes of QoS 0 messages for a node that takes no more.
+    pub forward_qos0: ForwardQos0,
     /// Bytes of messages that are kept for the stored sessions of a node that is away, for each node.
     pub hints_bytes: u64,
     /// The node votes, and has no clients.
@@ -159,6 +161,16 @@ words! {
         Wait = "wait",
         /// It begins a session; the other one counts no more.
         Fresh = "fresh",
+    }
+}
+
+words! {
+    /// What becomes of QoS 0 messages for a node that takes no more.
+    ForwardQos0 {
+        /// They are dropped and counted.
+        Drop = "drop",
+        /// They wait, and their publisher is held.
+        Wait = "wait",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The keys of `node.*` and `cluster.*`, which exist once.
 
-use super::cluster::{Barrier, Discovery, DnsKind, OwnerDown};
+use super::cluster::{Barrier, Discovery, DnsKind, ForwardQos0, OwnerDown};
 use super::table::{DAY, Field, Key, fit, key};
 use super::types::Config;
 
@@ -126,6 +126,14 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         "What becomes of a client whose stored session is at a node that is down. `wait`: it is refused (0x88) until that node is back, \
          or is removed. `fresh`: it begins a new session; when that node is back, what waits in the stored one and was never sent \
          comes to the client, too, and the stored one ends. All nodes should have the same.",
+    ),
+    key(
+        "cluster.forward_qos0",
+        Field::Word(ForwardQos0::WORDS, |c, v| c.cluster.forward_qos0 = ForwardQos0::ALL[v]),
+        "drop",
+        "What becomes of QoS 0 messages for another node that takes no more at the moment, for it is slow or the way there is. \
+         `drop`: they are dropped and counted. `wait`: they wait, and their publisher is read no further meanwhile, as with QoS 1 \
+         and 2; they are dropped when no more can wait.",
     ),
     key(
         "cluster.hints_bytes",

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::api::Api;
-use super::cluster::{Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, Mcast, Node, OwnerDown, Secret};
+use super::cluster::{
+    Barrier, Cluster, ClusterTls, Discovery, Dns, DnsKind, ForwardQos0, Mcast, Node, OwnerDown, Secret,
+};
 use super::dashboard::{AlarmLimits, Dashboard};
 use super::discovery::{Etcd, K8s, Url};
 use super::listener::Listener;
@@ -498,6 +500,7 @@ impl Config {
             autoclean: None,
             barrier: Barrier::Fast,
             owner_down: OwnerDown::Wait,
+            forward_qos0: ForwardQos0::Drop,
             hints_bytes: 0,
             witness: false,
             tls: ClusterTls { certfile: None, keyfile: None, cacertfile: None },
