@@ -170,7 +170,9 @@ impl State {
         let no_table = self.ways.had_unknown_members(node, sent, now);
         // Until it is removed, what is for its stored sessions can be promised by nobody.
         let no_store = self.limits.durability.is_some() && self.ways.had_lost_members(sent, now);
-        self.limits.lanes_narrow || no_lease || no_table || no_store || self.ways.was_closed(node, sent, now)
+        // A node that stops in order may have no time left to say that it has a message.
+        let stops = || (0..self.nodes.len() as u16).any(|of| self.nodes[usize::from(of)].down && self.ways.runs(of));
+        self.limits.lanes_narrow || stops() || no_lease || no_table || no_store || self.ways.was_closed(node, sent, now)
     }
 
     /// The same for one that is for stored sessions, too: a target's disk may be full.
@@ -242,6 +244,10 @@ impl State {
         }
         if c.rival.is_some() {
             return self.judge_kept_out(conn, cx);
+        }
+        // What a node that has started again may hand on yet is waited for, no less long where everything else is quick.
+        if self.limits.hurried_claims && self.moved_badly(c.id, c.connect_at, cx.now) {
+            return;
         }
         let message = format!("{} was refused at node {}, and nothing was out of reach", self.who(conn), c.node);
         let story = Story::default().client(c.client).conn(conn).when(c.connect_at, "CONNECT was sent");

@@ -120,6 +120,10 @@ impl State {
                 let id = self.conn(conn).id;
                 let slow = !self.conn(conn).is_plain()
                     || self.ways.exist() && self.moved_over_a_start(id, accepted, facts.sent_at);
+                // The time of what is retained counts anew at a node that starts.
+                let stopped = || (0..self.ways.count()).any(|node| !self.ways.is_untouched(node, accepted));
+                let anew = || message.retain && stopped();
+                let slow = slow || self.ways.exist() && anew();
                 // It is taken out of its queue in time, and may then stand behind others at the socket.
                 let queued = self.limits.queueing(self.ids[self.conn(conn).id as usize].matched_bytes);
                 let deadline = self.latest(node, accepted, sent) + Duration::from_secs(1) + self.lane_slack() + queued;

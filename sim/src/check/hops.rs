@@ -195,21 +195,26 @@ impl State {
         self.ids[id as usize].moves.iter().any(|of| of.begun >= from && of.begun <= to && self.was_bad(of))
     }
 
-    /// Whether a session has gone from a node that could not be told so: there it is still, and comes back if it ends where it
-    /// went (docs/adr/0011).
+    /// Whether a session has gone from a node that could not be told so, or had no space to write it down: there it is still, and
+    /// comes back if it ends where it went (docs/adr/0011).
     pub(super) fn may_be_left(&self, id: u32) -> bool {
         let known = &self.ids[id as usize];
         known.moves.iter().filter(|of| of.ended < Instant::NEVER).any(|of| {
             let mut others = (0..self.ways.count()).filter(|other| *other != of.from);
-            others.any(|other| self.ways.were_apart(of.from, other, of.begun, of.ended + TOLD_WITHIN))
+            let is_cut = others.any(|other| self.ways.were_apart(of.from, other, of.begun, of.ended + TOLD_WITHIN));
+            is_cut || self.could_not_write(of)
         })
     }
 
     /// The same of a session that may still take what is sent at that time.
     pub(super) fn may_be_left_since(&self, id: u32, sent: Instant) -> bool {
-        let counts =
-            |of: &Move| of.ended < sent && self.hands_on_until(of) >= sent && self.ways.was_cut(of.from, of.begun);
+        let could_not = |of: &Move| self.ways.was_cut(of.from, of.begun) || self.could_not_write(of);
+        let counts = |of: &Move| of.ended < sent && self.hands_on_until(of) >= sent && could_not(of);
         self.ids[id as usize].moves.iter().any(counts) && self.may_be_left(id)
+    }
+
+    fn could_not_write(&self, of: &Move) -> bool {
+        self.nodes[usize::from(of.from)].lives.was_troubled(of.begun)
     }
 
     /// A node that starts anew meanwhile hands on again, and one that is handed on to is waited for.

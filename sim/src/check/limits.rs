@@ -57,6 +57,8 @@ pub(super) struct Limits {
     pub(super) one_session: Duration,
     /// A fault may be why a node counts as down for so long after it.
     pub(super) reason: Duration,
+    /// A claim is given up no later than what a session is waited for at another node.
+    pub(super) hurried_claims: bool,
     /// So long after they were apart nodes may not agree yet about retained messages.
     pub(super) agreed: Duration,
     /// So long a live or a retained copy is on its way at most.
@@ -138,6 +140,7 @@ impl Limits {
             answer: scenario.cluster.bound(ANSWER_FIXED, ANSWER),
             one_session: scenario.cluster.bound(ONE_SESSION_FIXED, ONE_SESSION) + links,
             reason: scenario.cluster.bound(REASON_FIXED, REASON),
+            hurried_claims: scenario.cluster.paced(CLAIM) <= LETTER,
             agreed: scenario.cluster.bound(AGREED_FIXED, AGREED),
             copied: scenario.cluster.bound(COPIED_FIXED, COPIED),
             lanes_narrow: lanes_narrow(scenario),
@@ -211,6 +214,10 @@ const ONE_SESSION_FIXED: Duration = Duration::from_secs(16);
 /// way when a fault ended takes its time.
 const REASON: Duration = Duration::from_secs(20);
 const REASON_FIXED: Duration = Duration::from_secs(4);
+
+/// A claim waits so long at most, and that what a session still gets elsewhere has come.
+const CLAIM: Duration = Duration::from_secs(12);
+const LETTER: Duration = Duration::from_secs(3);
 
 /// Nodes meet, agree on who leads, and tell what they have kept for themselves.
 const AGREED: Duration = Duration::from_secs(20);

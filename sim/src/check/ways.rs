@@ -188,6 +188,11 @@ impl Ways {
         end.touched < since && end.left_until < since
     }
 
+    /// Whether a node has not ended, though it may have been told to.
+    pub(super) fn runs(&self, node: u16) -> bool {
+        self.ends.get(usize::from(node)).is_some_and(|end| end.up)
+    }
+
     /// Whether something may have been between two nodes at some time from `from` to `to`.
     pub(super) fn were_apart(&self, one: u16, other: u16, from: Instant, to: Instant) -> bool {
         one != other && self.apart[self.pair(one, other)].iter().any(|(begin, end)| *begin <= to && *end >= from)
