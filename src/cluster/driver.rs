@@ -421,7 +421,7 @@ impl ControlDriver {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(result) => {
                     match result {
-                        // With TLS 1.3 who has dialed hears only here that its certificate is refused.
+                        // With TLS 1.3 who has dialed may hear only here that its certificate is refused.
                         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                             self.repeated.not_accepted(connection.from, &error);
                         }

@@ -132,8 +132,8 @@ pub(super) const CLUSTER: &[Key<Config>] = &[
         Field::Word(ForwardQos0::WORDS, |c, v| c.cluster.forward_qos0 = ForwardQos0::ALL[v]),
         "drop",
         "What becomes of QoS 0 messages for another node that takes no more at the moment, for it is slow or the way there is. \
-         `drop`: they are dropped and counted. `wait`: they wait, and their publisher is read no further meanwhile, as with QoS 1 \
-         and 2; they are dropped when no more can wait.",
+         `drop`: they are dropped and counted. `wait`: they wait, and their publisher is read no further meanwhile, for \
+         `zone.NAME.max_publisher_hold` at most; they are dropped when no more can wait, or after 10 s.",
     ),
     key(
         "cluster.hints_bytes",

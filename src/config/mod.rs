@@ -40,7 +40,8 @@ use std::path::{Path, PathBuf};
 pub use api::Api;
 pub use changes::{Change, changes, is_live};
 pub use cluster::{
-    Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, ForwardQos0, Mcast, Node, OwnerDown, Secret, Seed,
+    Barrier, CLUSTER_PORT, Cluster, ClusterTls, Discovery, Dns, DnsKind, ForwardQos0, Mcast, Node, OwnerDown, Secret,
+    Seed,
 };
 pub use dashboard::{AlarmLimits, Dashboard};
 pub use discovery::{AddressType, Etcd, EtcdLogin, K8s, K8sResource, Url};

@@ -217,17 +217,26 @@ impl Cluster {
             version: cx.owned.log().version(),
             digest: cx.owned.log().digest(),
             retained: self.retained_chart(),
-            sessions: SessionsChart {
-                is_at_rest: self.directory.is_at_rest(),
-                own: self.directory.summary(),
-                known: self.directory.known(),
-            },
+            sessions: self.sessions_chart(),
             sees: sees.collect(),
         }
     }
 }
 
 impl Cluster {
+    /// Looks at every client, so only where that takes no time in which others would wait.
+    fn sessions_chart(&self) -> SessionsChart {
+        let seated = self.directory.seated().map_or(0, |seated| seated.clients);
+        if self.directory.sessions().count().max(seated) > COMPARED_MAX {
+            return SessionsChart::default();
+        }
+        SessionsChart {
+            is_at_rest: self.directory.is_at_rest(),
+            own: self.directory.summary(),
+            known: self.directory.known(),
+        }
+    }
+
     fn retained_chart(&self) -> RetainedChart {
         let view = self.retained().view();
         RetainedChart {
@@ -366,6 +375,8 @@ fn some_node(number: u64) -> Option<NodeId> {
 
 const ASK: u64 = 0;
 const TOLD: u64 = 1;
+/// Where more sessions are, at a node or for the one that decides, they are not compared.
+const COMPARED_MAX: usize = 100_000;
 /// Who has said nothing by then is named as silent.
 const EXAMINED_WITHIN: Duration = Duration::from_secs(2);
 

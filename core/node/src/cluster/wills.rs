@@ -398,11 +398,12 @@ impl Cluster {
         }
     }
 
-    /// Nobody of this name comes back that would have to know which of its wills are published.
+    /// Nobody of this name comes back that would have to know which of its wills are published: it has left. Who was removed may be
+    /// let in again.
     fn never_returns(&self, node: NodeId) -> bool {
         let state = self.meta.view().state;
         let removed = state.removed().get(&node);
-        !state.members().contains_key(&node) && removed.is_none_or(|removed| removed.by != RemovedBy::Autoclean)
+        !state.members().contains_key(&node) && removed.is_none_or(|removed| removed.by == RemovedBy::Leave)
     }
 
     fn take_for_oneself(&mut self, now: Instant, name: &WillName) {

@@ -212,6 +212,10 @@ impl Shard {
             let bound = self.slot(key).conn;
             self.fence(now, bound, out);
         }
+        // It goes on to nobody any more.
+        if self.claims_of.deferred.get(client).is_some_and(|(_, epoch, _)| *epoch <= upto) {
+            self.claims_of.deferred.remove(client);
+        }
         match self.find_session(client) {
             Some(key) if discard => self.end_session(now, key, out),
             Some(key) => self.become_stub(now, key, to, out),

@@ -67,7 +67,7 @@ pub(super) fn findings(
         look.links();
         look.routes();
         look.retained();
-        look.sessions();
+        look.sessions(me);
         look.release(status);
     } else {
         look.error("no_cluster", "this node is in no cluster".into(), "have it join one: newtmq ctl cluster join NODE");
@@ -250,22 +250,27 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Whether who decides about sessions knows where they are. While clients come and go that cannot be told.
-    fn sessions(&mut self) {
+    /// Whether who decides about sessions knows where they are. While clients come and go that cannot be told, and another one than
+    /// who decides hears of both at different times.
+    fn sessions(&mut self, me: NodeId) {
         let charts: &'a BTreeMap<NodeId, Chart> = self.charts;
         let decides = |chart: &&Chart| chart.sessions.is_at_rest && chart.sessions.known.is_some();
-        let Some((seat, chart)) = charts.iter().find(|(_, chart)| decides(chart)) else { return };
+        let Some((seat_id, chart)) = charts.iter().find(|(_, chart)| decides(chart)) else { return };
         let known = chart.sessions.known.as_ref().expect("it was just looked at");
-        for (node, Chart { sessions, .. }) in charts.iter().filter(|(_, of)| of.seat == Some(*seat)) {
+        for (node, Chart { sessions, .. }) in charts.iter().filter(|(_, of)| of.seat == Some(*seat_id)) {
             let known = known.get(node).copied().unwrap_or_default();
             if sessions.is_at_rest && sessions.own != known {
-                let (name, seat, own) = (self.name(*node), self.name(*seat), sessions.own);
+                let (name, seat, own) = (self.name(*node), self.name(*seat_id), sessions.own);
                 let what = format!(
                     "{name} has {} sessions and {} connections, and {seat}, which decides where they are, knows of {} and {}, or of others",
                     own.sessions, own.connections, known.sessions, known.connections
                 );
                 let advice = "ask again, for clients may just have come or gone; if it lasts, it is a bug: report it";
-                self.warning("sessions_differ", what, advice);
+                if me == *seat_id {
+                    self.warning("sessions_differ", what, advice);
+                } else {
+                    self.notice("sessions_differ", what, advice);
+                }
             }
         }
     }
