@@ -302,7 +302,6 @@ impl ClusterWatch {
     /// Looks at all nodes that run.
     pub(crate) fn look(&mut self, now: Instant, members: &[Member<'_>], obligations: &mut Obligations) -> Vec<Found> {
         self.due = now + EVERY;
-        let before = Instant::from_nanos(now.as_nanos().saturating_sub(EVERY.as_nanos() as u64));
         let is_one = members.first().is_some_and(|first| {
             first.belongs().is_some() && members.iter().all(|member| member.belongs() == first.belongs())
         });
@@ -313,8 +312,7 @@ impl ClusterWatch {
         let mut found = Vec::new();
         for member in members {
             self.look_at_group(member, obligations, &mut found);
-            // Who has come or gone since the last look may make it one.
-            self.watch_majority(before, member);
+            self.watch_majority(now, member);
         }
         // Owners first: what they have written is what counts.
         for member in members {

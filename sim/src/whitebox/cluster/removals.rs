@@ -5,7 +5,7 @@ use core::time::Duration;
 use newtmq_base::{Instant, NodeId};
 use newtmq_cluster::meta::RemovedBy;
 
-use super::{ClusterWatch, Found, Member};
+use super::{ClusterWatch, EVERY, Found, Member};
 use crate::report::Check;
 use crate::scenario::Scenario;
 
@@ -24,7 +24,9 @@ impl ClusterWatch {
         if 2 * up <= state.members().len() || 2 * votes <= state.voters().len() {
             self.few.entry(member.ix).or_insert(now);
         } else if self.few.remove(&member.ix).is_some_and(|since| since + FEW_FOR < now) {
-            self.most.insert(member.ix, now);
+            // Who has become a member or is none any more since the last look may have made it one.
+            let before = now.as_nanos().saturating_sub(EVERY.as_nanos() as u64);
+            self.most.insert(member.ix, Instant::from_nanos(before));
         }
     }
 
