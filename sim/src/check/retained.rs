@@ -165,11 +165,12 @@ impl State {
         self.topic_of(0, name, cx)
     }
 
-    /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`. A node that has lost its disk may have been
-    /// the only one that decides yet, until it is removed.
+    /// Whether some nodes of a cluster may not have agreed at some time from `from` to `to`. A node that is gone may have been the only one
+    /// that decides yet, until it is back or removed.
     pub(super) fn may_be_split(&self, from: Instant, to: Instant) -> bool {
         let before = Instant::from_nanos(from.as_nanos().saturating_sub(self.limits.agreed.as_nanos() as u64));
-        self.ways.exist() && (self.ways.were_split(before, to) || self.ways.had_lost_members(before, to))
+        let is_alone = || self.ways.had_lost_members(before, to) || self.ways.has_lost_a_founder(self.limits.agreed);
+        self.ways.exist() && (self.ways.were_split(before, to) || is_alone())
     }
 
     /// Whether a node agrees with nobody, whom it may well reach: it is no member yet, is to be none any more, or knows of no leader.

@@ -286,6 +286,13 @@ impl Ways {
         self.lost.values().any(|(begin, end)| *begin <= to && *end >= from)
     }
 
+    /// Whether somebody has ended, and is not back, who may have been the only one of the group of retained messages: so soon after
+    /// others became members they are not of that group yet.
+    pub(super) fn has_lost_a_founder(&self, within: Duration) -> bool {
+        let joined = (0..self.count()).map(|node| self.joined_at(node)).max().unwrap_or(Instant::START);
+        self.ends.iter().any(|end| !end.up && end.touched < joined + within)
+    }
+
     /// Whether a member may have been one that nobody is any more, and whose routes a node has never had: it does not know for
     /// whom a message is there.
     pub(super) fn had_unknown_members(&self, node: u16, from: Instant, to: Instant) -> bool {
