@@ -660,6 +660,8 @@ mutants! {
         "A session that was to go on to another node, and has lost its client before it could, is told to end for ever.";
     JoinsOnceReached, "joins-once-reached", None, ["part", "L9"],
         "Who is to join a node with which it has a link already waits until there is another link.";
+    DueWillGoesAlong, "due-will-goes-along", None, ["part", "S10"],
+        "A will that the cluster keeps, and is asked about, goes along with its session, and is published there, too.";
     LettersOutliveClean, "letters-outlive-clean", None, ["part", "S2"],
         "What was for a session that a clean start has ended is handed on to the next one.";
     RecentNamesLeft, "recent-names-left", None, ["part", "S3", "S4"],

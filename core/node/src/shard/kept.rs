@@ -143,6 +143,13 @@ impl Shard {
         }
     }
 
+    /// The cluster was asked who publishes its will: the session has none for anybody else.
+    pub(super) fn is_will_due(&self, key: u32) -> bool {
+        let Some(slot) = self.sessions.get(key) else { return false };
+        let due = |epoch| self.due_wills.contains_key(&(slot.session.client().as_str().into(), epoch));
+        slot.kept_will().is_some_and(due)
+    }
+
     pub(crate) fn on_will_news(&mut self, now: Instant, news: WillNews, out: &mut Outbox) {
         match news {
             WillNews::Kept { client, epoch, kept } => self.will_kept(now, &client, epoch, kept, out),

@@ -36,10 +36,14 @@ pub(super) struct Luggage {
 impl Shard {
     /// A session without a connection, as another node is to have it.
     pub(super) fn pack(&mut self, now: Instant, key: u32) -> Vec<u8> {
+        let will_is_due = self.is_will_due(key) && !planted!(DueWillGoesAlong);
         let Shard { sessions, config, .. } = self;
         let slot = sessions.get_mut(key).expect("the caller has found it");
         let zone = &config.zones[usize::from(slot.zone)].name;
-        let (snapshot, messages) = slot.session.whole(zone);
+        let (mut snapshot, messages) = slot.session.whole(zone);
+        if will_is_due {
+            snapshot.will = None;
+        }
         let mut bytes = vec![VERSION];
         put_epoch(&mut bytes, slot.claimed.as_ref().map_or(Epoch::ZERO, |claimed| claimed.clean));
         let mut record = Vec::new();
