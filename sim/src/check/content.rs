@@ -79,7 +79,7 @@ impl State {
             return;
         }
         let too_low = kind == Kind::Live && explained.shared == 0 && qos < explained.least && !nameless();
-        let is_old = kind == Kind::Live && qos > 0 && nameless();
+        let is_old = kind == Kind::Live && qos > 0 && !explained.own && nameless();
         if mask >> qos & 1 == 0 && !is_old || too_low {
             let text = format!(
                 "its QoS is {qos}, it was published with {} and the subscriptions do not grant that",
