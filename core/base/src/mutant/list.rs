@@ -156,6 +156,8 @@ mutants! {
         "The Session Expiry Interval of an absent client starts over when its node does.";
     CreditLeakOnReconnect, "credit-leak-on-reconnect", Some(41), ["cluster", "Q5", "L6", "W"],
         "What is sent to another node again after a reset costs its credit again, which never returns.";
+    UnsentLeft, "unsent-left", Some(42), ["part", "S1"],
+        "What was never sent of a session is not handed on when another session of its client stays.";
     OpenBeforeSync, "open-before-sync", Some(43), ["part", "S1", "W"],
         "A node that is there again is matched by what was known of it, before it has said what has changed.";
     TombstoneForgotten, "tombstone-forgotten", Some(44), ["part", "S2", "S7"],
@@ -642,8 +644,6 @@ mutants! {
         "What was left of a session goes on before all that was sent to where it was has come there.";
     NamesLeft, "names-left", None, ["part", "S3"],
         "A session forgets what it has got when it goes to another node, and takes it again of one that it was at before.";
-    UnsentLeft, "unsent-left", Some(42), ["part", "S1"],
-        "What was never sent of a session is not handed on when another session of its client stays.";
     AwayIsNone, "away-is-none", None, ["part", "S7"],
         "A stored session whose node is down is taken for none.";
     HandedOnUnmatched, "handed-on-unmatched", None, ["part", "S2", "S12"],
