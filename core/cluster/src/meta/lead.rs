@@ -123,7 +123,8 @@ impl Meta {
     fn too_long_down(&self, now: Instant) -> Option<NodeId> {
         let (autoclean, lead) = (self.config.autoclean?, self.lead.as_ref()?);
         let most = match lead.most {
-            Some(_) if planted!(AutocleanCountsAlone) || planted!(AutocleanByWallClock) => Instant::START,
+            Some(_) if planted!(AutocleanCountsAlone) => Instant::START,
+            Some(_) if planted!(AutocleanByWallClock) => Instant::START,
             None if planted!(AutocleanWithoutQuorum) => Instant::START,
             most => most?,
         };
