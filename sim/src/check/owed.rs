@@ -195,7 +195,7 @@ impl State {
         }
         let is_back = |node: u16| {
             let of = &self.nodes[usize::from(node)];
-            !of.down && of.lives.stopped_since(message.sent)
+            !of.down && of.lives.stopped_since(Instant::START)
         };
         if self.ways.exist() && is_back(from) && is_back(to) && self.ways.were_apart(from, to, cx.now, cx.now) {
             // Both have started anew, and have not found each other: it waits.
