@@ -171,7 +171,7 @@ impl State {
         // Until it is removed, what is for its stored sessions can be promised by nobody.
         let no_store = self.limits.durability.is_some() && self.ways.had_lost_members(sent, now);
         // A node that stops in order may have no time left to say that it has a message.
-        let stops = || (0..self.nodes.len() as u16).any(|of| self.nodes[usize::from(of)].down && self.ways.runs(of));
+        let stops = || self.nodes.iter().zip(0..).any(|(of, node)| of.down && self.ways.runs(node));
         self.limits.lanes_narrow || stops() || no_lease || no_table || no_store || self.ways.was_closed(node, sent, now)
     }
 

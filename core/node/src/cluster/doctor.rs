@@ -429,10 +429,16 @@ mod tests {
         };
         for message in [Message::Ask { number: 8 }, Message::Told { number: 8, chart: Box::new(chart) }] {
             let bytes = message.encode();
-            for length in 0..bytes.len() {
-                let Ok(Message::Told { chart, .. }) = Message::decode(&bytes[..length]) else { continue };
-                assert_eq!(chart.sessions, SessionsChart::default(), "{message:?} cut at {length}");
-            }
+            let cut: Vec<Message> = (0..bytes.len()).filter_map(|at| Message::decode(&bytes[..at]).ok()).collect();
+            // One that is cut in front of what an older program does not say is one of that.
+            let older = match &message {
+                Message::Ask { .. } => Vec::new(),
+                Message::Told { number, chart } => {
+                    let chart = Box::new(Chart { sessions: SessionsChart::default(), ..(**chart).clone() });
+                    vec![Message::Told { number: *number, chart }]
+                }
+            };
+            assert_eq!(cut, older);
             assert_eq!(Message::decode(&bytes), Ok(message));
         }
     }

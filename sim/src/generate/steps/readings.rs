@@ -32,7 +32,7 @@ impl Steps<'_> {
     /// One client writes, and then one subscribes that may be the same.
     fn write_and_read(&mut self, topic: &str) {
         let size = if self.source.percent(20) { 0 } else { self.source.between(16, 64) as u32 };
-        let (writer, reader) = (self.somebody_at_any_node(), self.source.coin());
+        let (writer, is_same) = (self.somebody_at_any_node(), self.source.coin());
         let message = PublishSpec {
             topic: topic.to_owned(),
             qos: QoS::AtLeastOnce,
@@ -45,7 +45,7 @@ impl Steps<'_> {
         };
         self.act(writer, Act::Publish(message));
         self.at_ms += self.source.log(1, 2_000);
-        let reader = if reader { writer } else { self.somebody_at_any_node() };
+        let reader = if is_same { writer } else { self.somebody_at_any_node() };
         let filters = vec![FilterSpec::new(topic, QoS::AtLeastOnce)];
         self.act(reader, Act::Subscribe { filters, subscription_id: 0 });
         self.at_ms += self.source.log(1, 1_000);

@@ -435,6 +435,17 @@ mod tests {
                     "warning sessions_differ: 'n3@h' has 14 sessions and 4 connections, and 'n1@h', which decides where they are, knows of 13 and 3, or of others",
                 ],
             ),
+            // Another node than who decides hears of both at different times.
+            (
+                |_, charts| {
+                    charts.values_mut().for_each(|chart| chart.seat = Some(NodeId(2)));
+                    chart(charts, 2).sessions.known = chart(charts, 1).sessions.known.take();
+                    chart(charts, 3).sessions.own = summary(4);
+                },
+                &[
+                    "notice sessions_differ: 'n3@h' has 14 sessions and 4 connections, and 'n2@h', which decides where they are, knows of 13 and 3, or of others",
+                ],
+            ),
             // Clients come or go, there or where it is decided; or the node is asked by another one that decides.
             (
                 |_, charts| {
